@@ -1,0 +1,1 @@
+"""From checked graph to a folder of Python and Triton source. No torch."""

@@ -1,0 +1,1 @@
+"""What generated decoders import: backbone, cache, sampling, session. Knows no YAML."""

@@ -1,0 +1,1 @@
+"""Hand-written Triton kernels that generated decoders call."""

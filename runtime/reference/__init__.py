@@ -1,0 +1,1 @@
+"""Eager torch definitions of the kernels: slow, readable, and the truth."""

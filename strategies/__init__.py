@@ -1,0 +1,1 @@
+"""The strategy library: one YAML file a strategy."""
