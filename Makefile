@@ -1,0 +1,48 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH_CPU := 2.13.0
+
+help:  ## list the commands
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.ready: pyproject.toml
+	PYTHON=$(PYTHON) VENV=$(VENV) TORCH_CPU=$(TORCH_CPU) sh scripts/setup.sh
+	@touch $@
+
+setup: $(VENV)/.ready  ## make the virtual environment (CPU torch where there is no CUDA device)
+
+demo: setup  ## compile ar and linear_ss, generate text, and show that they agree
+	$(BIN)/nldc compile strategies/ar.yaml -o build/ar
+	$(BIN)/nldc compile strategies/linear_ss.yaml -o build/linear_ss
+	$(BIN)/nldc run build/linear_ss --prompt "def fibonacci(n):" --max-new-tokens 64
+	$(BIN)/nldc verify build/linear_ss --count 4 --max-new-tokens 64
+
+test: setup  ## lint, types, and the default tests (under 10 minutes on 2 cores)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -m "not long and not parity and not gpu"
+
+test-long: setup  ## the tests that take minutes
+	$(BIN)/pytest -q -m long
+
+test-parity: setup  ## logits against transformers (installs it)
+	$(BIN)/pip install -q -e '.[parity]'
+	$(BIN)/pytest -q -m parity
+
+test-gpu: setup  ## the tests that need a CUDA device
+	$(BIN)/pytest -q -m gpu
+
+format:  ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden:  ## rewrite golden files; review the diff
+	$(BIN)/pytest -q --update-golden -m "not long and not parity and not gpu"
+
+clean:  ## remove what the commands above made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup demo test test-long test-parity test-gpu format golden clean

@@ -1,0 +1,108 @@
+"""Print patterns.py and kernels.py: each attention predicate, once for torch and once for Triton.
+
+Both texts are printed from the one tree that the file's predicate was parsed to, with params and
+labels already folded in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nldc.codegen.plan import PatternPlan, Plan
+from nldc.codegen.writer import Writer, commented, quoted
+from nldc.diagnostics import InternalError
+from nldc.expr import Boolean, Ref, show, to_python
+from nldc.runtime.abi import PREDICATE_ARGUMENTS
+
+
+def patterns_of(plan: Plan) -> tuple[PatternPlan, ...]:
+    """Return the different patterns of a plan, in order of first use."""
+    return tuple(dict.fromkeys(plan.patterns.values()))
+
+
+def emit_patterns(plan: Plan) -> str:
+    """Return the source of patterns.py: masks in torch, and the patterns that name them."""
+    out = Writer()
+    out.line('"""Which key rows a query row sees: the predicates of the strategy, in torch."""')
+    out.line()
+    out.line("from __future__ import annotations")
+    out.line()
+    out.line("from typing import Any")
+    out.line()
+    out.line("from torch import Tensor")
+    out.line()
+    out.line("from nldc.runtime import Pattern, RowFacts")
+    for pattern in patterns_of(plan):
+        out.line()
+        out.line()
+        out.line(f"def {pattern.function}(q: RowFacts, k: RowFacts) -> Tensor:")
+        with out.indent():
+            out.line(f'"""{_origin(pattern)}"""')
+            out.line(f"return {_body(pattern, 'q.row == q.row')}")
+        out.line()
+        out.line()
+        out.line(f"def {pattern.name.lower()}_kernel() -> Any:")
+        with out.indent():
+            out.line('"""Load the same predicate for Triton, when a kernel first needs it."""')
+            out.line(f"from .kernels import {pattern.function}")
+            out.line()
+            out.line(f"return {pattern.function}")
+        out.line()
+        out.line()
+        out.assign(
+            pattern.name,
+            "Pattern",
+            [
+                f"name={quoted(pattern.name.lower())}",
+                f"mask={pattern.function}",
+                f"kernel={pattern.name.lower()}_kernel",
+                f"sees_prefix={pattern.sees_prefix}",
+            ],
+        )
+    return out.text()
+
+
+def emit_kernels(plan: Plan) -> str:
+    """Return the source of kernels.py: the same predicates, inlined into Triton's attention."""
+    out = Writer()
+    out.line('"""The predicates of the strategy, inlined by Triton into the attention kernel."""')
+    out.line()
+    out.line("import triton")
+    for pattern in patterns_of(plan):
+        out.line()
+        out.line()
+        out.line("@triton.jit")
+        out.line(f"def {pattern.function}(")
+        with out.indent():
+            for argument in PREDICATE_ARGUMENTS:
+                out.line(f"{argument},")
+        out.line("):")
+        with out.indent():
+            out.line(f'"""{_origin(pattern)}"""')
+            out.line(f"return {_body(pattern, 'q_row == q_row', underscores=True)}")
+    return out.text()
+
+
+def _origin(pattern: PatternPlan) -> str:
+    text = commented(show(pattern.predicate))
+    return f"{pattern.origin.name}, line {pattern.origin.span.start_line}: {text}"
+
+
+def _body(pattern: PatternPlan, always: str, underscores: bool = False) -> str:
+    if isinstance(pattern.predicate, Boolean):
+        # Tensors on both sides, because a bare True has no shape to broadcast.
+        return always if pattern.predicate.value else always.replace("==", "!=")
+    return to_python(pattern.predicate, _renamed(pattern, "_" if underscores else "."))
+
+
+def _renamed(pattern: PatternPlan, dot: str) -> Callable[[Ref], str]:
+    def rename(ref: Ref) -> str:
+        match ref.parts:
+            case ("q" | "k" as side, fact):
+                return f"{side}{dot}{fact}"
+            case (label,) if label in pattern.kinds:
+                return str(pattern.kinds.index(label))
+        raise InternalError(f"`{ref.root}` in the predicate of {pattern.name}")
+
+    return rename
+

@@ -1,0 +1,46 @@
+"""Drop a selection that takes every row: a probability is always at least 0."""
+
+from __future__ import annotations
+
+from nldc.codegen.rewrite import map_graph, substitute, without
+from nldc.expr import Number
+from nldc.ir.graph import Graph, walk
+from nldc.ir.ops import Node, Region, Repeat, Select, Value
+from nldc.ir.types import Scores
+
+
+def fold_select(graph: Graph) -> Graph:
+    """Replace each selection that takes all of `among` by `among` itself."""
+    nodes = {node.name: node for node in walk((*graph.prefill.nodes, *graph.step.nodes))}
+    instead: dict[str, Value] = {
+        name: node.op.among
+        for name, node in nodes.items()
+        if isinstance(node.op, Select) and _takes_all(node.op, nodes)
+    }
+    if not instead:
+        return graph
+    names = set(instead)
+    return substitute(map_graph(graph, lambda ns: _drop(ns, names)), instead)
+
+
+def _takes_all(select: Select, nodes: dict[str, Node]) -> bool:
+    scored = nodes[select.score.node].type
+    return (
+        isinstance(scored, Scores)
+        and scored.by in ("probability", "margin")
+        and isinstance(select.at_least, Number)
+        and select.at_least.value <= 0
+    )
+
+
+def _drop(nodes: tuple[Node, ...], names: set[str]) -> tuple[Node, ...]:
+    kept: list[Node] = []
+    for node in without(nodes, names):
+        if isinstance(node.op, Repeat):
+            body = Region(_drop(node.op.body.nodes, names))
+            op = Repeat(
+                node.op.variable, node.op.initial, body, node.op.result, node.op.at_most
+            )
+            node = Node(node.name, op, node.type, node.span)
+        kept.append(node)
+    return tuple(kept)

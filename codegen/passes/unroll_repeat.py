@@ -1,0 +1,47 @@
+"""Inline a loop that is over after one round: its body fills every masked row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nldc.codegen.rewrite import map_graph, substitute
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Fill, Node, Repeat, Value
+
+
+def unroll_repeat(graph: Graph) -> Graph:
+    """Put the body of each such loop in its place; its last node takes the loop's name."""
+    instead: dict[str, Value] = {}
+
+    def inline(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        flat: list[Node] = []
+        for node in nodes:
+            if isinstance(node.op, Repeat) and _fills_all(node):
+                instead[f"{node.name}:{node.op.variable}"] = node.op.initial
+                result = node.op.result.node
+                flat.extend(
+                    replace(inner, name=node.name) if inner.name == result else inner
+                    for inner in node.op.body.nodes
+                )
+            else:
+                flat.append(node)
+        return tuple(flat)
+
+    inlined = map_graph(graph, inline)
+    return substitute(inlined, instead) if instead else graph
+
+
+def _fills_all(node: Node) -> bool:
+    loop = node.op
+    assert isinstance(loop, Repeat)
+    last = next((n for n in loop.body.nodes if n.name == loop.result.node), None)
+    if last is None or not isinstance(last.op, Fill) or loop.result.picks:
+        return False
+    current = f"{node.name}:{loop.variable}"
+    where = last.op.where
+    return (
+        last.op.rows.node == current
+        and where.node == current
+        and where.field == "masked"
+        and not where.picks
+    )

@@ -1,0 +1,158 @@
+"""What code generation decides before it prints: row order, layouts, patterns, scratch room.
+
+Rows that stay in the cache are computed first, whatever the file's order, so that keeping them is
+a change of length and no copy. Everything here is plain data; the emitters only print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from nldc.expr import Boolean, Expr, evaluate, show
+from nldc.ir.facts import NO_KIND, facts_of, pair_lookup, prefix_facts, row_lookup
+from nldc.ir.graph import Graph, walk
+from nldc.ir.layout import Row
+from nldc.ir.ops import Forward, Node
+from nldc.ir.size import Size
+
+FACTS = ("kind", "group", "index", "row", "offset")
+
+
+@dataclass(frozen=True)
+class LayoutPlan:
+    """The rows of one forward, in the order in which they are computed."""
+
+    name: str
+    forward: Forward
+    kinds: tuple[str, ...]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the rows depend on the prompt's length."""
+        return self.forward.layout.dynamic
+
+    @property
+    def size(self) -> Size:
+        """The number of rows."""
+        return self.forward.layout.size
+
+    def order(self, prompt_length: int = 0) -> tuple[Row, ...]:
+        """List the rows, those that are appended first."""
+        rows = self.forward.layout.rows(prompt_length)
+        return tuple(sorted(rows, key=lambda row: not self._holds(self.forward.append, row)))
+
+    def in_file_order(self, prompt_length: int = 0) -> bool:
+        """Whether the rows are computed in the order in which the file lists them."""
+        return all(row.row == place for place, row in enumerate(self.order(prompt_length)))
+
+    def places(self, rows: tuple[int, ...], prompt_length: int = 0) -> tuple[int, ...]:
+        """Return where rows, numbered as in the file, stand in the order of computation."""
+        place = {row.row: place for place, row in enumerate(self.order(prompt_length))}
+        return tuple(place[row] for row in rows)
+
+    def facts(self, prompt_length: int = 0) -> Mapping[str, list[int]]:
+        """Return each fact of every row; `predicts_next` and `adapted` as 0 or 1."""
+        order = self.order(prompt_length)
+        return {
+            "kind": [NO_KIND if r.kind is None else self.kinds.index(r.kind) for r in order],
+            "group": [r.group for r in order],
+            "index": [r.index for r in order],
+            "row": [r.row for r in order],
+            "offset": [self._number(self.forward.position, r) for r in order],
+            "predicts_next": [int(self._holds(self.forward.predicts_next, r)) for r in order],
+            "adapted": [int(self._holds(self.forward.adapter_rows, r)) for r in order],
+        }
+
+    def appended(self, prompt_length: int = 0) -> int:
+        """Return how many rows stay in the cache."""
+        return sum(
+            self._holds(self.forward.append, r) for r in self.forward.layout.rows(prompt_length)
+        )
+
+    def adapts_all(self) -> bool:
+        """Whether the adapter, if there is one, applies to every row."""
+        return self.forward.adapter_rows == Boolean(True)
+
+    def _holds(self, predicate: Expr, row: Row) -> bool:
+        return bool(evaluate(predicate, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
+
+    def _number(self, expr: Expr, row: Row) -> int:
+        return int(evaluate(expr, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
+
+
+@dataclass(frozen=True)
+class PatternPlan:
+    """An attention predicate with a name, and whether every row sees the whole prefix."""
+
+    name: str
+    predicate: Expr
+    kinds: tuple[str, ...]
+    sees_prefix: bool
+    origin: Node
+
+    @property
+    def function(self) -> str:
+        """The name of the predicate's functions, in torch and in Triton."""
+        return f"{self.name.lower()}_sees"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph with the decisions that printing it needs."""
+
+    graph: Graph
+    layouts: Mapping[str, LayoutPlan]
+    patterns: Mapping[str, PatternPlan]
+    scratch_rows: int
+
+
+def make_plan(graph: Graph) -> Plan:
+    """Decide row order, layouts, patterns and scratch room for every forward of the graph."""
+    layouts: dict[str, LayoutPlan] = {}
+    patterns: dict[str, PatternPlan] = {}
+    taken: dict[tuple[str, bool], PatternPlan] = {}
+    for node, forward in forwards(graph):
+        name = node.name.replace(".", "_").upper()
+        layout = LayoutPlan(f"{name}_ROWS", forward, graph.kinds)
+        layouts[node.name] = layout
+        predicate = forward.attention.predicate
+        sees = _sees_prefix(predicate, layout)
+        key = (show(predicate), sees)
+        if key not in taken:
+            label = forward.attention.name
+            chosen = label.upper() if label else f"{name.removeprefix('STEP_')}"
+            taken[key] = PatternPlan(chosen, predicate, graph.kinds, sees, node)
+        patterns[node.name] = taken[key]
+    return Plan(graph, layouts, patterns, _scratch_rows(graph, layouts))
+
+
+def forwards(graph: Graph) -> Iterator[tuple[Node, Forward]]:
+    """Yield the forwards of the graph in the order in which they run."""
+    for node in walk((*graph.prefill.nodes, *graph.step.nodes)):
+        if isinstance(node.op, Forward):
+            yield node, node.op
+
+
+def _sees_prefix(predicate: Expr, layout: LayoutPlan) -> bool:
+    # Near and far, so that a predicate with a window is not taken for one without.
+    keys = [prefix_facts(position) for position in (-1, -2, -1000, -(2**30))]
+    return all(
+        evaluate(predicate, pair_lookup(facts_of(row, layout.kinds, offset), key, layout.kinds))
+        is True
+        for row, offset in zip(
+            layout.order(1), layout.facts(1)["offset"], strict=True
+        )
+        for key in keys
+    )
+
+
+def _scratch_rows(graph: Graph, layouts: Mapping[str, LayoutPlan]) -> int:
+    """Return how far behind the committed prefix a step, or the prefill's masks, may write."""
+    most = max((plan.size.fixed for plan in layouts.values()), default=0)
+    appended = 0
+    for node in walk(graph.step.nodes):
+        if node.name in layouts:
+            most = max(most, appended + layouts[node.name].size.at(0))
+            appended += layouts[node.name].appended()
+    return most

@@ -1,0 +1,67 @@
+"""Lines of Python at the right depth, with the place in the strategy file that they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from textwrap import wrap
+
+
+@dataclass
+class Writer:
+    """Collects lines; `indent` opens a block."""
+
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+
+    def line(self, text: str = "") -> None:
+        """Add one line at the present depth."""
+        self.lines.append("    " * self.depth + text if text else "")
+
+    def assign(self, target: str, call: str, arguments: list[str]) -> None:
+        """Add `target = call(arguments)`, an argument a line where one line is too short."""
+        one = f"{target} = {call}({', '.join(arguments)})" if target else (
+            f"{call}({', '.join(arguments)})"
+        )
+        if len(one) + 4 * self.depth <= 100:
+            self.line(one)
+            return
+        self.line(f"{target} = {call}(" if target else f"{call}(")
+        with self.indent():
+            for argument in arguments:
+                self.line(f"{argument},")
+        self.line(")")
+
+    def assign_text(self, target: str, text: str) -> None:
+        """Add `target = text`; a list that is too long for a line is wrapped at its commas."""
+        one = f"{target} = {text}"
+        self.line(one if len(one) <= 100 else "\n".join(wrap(one, 100, subsequent_indent="    ")))
+
+    @contextmanager
+    def indent(self) -> Iterator[None]:
+        """Write the lines inside one level deeper."""
+        self.depth += 1
+        yield
+        self.depth -= 1
+
+    def text(self) -> str:
+        """Return everything written, ending in a newline."""
+        return "\n".join(self.lines).rstrip("\n") + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return text from a strategy file as a Python literal in ASCII."""
+    return json.dumps(text, ensure_ascii=True)
+
+
+def commented(text: str) -> str:
+    """Return text from a strategy file so that it stays inside one comment or docstring line.
+
+    Quotes and backslashes are replaced, because they could end the docstring; so is everything
+    that does not print.
+    """
+    line = " ".join(text.split())
+    safe = "".join(c if c.isprintable() and ord(c) < 0x2500 else "?" for c in line)
+    return safe.replace("\\", "/").replace('"', "'")

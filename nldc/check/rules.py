@@ -1,0 +1,20 @@
+"""The table of rules over whole graphs. All run; what they find is sorted by place elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from nldc.check.unused_adapter import unused_adapter
+from nldc.check.unused_node import unused_node
+from nldc.diagnostics import Diagnostic
+from nldc.ir.graph import Graph
+from nldc.source import Source
+
+Rule = Callable[[Graph, Source], Iterator[Diagnostic]]
+
+RULES: tuple[Rule, ...] = (unused_node, unused_adapter)
+
+
+def check_graph(graph: Graph, source: Source) -> list[Diagnostic]:
+    """Return everything that the rules find in a graph."""
+    return [diagnostic for rule in RULES for diagnostic in rule(graph, source)]

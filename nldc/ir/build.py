@@ -1,0 +1,423 @@
+"""From a file to a graph: read the shape, resolve names, type every node. All mistakes at once.
+
+A node with a mistake gets the type Unknown, which fits everywhere, so that one mistake is
+reported once and the rest of the file is still checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nldc.diagnostics import Diagnostic, Label, nearest
+from nldc.expr import ExprError, parse, references
+from nldc.ir.graph import Carried, Emission, Graph, run_order
+from nldc.ir.header import read_header
+from nldc.ir.make import Maker
+from nldc.ir.ops import Forward, Node, Region, Repeat, Value
+from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
+from nldc.ir.size import Size
+from nldc.ir.types import Count, Tokens, Type, Unknown
+from nldc.schema import OPS, Closed, PrefillEmit, StepEmit
+from nldc.shape import MISSING_KEY, WRONG_VALUE, fit
+from nldc.source import Path, Source
+
+UNKNOWN_OP = "NLD013"
+BAD_NAME = "NLD018"
+CYCLE = "NLD032"
+WRONG_TYPE = "NLD050"
+MISSING_EMIT = "NLD070"
+KEEP = "NLD071"
+CARRY_WITHOUT_NEXT = "NLD072"
+NEXT_WITHOUT_CARRY = "NLD073"
+CARRY_CHANGES = "NLD074"
+APPEND_IN_REPEAT = "NLD075"
+
+RESERVED = ("prefill", "step", "carry", "emit", "q", "k", "kind", "group", "index", "row")
+"""Names that mean something in every expression, so that no node may take them."""
+
+REFERENCES: Mapping[str, tuple[str, ...]] = {
+    "rows": ("segments",),
+    "forward": ("tokens",),
+    "sample": ("logits",),
+    "score": ("logits", "tokens"),
+    "select": ("among", "score"),
+    "fill": ("rows", "where", "tokens"),
+    "join": ("parts",),
+    "accept": ("draft", "target"),
+    "repeat": ("on", "body"),
+    "denoise": ("rows",),
+}
+"""The keys of each op that refer to other nodes; the rest are settings."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph, or None where mistakes stand in its way, and everything that was found."""
+
+    graph: Graph | None
+    found: tuple[Diagnostic, ...]
+
+
+def build(source: Source, settings: Mapping[str, int | float] | None = None) -> Built:
+    """Build the graph of a strategy for its params' defaults, changed by `settings`.
+
+    Raises:
+        StrategyError: `settings` names no param or a value outside its bounds.
+    """
+    return _Builder(source, dict(settings or {})).run()
+
+
+@dataclass
+class _Builder:
+    source: Source
+    settings: Mapping[str, int | float]
+    found: list[Diagnostic] = field(default_factory=list)
+
+    def run(self) -> Built:
+        header = read_header(self.source, self.settings, self.found)
+        self.kinds = tuple(dict.fromkeys(_labels(self.source.data)))
+        self.maker = Maker(self.source, header.params, self.kinds, header.adapters, self.found)
+        prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
+        prefill = self._region(("prefill",), "prefill", prefill_scope)
+        handed_out = self._prefill_emit(prefill_scope)
+        initial = self._initial(prefill_scope)
+        step_scope = Scope(
+            {
+                name: Binding(f"carry.{name}", type_, self.source.span(("carry", name), key=True))
+                for name, (_, type_) in initial.items()
+            }
+        )
+        step_nodes = Scope(outer=step_scope)
+        step = self._region(("step",), "step", step_nodes)
+        emit, next_values, joins = self._emit(step_nodes, step)
+        carry = self._carry(initial, next_values)
+        if any(d.severity == "error" for d in self.found) or emit is None:
+            return Built(None, tuple(self.found))
+        graph = Graph(
+            name=header.name,
+            summary=header.summary,
+            guarantee=header.guarantee,
+            params=header.params,
+            adapters=header.adapters,
+            prefill=prefill,
+            prefill_tokens=handed_out,
+            step=Region((*step.nodes, *joins)),
+            emit=emit,
+            carry=carry,
+            kinds=self.kinds,
+        )
+        return Built(graph, tuple(self.found))
+
+    # Regions
+
+    def _region(self, path: Path, prefix: str, scope: Scope, loop: str | None = None) -> Region:
+        data = self.source.get(path)
+        if not isinstance(data, Mapping):
+            if data is not None:
+                self._error(WRONG_VALUE, f"`{path[-1]}` is not a mapping", path, "nodes by name")
+            return Region(())
+        names = [name for name in data if name != "emit" or path[0] not in ("prefill", "step")]
+        models = {name: self._node_model((*path, name), name) for name in names}
+        edges = list(self._edges(path, models, loop))
+        order, cycles = run_order(names, edges)
+        for cycle in cycles:
+            self._cycle(path, cycle)
+            for name in cycle:
+                scope.names[name] = Binding(f"{prefix}.{name}", Unknown())
+        for name in names:
+            scope.names.setdefault(name, Binding(f"{prefix}.{name}", Unknown()))
+        if loop is not None and scope.outer is not None:
+            # Inside the body the loop's name is this iteration's rows, not the node of that name.
+            scope.names[loop] = scope.outer.names[loop]
+        nodes: list[Node] = []
+        for name in order:
+            model = models[name]
+            if model is None:
+                continue
+            node = self._node(path, prefix, name, model, scope)
+            nodes.append(node)
+            if name != loop:
+                scope.names[name] = Binding(node.name, node.type, node.span)
+        return Region(tuple(nodes))
+
+    def _node_model(self, path: Path, name: Any) -> Closed | None:
+        if not isinstance(name, str) or not name.isidentifier() or not name[0].isalpha():
+            self._error(BAD_NAME, f"`{name}` cannot name a node", path, "letters, digits, _", True)
+            return None
+        if name in RESERVED:
+            self._error(BAD_NAME, f"`{name}` is a reserved name", path, "choose another", True)
+            return None
+        data = self.source.get(path)
+        if not isinstance(data, Mapping):
+            self._error(WRONG_VALUE, f"node `{name}` is not a mapping", path, "expected {op: ...}")
+            return None
+        op = data.get("op")
+        if not isinstance(op, str):
+            place = (*path, "op") if "op" in data else path
+            self._error(
+                MISSING_KEY, f"node `{name}` lacks `op`", place, "`op` is required here",
+                key="op" not in data, help_text=f"the ops are {_quoted(OPS)}",
+            )  # fmt: skip
+            return None
+        if op not in OPS:
+            meant = nearest(op, OPS)
+            self._error(
+                UNKNOWN_OP, f"there is no op `{op}`", (*path, "op"),
+                f"did you mean `{meant}`?" if meant else "unknown op",
+                help_text=f"the ops are {_quoted(OPS)}",
+            )  # fmt: skip
+            return None
+        return fit(self.source, path, OPS[op], self.found, f"`{op}` node `{name}`")
+
+    def _edges(
+        self, path: Path, models: Mapping[str, Closed | None], loop: str | None
+    ) -> Iterator[tuple[str, str]]:
+        last_effect: str | None = None
+        for name, model in models.items():
+            if model is None:
+                continue
+            keys = REFERENCES[model.op]  # type: ignore[attr-defined]
+            for text in _texts({key: getattr(model, key) for key in keys}):
+                try:
+                    refs = references(parse(text))
+                except ExprError:
+                    continue
+                for ref in refs:
+                    if ref.root in models and not (ref.root == loop):
+                        yield ref.root, name
+            if getattr(model, "cache", "read") != "read":
+                if last_effect is not None:
+                    yield last_effect, name
+                last_effect = name
+
+    def _node(self, path: Path, prefix: str, name: str, model: Closed, scope: Scope) -> Node:
+        here = (*path, name)
+        full = f"{prefix}.{name}"
+        span = self.source.span(here, key=True)
+        if name in (scope.outer.names if scope.outer else ()) and prefix == "step":
+            self._error(
+                BAD_NAME, f"`{name}` is both a node and a carried value", here,
+                "choose another name", True,
+            )  # fmt: skip
+        made: tuple[Any, Type] | None
+        if model.op == "repeat":  # type: ignore[attr-defined]
+            made = self._repeat(here, full, model, scope)
+        else:
+            made = self.maker.make(here, full, model, scope)
+        op, type_ = made if made is not None else (None, Unknown())
+        return Node(full, op, type_, span)
+
+    def _repeat(self, path: Path, full: str, model: Any, scope: Scope) -> tuple[Any, Type] | None:
+        variable: str = model.on
+        initial = self.maker.rows_reference((*path, "on"), variable, scope)
+        at_most = self.maker.whole((*path, "at_most"), model.at_most, low=1)
+        if variable not in model.body:
+            self._error(
+                MISSING_KEY, f"the body of `repeat` makes no `{variable}`", (*path, "body"),
+                f"a node `{variable}` is the next value of `on`", True,
+            )  # fmt: skip
+            return None
+        type_: Type = Unknown() if initial is None else initial[1]
+        loop = Scope({variable: Binding(f"{full}:{variable}", type_)}, outer=scope)
+        body = self._region((*path, "body"), full, Scope(outer=loop), loop=variable)
+        for node in body.nodes:
+            if isinstance(node.op, Forward) and node.op.append != FALSE:
+                name = node.name.rsplit(".", 1)[1]
+                self._error(
+                    APPEND_IN_REPEAT, "a forward inside `repeat` appends to the cache",
+                    (*path, "body", name, "cache"), "write `cache: read`",
+                    help_text="how often a loop runs differs by sequence: append after it",
+                )  # fmt: skip
+        result = next((n for n in body.nodes if n.name == f"{full}.{variable}"), None)
+        if initial is None or at_most is None or result is None or result.op is None:
+            return None
+        if isinstance(result.type, Unknown) or isinstance(type_, Unknown):
+            return None
+        if result.type != type_:
+            self._error(
+                WRONG_TYPE, f"`{variable}` begins as {type_} and the body makes it {result.type}",
+                (*path, "body", variable), f"this is {result.type}", True,
+            )  # fmt: skip
+            return None
+        op = Repeat(variable, initial[0], body, Value(result.name, result.span), at_most)
+        return op, type_
+
+    # What goes in and out
+
+    def _prefill_emit(self, scope: Scope) -> Value | None:
+        path = ("prefill", "emit")
+        if self.source.get(path) is None:
+            return None
+        model = fit(self.source, path, PrefillEmit, self.found, "`emit`")
+        if model is None:
+            return None
+        found = self.maker.reference((*path, "tokens"), model.tokens, scope, Tokens)
+        return None if found is None else found[0]
+
+    def _initial(self, scope: Scope) -> dict[str, tuple[Value | None, Type]]:
+        carry = self.source.get(("carry",))
+        initial: dict[str, tuple[Value | None, Type]] = {}
+        outside = Scope({f"prefill.{name}": b for name, b in scope.names.items()})
+        for name in carry if isinstance(carry, Mapping) else ():
+            found = self.maker.reference(("carry", name), carry[name], outside, Tokens)
+            initial[name] = (None, Unknown()) if found is None else found
+        return initial
+
+    def _emit(
+        self, scope: Scope, step: Region
+    ) -> tuple[Emission | None, dict[str, tuple[Value, Type] | None], tuple[Node, ...]]:
+        path = ("step", "emit")
+        if not isinstance(self.source.get(("step",)), Mapping):
+            return None, {}, ()
+        if self.source.get(path) is None:
+            self._error(
+                MISSING_EMIT, "the step emits nothing", ("step",), "`emit` is required here", True,
+                help_text="emit: {tokens: ..., cache: keep all, next: {...}}",
+            )  # fmt: skip
+            return None, {}, ()
+        model = fit(self.source, path, StepEmit, self.found, "`emit`")
+        if model is None:
+            return None, {}, ()
+        tokens = self.maker.reference((*path, "tokens"), model.tokens, scope, Tokens)
+        keep = self._keep((*path, "cache"), model.cache, scope, step)
+        values: dict[str, tuple[Value, Type] | None] = {}
+        joins: list[Node] = []
+        for name, expr in model.next.items():
+            place = (*path, "next", name)
+            if isinstance(expr, list):
+                made = self.maker.join(place, expr, scope)
+                node = f"step.next_{name}"
+                span = self.source.span(place)
+                if made is not None:
+                    joins.append(Node(node, made[0], made[1], span))
+                values[name] = None if made is None else (Value(node, span), made[1])
+            else:
+                values[name] = self.maker.reference(place, expr, scope, Tokens)
+        if tokens is None or keep is False:
+            return None, values, tuple(joins)
+        return Emission(tokens[0], None if keep is True else keep), values, tuple(joins)
+
+    def _keep(self, path: Path, text: str, scope: Scope, step: Region) -> Value | bool:
+        """Return the count to keep, True for all, or False after a mistake."""
+        words = text.split(None, 1)
+        if len(words) != 2 or words[0] != "keep":
+            self._error(KEEP, f"`{text}` is no cache effect", path, "`keep all` or `keep COUNT`")
+            return False
+        if words[1].strip() == "all":
+            return True
+        found = self.maker.reference(path, words[1], scope, Count, offset=text.index(words[1]))
+        if found is None:
+            return False
+        appended = sum(self.maker.appended(n.op) for n in step.nodes if isinstance(n.op, Forward))
+        if isinstance(found[1], Count) and found[1].high > appended:
+            self._error(
+                KEEP, f"up to {found[1].high} rows are kept of the {appended} that were appended",
+                path, f"this is {found[1]}",
+                help_text="append with `cache: append` in the forward whose rows are kept",
+            )  # fmt: skip
+            return False
+        return found[0]
+
+    def _carry(
+        self,
+        initial: Mapping[str, tuple[Value | None, Type]],
+        values: Mapping[str, tuple[Value, Type] | None],
+    ) -> tuple[Carried, ...]:
+        carry: list[Carried] = []
+        for name, (first, type_) in initial.items():
+            if name not in values:
+                if self.source.get(("step", "emit")) is not None:
+                    self._error(
+                        CARRY_WITHOUT_NEXT, f"the step does not say what `{name}` becomes",
+                        ("carry", name), "carried from here", True,
+                        help_text=f"add it to the step's emit: next: {{{name}: ...}}",
+                    )  # fmt: skip
+                continue
+            found = values[name]
+            if found is None or first is None:
+                continue
+            if found[1] != type_:
+                self._error(
+                    CARRY_CHANGES, f"`{name}` begins as {type_} and becomes {found[1]}",
+                    ("step", "emit", "next", name), f"this is {found[1]}",
+                    also=(("carry", name), f"this is {type_}"),
+                )  # fmt: skip
+                continue
+            carry.append(Carried(name, type_, first, found[0]))
+        for name in values:
+            if name not in initial:
+                meant = nearest(name, initial)
+                self._error(
+                    NEXT_WITHOUT_CARRY, f"`{name}` is not carried",
+                    ("step", "emit", "next", name),
+                    f"did you mean `{meant}`?" if meant else "no value to begin with", True,
+                    help_text=f"say what it begins as: carry: {{{name}: prefill....}}",
+                )  # fmt: skip
+        return tuple(carry)
+
+    # Reporting
+
+    def _cycle(self, path: Path, cycle: list[str]) -> None:
+        chain = " -> ".join(f"`{name}`" for name in (*cycle, cycle[0]))
+        labels = [Label(self.source.span((*path, cycle[0]), key=True), "needs its own result")]
+        for before, name in zip(cycle, cycle[1:], strict=False):
+            text = f"needs `{before}`"
+            labels.append(Label(self.source.span((*path, name), key=True), text, primary=False))
+        help_text = "a value of the step before is carried: list it under `carry`"
+        self.found.append(
+            Diagnostic(CYCLE, "error", f"a cycle: {chain}", tuple(labels), (help_text,))
+        )
+
+    def _error(
+        self,
+        code: str,
+        message: str,
+        path: Path,
+        label: str,
+        key: bool = False,
+        help_text: str | None = None,
+        also: tuple[Path, str] | None = None,
+    ) -> None:
+        labels = [Label(self.source.span(path, key=key), label)]
+        if also is not None:
+            labels.append(Label(self.source.span(also[0]), also[1], primary=False))
+        help_lines = () if help_text is None else (help_text,)
+        self.found.append(Diagnostic(code, "error", message, tuple(labels), help_lines))
+
+
+def _labels(data: Any) -> Iterator[str]:
+    """Yield the `kind` of every segment in the file, in order."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if key == "segments" and isinstance(value, list):
+                for segment in value:
+                    if isinstance(segment, Mapping) and isinstance(segment.get("kind"), str):
+                        yield segment["kind"]
+            else:
+                yield from _labels(value)
+    elif isinstance(data, list):
+        for item in data:
+            yield from _labels(item)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every string in a value, however deep, but for the settings inside a loop's body."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in ("kind", "attention", "cache", "op"):
+                yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif hasattr(value, "model_fields_set"):
+        yield from _texts({k: getattr(value, k) for k in value.model_fields_set})
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+

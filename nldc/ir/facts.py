@@ -1,0 +1,127 @@
+"""What predicates and positions may ask of a row, and the values they get.
+
+A row of the cached prefix is no row of the layout: its row, group and index are -1, it has no
+kind, and its position counts backwards from the end of the prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from nldc.diagnostics import nearest
+from nldc.expr import ExprError, Kind, Ref, Value
+from nldc.ir.layout import Row
+
+NUMBERS = ("row", "group", "index", "kind")
+ROW_FACTS = (*NUMBERS, "masked")
+"""What a predicate over one row may ask: decided when the strategy is compiled."""
+QUERY_FACTS = (*NUMBERS, "position")
+KEY_FACTS = (*QUERY_FACTS, "prefix")
+"""What an attention predicate may ask of a key row: decided in the kernel."""
+NO_KIND = -1
+
+
+def facts_of(row: Row, kinds: Sequence[str], position: int = 0) -> dict[str, Value]:
+    """Return every fact of a row of the layout, by name."""
+    return {
+        "row": row.row,
+        "group": row.group,
+        "index": row.index,
+        "kind": NO_KIND if row.kind is None else kinds.index(row.kind),
+        "masked": row.masked,
+        "position": position,
+        "prefix": False,
+    }
+
+
+def prefix_facts(position: int = -1) -> dict[str, Value]:
+    """Return the facts of a cached row that lies `-position` rows before the end of the prefix."""
+    facts: dict[str, Value] = dict.fromkeys(NUMBERS, -1)
+    return {**facts, "position": position, "prefix": True}
+
+
+def row_lookup(
+    facts: Mapping[str, Value], kinds: Sequence[str], others: Mapping[str, Value]
+) -> Callable[[Ref], Value | None]:
+    """Return the lookup of a predicate over one row; labels stand for their numbers."""
+
+    def lookup(ref: Ref) -> Value | None:
+        name = ref.dotted
+        if name is None:
+            return None
+        if name in facts:
+            return facts[name]
+        if name in kinds:
+            return list(kinds).index(name)
+        return others.get(name)
+
+    return lookup
+
+
+def pair_lookup(
+    query: Mapping[str, Value], key: Mapping[str, Value], kinds: Sequence[str]
+) -> Callable[[Ref], Value | None]:
+    """Return the lookup of an attention predicate over a query row and a key row."""
+
+    def lookup(ref: Ref) -> Value | None:
+        match ref.parts:
+            case ("q", fact):
+                return query.get(fact)
+            case ("k", fact):
+                return key.get(fact)
+            case (label,) if label in kinds:
+                return list(kinds).index(label)
+        return None
+
+    return lookup
+
+
+def row_kinds(
+    facts: Sequence[str], labels: Sequence[str], numbers: Mapping[str, Value]
+) -> Callable[[Ref], Kind]:
+    """Return the kinds of the names in a predicate over one row; unknown names raise ExprError."""
+
+    def kinds(ref: Ref) -> Kind:
+        name = ref.dotted
+        if name == "masked" and name in facts:
+            return "bool"
+        if name in facts or name in labels:
+            return "int"
+        if name in numbers:
+            return "float" if isinstance(numbers[name], float) else "int"
+        raise unknown(ref, (*facts, *labels, *numbers))
+
+    return kinds
+
+
+def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[[Ref], Kind]:
+    """Return the kinds of the names in an attention predicate; unknown names raise ExprError."""
+    names = [*(f"q.{fact}" for fact in QUERY_FACTS), *(f"k.{fact}" for fact in KEY_FACTS)]
+
+    def kinds(ref: Ref) -> Kind:
+        name = ref.dotted
+        if name == "k.prefix":
+            return "bool"
+        if name in names or name in labels:
+            return "int"
+        if name in numbers:
+            return "float" if isinstance(numbers[name], float) else "int"
+        raise unknown(ref, (*names, *labels, *numbers))
+
+    return kinds
+
+
+class UnknownName(ExprError):
+    """A name that means nothing where it stands."""
+
+
+class BadPick(ExprError):
+    """A choice of rows that cannot be made."""
+
+
+def unknown(ref: Ref, known: Sequence[str]) -> UnknownName:
+    """Return the error for a name that means nothing here, with the nearest that does."""
+    name = ref.dotted or ref.root
+    meant = nearest(name, known)
+    help_text = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(known)}"
+    return UnknownName(f"`{name}` means nothing here", ref.start, ref.end, help_text)

@@ -1,0 +1,134 @@
+"""The graph of a strategy, and the only place that knows networkx.
+
+A `Graph` is what the checks read and what code generation lowers: two regions of nodes that are
+already in the order in which they run, and what a step emits, keeps and carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+import networkx as nx
+
+from nldc.diagnostics import Span
+from nldc.ir.ops import Node, Region, Repeat, Value
+from nldc.ir.types import Type
+
+Guarantee = Literal["exact", "distribution", "none"]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A declared adapter; an optional one may be missing when the decoder is loaded."""
+
+    name: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A value that survives a step: what it begins as and what each step makes of it."""
+
+    name: str
+    type: Type
+    initial: Value
+    next: Value
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What a step hands out. `keep` counts the appended rows that stay; None keeps them all."""
+
+    tokens: Value
+    keep: Value | None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One strategy for concrete params."""
+
+    name: str
+    summary: str
+    guarantee: Guarantee
+    params: Mapping[str, int | float]
+    adapters: tuple[Adapter, ...]
+    prefill: Region
+    prefill_tokens: Value | None
+    step: Region
+    emit: Emission
+    carry: tuple[Carried, ...]
+    kinds: tuple[str, ...]
+
+    def node(self, name: str) -> Node:
+        """Return a node by its full name, `step.kept` or `step.filled.pick`.
+
+        Raises:
+            KeyError: there is no such node.
+        """
+        for node in walk((*self.prefill.nodes, *self.step.nodes)):
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def dependencies(self) -> nx.DiGraph[str]:
+        """Return the graph of node names, with an edge from each value to its uses."""
+        edges: nx.DiGraph[str] = nx.DiGraph()
+        for node in walk((*self.prefill.nodes, *self.step.nodes)):
+            edges.add_node(node.name)
+            for value in uses(node.op):
+                edges.add_edge(value.node, node.name)
+        for carried in self.carry:
+            edges.add_edge(carried.initial.node, f"carry.{carried.name}")
+            edges.add_edge(carried.next.node, f"carry.{carried.name}")
+            edges.add_edge(f"carry.{carried.name}", "emit")
+        outputs = [self.emit.tokens, self.emit.keep, self.prefill_tokens]
+        for output in outputs:
+            for value in uses(output):
+                edges.add_edge(value.node, "emit")
+        return edges
+
+
+def walk(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Yield nodes, and those of the bodies inside them, in the order in which they run."""
+    for node in nodes:
+        if isinstance(node.op, Repeat):
+            yield from walk(node.op.body.nodes)
+        yield node
+
+
+def uses(part: Any) -> Iterator[Value]:
+    """Yield every Value inside an op, an emission or a value, but not those of a loop's body."""
+    if isinstance(part, Value):
+        yield part
+        if part.count is not None:
+            yield from uses(part.count)
+    elif isinstance(part, tuple):
+        for item in part:
+            yield from uses(item)
+    elif is_dataclass(part) and not isinstance(part, (Region, Span)):
+        for item in fields(part):
+            yield from uses(getattr(part, item.name))
+
+
+def run_order(
+    names: Sequence[str], edges: Iterable[tuple[str, str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Order names so that values come before their uses, otherwise as in the file.
+
+    Returns the order, and the cycles that stand in its way, each as the names along it; the names
+    of a cycle are left out of the order.
+    """
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(names)
+    graph.add_edges_from(edges)
+    cycles: list[list[str]] = []
+    for component in list(nx.strongly_connected_components(graph)):
+        inside = graph.subgraph(component)
+        if len(component) > 1 or inside.number_of_edges():
+            start = min(component, key=names.index)
+            cycles.append([edge[0] for edge in nx.find_cycle(inside, start)])
+            graph.remove_nodes_from(component)
+    order = list(nx.lexicographical_topological_sort(graph, key=names.index))
+    return order, sorted(cycles, key=lambda cycle: names.index(cycle[0]))

@@ -1,0 +1,214 @@
+"""The part of a file before its nodes: version, name, promise, params and adapters."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
+from nldc.ir.graph import Adapter, Guarantee
+from nldc.schema import Adapter as AdapterModel
+from nldc.schema import FloatParam, IntParam, StrategyFile
+from nldc.shape import MISSING_KEY, UNKNOWN_KEY, WRONG_VALUE, fit
+from nldc.source import Path, Source
+
+BAD_PARAM = "NLD014"
+VERSION = "NLD015"
+SETTING = "NLD016"
+BAD_NAME = "NLD018"
+
+GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
+REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill", "step")
+PARAM_TYPES = {"int": IntParam, "float": FloatParam}
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of the file says, with the values of the params that are compiled in."""
+
+    name: str = "unnamed"
+    summary: str = ""
+    guarantee: Guarantee = "none"
+    params: Mapping[str, int | float] = field(default_factory=dict)
+    adapters: tuple[Adapter, ...] = ()
+
+
+def read_header(
+    source: Source, settings: Mapping[str, int | float], found: list[Diagnostic]
+) -> Header:
+    """Read the head of the file; mistakes are added to `found`.
+
+    Raises:
+        StrategyError: a setting names no param, or lies outside its bounds.
+    """
+    data = source.data
+    if not isinstance(data, Mapping):
+        found.append(_error(source, WRONG_VALUE, "a strategy is a mapping", (), "not a mapping"))
+        return Header()
+    for key in data:
+        if key not in StrategyFile.model_fields:
+            meant = nearest(str(key), StrategyFile.model_fields)
+            label = f"did you mean `{meant}`?" if meant else "unknown"
+            message = f"a strategy has no key `{key}`"
+            keys = ", ".join(f"`{name}`" for name in StrategyFile.model_fields)
+            found.append(
+                _error(source, UNKNOWN_KEY, message, (key,), label, True, f"the keys are {keys}")
+            )
+    for key in REQUIRED:
+        if key not in data:
+            message = f"the strategy lacks `{key}`"
+            found.append(_error(source, MISSING_KEY, message, (), f"`{key}` is required", True))
+    version = data.get("nldc", 1)
+    if version != 1 or isinstance(version, bool):
+        message = f"version {version} of the language is unknown"
+        found.append(_error(source, VERSION, message, ("nldc",), "this compiler reads version 1"))
+    params = _params(source, settings, found)
+    return Header(
+        name=_name(source, found),
+        summary=_text(source, "summary", found),
+        guarantee=_guarantee(source, found),
+        params=params,
+        adapters=_adapters(source, found),
+    )
+
+
+def _name(source: Source, found: list[Diagnostic]) -> str:
+    name = source.data.get("name", "unnamed")
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    message = f"`{name}` cannot name a strategy"
+    help_text = "a letter, then letters, digits and _, at most 64 in all"
+    found.append(_error(source, BAD_NAME, message, ("name",), "not a name", False, help_text))
+    return "unnamed"
+
+
+def _text(source: Source, key: str, found: list[Diagnostic]) -> str:
+    text = source.data.get(key, "")
+    if isinstance(text, str):
+        return text
+    found.append(
+        _error(source, WRONG_VALUE, f"`{key}` is not text", (key,), "expected a sentence")
+    )
+    return ""
+
+
+def _guarantee(source: Source, found: list[Diagnostic]) -> Guarantee:
+    claimed = source.data.get("guarantee", "none")
+    for guarantee in GUARANTEES:
+        if claimed == guarantee:
+            return guarantee
+    meant = nearest(str(claimed), GUARANTEES)
+    label = f"did you mean `{meant}`?" if meant else "expected `exact`, `distribution` or `none`"
+    message = f"`{claimed}` is no guarantee"
+    found.append(_error(source, WRONG_VALUE, message, ("guarantee",), label))
+    return "none"
+
+
+def _params(
+    source: Source, settings: Mapping[str, int | float], found: list[Diagnostic]
+) -> dict[str, int | float]:
+    declared = _mapping(source, "params", found)
+    values: dict[str, int | float] = {}
+    bounds: dict[str, Any] = {}
+    for name, data in declared.items():
+        path: Path = ("params", name)
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            message = f"`{name}` cannot name a param"
+            found.append(_error(source, BAD_NAME, message, path, "letters, digits, _", True))
+            continue
+        type_ = data.get("type") if isinstance(data, Mapping) else None
+        if not isinstance(data, Mapping) or type_ not in PARAM_TYPES:
+            place = (*path, "type") if isinstance(data, Mapping) and "type" in data else path
+            message = f"param `{name}` has no type" if type_ is None else f"`{type_}` is no type"
+            found.append(_error(source, BAD_PARAM, message, place, "`int` or `float`"))
+            continue
+        model = fit(source, path, PARAM_TYPES[type_], found, f"param `{name}`")
+        if model is None:
+            continue
+        if not isinstance(model, (IntParam, FloatParam)) or not _declared_well(
+            source, name, model, found
+        ):
+            continue
+        values[name], bounds[name] = model.default, model
+    for name, value in settings.items():
+        values[name] = _setting(name, value, bounds)
+    return values
+
+
+def _declared_well(
+    source: Source, name: str, model: IntParam | FloatParam, found: list[Diagnostic]
+) -> bool:
+    numbers = {"default": model.default, "min": model.min, "max": model.max}
+    for key, number in numbers.items():
+        if not math.isfinite(number) or abs(number) > 2**31 - 1:
+            message = f"`{key}` of param `{name}` is too large"
+            found.append(_error(source, BAD_PARAM, message, ("params", name, key), "too large"))
+            return False
+    if model.min <= model.default <= model.max:
+        return True
+    message = f"the default of `{name}` is not between {model.min} and {model.max}"
+    found.append(
+        _error(source, BAD_PARAM, message, ("params", name, "default"), "outside its own bounds")
+    )
+    return False
+
+
+def _setting(name: str, value: int | float, bounds: Mapping[str, Any]) -> int | float:
+    model = bounds.get(name)
+    if model is None:
+        meant = nearest(name, bounds)
+        help_text = f"did you mean `{meant}`?" if meant else f"the params are {', '.join(bounds)}"
+        help_lines = (help_text,) if bounds else ("this strategy has no params",)
+        message = f"there is no param `{name}` to set"
+        raise StrategyError([Diagnostic(SETTING, "error", message, (), help_lines)])
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(model, IntParam) and not whole:
+        message = f"`{name}` is a whole number, not {value}"
+        raise StrategyError([Diagnostic(SETTING, "error", message)])
+    if not model.min <= value <= model.max:
+        message = f"`{name}` = {value} is not between {model.min} and {model.max}"
+        raise StrategyError([Diagnostic(SETTING, "error", message)])
+    return value if whole and isinstance(model, IntParam) else float(value)
+
+
+def _adapters(source: Source, found: list[Diagnostic]) -> tuple[Adapter, ...]:
+    adapters: list[Adapter] = []
+    for name in _mapping(source, "adapters", found):
+        path: Path = ("adapters", name)
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            message = f"`{name}` cannot name an adapter"
+            found.append(_error(source, BAD_NAME, message, path, "letters, digits, _", True))
+            continue
+        model = fit(source, path, AdapterModel, found, f"adapter `{name}`")
+        if model is not None:
+            adapters.append(Adapter(name, model.optional))
+    return tuple(adapters)
+
+
+def _mapping(source: Source, key: str, found: list[Diagnostic]) -> Mapping[Any, Any]:
+    data = source.data.get(key)
+    if data is None:
+        return {}
+    if isinstance(data, Mapping):
+        return data
+    found.append(
+        _error(source, WRONG_VALUE, f"`{key}` is not a mapping", (key,), "expected names and values")
+    )
+    return {}
+
+
+def _error(
+    source: Source,
+    code: str,
+    message: str,
+    path: Path,
+    label: str,
+    key: bool = False,
+    help_text: str | None = None,
+) -> Diagnostic:
+    help_lines = () if help_text is None else (help_text,)
+    return Diagnostic(code, "error", message, (Label(source.span(path, key=key), label),), help_lines)

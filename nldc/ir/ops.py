@@ -1,0 +1,182 @@
+"""The ops of the graph, all on one screen.
+
+A `Value` is a use of another node's result; expressions are already parsed, names resolved and
+sizes numbers. `denoise` does not occur here: it is sugar for `repeat`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nldc.diagnostics import Span
+from nldc.expr import Expr
+from nldc.ir.layout import Layout
+from nldc.ir.types import Type
+
+
+@dataclass(frozen=True)
+class OfKind:
+    """The rows that carry a label."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Where:
+    """The rows for which a predicate over row facts holds."""
+
+    predicate: Expr
+
+
+@dataclass(frozen=True)
+class At:
+    """One row by its place; -1 is the last."""
+
+    index: Expr
+
+
+@dataclass(frozen=True)
+class Between:
+    """The rows from `start` up to but not including `stop`."""
+
+    start: Expr | None
+    stop: Expr | None
+
+
+Pick = OfKind | Where | At | Between
+
+
+@dataclass(frozen=True)
+class Value:
+    """A use of a node's result: `node`, then a field of it, then a choice of its rows.
+
+    `count` is the Count that the picks depend on, if they do; in their expressions it goes by
+    `count_name`.
+    """
+
+    node: str
+    span: Span = field(compare=False)
+    field: str | None = None
+    picks: tuple[Pick, ...] = ()
+    count: Value | None = None
+    count_name: str | None = None
+
+
+@dataclass(frozen=True)
+class LayRows:
+    """Rows [n] from tokens and masks. `parts[i]` fills segment i; None where it is masks."""
+
+    layout: Layout
+    parts: tuple[Value | None, ...]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Which key rows a query row sees, as one predicate over q and k; `name` if it has one."""
+
+    predicate: Expr
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Logits [n] of rows over the cached prefix. `append` is the predicate of the rows that stay.
+
+    `position` is the offset from the end of the cache; `adapter_rows` None means every row.
+    """
+
+    rows: Value
+    layout: Layout
+    attention: Attention
+    position: Expr
+    predicts_next: Expr
+    append: Expr
+    adapter: str | None
+    adapter_rows: Expr
+    counted: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tokens [n]: the choice in each row, as AR would choose at that position."""
+
+    logits: Value
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores [n] of `tokens` (or of the row alone, for margin and entropy)."""
+
+    logits: Value
+    tokens: Value | None
+    by: Literal["probability", "margin", "entropy"]
+
+
+@dataclass(frozen=True)
+class Select:
+    """RowMask [n]: the union of the rules. `within` bounds the sum of the surest rows' scores."""
+
+    among: Value
+    score: Value
+    at_least: Expr | None
+    at_most: Expr | None
+    best: Expr | None
+    within: Expr | None
+    always_best: Expr | None
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Rows [n] with tokens written where selected; those rows are no longer masked."""
+
+    rows: Value
+    where: Value
+    tokens: Value
+
+
+@dataclass(frozen=True)
+class Join:
+    """Tokens [n]: the parts one after another."""
+
+    parts: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Accepted: target i is held against draft i + offset, up to the first difference."""
+
+    draft: Value
+    target: Value
+    offset: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Rows [n]: the body's `result`, over and over from `initial`, while rows are masked."""
+
+    variable: str
+    initial: Value
+    body: Region
+    result: Value
+    at_most: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """A named op. `line` is its place in the file; `type` what it yields."""
+
+    name: str
+    op: Op
+    type: Type
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Nodes in the order in which they run."""
+
+    nodes: tuple[Node, ...]
+
+
+Op = LayRows | Forward | Sample | Score | Select | Fill | Join | Accept | Repeat

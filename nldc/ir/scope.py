@@ -1,0 +1,274 @@
+"""Names in sight at a place in the file, and what a reference to them is.
+
+A reference is a name, fields of it, and choices of its rows; `resolve` turns one into a `Value`
+with the type that is left after the choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+
+from nldc.diagnostics import Span, nearest
+from nldc.expr import (
+    Boolean,
+    Expr,
+    Field,
+    Item,
+    Number,
+    Ref,
+    Slice,
+    evaluate,
+    fold,
+    kind_of,
+    references,
+)
+from nldc.expr import Value as Constant
+from nldc.ir.facts import ROW_FACTS, BadPick, UnknownName, row_kinds
+from nldc.ir.layout import Layout, plain
+from nldc.ir.ops import At, Between, OfKind, Pick, Value, Where
+from nldc.ir.picks import picked_size
+from nldc.ir.types import (
+    Accepted,
+    Count,
+    Logits,
+    RowMask,
+    Rows,
+    Scores,
+    Tokens,
+    Type,
+    Unknown,
+    accepted_fields,
+)
+
+PROMPT = "$prompt"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a name stands for: the full name of a node, its type, and where it was defined."""
+
+    node: str
+    type: Type
+    span: Span | None = None
+
+
+@dataclass
+class Scope:
+    """The names in sight; an inner scope sees the outer one's, and remembers what was used."""
+
+    names: dict[str, Binding] = field(default_factory=dict)
+    outer: Scope | None = None
+
+    def find(self, name: str) -> Binding | None:
+        """Return what a name stands for, the innermost first."""
+        if name in self.names:
+            return self.names[name]
+        return self.outer.find(name) if self.outer else None
+
+    def known(self) -> Iterator[str]:
+        """Yield every name in sight."""
+        yield from self.names
+        if self.outer:
+            yield from self.outer.known()
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Resolves references in a scope, for concrete params and the labels of the whole file."""
+
+    scope: Scope
+    params: Mapping[str, Constant]
+    kinds: Sequence[str]
+
+    def resolve(self, ref: Ref, span: Span) -> tuple[Value, Type]:
+        """Return the Value and its type.
+
+        Raises:
+            UnknownName: there is no such name or field.
+            BadPick: the rows cannot be chosen so.
+        """
+        binding, rest = self._root(ref)
+        value, kind = Value(binding.node, span), binding.type
+        while rest and isinstance(rest[0], Field) and not isinstance(kind, Unknown):
+            fields = self._fields(kind)
+            name = rest[0].name
+            if name not in fields:
+                break
+            value, kind, rest = replace(value, field=name), fields[name], rest[1:]
+        if isinstance(kind, Unknown) or not rest:
+            return value, kind
+        return self._pick(value, kind, rest, ref)
+
+    def _root(self, ref: Ref) -> tuple[Binding, tuple[Field | Item | Slice, ...]]:
+        binding = self.scope.find(ref.root)
+        if binding is not None:
+            return binding, ref.selectors
+        dotted = ".".join(ref.parts[:2])
+        binding = self.scope.find(dotted)
+        if binding is not None:
+            return binding, ref.selectors[1:]
+        meant = nearest(ref.dotted or ref.root, (*self.scope.known(), *self.params))
+        what = "a param, not a value" if ref.root in self.params else "not defined here"
+        raise UnknownName(
+            f"`{ref.root}` is {what}",
+            ref.start,
+            ref.end,
+            f"did you mean `{meant}`?" if meant and meant != ref.root else None,
+        )
+
+    def _fields(self, kind: Type) -> Mapping[str, Type]:
+        match kind:
+            case Accepted():
+                return accepted_fields(kind)
+            case Rows():
+                return {"tokens": Tokens(kind.size), "masked": RowMask(kind.size)}
+            case _:
+                return {}
+
+    def _pick(
+        self, value: Value, kind: Type, rest: Sequence[Field | Item | Slice], ref: Ref
+    ) -> tuple[Value, Type]:
+        layout = self._layout(kind, rest[0])
+        picks: list[Pick] = []
+        count: tuple[str, Value, Count] | None = None
+        for selector in rest:
+            exprs = _exprs(selector)
+            for inner in (r for e in exprs for r in references(e)):
+                count = self._count_of(inner, value.span, count)
+            picks.append(self._selector(selector, kind, layout, count))
+        name = None if count is None else count[0]
+        others: list[dict[str, Constant]] = [{}]
+        if count is not None:
+            others = [{count[0]: n} for n in range(count[2].low, count[2].high + 1)]
+        size = picked_size(
+            layout, picks, self.kinds, others, span=lambda: (ref.start, ref.end)
+        )
+        value = replace(
+            value, picks=tuple(picks), count=None if count is None else count[1], count_name=name
+        )
+        match kind:
+            case Logits():
+                return value, Logits(size, kind.layout)
+            case Tokens() | Rows():
+                return value, Tokens(size)
+            case _:
+                return value, replace(kind, size=size)  # type: ignore[arg-type]
+
+    def _layout(self, kind: Type, selector: Field | Item | Slice) -> Layout:
+        match kind:
+            case Logits() | Rows():
+                return kind.layout
+            case Tokens(_, ragged) if ragged:
+                raise BadPick(
+                    "rows cannot be chosen from tokens whose number differs by sequence",
+                    selector.start,
+                    selector.end,
+                    "emit them whole",
+                )
+            case Tokens() | Scores() | RowMask():
+                return plain(kind.size)
+            case _:
+                self._no_field(kind, selector)
+
+    def _no_field(self, kind: Type, selector: Field | Item | Slice) -> NoReturn:
+        if isinstance(selector, Field):
+            fields = self._fields(kind)
+            meant = nearest(selector.name, fields)
+            known = ", ".join(f"`{name}`" for name in fields)
+            raise UnknownName(
+                f"{kind} has no field `{selector.name}`",
+                selector.start,
+                selector.end,
+                f"did you mean `{meant}`?" if meant else known and f"it has {known}" or None,
+            )
+        raise BadPick(f"{kind} has no rows to choose from", selector.start, selector.end)
+
+    def _selector(
+        self,
+        selector: Field | Item | Slice,
+        kind: Type,
+        layout: Layout,
+        count: tuple[str, Value, Count] | None,
+    ) -> Pick:
+        match selector:
+            case Field(name) if name in layout.kinds:
+                return OfKind(name)
+            case Field("first"):
+                return At(Number(0, start=selector.start, end=selector.end))
+            case Field("last"):
+                return At(Number(-1, start=selector.start, end=selector.end))
+            case Field(name):
+                known = (*self._fields(kind), *layout.kinds, "first", "last")
+                meant = nearest(name, known)
+                raise UnknownName(
+                    f"{kind} has no field `{name}` and no rows of that kind",
+                    selector.start,
+                    selector.end,
+                    f"did you mean `{meant}`?" if meant else f"known: {', '.join(known)}",
+                )
+            case Slice(lower, upper):
+                return Between(self._fold(lower), self._fold(upper))
+            case Item(index):
+                numbers = {**self.params, **({} if count is None else {count[0]: 1})}
+                kinds = row_kinds(ROW_FACTS, self.kinds, numbers)
+                if kind_of(index, kinds) == "bool":
+                    return Where(fold(index, self.params))
+                return At(fold(index, self.params))
+
+    def _fold(self, expr: Expr | None) -> Expr | None:
+        return None if expr is None else fold(expr, self.params)
+
+    def _count_of(
+        self, ref: Ref, span: Span, count: tuple[str, Value, Count] | None
+    ) -> tuple[str, Value, Count] | None:
+        name = ref.dotted
+        if name is None or name in ROW_FACTS or name in self.kinds or name in self.params:
+            return count
+        value, kind = self.resolve(ref, span)
+        if not isinstance(kind, Count):
+            raise BadPick(
+                f"`{name}` is {kind}, and only a Count may choose rows", ref.start, ref.end
+            )
+        if count is not None and count[0] != name:
+            raise BadPick(
+                f"`{name}` is a second count beside `{count[0]}`",
+                ref.start,
+                ref.end,
+                "a choice of rows depends on one count",
+            )
+        return name, value, kind
+
+
+def _exprs(selector: Field | Item | Slice) -> tuple[Expr, ...]:
+    match selector:
+        case Item(index):
+            return (index,)
+        case Slice(lower, upper):
+            return tuple(e for e in (lower, upper) if e is not None)
+        case _:
+            return ()
+
+
+def constant(expr: Expr, params: Mapping[str, Constant]) -> Constant:
+    """Return the value of an expression over params alone.
+
+    Raises:
+        UnknownName: a name that is no param.
+        ExprError: arithmetic that has no value.
+    """
+    for ref in references(expr):
+        if ref.dotted not in params:
+            meant = nearest(ref.dotted or ref.root, params)
+            raise UnknownName(
+                f"`{ref.dotted or ref.root}` is no param",
+                ref.start,
+                ref.end,
+                f"did you mean `{meant}`?" if meant else "a size is made of numbers and params",
+            )
+    return evaluate(expr, params)
+
+
+TRUE = Boolean(True)
+FALSE = Boolean(False)

@@ -1,0 +1,114 @@
+"""The stable text form of a graph: one line a node, for golden files, traces and artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any
+
+from nldc.diagnostics import Span
+from nldc.expr import Field, Item, Slice, show
+from nldc.ir.graph import Graph
+from nldc.ir.layout import Layout
+from nldc.ir.ops import (
+    At,
+    Attention,
+    Between,
+    LayRows,
+    Node,
+    OfKind,
+    Region,
+    Repeat,
+    Value,
+    Where,
+)
+
+
+def show_graph(graph: Graph) -> str:
+    """Return the graph as text: params, regions, and what a step emits and carries."""
+    lines = [f"strategy {graph.name} guarantee {graph.guarantee}"]
+    lines += [f"param {name} = {value}" for name, value in graph.params.items()]
+    lines += [f"adapter {a.name}{' optional' if a.optional else ''}" for a in graph.adapters]
+    lines.append("prefill:")
+    lines += _region(graph.prefill.nodes, 1)
+    if graph.prefill_tokens is not None:
+        lines.append(f"  emit {show_value(graph.prefill_tokens)}")
+    lines += [f"carry {c.name}: {c.type} = {show_value(c.initial)}" for c in graph.carry]
+    lines.append("step:")
+    lines += _region(graph.step.nodes, 1)
+    keep = "all" if graph.emit.keep is None else show_value(graph.emit.keep)
+    lines.append(f"  emit {show_value(graph.emit.tokens)} keep {keep}")
+    lines += [f"  next {c.name} = {show_value(c.next)}" for c in graph.carry]
+    return "\n".join(lines) + "\n"
+
+
+def _region(nodes: Iterable[Node], depth: int) -> Iterator[str]:
+    pad = "  " * depth
+    for node in nodes:
+        if isinstance(node.op, Repeat):
+            loop = node.op
+            yield (
+                f"{pad}{node.name}: {node.type} = repeat {loop.variable} from "
+                f"{show_value(loop.initial)} at most {loop.at_most} until full"
+            )
+            yield from _region(loop.body.nodes, depth + 1)
+            yield f"{pad}  again {show_value(loop.result)}"
+        else:
+            yield f"{pad}{node.name}: {node.type} = {_op(node.op)}"
+
+
+def _op(op: Any) -> str:
+    name = "rows" if isinstance(op, LayRows) else type(op).__name__.lower()
+    parts = [name]
+    for item in fields(op):
+        value = getattr(op, item.name)
+        if value is not None:
+            parts.append(f"{item.name}={_part(value)}")
+    return " ".join(parts)
+
+
+def _part(part: Any) -> str:
+    match part:
+        case Value():
+            return show_value(part)
+        case Layout():
+            return _layout(part)
+        case Attention(predicate, name):
+            return name or f"({show(predicate)})"
+        case tuple():
+            return f"[{', '.join('-' if p is None else _part(p) for p in part)}]"
+        case bool() | int() | str():
+            return str(part)
+        case Region() | Span():
+            raise TypeError(type(part).__name__)
+        case _:
+            return f"({show(part)})"
+
+
+def _layout(layout: Layout) -> str:
+    segments = [
+        f"{'tokens' if s.tokens else 'masks'}"
+        f"{'' if s.kind is None else ':' + s.kind}"
+        f"*{','.join(dict.fromkeys(str(size) for size in s.sizes))}"
+        for s in layout.segments
+    ]
+    groups = f"{layout.groups}x" if layout.groups > 1 else ""
+    return f"{groups}{{{' '.join(segments)}}}"
+
+
+def show_value(value: Value) -> str:
+    """Return a use of a value as the file would write it, with its full name."""
+    text = value.node if value.field is None else f"{value.node}.{value.field}"
+    for pick in value.picks:
+        match pick:
+            case OfKind(kind):
+                text += show(Field(kind))
+            case Where(predicate):
+                text += show(Item(predicate))
+            case At(index):
+                text += show(Item(index))
+            case Between(start, stop):
+                text += show(Slice(start, stop))
+    return text
+
+

@@ -1,0 +1,112 @@
+"""The types of the language. Sizes are numbers: a graph is built for concrete params."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nldc.ir.layout import Layout
+from nldc.ir.size import Size
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids, one a row. `ragged`: each sequence uses a leading part of its own length."""
+
+    size: Size
+    ragged: bool = False
+
+    def __str__(self) -> str:
+        return f"Tokens[{'<=' if self.ragged else ''}{self.size}]"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to be computed: a token or a mask each, laid out in segments and groups."""
+
+    layout: Layout
+
+    @property
+    def size(self) -> Size:
+        """The number of rows."""
+        return self.layout.size
+
+    def __str__(self) -> str:
+        return f"Rows[{self.size}]"
+
+
+@dataclass(frozen=True)
+class Logits:
+    """One distribution over the vocabulary for each of `size` rows of a forward's layout."""
+
+    size: Size
+    layout: Layout
+
+    def __str__(self) -> str:
+        return f"Logits[{self.size}]"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How sure the model is, one number a row; of an entropy, less is surer."""
+
+    size: Size
+    by: Literal["probability", "margin", "entropy"]
+
+    def __str__(self) -> str:
+        return f"Scores[{self.size}]"
+
+
+@dataclass(frozen=True)
+class RowMask:
+    """A choice of rows."""
+
+    size: Size
+
+    def __str__(self) -> str:
+        return f"RowMask[{self.size}]"
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number a sequence, between `low` and `high`, known only when the step runs."""
+
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"Count[{self.low}..{self.high}]"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What `accept` found: `tokens`, `drafted`, `rows`, `matches` and `bonus`."""
+
+    draft: Size
+    most: int
+
+    def __str__(self) -> str:
+        return f"Accepted[<={self.most}]"
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The type of a node that has an error of its own: fits everywhere, so one mistake is one error."""
+
+    def __str__(self) -> str:
+        return "unknown"
+
+
+Type = Tokens | Rows | Logits | Scores | RowMask | Count | Accepted | Unknown
+
+
+def accepted_fields(accepted: Accepted) -> dict[str, Type]:
+    """Return the fields that `accept` offers, and their types."""
+    most = Size(accepted.most)
+    return {
+        "tokens": Tokens(most, ragged=True),
+        "drafted": Tokens(accepted.draft, ragged=True),
+        "rows": Count(1, accepted.most),
+        "matches": Count(0, accepted.most - 1),
+        "bonus": Tokens(Size(1)),
+    }

@@ -1,0 +1,265 @@
+"""The shape of a strategy file: closed, frozen pydantic models, one per op.
+
+Only the shape is checked here (which keys, which scalar kinds); names, types and sizes are the
+IR's business. `nldc schema` publishes these models as a JSON Schema for editors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Expression = Annotated[
+    int | float | str, Field(description="a number, or an expression over params and node values")
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
+
+
+class Closed(BaseModel):
+    """A mapping that accepts no unknown key and never changes after it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class IntParam(Closed):
+    """A whole number that `--set name=value` may change within its bounds."""
+
+    type: Literal["int"]
+    default: int
+    min: int
+    max: int
+    help: str = ""
+
+
+class FloatParam(Closed):
+    """A real number that `--set name=value` may change within its bounds."""
+
+    type: Literal["float"]
+    default: float
+    min: float
+    max: float
+    help: str = ""
+
+
+Param = Annotated[IntParam | FloatParam, Field(discriminator="type")]
+
+
+class Adapter(Closed):
+    """A set of adapted weights that a forward may switch on by name."""
+
+    kind: Literal["lora"]
+    optional: bool = False
+    help: str = ""
+
+
+class Segment(Closed):
+    """A run of rows: either known tokens or masked rows, with an optional label."""
+
+    tokens: Expression | None = None
+    masks: Expression | None = None
+    kind: Name | None = None
+
+
+class RowsOp(Closed):
+    """Lay out the rows of a forward: segments in order, repeated for each of `groups`."""
+
+    op: Literal["rows"]
+    segments: Annotated[list[Segment], Field(min_length=1, max_length=16)]
+    groups: Expression | None = None
+
+
+class AppendWhere(Closed):
+    """Append only the rows for which the predicate holds; the others leave no trace."""
+
+    append: str
+
+
+class PredictsWhere(Closed):
+    """Rows for which the predicate holds predict the next token; the others their own."""
+
+    next: str
+
+
+class ForwardOp(Closed):
+    """One pass of the backbone over rows that follow the cached prefix."""
+
+    op: Literal["forward"]
+    tokens: Expression
+    attention: str
+    cache: Literal["read", "append"] | AppendWhere
+    position: Expression | None = None
+    adapter: Name | Annotated[dict[Name, str], Field(min_length=1, max_length=1)] | None = None
+    predicts: Literal["next", "self"] | PredictsWhere | None = None
+    counted: bool = True
+
+
+class SampleOp(Closed):
+    """Choose one token a row: the argmax, or Gumbel-max with noise keyed by position."""
+
+    op: Literal["sample"]
+    logits: Expression
+
+
+class ScoreOp(Closed):
+    """How sure the model is of a token in each row."""
+
+    op: Literal["score"]
+    logits: Expression
+    tokens: Expression | None = None
+    by: Literal["probability", "margin", "entropy"]
+
+
+class SelectOp(Closed):
+    """Pick rows by their score; what the rules pick is united."""
+
+    op: Literal["select"]
+    among: Expression
+    score: Expression
+    at_least: Expression | None = None
+    at_most: Expression | None = None
+    best: Expression | None = None
+    within: Expression | None = None
+    always: str | None = None
+
+
+class FillOp(Closed):
+    """Write tokens into the selected rows, which are masked no more."""
+
+    op: Literal["fill"]
+    rows: Expression
+    where: Expression
+    tokens: Expression
+
+
+class JoinOp(Closed):
+    """Put tokens one after another."""
+
+    op: Literal["join"]
+    parts: Annotated[list[Expression], Field(min_length=1, max_length=16)]
+
+
+class AcceptOp(Closed):
+    """Keep the longest run of drafted tokens that the target agrees with, and one more."""
+
+    op: Literal["accept"]
+    draft: Expression
+    target: Expression
+    rule: Literal["longest_prefix"]
+    offset: Literal[0, 1] = 1
+
+
+class RepeatOp(Closed):
+    """Run `body` until its rows are full; the body's node of the same name is the next value."""
+
+    op: Literal["repeat"]
+    on: Name
+    until: Literal["full"]
+    at_most: Expression
+    body: dict[str, Any]
+
+
+class ConfidenceCommit(Closed):
+    """Commit the surest row and every other at least this sure."""
+
+    confidence: Expression
+
+
+class StepsCommit(Closed):
+    """Commit an even share of the masked rows in each of so many steps."""
+
+    steps: Expression
+
+
+class DenoiseOp(Closed):
+    """Fill masked rows by repeated forwards: sugar for `repeat` with forward, score, select, fill."""
+
+    op: Literal["denoise"]
+    rows: Expression
+    attention: str
+    commit: ConfidenceCommit | StepsCommit
+    adapter: Name | Annotated[dict[Name, str], Field(min_length=1, max_length=1)] | None = None
+    position: Expression | None = None
+
+
+Op = Annotated[
+    RowsOp
+    | ForwardOp
+    | SampleOp
+    | ScoreOp
+    | SelectOp
+    | FillOp
+    | JoinOp
+    | AcceptOp
+    | RepeatOp
+    | DenoiseOp,
+    Field(discriminator="op"),
+]
+
+
+class PrefillEmit(Closed):
+    """What the prefill already hands out."""
+
+    tokens: Expression
+
+
+class StepEmit(Closed):
+    """What a step hands out, leaves in the cache and carries to the next."""
+
+    tokens: Expression
+    cache: str
+    next: dict[Name, Expression | list[Expression]] = Field(default_factory=dict)
+
+
+class Prefill(BaseModel):
+    """Nodes by name, and optionally `emit`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Op]
+    emit: PrefillEmit | None = None
+
+
+class Step(BaseModel):
+    """Nodes by name, and `emit`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Op]
+    emit: StepEmit
+
+
+class StrategyFile(Closed):
+    """One strategy file, version 1."""
+
+    nldc: Literal[1]
+    name: Name
+    summary: str
+    guarantee: Literal["exact", "distribution", "none"]
+    params: dict[Name, Param] = Field(default_factory=dict)
+    adapters: dict[Name, Adapter] = Field(default_factory=dict)
+    prefill: Prefill
+    carry: dict[Name, Expression] = Field(default_factory=dict)
+    step: Step
+
+
+OPS: Mapping[str, type[Closed]] = {
+    "rows": RowsOp,
+    "forward": ForwardOp,
+    "sample": SampleOp,
+    "score": ScoreOp,
+    "select": SelectOp,
+    "fill": FillOp,
+    "join": JoinOp,
+    "accept": AcceptOp,
+    "repeat": RepeatOp,
+    "denoise": DenoiseOp,
+}
+"""Every op of the language, by its name in the file."""
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a strategy file, for editors."""
+    schema = TypeAdapter(StrategyFile).json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "nldc strategy"
+    return schema

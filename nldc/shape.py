@@ -1,0 +1,177 @@
+"""Hold one part of a file against its pydantic model; each misfit becomes a placed diagnostic.
+
+A pydantic error's `loc` is not a path into the file: it holds the tags of unions and names keys
+that are missing. Here it is walked along the data, and what the data does not have is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from nldc.diagnostics import Diagnostic, Label, nearest
+from nldc.source import Path, Source
+
+Model = TypeVar("Model", bound=BaseModel)
+
+UNKNOWN_KEY = "NLD010"
+MISSING_KEY = "NLD011"
+WRONG_VALUE = "NLD012"
+
+
+def fit(
+    source: Source, path: Path, model: type[Model], found: list[Diagnostic], what: str
+) -> Model | None:
+    """Return the data at `path` as a `model`, or None after adding each misfit to `found`.
+
+    `what` names the part in messages, as in "`accept` node `kept`".
+    """
+    data = source.at(path)
+    try:
+        return TypeAdapter(model).validate_python(data)
+    except ValidationError as error:
+        seen: set[tuple[Path, str]] = set()
+        for problem in error.errors(include_url=False):
+            diagnostic, place = _diagnose(source, path, model, problem, what)
+            if (place, diagnostic.code) not in seen:
+                seen.add((place, diagnostic.code))
+                found.append(diagnostic)
+        return None
+
+
+def _diagnose(
+    source: Source, path: Path, model: type[BaseModel], problem: Any, what: str
+) -> tuple[Diagnostic, Path]:
+    kind: str = problem["type"]
+    loc: tuple[str | int, ...] = problem["loc"]
+    place, rest = _walk(source, path, loc)
+    if kind == "extra_forbidden":
+        return _unknown_key(source, place, _fields_at(model, place[len(path) : -1]), what), place
+    if kind == "missing":
+        key = str(loc[-1])
+        return (
+            Diagnostic(
+                MISSING_KEY,
+                "error",
+                f"{what} lacks `{key}`",
+                (Label(source.span(place, key=bool(place)), f"`{key}` is required here"),),
+                _describe(model, key),
+            ),
+            (*place, key),
+        )
+    del rest
+    return (
+        Diagnostic(
+            WRONG_VALUE,
+            "error",
+            f"{what}: {_sentence(problem)}",
+            (Label(source.span(place), _expected(problem)),),
+        ),
+        place,
+    )
+
+
+def _walk(
+    source: Source, path: Path, loc: tuple[str | int, ...]
+) -> tuple[Path, tuple[str | int, ...]]:
+    """Follow `loc` along the data from `path`; parts that the data lacks are union tags."""
+    place: Path = path
+    data = source.at(path)
+    rest: list[str | int] = []
+    for part in loc:
+        if isinstance(data, Mapping) and part in data:
+            place, data = (*place, part), data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            place, data = (*place, part), data[part]
+        else:
+            rest.append(part)
+    return place, tuple(rest)
+
+
+def _fields_at(model: type[BaseModel], inside: Path) -> tuple[str, ...]:
+    """List the keys that are allowed at a place inside the model."""
+    if not inside:
+        return tuple(model.model_fields)
+    definition: dict[str, Any] = TypeAdapter(model).json_schema()
+    names: set[str] = set()
+    _collect(definition, definition, list(inside), names)
+    return tuple(sorted(names))
+
+
+def _collect(root: dict[str, Any], at: dict[str, Any], inside: list[Any], names: set[str]) -> None:
+    if "$ref" in at:
+        at = root["$defs"][at["$ref"].rsplit("/", 1)[1]]
+    for option in (*at.get("anyOf", ()), *at.get("oneOf", ())):
+        _collect(root, option, inside, names)
+    if not inside:
+        names.update(at.get("properties", {}))
+        return
+    head, tail = inside[0], inside[1:]
+    if isinstance(head, int) and isinstance(at.get("items"), dict):
+        _collect(root, at["items"], tail, names)
+    elif head in at.get("properties", {}):
+        _collect(root, at["properties"][head], tail, names)
+    elif isinstance(at.get("additionalProperties"), dict):
+        _collect(root, at["additionalProperties"], tail, names)
+
+
+def _unknown_key(source: Source, place: Path, allowed: tuple[str, ...], what: str) -> Diagnostic:
+    key = str(place[-1])
+    meant = nearest(key, allowed)
+    known = ", ".join(f"`{name}`" for name in allowed)
+    return Diagnostic(
+        UNKNOWN_KEY,
+        "error",
+        f"{what} has no key `{key}`",
+        (Label(source.span(place, key=True), f"did you mean `{meant}`?" if meant else "unknown"),),
+        (f"the keys here are {known}",) if known else (),
+    )
+
+
+def _describe(model: type[BaseModel], key: str) -> tuple[str, ...]:
+    field = model.model_fields.get(key)
+    if field is None:
+        return ()
+    choices = _choices(field.annotation)
+    return (f"`{key}` is one of {choices}",) if choices else ()
+
+
+def _choices(annotation: Any) -> str:
+    values = getattr(annotation, "__args__", ())
+    return ", ".join(f"`{v}`" for v in values) if values and all(
+        isinstance(v, (str, int)) for v in values
+    ) else ""
+
+
+def _sentence(problem: Any) -> str:
+    value = problem.get("input")
+    shown = f"`{value}`" if isinstance(value, (str, int, float, bool)) else _named(value)
+    return f"{shown} does not fit here"
+
+
+def _named(value: Any) -> str:
+    if value is None:
+        return "an empty value"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else "this value"
+
+
+def _expected(problem: Any) -> str:
+    context = problem.get("ctx", {})
+    if "expected" in context:
+        return f"expected {str(context['expected']).replace(chr(39), '`')}"
+    if "expected_tags" in context:
+        return f"expected one of {str(context['expected_tags']).replace(chr(39), '`')}"
+    message = str(problem["msg"]).removeprefix("Input should be ")
+    simple = {
+        "a valid string": "expected text",
+        "a valid integer": "expected a whole number",
+        "a valid number": "expected a number",
+        "a valid boolean": "expected true or false",
+        "a valid list": "expected a list",
+        "a valid dictionary": "expected a mapping",
+    }
+    return simple.get(message, f"expected {message}")

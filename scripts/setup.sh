@@ -1,0 +1,24 @@
+#!/bin/sh
+# Make the virtual environment. Where there is no CUDA device, torch's CPU build is pinned first,
+# so that the open range in pyproject.toml has nothing left to fetch.
+set -eu
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+TORCH_CPU=${TORCH_CPU:-2.13.0}
+
+"$PYTHON" - <<'CHECK' || exit 1
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f"nldc needs Python 3.11 or later, this is {sys.version.split()[0]}: set PYTHON=...")
+CHECK
+
+"$PYTHON" -m venv "$VENV"
+if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
+    if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+        "$VENV/bin/pip" install -q 'torch>=2.11'
+    else
+        "$VENV/bin/pip" install -q "torch==$TORCH_CPU"
+    fi
+fi
+"$VENV/bin/pip" install -q -e '.[dev]'
+"$VENV/bin/nldc" doctor
