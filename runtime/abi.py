@@ -1,0 +1,41 @@
+"""The contract between generated code and this runtime, as plain names; imports no torch.
+
+The code generator reads its spellings from here, so that a renamed argument is one edit.
+"""
+
+from __future__ import annotations
+
+ABI_VERSION = 1
+"""Rises whenever code generated before would no longer run as it did."""
+
+PREDICATE_ARGUMENTS = (
+    "q_kind",
+    "q_group",
+    "q_index",
+    "q_row",
+    "q_position",
+    "k_prefix",
+    "k_kind",
+    "k_group",
+    "k_index",
+    "k_row",
+    "k_position",
+    "q_segment",
+    "q_masked",
+    "k_segment",
+    "k_masked",
+)
+"""Parameters, in order, of the `@triton.jit` predicate of a `Pattern`.
+
+All are int32 tiles but `k_prefix`, `q_masked` and `k_masked`, which are booleans; q_* are
+[rows, 1], k_* [1, keys]. A key of the cached prefix has -1 in every number but `k_position`.
+"""
+
+ROW_FACTS = ("kind", "group", "index", "row", "segment", "masked", "position", "prefix")
+"""Attributes of the `RowFacts` that the mask function of a `Pattern` gets for q and for k."""
+
+ADAPTER_FOLDER = "linear_spec_lora"
+"""Where a released checkpoint keeps its drafting adapter."""
+
+MANIFEST = "manifest.json"
+"""The file of an artifact that holds the compiler's version and the digest of every other file."""

@@ -1,0 +1,75 @@
+"""The decoder backbone: embedding, pre-norm layers, and the head, over rows of any pattern.
+
+One set of weights serves causal and bidirectional forwards alike; only the attention differs, and
+that comes from outside. Rows of all sequences are stacked to [n, hidden], so that every product
+is one call.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nldc.runtime.adapter import Adapter, Selected
+from nldc.runtime.attention import Attention
+from nldc.runtime.checkpoint import Weights
+from nldc.runtime.config import ModelConfig
+from nldc.runtime.linear import linear
+from nldc.runtime.rope import RopeTable, rotate
+
+
+class Backbone:
+    """Weights and rotary tables of one model, on one device in one dtype."""
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.dtype = dtype
+        self.device = device
+        wide = torch.promote_types(dtype, torch.float32)
+        self.rope = RopeTable(config.rope, config.head_dim, wide, device)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings [n, hidden] of token ids [n]."""
+        return F.embedding(tokens, self.weights.embedding)
+
+    def forward(
+        self,
+        states: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        adapter: Adapter | None = None,
+        adapter_rows: Tensor | None = None,
+    ) -> Tensor:
+        """Run all layers over embeddings [n, hidden] at absolute positions int64 [n].
+
+        `adapter` adds its products on the rows with the numbers `adapter_rows` (None: on all).
+        Returns [n, hidden] before the last norm, which `head` applies.
+        """
+        config = self.config
+        eps, hidden = config.rms_norm_eps, (config.hidden_size,)
+        heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
+        rotated = heads + kv_heads
+        cos, sin, factor = self.rope.at(positions)
+        lora = Selected(adapter, adapter_rows)
+        for number, layer in enumerate(self.weights.layers):
+            x = F.rms_norm(states, hidden, layer.input_norm, eps)
+            qkv = lora.add(number, "qkv", x, linear(x, layer.qkv)).view(-1, rotated + kv_heads, dim)
+            turned = rotate(qkv[:, :rotated], cos, sin)
+            x = attention(number, turned[:, :heads], turned[:, heads:], qkv[:, rotated:], factor)
+            states = states + lora.add(number, "output", x, linear(x, layer.output))
+            x = F.rms_norm(states, hidden, layer.post_norm, eps)
+            gate, up = lora.add(number, "gate_up", x, linear(x, layer.gate_up)).chunk(2, -1)
+            x = F.silu(gate).mul_(up)
+            states = states + lora.add(number, "down", x, linear(x, layer.down))
+        return states
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return logits [n, vocabulary] of states [n, hidden] as `forward` returns them."""
+        normed = F.rms_norm(
+            states, (self.config.hidden_size,), self.weights.norm, self.config.rms_norm_eps
+        )
+        return linear(normed, self.weights.head)

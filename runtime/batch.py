@@ -1,0 +1,250 @@
+"""The live sequences of a prefill or a step, and what generated code may do with them.
+
+A forward writes the keys and values of its rows behind each sequence's length; what a layout says
+to append stays as speculative rows until the step ends. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.adapter import Adapter
+from nldc.runtime.attention import Attention, Pattern, Plan
+from nldc.runtime.backbone import Backbone
+from nldc.runtime.kv_cache import KVCache
+from nldc.runtime.layout import Layout
+from nldc.runtime.sampling import Sampling, choose
+
+RowIndex = slice | Sequence[int] | Tensor
+"""Static rows: a slice, row numbers, or an int64 [n] tensor on the batch's device."""
+
+
+def take_rows(values: Tensor, index: RowIndex) -> Tensor:
+    """Return the rows `index` of [B, R, ...]; runs of numbers are views."""
+    if isinstance(index, Tensor):
+        return values.index_select(1, index)
+    if not isinstance(index, slice):
+        numbers = list(index)
+        if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+            index = slice(numbers[0], numbers[0] + len(numbers))
+        else:
+            return values.index_select(1, torch.tensor(numbers, device=values.device))
+    return values[:, index]
+
+
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Return row `index[b, i]` of sequence b: [B, R, ...] by int64 [B, n] to [B, n, ...]."""
+    places = index.view(*index.shape, *(1,) * (values.dim() - 2))
+    return values.gather(1, places.expand(*index.shape, *values.shape[2:]))
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """States [B, n, hidden] before the head, and the positions [B, n] of what they predict."""
+
+    states: Tensor
+    positions: Tensor
+
+    def take(self, index: RowIndex) -> Hidden:
+        """Return the same rows of every sequence."""
+        return Hidden(take_rows(self.states, index), take_rows(self.positions, index))
+
+    def gather(self, index: Tensor) -> Hidden:
+        """Return rows by number, int64 [B, n], each sequence its own."""
+        return Hidden(gather_rows(self.states, index), gather_rows(self.positions, index))
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits [B, n, vocabulary], and the positions [B, n] of the tokens they predict."""
+
+    values: Tensor
+    positions: Tensor
+
+    def take(self, index: RowIndex) -> Logits:
+        """Return the same rows of every sequence."""
+        return Logits(take_rows(self.values, index), take_rows(self.positions, index))
+
+    def gather(self, index: Tensor) -> Logits:
+        """Return rows by number, int64 [B, n], each sequence its own."""
+        return Logits(gather_rows(self.values, index), gather_rows(self.positions, index))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token ids [B, n] and which rows are masked, bool [B, n].
+
+    Masked is what the strategy says of a row, never a comparison of its id with the mask token's.
+    """
+
+    tokens: Tensor
+    masked: Tensor
+
+
+@dataclass(frozen=True)
+class Emit:
+    """What a prefill or step yields, each with one row a sequence.
+
+    `tokens` [B, n] of which the first `count` [B] count (None: all n; n may be 0); the first `keep`
+    [B] speculative rows of the cache stay (None: all); `carry` goes to the next step.
+    """
+
+    tokens: Tensor
+    count: Tensor | None = None
+    keep: Tensor | None = None
+    carry: dict[str, Tensor] | None = None
+
+
+AttentionOf = Callable[[Plan, KVCache, Sequence[int], Sequence[int], Tensor], Attention]
+"""Makes the attention of one forward: plan, cache, slots, lengths, and these on the device."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What every batch of a decoder shares: backbone, adapters by name, attention, plans."""
+
+    backbone: Backbone
+    adapters: dict[str, Adapter]
+    attention: AttentionOf
+    plan: Callable[[Layout, Pattern], Plan]
+
+
+class Batch:
+    """Sequences that share a forward.
+
+    `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        cache: KVCache,
+        slots: Sequence[int],
+        sequences: Sequence[int],
+        sampling: Sampling,
+        eos: Tensor,
+    ) -> None:
+        self.model = model
+        self.cache = cache
+        self.slots = tuple(slots)
+        self.sampling = sampling
+        self.eos = eos
+        self.device = model.backbone.device
+        self.mask_token_id = model.backbone.config.mask_token_id
+        self.size = len(self.slots)
+        self.sequences = torch.tensor(sequences, dtype=torch.int64, device=self.device)
+        self._lengths = [cache.length(slot) for slot in self.slots]
+        self._start = torch.tensor(self._lengths, dtype=torch.int64, device=self.device)
+        self._forwards = 0
+        self._active_forwards: Tensor | None = None
+
+    def forward(
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        pattern: Pattern,
+        *,
+        adapter: str | None = None,
+        adapter_rows: Sequence[bool] | Tensor | None = None,
+        counted: bool = True,
+        active: Tensor | None = None,
+        embeddings: Tensor | None = None,
+    ) -> Hidden:
+        """Run the backbone over token ids [B, R] laid out by `layout`, seeing what `pattern` says.
+
+        `adapter` names one of the decoder's adapters, used on the rows of `adapter_rows`, bool [R]
+        (None: all); a decoder that was loaded without it runs the base weights. `active`, bool
+        [B], are the sequences for which the forward counts (None: all). `embeddings` [B, R,
+        hidden] replace those of the tokens.
+        """
+        rows = layout.size
+        model = self.model
+        plan = model.plan(layout, pattern)
+        if max(self._lengths) + rows > self.cache.capacity:
+            raise ValueError(
+                f"a forward of {rows} rows behind {max(self._lengths)} exceeds the cache's "
+                f"{self.cache.capacity}: SCRATCH_ROWS of the decoder is too small"
+            )
+        model.backbone.rope.reserve(max(self._lengths) + plan.reach)
+        places = self._start.unsqueeze(1) + plan.offset
+        if embeddings is None:
+            states = model.backbone.embed(tokens.reshape(-1))
+        else:
+            states = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
+        used = None if adapter is None else model.adapters.get(adapter)
+        states = model.backbone.forward(
+            states,
+            places.view(-1),
+            model.attention(plan, self.cache, self.slots, self._lengths, self._start),
+            used,
+            self._adapter_rows(adapter_rows, rows) if used else None,
+        )
+        if layout.append:
+            for number, slot in enumerate(self.slots):
+                self.cache.append(slot, layout.append)
+                self._lengths[number] += layout.append
+            self._start = self._start + layout.append
+        if counted:
+            self._count(active)
+        return Hidden(states.view(self.size, rows, -1), places + plan.ahead)
+
+    def _adapter_rows(self, chosen: Sequence[bool] | Tensor | None, rows: int) -> Tensor | None:
+        if chosen is None:
+            return None
+        flags = chosen.tolist() if isinstance(chosen, Tensor) else list(chosen)
+        if all(flags):
+            return None
+        numbers = [
+            sequence * rows + row
+            for sequence in range(self.size)
+            for row, flag in enumerate(flags)
+            if flag
+        ]
+        return torch.tensor(numbers, dtype=torch.int64, device=self.device)
+
+    def _count(self, active: Tensor | None) -> None:
+        if active is None:
+            self._forwards += 1
+            return
+        before = self._active_forwards
+        now = active.to(torch.int64)
+        self._active_forwards = now if before is None else before + now
+
+    def forwards(self) -> Tensor:
+        """Return how many counted forwards each sequence had a part in, int64 [B]."""
+        total = torch.full((self.size,), self._forwards, device=self.device)
+        return total if self._active_forwards is None else total + self._active_forwards
+
+    def head(self, hidden: Hidden) -> Logits:
+        """Return the logits of these rows."""
+        count, rows, width = hidden.states.shape
+        values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
+        return Logits(values.view(count, rows, -1), hidden.positions)
+
+    def sample(self, logits: Logits) -> Tensor:
+        """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position."""
+        return choose(logits.values, logits.positions, self.sequences, self.sampling)
+
+    def probability(self, logits: Logits, tokens: Tensor) -> Tensor:
+        """Return softmax(logits)[tokens], [B, n], for tokens [B, n]; at temperature 1."""
+        values = _wide(logits.values)
+        chosen = values.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        return (chosen - values.logsumexp(-1)).exp()
+
+    def entropy(self, logits: Logits) -> Tensor:
+        """Return the entropy of softmax(logits) in nats, [B, n]."""
+        log_p = _wide(logits.values).log_softmax(-1)
+        return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+    def margin(self, logits: Logits) -> Tensor:
+        """Return the probability of the likeliest token less that of the second, [B, n]."""
+        best = _wide(logits.values).softmax(-1).topk(2, -1).values
+        return best[..., 0] - best[..., 1]
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,45 @@
+"""Mistakes that a user of a generated decoder can make, each with what would put it right.
+
+NldcRuntimeError
+├── CheckpointError   the model's folder: config.json, tensors, dtype
+├── AdapterError      the LoRA folder, or an adapter that does not fit the model
+├── TokenizerError    tokenizer.json, the chat template
+├── PromptError       prompts and options of `generate` and `stream`
+├── BackendError      a device or kernel backend that cannot run here
+└── ArtifactError     the generated folder: other compiler version, edited by hand
+"""
+
+from __future__ import annotations
+
+
+class NldcRuntimeError(Exception):
+    """A mistake with a one-sentence `message` and, if there is one, a `hint` that helps."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message} ({hint})")
+        self.message = message
+        self.hint = hint
+
+
+class CheckpointError(NldcRuntimeError):
+    """The checkpoint is missing, damaged, or not of the model that its config describes."""
+
+
+class AdapterError(NldcRuntimeError):
+    """The adapter is missing, damaged, or made for another model."""
+
+
+class TokenizerError(NldcRuntimeError):
+    """The tokenizer or the chat template is missing or damaged."""
+
+
+class PromptError(NldcRuntimeError):
+    """A prompt or an option of generation that cannot be used."""
+
+
+class BackendError(NldcRuntimeError):
+    """The device or the kernel backend asked for cannot run here."""
+
+
+class ArtifactError(NldcRuntimeError):
+    """The generated folder is damaged, edited, or made by another version of the compiler."""

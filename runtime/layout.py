@@ -1,0 +1,95 @@
+"""Rows of a forward: the static facts of each, the same for every sequence of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NONE = -1
+"""The kind, group, index, row and segment of a key that is no row of the layout."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Facts of R rows: int64 [R] each but `masked` and `predicts_next`, bool [R]; on the CPU.
+
+    `offset` is a row's position counted from the end of the cached prefix. The first `append`
+    rows stay in the cache, so row r of those lies at offset r. `masked` says which rows begin as
+    masks.
+    """
+
+    kind: Tensor
+    group: Tensor
+    index: Tensor
+    row: Tensor
+    offset: Tensor
+    segment: Tensor
+    masked: Tensor
+    predicts_next: Tensor
+    append: int
+
+    @property
+    def size(self) -> int:
+        """The number of rows, R."""
+        return self.row.shape[0]
+
+    @staticmethod
+    def of(
+        kind: Sequence[int],
+        group: Sequence[int],
+        index: Sequence[int],
+        row: Sequence[int],
+        offset: Sequence[int],
+        predicts_next: Sequence[bool],
+        append: int,
+        segment: Sequence[int] | None = None,
+        masked: Sequence[bool] | None = None,
+    ) -> Layout:
+        """Return the layout of these rows; left out, every row is of segment 0 and not masked.
+
+        Raises:
+            ValueError: the sequences differ in length, or an appended row is out of place.
+        """
+        size = len(row)
+        columns = {
+            "kind": kind,
+            "group": group,
+            "index": index,
+            "row": row,
+            "offset": offset,
+            "segment": [0] * size if segment is None else segment,
+        }
+        flags = {
+            "masked": [False] * size if masked is None else masked,
+            "predicts_next": predicts_next,
+        }
+        for name, values in {**columns, **flags}.items():
+            if len(values) != size:
+                raise ValueError(f"{name} has {len(values)} rows, not {size}")
+        if list(offset[:append]) != list(range(append)):
+            raise ValueError(f"the {append} appended rows must lie at offsets 0 to {append - 1}")
+        return Layout(
+            **{name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()},
+            **{name: torch.tensor(values, dtype=torch.bool) for name, values in flags.items()},
+            append=append,
+        )
+
+    @staticmethod
+    def causal(size: int, *, append: bool = True, predicts_next: bool = True) -> Layout:
+        """Return the layout of `size` tokens that follow one another, of one group and no kind."""
+        count = torch.arange(size)
+        zero = torch.zeros(size, dtype=torch.int64)
+        return Layout(
+            kind=zero - 1,
+            group=zero,
+            index=count,
+            row=count,
+            offset=count,
+            segment=zero,
+            masked=zero.bool(),
+            predicts_next=torch.full((size,), predicts_next),
+            append=size if append else 0,
+        )

@@ -1,0 +1,138 @@
+"""The choice of a token from a row's logits: greedy, or Gumbel-max with noise keyed by place.
+
+Noise depends on (seed, sequence, absolute position, token id) and on nothing else, so a sampled run
+is the same whatever rows share a forward: a verifier draws what AR would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.errors import PromptError
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits [B, n, V] and the positions they predict, int64 [B, n], to logits [B, n, V]."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; `temperature` 0 is greedy.
+
+    Filters apply in the order top-k, top-p, min-p to logits divided by the temperature; equal
+    logits stay or go together. `processors` run first, in greedy decoding too.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int = 0
+    processors: tuple[Processor, ...] = ()
+
+    def check(self) -> None:
+        """Raise PromptError unless every option is in its range."""
+        if not _real(self.temperature) or self.temperature < 0:
+            raise PromptError(
+                f"temperature {self.temperature!r} is not allowed", "use 0 (greedy) or more"
+            )
+        if self.top_k is not None and (not _whole(self.top_k) or self.top_k < 1):
+            raise PromptError(f"top_k {self.top_k!r} is not allowed", "use a whole number above 0")
+        if self.top_p is not None and (not _real(self.top_p) or not 0 < self.top_p <= 1):
+            raise PromptError(f"top_p {self.top_p!r} is not allowed", "use a number in (0, 1]")
+        if self.min_p is not None and (not _real(self.min_p) or not 0 <= self.min_p <= 1):
+            raise PromptError(f"min_p {self.min_p!r} is not allowed", "use a number in [0, 1]")
+        if not _whole(self.seed) or not 0 <= self.seed < 2**64:
+            raise PromptError(f"seed {self.seed!r} is not allowed", "use 0 to 2**64 - 1")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def choose(logits: Tensor, positions: Tensor, sequences: Tensor, sampling: Sampling) -> Tensor:
+    """Return the chosen tokens, int64 [B, n], from logits [B, n, V].
+
+    `positions` int64 [B, n] are those of the chosen tokens, `sequences` int64 [B] the sequences'
+    keys. Of equal values the lowest id wins.
+    """
+    for processor in sampling.processors:
+        logits = processor(logits, positions)
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = filtered(logits, sampling)
+    keys = row_keys(sampling.seed, sequences.unsqueeze(1), positions)
+    return (logits + gumbel(keys, logits.shape[-1])).argmax(-1)
+
+
+def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Return logits over the temperature in float64, -inf where a filter removes the token."""
+    values = logits.double() / sampling.temperature
+    size = values.shape[-1]
+    if sampling.top_k is not None and sampling.top_k < size:
+        least = values.topk(sampling.top_k, -1).values[..., -1:]
+        values = values.masked_fill(values < least, -math.inf)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ordered = values.sort(-1, descending=True).values
+        mass = ordered.softmax(-1).cumsum(-1)
+        needed = (mass < sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
+        values = values.masked_fill(values < ordered.gather(-1, needed), -math.inf)
+    if sampling.min_p:
+        floor = values.amax(-1, keepdim=True) + math.log(sampling.min_p)
+        values = values.masked_fill(values < floor, -math.inf)
+    return values
+
+
+_MIX = (0x7FEB352D, 0x846CA68B - 2**32)  # lowbias32, by C. Wellons: constants of int32 range
+_GOLDEN = 0x9E3779B9
+
+
+def _scramble(x: Tensor) -> Tensor:
+    """Mix int32 bits in place, a bijection: shifts are logical, products wrap around."""
+    x ^= (x >> 16) & 0xFFFF
+    x *= _MIX[0]
+    x ^= (x >> 15) & 0x1FFFF
+    x *= _MIX[1]
+    x ^= (x >> 16) & 0xFFFF
+    return x
+
+
+def _low(x: Tensor) -> Tensor:
+    """Return the low 32 bits of int64 as int32."""
+    return (((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
+
+
+def row_keys(seed: int, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two int32 keys of the broadcast shape of `sequences` and `positions`, int64 both."""
+    shape = torch.broadcast_shapes(sequences.shape, positions.shape)
+    sequences, positions = sequences.expand(shape), positions.expand(shape)
+    keys = []
+    for salt in (0x243F6A88, 0x85A308D3):
+        key = torch.full_like(positions, salt)
+        for word in (
+            torch.full_like(positions, seed & 0xFFFFFFFF),
+            torch.full_like(positions, seed >> 32),
+            sequences,
+            sequences >> 32,
+            positions,
+        ):
+            key = _scramble(_low(key + word + _GOLDEN)).to(torch.int64)
+        keys.append(_low(key))
+    return keys[0], keys[1]
+
+
+def gumbel(keys: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
+    """Return standard Gumbel noise, float64 [..., vocabulary], a function of keys and id alone."""
+    ids = torch.arange(vocabulary, dtype=torch.int32, device=keys[0].device)
+    bits = _scramble(ids ^ keys[0].unsqueeze(-1))
+    bits = _scramble(bits.add_(keys[1].unsqueeze(-1)))
+    uniform = bits.double().add_(2**31 + 0.5).mul_(2.0**-32)
+    return uniform.log_().neg_().log_().neg_()
