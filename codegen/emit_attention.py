@@ -105,4 +105,3 @@ def _renamed(pattern: PatternPlan, dot: str) -> Callable[[Ref], str]:
         raise InternalError(f"`{ref.root}` in the predicate of {pattern.name}")
 
     return rename
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from textwrap import wrap
 
 from nldc.codegen.compact import fit, show_affine, show_list, show_prompt_list
@@ -13,7 +13,7 @@ from nldc.codegen.names import python_names
 from nldc.codegen.plan import LayoutPlan, Plan
 from nldc.codegen.writer import Writer, commented, quoted
 from nldc.diagnostics import InternalError
-from nldc.expr import Expr, Ref, to_python
+from nldc.expr import Expr, Ref, references, to_python
 from nldc.ir.graph import walk
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
@@ -32,7 +32,7 @@ from nldc.ir.ops import (
 from nldc.ir.picks import picked
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
-from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Scores, Tokens, Type
+from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Tokens, Type
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class _Printer:
                 graph.carry, _carry_names(graph.carry), strict=True
             )}  # fmt: skip
             self._method(
-                "def step(self, batch: Batch, carry: Mapping[str, Tensor]) -> Emit:",
+                "def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:",
                 graph.step.nodes,
                 unpack=True,
             )
@@ -101,8 +101,6 @@ class _Printer:
         out.line('"""')
         out.line()
         out.line("from __future__ import annotations")
-        out.line()
-        out.line("from collections.abc import Mapping")
         out.line()
         uses_tensor = any(text.startswith("tensor(") for _, text in self.tables)
         out.line(f"from torch import Tensor{', tensor' if uses_tensor else ''}")
@@ -130,15 +128,15 @@ class _Printer:
         out.line()
         out.line("class Decoder(BaseDecoder):")
         with out.indent():
-            out.line(f'"""The strategy {graph.name}, batched; the runtime does all but this loop."""')
+            out.line(
+                f'"""The strategy {graph.name}, batched; the runtime does all but this loop."""'
+            )
             out.line()
             out.line(f"STRATEGY = {quoted(graph.name)}")
             adapters = ", ".join(quoted(a.name) for a in graph.adapters)
             out.line(f"ADAPTERS = ({adapters}{',' if len(graph.adapters) == 1 else ''})")
-            optional = ", ".join(quoted(a.name) for a in graph.adapters if a.optional)
-            if optional:
-                out.line(f"OPTIONAL_ADAPTERS = frozenset({{{optional}}})")
             out.line(f"SCRATCH_ROWS = {self.plan.scratch_rows}")
+            out.line("KERNELS = True")
 
     def _layout(self, out: Writer, name: str, layout: LayoutPlan) -> None:
         node = self.plan.graph.node(name)
@@ -157,6 +155,7 @@ class _Printer:
 
     def _facts(self, layout: LayoutPlan) -> list[str]:
         if layout.dynamic:
+
             def column(name: str) -> str:
                 return show_prompt_list(lambda prompt: layout.facts(prompt)[name])
 
@@ -277,8 +276,7 @@ class _Printer:
     def _select(self, name: str, op: Select) -> None:
         among = self._value(op.among)
         arguments = [among, self._value(op.score)]
-        scored = self._type(op.score)
-        if isinstance(scored, Scores) and scored.by == "entropy":
+        if op.less_is_surer:
             arguments.append("less_is_surer=True")
         rules = {
             "at_least": op.at_least,
@@ -299,26 +297,16 @@ class _Printer:
         return to_python(expr, rename)
 
     def _repeat(self, name: str, node: Node, op: Repeat) -> None:
-        self.out.line(f"{name} = {self._value(op.initial)}")
-        self.out.line(f"for iteration in range({op.at_most}):")
+        self.out.line(f"{name}, active = {self._value(op.initial)}, batch.everyone()")
+        counter = "iteration" if _counts(op) else "_"
+        self.out.line(f"for {counter} in range({op.at_most}):")
         with self.out.indent():
-            self.out.line(f"active = ops.unfinished(batch, {name})")
-            self.out.line("if not batch.any(active):")
+            self._nodes(op.body.nodes, active="active")
+            self.out.line(f"{name} = ops.advance(active, {name}, {self._value(op.result)})")
+            self.out.line(f"active = active & ops.unfinished(batch, {name})")
+            self.out.line("if not active.any():")
             with self.out.indent():
                 self.out.line("break")
-            mark = len(self.out.lines)
-            self._nodes(op.body.nodes, active="active")
-            if not any("iteration" in line for line in self.out.lines[mark:]):
-                self._rename_iteration(mark)
-            result = self._value(op.result)
-            self.out.line(f"{name} = ops.advance(active, {name}, {result})")
-
-    def _rename_iteration(self, mark: int) -> None:
-        for number in range(mark - 1, -1, -1):
-            if "for iteration in" in self.out.lines[number]:
-                line = self.out.lines[number]
-                self.out.lines[number] = line.replace("for iteration in", "for _ in")
-                return
 
     def _emit(self, tokens: Value | None, keep: Value | None, carried: list[str]) -> None:
         arguments = ["tokens=ops.no_tokens(batch)"]
@@ -474,6 +462,18 @@ def _logits_of(node: Node) -> tuple[Value, ...]:
             return ()
 
 
+def _counts(loop: Repeat) -> bool:
+    """Whether a rule in the loop's body asks how often it has run."""
+    rules = (
+        getattr(node.op, item.name)
+        for node in loop.body.nodes
+        if isinstance(node.op, Select)
+        for item in fields(Select)
+    )
+    named = (references(rule) for rule in rules if isinstance(rule, Expr))
+    return any(ref.root == "iteration" for refs in named for ref in refs)
+
+
 def _index(places: tuple[int, ...], bare: bool = False) -> str:
     start, stop = places[0], places[-1] + 1
     if places == tuple(range(start, stop)):
@@ -498,11 +498,9 @@ def _affine_table(rows: list[list[int]]) -> str:
     if len(rows) > 1:
         step = rows[1][0] - rows[0][0]
         first = rows[0]
-        if all(row == [x + step * n for x in first] for n, row in enumerate(rows)) and first == list(
-            range(first[0], first[0] + len(first))
-        ):
+        if all(
+            row == [x + step * n for x in first] for n, row in enumerate(rows)
+        ) and first == list(range(first[0], first[0] + len(first))):
             begin = f"{first[0]} + {step} * n" if step else str(first[0])
             return f"[[*range({begin}, {begin} + {len(first)})] for n in range({len(rows)})]"
     return f"[{', '.join(show_list(row) for row in rows)}]"
-
-

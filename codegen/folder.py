@@ -38,5 +38,3 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
             f"cannot write {out}: {reason.lower()}", "choose a folder that you may write: -o DIR"
         ) from problem
     return out
-
-

@@ -140,9 +140,7 @@ def _sees_prefix(predicate: Expr, layout: LayoutPlan) -> bool:
     return all(
         evaluate(predicate, pair_lookup(facts_of(row, layout.kinds, offset), key, layout.kinds))
         is True
-        for row, offset in zip(
-            layout.order(1), layout.facts(1)["offset"], strict=True
-        )
+        for row, offset in zip(layout.order(1), layout.facts(1)["offset"], strict=True)
         for key in keys
     )
 

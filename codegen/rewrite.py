@@ -69,9 +69,7 @@ def map_graph(
         step=Region(nodes(graph.step.nodes)),
         prefill_tokens=None if graph.prefill_tokens is None else value(graph.prefill_tokens),
         emit=Emission(value(emit.tokens), None if emit.keep is None else value(emit.keep)),
-        carry=tuple(
-            Carried(c.name, c.type, value(c.initial), value(c.next)) for c in graph.carry
-        ),
+        carry=tuple(Carried(c.name, c.type, value(c.initial), value(c.next)) for c in graph.carry),
     )
 
 

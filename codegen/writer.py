@@ -22,8 +22,10 @@ class Writer:
 
     def assign(self, target: str, call: str, arguments: list[str]) -> None:
         """Add `target = call(arguments)`, an argument a line where one line is too short."""
-        one = f"{target} = {call}({', '.join(arguments)})" if target else (
-            f"{call}({', '.join(arguments)})"
+        one = (
+            f"{target} = {call}({', '.join(arguments)})"
+            if target
+            else (f"{call}({', '.join(arguments)})")
         )
         if len(one) + 4 * self.depth <= 100:
             self.line(one)

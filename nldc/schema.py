@@ -151,7 +151,7 @@ class AcceptOp(Closed):
 
 
 class RepeatOp(Closed):
-    """Run `body` until its rows are full; the body's node of the same name is the next value."""
+    """Run `body`, at least once, until its rows are full; its node of the same name is the next."""
 
     op: Literal["repeat"]
     on: Name

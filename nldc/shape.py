@@ -140,9 +140,11 @@ def _describe(model: type[BaseModel], key: str) -> tuple[str, ...]:
 
 def _choices(annotation: Any) -> str:
     values = getattr(annotation, "__args__", ())
-    return ", ".join(f"`{v}`" for v in values) if values and all(
-        isinstance(v, (str, int)) for v in values
-    ) else ""
+    return (
+        ", ".join(f"`{v}`" for v in values)
+        if values and all(isinstance(v, (str, int)) for v in values)
+        else ""
+    )
 
 
 def _sentence(problem: Any) -> str:

@@ -1,1 +1,51 @@
-"""What generated decoders import: backbone, cache, sampling, session. Knows no YAML."""
+"""What generated decoders import: backbone, cache, sampling, session. Knows no YAML.
+
+The names below are loaded when first used, so that `nldc.runtime.abi`, `artifact` and `errors` can
+be imported without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nldc.runtime.attention import Pattern, RowFacts
+    from nldc.runtime.batch import Batch, Emit, Hidden, Logits, Rows
+    from nldc.runtime.decoder import Decoder, Result
+    from nldc.runtime.layout import Layout
+    from nldc.runtime.stats import Stats
+
+__all__ = [
+    "Batch",
+    "Decoder",
+    "Emit",
+    "Hidden",
+    "Layout",
+    "Logits",
+    "Pattern",
+    "Result",
+    "RowFacts",
+    "Rows",
+    "Stats",
+]
+
+_HOME = {
+    "Batch": "batch",
+    "Decoder": "decoder",
+    "Emit": "batch",
+    "Hidden": "batch",
+    "Layout": "layout",
+    "Logits": "batch",
+    "Pattern": "attention",
+    "Result": "decoder",
+    "RowFacts": "attention",
+    "Rows": "batch",
+    "Stats": "stats",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,14 +42,15 @@ class RowFacts:
 class Pattern:
     """Which keys a query row sees.
 
-    `mask` maps the facts of queries [R, 1] and keys [1, N] to bool [R, N]. `kernel` is the same
-    predicate as a `@triton.jit` function over `abi.PREDICATE_ARGUMENTS`, or None. `sees_prefix`
-    promises that every row sees the whole cached prefix.
+    `mask` maps the facts of queries [R, 1] and keys [1, N] to bool [R, N]. `kernel` loads the same
+    predicate as a `@triton.jit` function over `abi.PREDICATE_ARGUMENTS` (a function of no
+    arguments, so that triton is imported only where it is used), or is None. `sees_prefix` promises
+    that every row sees the whole cached prefix.
     """
 
     name: str
     mask: Callable[[RowFacts, RowFacts], Tensor | bool]
-    kernel: Any = None
+    kernel: Callable[[], Any] | None = None
     sees_prefix: bool = False
 
 

@@ -7,7 +7,7 @@ to append stays as speculative rows until the step ends. Nothing here waits for 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -76,13 +76,14 @@ class Logits:
 
 @dataclass(frozen=True)
 class Rows:
-    """Token ids [B, n] and which rows are masked, bool [B, n].
+    """Token ids [B, n]; which rows are masked, and which never were, both bool [B, n].
 
     Masked is what the strategy says of a row, never a comparison of its id with the mask token's.
     """
 
     tokens: Tensor
     masked: Tensor
+    given: Tensor
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Emit:
     tokens: Tensor
     count: Tensor | None = None
     keep: Tensor | None = None
-    carry: dict[str, Tensor] | None = None
+    carry: dict[str, Tensor] = field(default_factory=dict)
 
 
 AttentionOf = Callable[[Plan, KVCache, Sequence[int], Sequence[int], Tensor], Attention]
@@ -213,6 +214,10 @@ class Batch:
         before = self._active_forwards
         now = active.to(torch.int64)
         self._active_forwards = now if before is None else before + now
+
+    def everyone(self) -> Tensor:
+        """Return bool [B], all true: the sequences that a loop begins with."""
+        return torch.ones(self.size, dtype=torch.bool, device=self.device)
 
     def forwards(self) -> Tensor:
         """Return how many counted forwards each sequence had a part in, int64 [B]."""

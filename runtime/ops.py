@@ -16,32 +16,56 @@ from nldc.runtime.batch import Batch, Logits, Rows, gather_rows, take_rows
 __all__ = [
     "Accepted",
     "accept_longest_prefix",
+    "advance",
     "choose_rows",
     "fill",
     "gather_rows",
-    "is_full",
+    "grouped_rows",
     "join",
+    "left",
     "mix",
+    "no_tokens",
     "rows",
     "select",
-    "still_masked",
     "take_rows",
+    "unfinished",
 ]
 
 
 def rows(batch: Batch, *segments: Tensor | int) -> Rows:
     """Return rows made of segments in order: tokens [B, m], or a number of masked rows."""
-    tokens, masked = [], []
+    tokens, given = [], []
     for segment in segments:
-        given = isinstance(segment, Tensor)
-        part = (
-            segment
-            if isinstance(segment, Tensor)
-            else torch.full((batch.size, segment), batch.mask_token_id, device=batch.device)
-        )
-        tokens.append(part)
-        masked.append(torch.full(part.shape, not given, device=batch.device))
-    return Rows(torch.cat(tokens, 1), torch.cat(masked, 1))
+        if isinstance(segment, Tensor):
+            tokens.append(segment)
+            given.append(torch.ones_like(segment, dtype=torch.bool))
+        else:
+            shape = (batch.size, segment)
+            tokens.append(torch.full(shape, batch.mask_token_id, device=batch.device))
+            given.append(torch.zeros(shape, dtype=torch.bool, device=batch.device))
+    known = torch.cat(given, 1)
+    return Rows(torch.cat(tokens, 1), ~known, known)
+
+
+def grouped_rows(batch: Batch, groups: int, *segments: Tensor | int | tuple[int, ...]) -> Rows:
+    """Return the rows of `groups` groups, one after another, each with every segment in order.
+
+    Tokens [B, groups * m] are dealt out m a group; a number of masked rows may differ by group.
+    """
+    dealt: list[Tensor | int] = []
+    for group in range(groups):
+        for segment in segments:
+            if isinstance(segment, Tensor):
+                share = segment.shape[1] // groups
+                dealt.append(segment[:, group * share : (group + 1) * share])
+            else:
+                dealt.append(segment if isinstance(segment, int) else segment[group])
+    return rows(batch, *dealt)
+
+
+def no_tokens(batch: Batch) -> Tensor:
+    """Return tokens [B, 0], for a prefill that emits nothing."""
+    return torch.empty((batch.size, 0), dtype=torch.int64, device=batch.device)
 
 
 def join(*parts: Tensor) -> Tensor:
@@ -84,25 +108,26 @@ def accept_longest_prefix(draft: Tensor, target: Tensor, offset: int = 1) -> Acc
 
 def choose_rows(table: Tensor, count: Tensor, low: int) -> Tensor:
     """Return row numbers [B, m] from a table [counts, m] whose first line is for `count` = low."""
-    return table[count - low]
+    return table.to(count.device)[count - low]
 
 
 def select(
     among: Tensor,
     score: Tensor,
     *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    best: int | Tensor | None = None,
-    within: float | None = None,
-    always_best: int | None = None,
+    at_least: float | Tensor | None = None,
+    at_most: float | Tensor | None = None,
+    best: float | Tensor | None = None,
+    within: float | Tensor | None = None,
+    always_best: float | Tensor | None = None,
     less_is_surer: bool = False,
 ) -> Tensor:
     """Return the rows of `among`, bool [B, n], that any of the rules picks by `score` [B, n].
 
     `at_least` and `at_most` bound the score itself; `best` and `always_best` pick that many of the
-    surest rows (`best` may be int64 [B], a number a sequence); `within` picks the surest rows as
-    long as their scores add up to no more. Of equal scores the lower row is surer.
+    surest rows; `within` picks the surest rows as long as the scores before a row add up to no
+    more (the entropy bound: a sum less its largest). A rule may be [B, 1], a number a sequence. Of
+    equal scores the lower row is surer.
     """
     worst = math.inf if less_is_surer else -math.inf
     held = score.masked_fill(~among, worst)
@@ -115,10 +140,11 @@ def select(
         order = held.sort(dim=1, descending=not less_is_surer, stable=True).indices
         rank = order.argsort(1)
         if within is not None:
-            total = score.masked_fill(~among, 0.0).gather(1, order).cumsum(1)
-            chosen |= (total <= within).gather(1, rank)
+            sorted_scores = score.masked_fill(~among, 0.0).gather(1, order)
+            before = sorted_scores.cumsum(1) - sorted_scores
+            chosen |= (before <= within).gather(1, rank)
         if best is not None:
-            chosen |= rank < (best.unsqueeze(1) if isinstance(best, Tensor) else best)
+            chosen |= rank < best
         if always_best is not None:
             chosen |= rank < always_best
     return chosen & among
@@ -126,19 +152,32 @@ def select(
 
 def fill(held: Rows, where: Tensor, tokens: Tensor) -> Rows:
     """Return the rows with `tokens` [B, n] written where bool [B, n]; those are not masked now."""
-    return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where)
+    return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where, held.given)
 
 
-def still_masked(held: Rows) -> Tensor:
-    """Return which sequences, bool [B], have a masked row left."""
-    return held.masked.any(1)
+def unfinished(batch: Batch, held: Rows) -> Tensor:
+    """Return which sequences, bool [B], still need rows: a loop over `held` runs on for them.
 
-
-def is_full(held: Rows, eos: Tensor) -> Tensor:
-    """Return which sequences, bool [B], need no more rows: no masked row, or none before an EOS."""
+    Those with a masked row, unless an EOS was filled in with no masked row before it.
+    """
     open_before = held.masked.cumsum(1) > 0
-    ends = torch.isin(held.tokens, eos) & ~held.masked & ~open_before
-    return ~held.masked.any(1) | ends.any(1)
+    ends = torch.isin(held.tokens, batch.eos) & ~held.given & ~open_before
+    return held.masked.any(1) & ~ends.any(1)
+
+
+def advance(active: Tensor, before: Rows, after: Rows) -> Rows:
+    """Return `after` for the active sequences, bool [B], and `before` for the others."""
+    on = active.unsqueeze(1)
+    return Rows(
+        torch.where(on, after.tokens, before.tokens),
+        torch.where(on, after.masked, before.masked),
+        before.given,
+    )
+
+
+def left(among: Tensor) -> Tensor:
+    """Return how many rows each sequence has left, int64 [B, 1], of bool [B, n]."""
+    return among.sum(1, keepdim=True)
 
 
 def mix(first: Logits, second: Logits, weight: float) -> Logits:

@@ -38,9 +38,7 @@ def _drop(nodes: tuple[Node, ...], names: set[str]) -> tuple[Node, ...]:
     for node in without(nodes, names):
         if isinstance(node.op, Repeat):
             body = Region(_drop(node.op.body.nodes, names))
-            op = Repeat(
-                node.op.variable, node.op.initial, body, node.op.result, node.op.at_most
-            )
+            op = Repeat(node.op.variable, node.op.initial, body, node.op.result, node.op.at_most)
             node = Node(node.name, op, node.type, node.span)
         kept.append(node)
     return tuple(kept)

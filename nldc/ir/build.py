@@ -113,7 +113,7 @@ class _Builder:
     # Regions
 
     def _region(self, path: Path, prefix: str, scope: Scope, loop: str | None = None) -> Region:
-        data = self.source.get(path)
+        data = self._get(path)
         if not isinstance(data, Mapping):
             if data is not None:
                 self._error(WRONG_VALUE, f"`{path[-1]}` is not a mapping", path, "nodes by name")
@@ -149,7 +149,7 @@ class _Builder:
         if name in RESERVED:
             self._error(BAD_NAME, f"`{name}` is a reserved name", path, "choose another", True)
             return None
-        data = self.source.get(path)
+        data = self._get(path)
         if not isinstance(data, Mapping):
             self._error(WRONG_VALUE, f"node `{name}` is not a mapping", path, "expected {op: ...}")
             return None
@@ -248,7 +248,7 @@ class _Builder:
 
     def _prefill_emit(self, scope: Scope) -> Value | None:
         path = ("prefill", "emit")
-        if self.source.get(path) is None:
+        if self._get(path) is None:
             return None
         model = fit(self.source, path, PrefillEmit, self.found, "`emit`")
         if model is None:
@@ -257,7 +257,7 @@ class _Builder:
         return None if found is None else found[0]
 
     def _initial(self, scope: Scope) -> dict[str, tuple[Value | None, Type]]:
-        carry = self.source.get(("carry",))
+        carry = self._get(("carry",))
         initial: dict[str, tuple[Value | None, Type]] = {}
         outside = Scope({f"prefill.{name}": b for name, b in scope.names.items()})
         for name in carry if isinstance(carry, Mapping) else ():
@@ -269,9 +269,9 @@ class _Builder:
         self, scope: Scope, step: Region
     ) -> tuple[Emission | None, dict[str, tuple[Value, Type] | None], tuple[Node, ...]]:
         path = ("step", "emit")
-        if not isinstance(self.source.get(("step",)), Mapping):
+        if not isinstance(self._get(("step",)), Mapping):
             return None, {}, ()
-        if self.source.get(path) is None:
+        if self._get(path) is None:
             self._error(
                 MISSING_EMIT, "the step emits nothing", ("step",), "`emit` is required here", True,
                 help_text="emit: {tokens: ..., cache: keep all, next: {...}}",
@@ -328,7 +328,7 @@ class _Builder:
         carry: list[Carried] = []
         for name, (first, type_) in initial.items():
             if name not in values:
-                if self.source.get(("step", "emit")) is not None:
+                if self._get(("step", "emit")) is not None:
                     self._error(
                         CARRY_WITHOUT_NEXT, f"the step does not say what `{name}` becomes",
                         ("carry", name), "carried from here", True,
@@ -357,7 +357,13 @@ class _Builder:
                 )  # fmt: skip
         return tuple(carry)
 
-    # Reporting
+    # Reading and reporting
+
+    def _get(self, path: Path) -> Any:
+        try:
+            return self.source.at(path)
+        except (KeyError, IndexError, TypeError):
+            return None
 
     def _cycle(self, path: Path, cycle: list[str]) -> None:
         chain = " -> ".join(f"`{name}`" for name in (*cycle, cycle[0]))
@@ -419,5 +425,3 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _quoted(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-

@@ -90,9 +90,7 @@ def _text(source: Source, key: str, found: list[Diagnostic]) -> str:
     text = source.data.get(key, "")
     if isinstance(text, str):
         return text
-    found.append(
-        _error(source, WRONG_VALUE, f"`{key}` is not text", (key,), "expected a sentence")
-    )
+    found.append(_error(source, WRONG_VALUE, f"`{key}` is not text", (key,), "expected a sentence"))
     return ""
 
 
@@ -196,7 +194,9 @@ def _mapping(source: Source, key: str, found: list[Diagnostic]) -> Mapping[Any, 
     if isinstance(data, Mapping):
         return data
     found.append(
-        _error(source, WRONG_VALUE, f"`{key}` is not a mapping", (key,), "expected names and values")
+        _error(
+            source, WRONG_VALUE, f"`{key}` is not a mapping", (key,), "expected names and values"
+        )
     )
     return {}
 
@@ -211,4 +211,6 @@ def _error(
     help_text: str | None = None,
 ) -> Diagnostic:
     help_lines = () if help_text is None else (help_text,)
-    return Diagnostic(code, "error", message, (Label(source.span(path, key=key), label),), help_lines)
+    return Diagnostic(
+        code, "error", message, (Label(source.span(path, key=key), label),), help_lines
+    )

@@ -87,6 +87,8 @@ def plain(size: Size, kind: str | None = None) -> Layout:
     return Layout((Segment((size,), tokens=True, kind=kind),), groups=1)
 
 
-def matching(layout: Layout, holds: Callable[[Row], bool], prompt_length: int = 0) -> tuple[int, ...]:
+def matching(
+    layout: Layout, holds: Callable[[Row], bool], prompt_length: int = 0
+) -> tuple[int, ...]:
     """Return the numbers of the rows for which `holds`."""
     return tuple(row.row for row in layout.rows(prompt_length) if holds(row))

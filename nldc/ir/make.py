@@ -22,7 +22,15 @@ from nldc.expr import (
 )
 from nldc.expr import Value as Constant
 from nldc.ir import ops
-from nldc.ir.facts import ROW_FACTS, BadPick, UnknownName, facts_of, pair_kinds, row_kinds, row_lookup
+from nldc.ir.facts import (
+    ROW_FACTS,
+    BadPick,
+    UnknownName,
+    facts_of,
+    pair_kinds,
+    row_kinds,
+    row_lookup,
+)
 from nldc.ir.graph import Adapter
 from nldc.ir.layout import MAX_ROWS, Layout, Segment, plain
 from nldc.ir.ops import Attention, Node, Op, Region, Value
@@ -122,7 +130,9 @@ class Maker:
         for number, segment in enumerate(model.segments):
             place = (*path, "segments", number)
             if (segment.tokens is None) == (segment.masks is None):
-                self.error(SEGMENT, "a segment has either `tokens` or `masks`", place, "one of them")
+                self.error(
+                    SEGMENT, "a segment has either `tokens` or `masks`", place, "one of them"
+                )
                 return None
             if segment.masks is not None:
                 sizes = self._mask_sizes((*place, "masks"), segment.masks, groups)
@@ -250,9 +260,7 @@ class Maker:
             return self._row_predicate((*path, "cache", "append"), cache.append)
         return Boolean(cache == "append")
 
-    def _predicts(
-        self, path: Path, model: ForwardOp, attention: Attention | None
-    ) -> Expr | None:
+    def _predicts(self, path: Path, model: ForwardOp, attention: Attention | None) -> Expr | None:
         if isinstance(model.predicts, PredictsWhere):
             return self._row_predicate((*path, "predicts", "next"), model.predicts.next)
         if model.predicts is not None:
@@ -319,7 +327,9 @@ class Maker:
         if model.always is not None:
             words = model.always.split(None, 1)
             if len(words) != 2 or words[0] != "best":
-                self.error(SCORE_RULE, f"`{model.always}` is no rule", (*path, "always"), "`best N`")
+                self.error(
+                    SCORE_RULE, f"`{model.always}` is no rule", (*path, "always"), "`best N`"
+                )
                 return None
             always = self._rule((*path, "always"), words[1], model.always.index(words[1]))
             if always is None:
@@ -348,6 +358,7 @@ class Maker:
         op = ops.Select(
             among=among[0],
             score=score[0],
+            less_is_surer=isinstance(score[1], Scores) and score[1].by == "entropy",
             at_least=rules.get("at_least"),
             at_most=rules.get("at_most"),
             best=rules.get("best"),
@@ -463,6 +474,7 @@ class Maker:
         select = ops.Select(
             among=Value(loop.node, span, field="masked"),
             score=sure,
+            less_is_surer=False,
             at_least=rules.get("at_least"),
             at_most=None,
             best=rules.get("best"),

@@ -115,10 +115,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Select:
-    """RowMask [n]: the union of the rules. `within` bounds the sum of the surest rows' scores."""
+    """RowMask [n]: the union of the rules.
+
+    `within` takes a row while the scores of the surer ones before it add up to no more.
+    """
 
     among: Value
     score: Value
+    less_is_surer: bool
     at_least: Expr | None
     at_most: Expr | None
     best: Expr | None

@@ -142,9 +142,7 @@ class Resolver:
         others: list[dict[str, Constant]] = [{}]
         if count is not None:
             others = [{count[0]: n} for n in range(count[2].low, count[2].high + 1)]
-        size = picked_size(
-            layout, picks, self.kinds, others, span=lambda: (ref.start, ref.end)
-        )
+        size = picked_size(layout, picks, self.kinds, others, span=lambda: (ref.start, ref.end))
         value = replace(
             value, picks=tuple(picks), count=None if count is None else count[1], count_name=name
         )

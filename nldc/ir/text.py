@@ -110,5 +110,3 @@ def show_value(value: Value) -> str:
             case Between(start, stop):
                 text += show(Slice(start, stop))
     return text
-
-
