@@ -58,7 +58,7 @@ class Decoder:
 
     `ADAPTERS` names the adapters that the strategy asks for. `SCRATCH_ROWS` is the largest number
     of rows that one step, or the prefill beyond its prompt, writes behind the committed ones.
-    `KERNELS` says whether the patterns have a Triton part.
+    `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""

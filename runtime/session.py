@@ -125,7 +125,7 @@ class Session:
             prompt = torch.tensor([list(sequence.prompt)], dtype=torch.int64, device=self.device)
             emit = self.prefill(batch, prompt)
             self._commit([sequence], batch, emit, cycle=False)
-        return emit.carry or {}
+        return emit.carry
 
     def _advance(self, live: list[Request], carry: dict[str, Tensor]) -> dict[str, Tensor]:
         slots = [sequence.slot for sequence in live]
@@ -134,7 +134,7 @@ class Session:
             batch = self.make_batch(self.cache, slots, keys)
             emit = self.step(batch, carry)
             self._commit(live, batch, emit, cycle=True)
-        return emit.carry or {}
+        return emit.carry
 
     def _commit(self, live: list[Request], batch: Batch, emit: Emit, *, cycle: bool) -> None:
         width = emit.tokens.shape[1]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nldc.runtime import ops
 from nldc.runtime.attention import Pattern, RowFacts
-from nldc.runtime.batch import Batch, Emit, Rows
+from nldc.runtime.batch import Batch, Emit
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.layout import Layout
 
@@ -93,8 +93,8 @@ class LinearSS(Decoder):
         layout = block_layout(self.BLOCK)
         block = ops.rows(batch, seed, self.BLOCK - 1)
         for _ in range(self.BLOCK - 1):
-            active = ops.still_masked(block)
-            if not bool(active.any()):
+            active = ops.unfinished(batch, block)
+            if not active.any():
                 break
             seen = batch.forward(
                 block.tokens, layout, BIDIRECTIONAL, adapter="drafter", active=active
@@ -106,7 +106,7 @@ class LinearSS(Decoder):
             else:
                 score = batch.probability(logits, guess)
                 where = ops.select(block.masked, score, at_least=self.THRESHOLD, always_best=1)
-            block = ops.fill(block, where, guess)
+            block = ops.advance(active, block, ops.fill(block, where, guess))
         return block.tokens
 
     def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
@@ -190,8 +190,8 @@ class BlockDiffusion(Decoder):
         layout = block_layout(size)
         block = ops.rows(batch, carry["seed"], size - 1)
         for number in range(size - 1):
-            active = ops.still_masked(block) if number == 0 else ~ops.is_full(block, batch.eos)
-            if not bool(active.any()):
+            active = ops.unfinished(batch, block)
+            if not active.any():
                 break
             seen = batch.forward(block.tokens, layout, BIDIRECTIONAL, active=active)
             logits = batch.head(seen)
@@ -202,11 +202,10 @@ class BlockDiffusion(Decoder):
                 where = ops.select(block.masked, score, best=share)
             else:
                 where = ops.select(block.masked, score, at_least=self.THRESHOLD, always_best=1)
-            block = ops.fill(block, where & active.unsqueeze(1), guess)
-        done: Rows = block
-        context = batch.forward(done.tokens, Layout.causal(size), CAUSAL)
+            block = ops.advance(active, block, ops.fill(block, where, guess))
+        context = batch.forward(block.tokens, Layout.causal(size), CAUSAL)
         seed = batch.sample(batch.head(context.take(LAST)))
-        return Emit(done.tokens, carry={"seed": seed})
+        return Emit(block.tokens, carry={"seed": seed})
 
 
 @dataclass(frozen=True)
