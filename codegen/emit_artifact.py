@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from nldc.codegen.emit_attention import emit_kernels, emit_patterns
 from nldc.codegen.emit_decode import Origin, emit_decode
-from nldc.codegen.plan import make_plan
 from nldc.codegen.pipeline import run
+from nldc.codegen.plan import make_plan
 from nldc.codegen.writer import commented
 from nldc.ir.graph import Graph
 from nldc.ir.text import show_graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from textwrap import wrap
 
@@ -14,7 +14,7 @@ from nldc.codegen.plan import LayoutPlan, Plan
 from nldc.codegen.writer import Writer, commented, quoted
 from nldc.diagnostics import InternalError
 from nldc.expr import Expr, Ref, references, to_python
-from nldc.ir.graph import walk
+from nldc.ir.graph import Carried, walk
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
     Accept,
@@ -32,7 +32,7 @@ from nldc.ir.ops import (
 from nldc.ir.picks import picked
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
-from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Tokens, Type
+from nldc.ir.types import Accepted, Count, RowMask, Rows, Tokens, Type, accepted_fields
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class _Printer:
                 tokens = graph.prefill_tokens
                 self._emit(tokens, None, carried)
             body.line()
-            self.names = {f"carry.{c.name}": n for c, n in zip(
-                graph.carry, _carry_names(graph.carry), strict=True
-            )}  # fmt: skip
+            self.names = _carry_names(graph.carry)
             self._method(
                 "def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:",
                 graph.step.nodes,
@@ -230,7 +228,7 @@ class _Printer:
                 arguments = [self._tokens(draft), self._value(target), f"offset={offset}"]
                 self.out.assign(name, "ops.accept_longest_prefix", arguments)
             case Repeat():
-                self._repeat(name, node, node.op)
+                self._repeat(name, node.op)
 
     def _lay_rows(self, name: str, op: LayRows) -> None:
         layout = op.layout
@@ -296,7 +294,7 @@ class _Printer:
 
         return to_python(expr, rename)
 
-    def _repeat(self, name: str, node: Node, op: Repeat) -> None:
+    def _repeat(self, name: str, op: Repeat) -> None:
         self.out.line(f"{name}, active = {self._value(op.initial)}, batch.everyone()")
         counter = "iteration" if _counts(op) else "_"
         self.out.line(f"for {counter} in range({op.at_most}):")
@@ -333,10 +331,7 @@ class _Printer:
     # Values
 
     def _value(self, value: Value) -> str:
-        if value.node == PROMPT:
-            text = "prompt"
-        else:
-            text = self.names[value.node]
+        text = "prompt" if value.node == PROMPT else self.names[value.node]
         if value.field is not None:
             text += f".{value.field}"
         if not value.picks:
@@ -436,8 +431,6 @@ class _Printer:
 
 
 def _field(type_: Type, name: str) -> Type:
-    from nldc.ir.types import accepted_fields
-
     if isinstance(type_, Accepted):
         return accepted_fields(type_)[name]
     if isinstance(type_, Rows):
@@ -445,13 +438,15 @@ def _field(type_: Type, name: str) -> Type:
     raise InternalError(f"{type_} has no field {name}")
 
 
-def _size(type_: Type) -> object:
-    return getattr(type_, "size")
+def _size(type_: Type) -> Size:
+    size = getattr(type_, "size", None)
+    if not isinstance(size, Size):
+        raise InternalError(f"{type_} has no rows")
+    return size
 
 
-def _carry_names(carry: Iterable[object]) -> Iterator[str]:
-    names = python_names(f"carry.{getattr(c, 'name')}" for c in carry)
-    yield from names.values()
+def _carry_names(carry: Iterable[Carried]) -> dict[str, str]:
+    return python_names(f"carry.{carried.name}" for carried in carry)
 
 
 def _logits_of(node: Node) -> tuple[Value, ...]:

@@ -189,8 +189,7 @@ class _Interpreter:
                 return self._forward(node.op, values, prompt_length)
             case Sample(logits):
                 held = self._logits(logits, values, prompt_length)
-                pairs = zip(held.rows, held.positions, strict=True)
-                return tuple(self.choose(row, position) for row, position in pairs)
+                return tuple(map(self.choose, held.rows, held.positions))
             case Score(logits, tokens, by):
                 held = self._logits(logits, values, prompt_length)
                 chosen = None if tokens is None else self._value(tokens, values)

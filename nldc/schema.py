@@ -62,7 +62,13 @@ class Segment(Closed):
     kind: Name | None = None
 
 
-class RowsOp(Closed):
+class OpModel(Closed):
+    """What every op of the language has in common."""
+
+    op: str
+
+
+class RowsOp(OpModel):
     """Lay out the rows of a forward: segments in order, repeated for each of `groups`."""
 
     op: Literal["rows"]
@@ -82,7 +88,7 @@ class PredictsWhere(Closed):
     next: str
 
 
-class ForwardOp(Closed):
+class ForwardOp(OpModel):
     """One pass of the backbone over rows that follow the cached prefix."""
 
     op: Literal["forward"]
@@ -95,14 +101,14 @@ class ForwardOp(Closed):
     counted: bool = True
 
 
-class SampleOp(Closed):
+class SampleOp(OpModel):
     """Choose one token a row: the argmax, or Gumbel-max with noise keyed by position."""
 
     op: Literal["sample"]
     logits: Expression
 
 
-class ScoreOp(Closed):
+class ScoreOp(OpModel):
     """How sure the model is of a token in each row."""
 
     op: Literal["score"]
@@ -111,7 +117,7 @@ class ScoreOp(Closed):
     by: Literal["probability", "margin", "entropy"]
 
 
-class SelectOp(Closed):
+class SelectOp(OpModel):
     """Pick rows by their score; what the rules pick is united."""
 
     op: Literal["select"]
@@ -124,7 +130,7 @@ class SelectOp(Closed):
     always: str | None = None
 
 
-class FillOp(Closed):
+class FillOp(OpModel):
     """Write tokens into the selected rows, which are masked no more."""
 
     op: Literal["fill"]
@@ -133,14 +139,14 @@ class FillOp(Closed):
     tokens: Expression
 
 
-class JoinOp(Closed):
+class JoinOp(OpModel):
     """Put tokens one after another."""
 
     op: Literal["join"]
     parts: Annotated[list[Expression], Field(min_length=1, max_length=16)]
 
 
-class AcceptOp(Closed):
+class AcceptOp(OpModel):
     """Keep the longest run of drafted tokens that the target agrees with, and one more."""
 
     op: Literal["accept"]
@@ -150,7 +156,7 @@ class AcceptOp(Closed):
     offset: Literal[0, 1] = 1
 
 
-class RepeatOp(Closed):
+class RepeatOp(OpModel):
     """Run `body`, at least once, until its rows are full; its node of the same name is the next."""
 
     op: Literal["repeat"]
@@ -172,8 +178,8 @@ class StepsCommit(Closed):
     steps: Expression
 
 
-class DenoiseOp(Closed):
-    """Fill masked rows by repeated forwards: sugar for `repeat` with forward, score, select, fill."""
+class DenoiseOp(OpModel):
+    """Fill masked rows by repeated forwards: sugar for `repeat`, whose body it spells out."""
 
     op: Literal["denoise"]
     rows: Expression
@@ -242,7 +248,7 @@ class StrategyFile(Closed):
     step: Step
 
 
-OPS: Mapping[str, type[Closed]] = {
+OPS: Mapping[str, type[OpModel]] = {
     "rows": RowsOp,
     "forward": ForwardOp,
     "sample": SampleOp,

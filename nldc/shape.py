@@ -81,9 +81,8 @@ def _walk(
     data = source.at(path)
     rest: list[str | int] = []
     for part in loc:
-        if isinstance(data, Mapping) and part in data:
-            place, data = (*place, part), data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        is_item = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if is_item or (isinstance(data, Mapping) and part in data):
             place, data = (*place, part), data[part]
         else:
             rest.append(part)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, nearest
 from nldc.expr import ExprError, parse, references
 from nldc.ir.graph import Carried, Emission, Graph, run_order
 from nldc.ir.header import read_header
-from nldc.ir.make import Maker
+from nldc.ir.make import Made, Maker
 from nldc.ir.ops import Forward, Node, Region, Repeat, Value
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
-from nldc.schema import OPS, Closed, PrefillEmit, StepEmit
+from nldc.schema import OPS, OpModel, PrefillEmit, RepeatOp, StepEmit
 from nldc.shape import MISSING_KEY, WRONG_VALUE, fit
 from nldc.source import Path, Source
 
@@ -120,7 +121,7 @@ class _Builder:
             return Region(())
         names = [name for name in data if name != "emit" or path[0] not in ("prefill", "step")]
         models = {name: self._node_model((*path, name), name) for name in names}
-        edges = list(self._edges(path, models, loop))
+        edges = list(self._edges(models, loop))
         order, cycles = run_order(names, edges)
         for cycle in cycles:
             self._cycle(path, cycle)
@@ -137,12 +138,14 @@ class _Builder:
             if model is None:
                 continue
             node = self._node(path, prefix, name, model, scope)
+            if node is None:
+                continue
             nodes.append(node)
             if name != loop:
                 scope.names[name] = Binding(node.name, node.type, node.span)
         return Region(tuple(nodes))
 
-    def _node_model(self, path: Path, name: Any) -> Closed | None:
+    def _node_model(self, path: Path, name: Any) -> OpModel | None:
         if not isinstance(name, str) or not name.isidentifier() or not name[0].isalpha():
             self._error(BAD_NAME, f"`{name}` cannot name a node", path, "letters, digits, _", True)
             return None
@@ -172,27 +175,29 @@ class _Builder:
         return fit(self.source, path, OPS[op], self.found, f"`{op}` node `{name}`")
 
     def _edges(
-        self, path: Path, models: Mapping[str, Closed | None], loop: str | None
+        self, models: Mapping[str, OpModel | None], loop: str | None
     ) -> Iterator[tuple[str, str]]:
         last_effect: str | None = None
         for name, model in models.items():
             if model is None:
                 continue
-            keys = REFERENCES[model.op]  # type: ignore[attr-defined]
+            keys = REFERENCES[model.op]
             for text in _texts({key: getattr(model, key) for key in keys}):
                 try:
                     refs = references(parse(text))
                 except ExprError:
                     continue
                 for ref in refs:
-                    if ref.root in models and not (ref.root == loop):
+                    if ref.root in models and ref.root != loop:
                         yield ref.root, name
             if getattr(model, "cache", "read") != "read":
                 if last_effect is not None:
                     yield last_effect, name
                 last_effect = name
 
-    def _node(self, path: Path, prefix: str, name: str, model: Closed, scope: Scope) -> Node:
+    def _node(
+        self, path: Path, prefix: str, name: str, model: OpModel, scope: Scope
+    ) -> Node | None:
         here = (*path, name)
         full = f"{prefix}.{name}"
         span = self.source.span(here, key=True)
@@ -201,15 +206,13 @@ class _Builder:
                 BAD_NAME, f"`{name}` is both a node and a carried value", here,
                 "choose another name", True,
             )  # fmt: skip
-        made: tuple[Any, Type] | None
-        if model.op == "repeat":  # type: ignore[attr-defined]
+        if isinstance(model, RepeatOp):
             made = self._repeat(here, full, model, scope)
         else:
             made = self.maker.make(here, full, model, scope)
-        op, type_ = made if made is not None else (None, Unknown())
-        return Node(full, op, type_, span)
+        return None if made is None else Node(full, made[0], made[1], span)
 
-    def _repeat(self, path: Path, full: str, model: Any, scope: Scope) -> tuple[Any, Type] | None:
+    def _repeat(self, path: Path, full: str, model: RepeatOp, scope: Scope) -> Made | None:
         variable: str = model.on
         initial = self.maker.rows_reference((*path, "on"), variable, scope)
         at_most = self.maker.whole((*path, "at_most"), model.at_most, low=1)
@@ -231,7 +234,7 @@ class _Builder:
                     help_text="how often a loop runs differs by sequence: append after it",
                 )  # fmt: skip
         result = next((n for n in body.nodes if n.name == f"{full}.{variable}"), None)
-        if initial is None or at_most is None or result is None or result.op is None:
+        if initial is None or at_most is None or result is None:
             return None
         if isinstance(result.type, Unknown) or isinstance(type_, Unknown):
             return None
@@ -368,7 +371,7 @@ class _Builder:
     def _cycle(self, path: Path, cycle: list[str]) -> None:
         chain = " -> ".join(f"`{name}`" for name in (*cycle, cycle[0]))
         labels = [Label(self.source.span((*path, cycle[0]), key=True), "needs its own result")]
-        for before, name in zip(cycle, cycle[1:], strict=False):
+        for before, name in pairwise(cycle):
             text = f"needs `{before}`"
             labels.append(Label(self.source.span((*path, name), key=True), text, primary=False))
         help_text = "a value of the step before is carried: list it under `carry`"

@@ -87,7 +87,7 @@ def row_kinds(
             return "bool"
         if name in facts or name in labels:
             return "int"
-        if name in numbers:
+        if name is not None and name in numbers:
             return "float" if isinstance(numbers[name], float) else "int"
         raise unknown(ref, (*facts, *labels, *numbers))
 
@@ -104,24 +104,24 @@ def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[
             return "bool"
         if name in names or name in labels:
             return "int"
-        if name in numbers:
+        if name is not None and name in numbers:
             return "float" if isinstance(numbers[name], float) else "int"
         raise unknown(ref, (*names, *labels, *numbers))
 
     return kinds
 
 
-class UnknownName(ExprError):
+class UnknownNameError(ExprError):
     """A name that means nothing where it stands."""
 
 
-class BadPick(ExprError):
+class BadPickError(ExprError):
     """A choice of rows that cannot be made."""
 
 
-def unknown(ref: Ref, known: Sequence[str]) -> UnknownName:
+def unknown(ref: Ref, known: Sequence[str]) -> UnknownNameError:
     """Return the error for a name that means nothing here, with the nearest that does."""
     name = ref.dotted or ref.root
     meant = nearest(name, known)
     help_text = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(known)}"
-    return UnknownName(f"`{name}` means nothing here", ref.start, ref.end, help_text)
+    return UnknownNameError(f"`{name}` means nothing here", ref.start, ref.end, help_text)

@@ -22,7 +22,7 @@ BAD_NAME = "NLD018"
 
 GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
 REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill", "step")
-PARAM_TYPES = {"int": IntParam, "float": FloatParam}
+PARAM_TYPES = ("int", "float")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
@@ -124,12 +124,12 @@ def _params(
             message = f"param `{name}` has no type" if type_ is None else f"`{type_}` is no type"
             found.append(_error(source, BAD_PARAM, message, place, "`int` or `float`"))
             continue
-        model = fit(source, path, PARAM_TYPES[type_], found, f"param `{name}`")
-        if model is None:
-            continue
-        if not isinstance(model, (IntParam, FloatParam)) or not _declared_well(
-            source, name, model, found
-        ):
+        model: IntParam | FloatParam | None
+        if type_ == "int":
+            model = fit(source, path, IntParam, found, f"param `{name}`")
+        else:
+            model = fit(source, path, FloatParam, found, f"param `{name}`")
+        if model is None or not _declared_well(source, name, model, found):
             continue
         values[name], bounds[name] = model.default, model
     for name, value in settings.items():

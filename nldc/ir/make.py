@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nldc.diagnostics import Diagnostic, Label, nearest
+from nldc.diagnostics import Diagnostic, InternalError, Label, nearest
 from nldc.expr import (
     Boolean,
     Expr,
@@ -24,8 +24,8 @@ from nldc.expr import Value as Constant
 from nldc.ir import ops
 from nldc.ir.facts import (
     ROW_FACTS,
-    BadPick,
-    UnknownName,
+    BadPickError,
+    UnknownNameError,
     facts_of,
     pair_kinds,
     row_kinds,
@@ -50,12 +50,12 @@ from nldc.ir.types import (
 from nldc.schema import (
     AcceptOp,
     AppendWhere,
-    Closed,
     ConfidenceCommit,
     DenoiseOp,
     FillOp,
     ForwardOp,
     JoinOp,
+    OpModel,
     PredictsWhere,
     RowsOp,
     SampleOp,
@@ -91,7 +91,7 @@ class Maker:
     adapters: Sequence[Adapter]
     found: list[Diagnostic]
 
-    def make(self, path: Path, full: str, model: Closed, scope: Scope) -> Made | None:
+    def make(self, path: Path, full: str, model: OpModel, scope: Scope) -> Made | None:
         """Return the op and its type, or None after adding what is wrong with it."""
         match model:
             case RowsOp():
@@ -113,7 +113,7 @@ class Maker:
             case DenoiseOp():
                 return self.denoise(path, full, model, scope)
             case _:
-                raise TypeError(type(model).__name__)
+                raise InternalError(f"no maker for the op {model.op}")
 
     # Ops
 
@@ -130,9 +130,7 @@ class Maker:
         for number, segment in enumerate(model.segments):
             place = (*path, "segments", number)
             if (segment.tokens is None) == (segment.masks is None):
-                self.error(
-                    SEGMENT, "a segment has either `tokens` or `masks`", place, "one of them"
-                )
+                self.error(SEGMENT, "a segment has `tokens` or `masks`", place, "one of them")
                 return None
             if segment.masks is not None:
                 sizes = self._mask_sizes((*place, "masks"), segment.masks, groups)
@@ -192,9 +190,13 @@ class Maker:
         append = self._append(path, model.cache)
         predicts = self._predicts(path, model, attention)
         adapter = self._adapter(path, model.adapter)
-        if None in (attention, position, append, predicts, adapter):
+        if any(part is None for part in (attention, position, append, predicts, adapter)):
             return None
-        assert attention and position and append and predicts and adapter
+        assert attention is not None
+        assert position is not None
+        assert append is not None
+        assert predicts is not None
+        assert adapter is not None
         op = ops.Forward(
             rows=value,
             layout=layout,
@@ -229,7 +231,7 @@ class Maker:
         if text is None:
             if layout.groups > 1:
                 self.error(
-                    POSITION, "rows in groups need their `position`", path, "`position` is required",
+                    POSITION, "rows in groups need a `position`", path, "`position` is required",
                     key=True, help_text="position: group + index",
                 )  # fmt: skip
                 return None
@@ -525,7 +527,7 @@ class Maker:
         except ExprError as problem:
             self.expression_error(path, problem, offset)
             return None
-        if isinstance(type_, Unknown) or isinstance(type_, wanted):
+        if isinstance(type_, (Unknown, *wanted)):
             return value, type_
         names = " or ".join(w.__name__ for w in wanted)
         hint = None
@@ -562,8 +564,8 @@ class Maker:
             self.error(BAD_SIZE, f"`{text}` is {value}, not a whole number", path, "a size")
             return None
         if not low <= value <= high:
-            names = {ref.dotted for ref in references(expr)} & set(self.params)
-            given = ", ".join(f"{name} = {self.params[name]}" for name in sorted(names - {None}))
+            named = {ref.dotted for ref in references(expr)}
+            given = ", ".join(f"{name} = {n}" for name, n in self.params.items() if name in named)
             limit = f"at least {low}" if value < low else f"at most {high}"
             when = f" when {given}" if given else ""
             self.error(BAD_SIZE, f"`{text}` is {value}{when}", path, f"must be {limit}")
@@ -636,9 +638,9 @@ class Maker:
         help_lines = () if problem.help is None else (problem.help,)
         label = Label(span, "here" if not problem.help else "")
         code = EXPRESSION
-        if isinstance(problem, UnknownName):
+        if isinstance(problem, UnknownNameError):
             code = UNKNOWN_NAME
-        elif isinstance(problem, BadPick):
+        elif isinstance(problem, BadPickError):
             code = BAD_PICK
         self.found.append(Diagnostic(code, "error", problem.message, (label,), help_lines))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nldc.expr import Expr, Value, evaluate
-from nldc.ir.facts import BadPick, facts_of, row_lookup
+from nldc.ir.facts import BadPickError, facts_of, row_lookup
 from nldc.ir.layout import Layout, Row
 from nldc.ir.ops import At, Between, OfKind, Pick, Where
 from nldc.ir.size import Size
@@ -20,7 +20,7 @@ def picked(
     """Return the numbers of the rows that are left after each pick in turn.
 
     Raises:
-        BadPick: an index lies outside.
+        BadPickError: an index lies outside.
         ExprError: a predicate has no value.
     """
     left = tuple(rows)
@@ -37,7 +37,7 @@ def picked(
             case At(index):
                 place = _integer(index, others)
                 if not -len(left) <= place < len(left):
-                    raise BadPick(
+                    raise BadPickError(
                         f"row {place} is outside: there are {len(left)}", index.start, index.end
                     )
                 left = (left[place],)
@@ -50,7 +50,7 @@ def picked(
 def _integer(expr: Expr, others: Mapping[str, Value]) -> int:
     value = evaluate(expr, others)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadPick(f"a row's place is a whole number, not {value}", expr.start, expr.end)
+        raise BadPickError(f"a row's place is a whole number, not {value}", expr.start, expr.end)
     return value
 
 
@@ -64,7 +64,7 @@ def picked_size(
     """Return how many rows are left, which must be the same for each of `others` (the counts).
 
     Raises:
-        BadPick: at `span`, if the number varies with a count or is no simple sum of the prompt's
+        BadPickError: at `span`, if the number varies with a count or does not follow the prompt
             length.
     """
     lengths = PROBES if layout.dynamic else (0,)
@@ -74,7 +74,7 @@ def picked_size(
     ]
     if any(len(sizes) > 1 for sizes in found):
         low, high = min(min(s) for s in found), max(max(s) for s in found)
-        raise BadPick(
+        raise BadPickError(
             f"the number of rows varies with the count, from {low} to {high}",
             *span(),
             "choose the same number of rows for every count",
@@ -84,5 +84,5 @@ def picked_size(
         return Size(sizes[0])
     slope = sizes[1] - sizes[0]
     if any(s != sizes[0] + slope * (n - lengths[0]) for s, n in zip(sizes, lengths, strict=True)):
-        raise BadPick("the number of rows is no simple sum of the prompt's length", *span())
+        raise BadPickError("the number of rows is no simple sum of the prompt's length", *span())
     return Size(sizes[0] - slope * lengths[0], slope)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 from nldc.diagnostics import Span, nearest
 from nldc.expr import (
     Boolean,
     Expr,
+    ExprError,
     Field,
     Item,
     Number,
@@ -25,7 +25,7 @@ from nldc.expr import (
     references,
 )
 from nldc.expr import Value as Constant
-from nldc.ir.facts import ROW_FACTS, BadPick, UnknownName, row_kinds
+from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, row_kinds
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import At, Between, OfKind, Pick, Value, Where
 from nldc.ir.picks import picked_size
@@ -86,8 +86,8 @@ class Resolver:
         """Return the Value and its type.
 
         Raises:
-            UnknownName: there is no such name or field.
-            BadPick: the rows cannot be chosen so.
+            UnknownNameError: there is no such name or field.
+            BadPickError: the rows cannot be chosen so.
         """
         binding, rest = self._root(ref)
         value, kind = Value(binding.node, span), binding.type
@@ -111,7 +111,7 @@ class Resolver:
             return binding, ref.selectors[1:]
         meant = nearest(ref.dotted or ref.root, (*self.scope.known(), *self.params))
         what = "a param, not a value" if ref.root in self.params else "not defined here"
-        raise UnknownName(
+        raise UnknownNameError(
             f"`{ref.root}` is {what}",
             ref.start,
             ref.end,
@@ -159,7 +159,7 @@ class Resolver:
             case Logits() | Rows():
                 return kind.layout
             case Tokens(_, ragged) if ragged:
-                raise BadPick(
+                raise BadPickError(
                     "rows cannot be chosen from tokens whose number differs by sequence",
                     selector.start,
                     selector.end,
@@ -168,20 +168,20 @@ class Resolver:
             case Tokens() | Scores() | RowMask():
                 return plain(kind.size)
             case _:
-                self._no_field(kind, selector)
+                raise self._no_field(kind, selector)
 
-    def _no_field(self, kind: Type, selector: Field | Item | Slice) -> NoReturn:
+    def _no_field(self, kind: Type, selector: Field | Item | Slice) -> ExprError:
         if isinstance(selector, Field):
             fields = self._fields(kind)
             meant = nearest(selector.name, fields)
             known = ", ".join(f"`{name}`" for name in fields)
-            raise UnknownName(
+            return UnknownNameError(
                 f"{kind} has no field `{selector.name}`",
                 selector.start,
                 selector.end,
-                f"did you mean `{meant}`?" if meant else known and f"it has {known}" or None,
+                f"did you mean `{meant}`?" if meant else (f"it has {known}" if known else None),
             )
-        raise BadPick(f"{kind} has no rows to choose from", selector.start, selector.end)
+        return BadPickError(f"{kind} has no rows to choose from", selector.start, selector.end)
 
     def _selector(
         self,
@@ -200,7 +200,7 @@ class Resolver:
             case Field(name):
                 known = (*self._fields(kind), *layout.kinds, "first", "last")
                 meant = nearest(name, known)
-                raise UnknownName(
+                raise UnknownNameError(
                     f"{kind} has no field `{name}` and no rows of that kind",
                     selector.start,
                     selector.end,
@@ -226,11 +226,11 @@ class Resolver:
             return count
         value, kind = self.resolve(ref, span)
         if not isinstance(kind, Count):
-            raise BadPick(
+            raise BadPickError(
                 f"`{name}` is {kind}, and only a Count may choose rows", ref.start, ref.end
             )
         if count is not None and count[0] != name:
-            raise BadPick(
+            raise BadPickError(
                 f"`{name}` is a second count beside `{count[0]}`",
                 ref.start,
                 ref.end,
@@ -253,13 +253,13 @@ def constant(expr: Expr, params: Mapping[str, Constant]) -> Constant:
     """Return the value of an expression over params alone.
 
     Raises:
-        UnknownName: a name that is no param.
+        UnknownNameError: a name that is no param.
         ExprError: arithmetic that has no value.
     """
     for ref in references(expr):
         if ref.dotted not in params:
             meant = nearest(ref.dotted or ref.root, params)
-            raise UnknownName(
+            raise UnknownNameError(
                 f"`{ref.dotted or ref.root}` is no param",
                 ref.start,
                 ref.end,

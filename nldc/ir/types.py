@@ -91,7 +91,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Unknown:
-    """The type of a node that has an error of its own: fits everywhere, so one mistake is one error."""
+    """The type of a node with a mistake of its own; it fits everywhere: one mistake, one error."""
 
     def __str__(self) -> str:
         return "unknown"
