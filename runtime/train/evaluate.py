@@ -1,0 +1,212 @@
+"""Held-out acceptance, measured without a decoding loop and without the inference runtime.
+
+Self-speculation is lossless, so the tokens it emits are those of greedy AR decoding, whatever is
+drafted. The measurement therefore decodes once, causally, and then drafts at EVERY position of the
+continuation in one forward: [drafts || clean], where the drafts of start P see the clean rows
+before P and each other. A decoding run is a walk through that table. Linear self-speculation starts
+at P with the token of P known; quadratic's masks follow P's token, which they see causally (its
+group's first token is a verifier row), so their draft is a wholly masked block that starts behind
+it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.train.model import Adapter, Cache, Geometry, Params, head, hidden_states
+from nldc.runtime.train.objective import additive, causal_mask
+from nldc.runtime.train.tokenizer import EOS, MASK
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What walking through the continuations gave.
+
+    Attributes:
+        tokens: Tokens emitted after the seed, over all continuations.
+        cycles: Cycles it took.
+        forwards: Forwards those cycles cost: two each for linear, one each for quadratic.
+        histogram: histogram[n] is the number of cycles that emitted n tokens.
+    """
+
+    tokens: int
+    cycles: int
+    forwards: int
+    histogram: tuple[int, ...]
+
+    @property
+    def tokens_per_cycle(self) -> float:
+        """Mean number of tokens a cycle emits, the bonus included."""
+        return self.tokens / max(1, self.cycles)
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF: tokens for each forward of the backbone, prefill left out."""
+        return self.tokens / max(1, self.forwards)
+
+
+@torch.no_grad()
+def continue_greedily(
+    params: Params, geometry: Geometry, prompts: Tensor, new_tokens: int
+) -> Tensor:
+    """Extend int64 (B, P) prompts of equal length by greedy AR decoding; return (B, P + new)."""
+    batch, length = prompts.shape
+    dtype = next(iter(params.values())).dtype
+    cache = Cache(geometry, batch, length + new_tokens, dtype)
+    rows = [prompts]
+    mask = causal_mask(length, dtype)
+    for _ in range(new_tokens):
+        positions = torch.arange(cache.length, cache.length + rows[-1].shape[1])
+        hidden = hidden_states(params, geometry, rows[-1], positions, (mask,), cache=cache)
+        rows.append(head(params, hidden[:, -1:]).argmax(dim=-1))
+        mask = torch.zeros(1, 1, 1, cache.length + 1, dtype=dtype)
+    return torch.cat(rows, dim=1)
+
+
+@torch.no_grad()
+def draft_everywhere(
+    params: Params,
+    geometry: Geometry,
+    sequences: Tensor,
+    starts: Tensor,
+    block_length: int,
+    known: int,
+    adapter: Adapter | None = None,
+) -> Tensor:
+    """Return the drafts, int64 (B, starts, block_length), of blocks at every start.
+
+    Args:
+        params: All parameters in the compute dtype.
+        geometry: The sizes.
+        sequences: int64 (B, T), clean tokens.
+        starts: int64 (N,), ascending first positions of blocks, each below T.
+        block_length: Rows of a block.
+        known: 1 if a block's first row holds its true token, 0 if it is a mask as well.
+        adapter: The drafter, on the block's rows alone.
+    """
+    dtype = next(iter(params.values())).dtype
+    batch, length = sequences.shape
+    rows = len(starts) * block_length
+    blocks = torch.full((batch, len(starts), block_length), MASK)
+    if known:
+        blocks[:, :, 0] = sequences[:, starts]
+    at = (starts[:, None] + torch.arange(block_length)).flatten()
+    owner = torch.arange(len(starts)).repeat_interleave(block_length)
+    visible = torch.cat(
+        (
+            owner[:, None] == owner[None, :],
+            torch.arange(length)[None, :] < starts.repeat_interleave(block_length)[:, None],
+        ),
+        dim=1,
+    )
+    ids = torch.cat((blocks.view(batch, rows), sequences), dim=1)
+    positions = torch.cat((at, torch.arange(length)))
+    masks = (additive(visible[None], dtype), causal_mask(length, dtype))
+    hidden = hidden_states(params, geometry, ids, positions, masks, adapter)[:, :rows]
+    return head(params, hidden).argmax(dim=-1).view(batch, len(starts), block_length)
+
+
+def measure_linear(
+    params: Params,
+    geometry: Geometry,
+    sequences: Tensor,
+    prompt_length: int,
+    block_length: int,
+    adapter: Adapter | None = None,
+) -> Acceptance:
+    """Measure linear self-speculation on greedy continuations.
+
+    A cycle drafts [seed, masks] and emits the matching drafts and one bonus token.
+
+    Args:
+        params: All parameters in the compute dtype.
+        geometry: The sizes.
+        sequences: int64 (B, T) from `continue_greedily`.
+        prompt_length: Where the continuation begins; its first token is the first seed.
+        block_length: Rows of the draft forward, the seed included.
+        adapter: The drafter, if any.
+    """
+    table = _tables(params, geometry, sequences, prompt_length, block_length, 1, adapter)
+    return _walk(sequences, prompt_length, table[:, :, 1:], 2, 1)
+
+
+def measure_quadratic(
+    params: Params,
+    geometry: Geometry,
+    sequences: Tensor,
+    prompt_length: int,
+    block_length: int,
+    adapter: Adapter | None = None,
+) -> Acceptance:
+    """Measure quadratic self-speculation on greedy continuations; arguments as for linear.
+
+    Each cycle's group was drafted behind the last accepted token, by masks 1 to k. Its first token
+    is replaced by the verifier's, always accepted; masks 2 to k are the drafts.
+    """
+    table = _tables(params, geometry, sequences, prompt_length, block_length, 0, adapter)
+    return _walk(sequences, prompt_length, table[:, :, 1:], 1, 0)
+
+
+def _tables(
+    params: Params,
+    geometry: Geometry,
+    sequences: Tensor,
+    prompt_length: int,
+    block_length: int,
+    known: int,
+    adapter: Adapter | None,
+) -> Tensor:
+    """Draft at all positions of the continuation, a slice of the batch and of the starts at a
+    time."""
+    starts = torch.arange(prompt_length, sequences.shape[1])
+    parts = []
+    for group in torch.split(sequences, 8):
+        pieces = [
+            draft_everywhere(params, geometry, group, some, block_length, known, adapter)
+            for some in torch.split(starts, max(1, 512 // block_length))
+        ]
+        parts.append(torch.cat(pieces, dim=1))
+    return torch.cat(parts)
+
+
+def _walk(
+    sequences: Tensor, prompt_length: int, drafts: Tensor, forwards: int, bonus: int
+) -> Acceptance:
+    """Walk from seed to seed. drafts[b, n] are for the positions behind prompt_length + n.
+
+    A linear cycle at a seed emits its matches and the bonus behind them (the seed was emitted by
+    the cycle before); a quadratic one emits the seed and its matches. Both advance by matches + 1;
+    a cycle whose block would pass the last token, or an end token, is not counted.
+    """
+    width = drafts.shape[2]
+    histogram = [0] * (width + 2)
+    for row, table in zip(sequences.tolist(), drafts.tolist(), strict=True):
+        last = len(row)
+        if EOS in row[prompt_length:]:
+            last = row.index(EOS, prompt_length) + 1
+        at = prompt_length
+        while at + width + bonus < last:
+            draft = table[at - prompt_length]
+            matches = 0
+            while matches < width and draft[matches] == row[at + 1 + matches]:
+                matches += 1
+            histogram[matches + 1] += 1
+            at += matches + 1
+    cycles = sum(histogram)
+    tokens = sum(count * n for n, count in enumerate(histogram))
+    return Acceptance(tokens, cycles, cycles * forwards, tuple(histogram))
+
+
+def repeating_share(sequences: Tensor, prompt_length: int, period: int = 24) -> float:
+    """Return the share of continuations whose last 2 · period tokens repeat with some period <= it.
+
+    Greedy decoding of a small model falls into loops, and loops are easy to draft: an acceptance
+    figure is to be read beside this one.
+    """
+    repeating = 0
+    for row in sequences[:, prompt_length:].tolist():
+        tail: Sequence[int] = row[-3 * period :]
+        repeating += any(tail[lag:] == tail[:-lag] for lag in range(1, period + 1))
+    return repeating / max(1, len(sequences))
