@@ -129,30 +129,30 @@ def _params(
             model = fit(source, path, IntParam, found, f"param `{name}`")
         else:
             model = fit(source, path, FloatParam, found, f"param `{name}`")
-        if model is None or not _declared_well(source, name, model, found):
+        if model is None:
             continue
+        _check_declared(source, name, model, found)
         values[name], bounds[name] = model.default, model
     for name, value in settings.items():
         values[name] = _setting(name, value, bounds)
     return values
 
 
-def _declared_well(
+def _check_declared(
     source: Source, name: str, model: IntParam | FloatParam, found: list[Diagnostic]
-) -> bool:
+) -> None:
     numbers = {"default": model.default, "min": model.min, "max": model.max}
     for key, number in numbers.items():
         if not math.isfinite(number) or abs(number) > 2**31 - 1:
             message = f"`{key}` of param `{name}` is too large"
             found.append(_error(source, BAD_PARAM, message, ("params", name, key), "too large"))
-            return False
+            return
     if model.min <= model.default <= model.max:
-        return True
+        return
     message = f"the default of `{name}` is not between {model.min} and {model.max}"
     found.append(
         _error(source, BAD_PARAM, message, ("params", name, "default"), "outside its own bounds")
     )
-    return False
 
 
 def _setting(name: str, value: int | float, bounds: Mapping[str, Any]) -> int | float:

@@ -62,6 +62,7 @@ from nldc.schema import (
     ScoreOp,
     SelectOp,
 )
+from nldc.schema import Segment as SegmentModel
 from nldc.source import Path, Source
 
 SEGMENT = "NLD017"
@@ -125,34 +126,37 @@ class Maker:
             if found is None:
                 return None
             groups = found
-        segments: list[Segment] = []
-        parts: list[Value | None] = []
-        for number, segment in enumerate(model.segments):
-            place = (*path, "segments", number)
-            if (segment.tokens is None) == (segment.masks is None):
-                self.error(SEGMENT, "a segment has `tokens` or `masks`", place, "one of them")
-                return None
-            if segment.masks is not None:
-                sizes = self._mask_sizes((*place, "masks"), segment.masks, groups)
-                part = None
-            else:
-                found_tokens = self.reference((*place, "tokens"), segment.tokens, scope, Tokens)
-                if found_tokens is None or isinstance(found_tokens[1], Unknown):
-                    return None
-                part = found_tokens[0]
-                sizes = self._token_sizes((*place, "tokens"), found_tokens[1], groups)
-            if sizes is None:
-                return None
-            segments.append(Segment(sizes, part is not None, segment.kind))
-            parts.append(part)
-        layout = Layout(tuple(segments), groups)
+        made = [
+            self._segment((*path, "segments", number), segment, scope, groups)
+            for number, segment in enumerate(model.segments)
+        ]
+        segments = tuple(one[0] for one in made if one is not None)
+        parts = tuple(one[1] for one in made if one is not None)
+        if len(segments) < len(made):
+            return None
+        layout = Layout(segments, groups)
         if not 0 < layout.size.at(1) <= MAX_ROWS:
             self.error(
                 BAD_SIZE, f"the layout has {layout.size} rows", path,
                 f"between 1 and {MAX_ROWS} rows",
             )  # fmt: skip
             return None
-        return ops.LayRows(layout, tuple(parts)), Rows(layout)
+        return ops.LayRows(layout, parts), Rows(layout)
+
+    def _segment(
+        self, path: Path, segment: SegmentModel, scope: Scope, groups: int
+    ) -> tuple[Segment, Value | None] | None:
+        if (segment.tokens is None) == (segment.masks is None):
+            self.error(SEGMENT, "a segment has `tokens` or `masks`", path, "one of the two")
+            return None
+        if segment.masks is not None:
+            sizes = self._mask_sizes((*path, "masks"), segment.masks, groups)
+            return None if sizes is None else (Segment(sizes, False, segment.kind), None)
+        found = self.reference((*path, "tokens"), segment.tokens, scope, Tokens)
+        if found is None or isinstance(found[1], Unknown):
+            return None
+        sizes = self._token_sizes((*path, "tokens"), found[1], groups)
+        return None if sizes is None else (Segment(sizes, True, segment.kind), found[0])
 
     def _mask_sizes(self, path: Path, text: Any, groups: int) -> tuple[Size, ...] | None:
         sizes: list[Size] = []
@@ -179,26 +183,18 @@ class Maker:
     def forward(self, path: Path, model: ForwardOp, scope: Scope) -> Made | None:
         """Logits of rows over the prefix."""
         found = self.reference((*path, "tokens"), model.tokens, scope, Tokens, Rows)
-        if found is None or isinstance(found[1], Unknown):
-            self._adapter(path, model.adapter)
-            return None
-        value, type_ = found
-        assert isinstance(type_, (Tokens, Rows))
-        layout = type_.layout if isinstance(type_, Rows) else plain(type_.size)
+        layout = None if found is None else _layout(found[1])
         attention = self._attention((*path, "attention"), model.attention)
         position = self._position(path, model.position, layout)
         append = self._append(path, model.cache)
         predicts = self._predicts(path, model, attention)
         adapter = self._adapter(path, model.adapter)
-        if any(part is None for part in (attention, position, append, predicts, adapter)):
+        if found is None or layout is None or attention is None or position is None:
             return None
-        assert attention is not None
-        assert position is not None
-        assert append is not None
-        assert predicts is not None
-        assert adapter is not None
+        if append is None or predicts is None or adapter is None:
+            return None
         op = ops.Forward(
-            rows=value,
+            rows=found[0],
             layout=layout,
             attention=attention,
             position=position,
@@ -227,9 +223,9 @@ class Maker:
         kinds = pair_kinds(self.kinds, self.params)
         return None if not self.is_condition(path, expr, kinds) else Attention(self.fold(expr))
 
-    def _position(self, path: Path, text: Any, layout: Layout) -> Expr | None:
+    def _position(self, path: Path, text: Any, layout: Layout | None) -> Expr | None:
         if text is None:
-            if layout.groups > 1:
+            if layout is not None and layout.groups > 1:
                 self.error(
                     POSITION, "rows in groups need a `position`", path, "`position` is required",
                     key=True, help_text="position: group + index",
@@ -242,7 +238,7 @@ class Maker:
         if expr is None or not self.is_number(place, expr, row_kinds(facts, (), self.params)):
             return None
         expr = self.fold(expr)
-        for row in layout.rows(1):
+        for row in () if layout is None else layout.rows(1):
             lookup = row_lookup(facts_of(row, self.kinds), self.kinds, {})
             try:
                 position = evaluate(expr, lookup)
@@ -665,6 +661,16 @@ class Maker:
 def _size(type_: Type) -> Size:
     assert not isinstance(type_, (Accepted, Count, Unknown))
     return type_.size
+
+
+def _layout(type_: Type) -> Layout | None:
+    match type_:
+        case Rows(layout):
+            return layout
+        case Tokens(size):
+            return plain(size)
+        case _:
+            return None
 
 
 def _masks(type_: Type) -> int:
