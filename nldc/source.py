@@ -292,7 +292,8 @@ class _Reader:
             raise _StopReading
         if not isinstance(data, dict):
             what = "a list" if isinstance(data, list) else "a single value"
-            self._report_shape(self.spans[()].value, f"this is {what}")
+            start = self.spans[()].value[0]
+            self._report_shape((start, start + 1), f"this is {what}")
             return {}
         return data
 
@@ -307,8 +308,7 @@ class _Reader:
         also = None
         if error.context_mark and error.context_mark.index != at:
             start = error.context_mark.index
-            context = (error.context or "").removeprefix("while ").replace("parsing", "in")
-            also = ((start, min(start + 1, len(self.text))), context)
+            also = ((start, min(start + 1, len(self.text))), _explain_context(error.context or ""))
         self.report(SYNTAX, message, (at, min(at + 1, len(self.text))), label, advice, also)
 
     def _value(self, event: Event, path: Path, key: Range | None) -> Any:
@@ -361,22 +361,21 @@ class _Reader:
 
     def _mapping(self, event: MappingStartEvent, path: Path) -> tuple[dict[str, Any], int]:
         data: dict[str, Any] = {}
+        keys: dict[str, Range] = {}
         last = _range(event)[1]
         while not isinstance(key_event := next(self.events), CollectionEndEvent):
             where = _range(key_event)
             key = self._key(key_event, where, path)
-            place = (*path, key)
-            before = self.spans.get(place)
+            first = keys.get(key)
+            # A second value is read under a place of its own, only to find its mistakes.
+            place = (*path, key) if first is None else (*path, f"{key} at {where[0]}")
             value = self._value(next(self.events), place, where)
             last = self.spans[place].value[1]
-            if before and before.key:
-                message = f"the key `{key}` appears twice"
-                self.report(
-                    DUPLICATE_KEY, message, where, "again here", None, (before.key, "first")
-                )
-                self.spans[place] = before
+            if first is None:
+                keys[key], data[key] = where, value
             else:
-                data[key] = value
+                message = f"the key `{key}` appears twice"
+                self.report(DUPLICATE_KEY, message, where, "again here", None, (first, "first"))
         return data, _range(key_event)[1] if event.flow_style else last
 
     def _key(self, event: Event, where: Range, path: Path) -> str:
@@ -415,6 +414,21 @@ class _Reader:
 
 
 _NEEDS_QUOTES = 'put text with `: `, ` #`, `[`, `{` or `,` in quotes, as in "kept[0:2]"'
+
+
+_CONTEXTS = {
+    "flow mapping": "this `{` is open",
+    "flow sequence": "this `[` is open",
+    "quoted scalar": "this quote is open",
+    "simple key": "this key",
+    "block mapping": "in this mapping",
+    "block collection": "in this list",
+}
+
+
+def _explain_context(context: str) -> str:
+    """Return a label for where PyYAML was when it found something wrong."""
+    return next((label for name, label in _CONTEXTS.items() if name in context), "after this")
 
 
 def _explain_syntax(problem: str, text: str, at: int) -> tuple[str, str, str | None]:

@@ -1,0 +1,56 @@
+"""NLD070 to NLD089: what a step emits, keeps in the cache, and carries."""
+
+from nldc.errors.entry import Entry
+
+ENTRIES = (
+    Entry(
+        "NLD070",
+        "a step that emits nothing",
+        "A step ends with `emit`: the tokens it hands out, the cache rows it keeps, and what "
+        "the next step begins with.",
+        "  choice:  {op: sample, logits: context}",
+        "  emit:    {tokens: choice, cache: keep all, next: {seed: choice}}",
+    ),
+    Entry(
+        "NLD071",
+        "a cache effect that cannot be",
+        "`cache: keep all` keeps every row that the step's forwards appended, `cache: keep "
+        "COUNT` the first of them, where COUNT comes from `accept`. No more can be kept than "
+        "was appended.",
+        "  emit:    {tokens: kept.tokens, cache: kept.rows, next: {seed: kept.bonus}}",
+        "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: kept.bonus}}",
+    ),
+    Entry(
+        "NLD072",
+        "a carried value without a next value",
+        "What is carried has a value at the start (`carry`) and a new one at the end of every "
+        "step (`emit: {next: …}`). This one has no new value.",
+        "  emit:    {tokens: choice, cache: keep all}",
+        "  emit:    {tokens: choice, cache: keep all, next: {seed: choice}}",
+    ),
+    Entry(
+        "NLD073",
+        "a next value of nothing carried",
+        "`next` gives new values to what `carry` declares. This name is not declared there, so "
+        "the first step would have no value for it.",
+        "  emit:    {tokens: choice, cache: keep all, next: {seed: choice, last: choice}}",
+        "  emit:    {tokens: choice, cache: keep all, next: {seed: choice}}",
+    ),
+    Entry(
+        "NLD074",
+        "a carried value that changes its type",
+        "A carried value has one type and one size for the whole run. Choose a row (`.last`, "
+        "`[0:1]`) or another value.",
+        "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: choice}}",
+        "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: kept.bonus}}",
+    ),
+    Entry(
+        "NLD075",
+        "a loop that appends to the cache",
+        "How often a `repeat` runs differs from one sequence to another, so a forward inside it "
+        "cannot append: what a step leaves in the cache would not be known. Read in the loop, "
+        "and append with one forward after it.",
+        "      seen: {op: forward, tokens: block, attention: bidirectional, cache: append}",
+        "      seen: {op: forward, tokens: block, attention: bidirectional, cache: read}",
+    ),
+)

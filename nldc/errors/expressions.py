@@ -1,0 +1,50 @@
+"""NLD030 to NLD049: expressions, names, and how nodes depend on each other."""
+
+from nldc.errors.entry import Entry
+
+ENTRIES = (
+    Entry(
+        "NLD030",
+        "an expression that cannot be read",
+        "Expressions have numbers, names, `+ - * // %`, comparisons, `and or not`, parentheses "
+        "and choices of rows such as `draft[1:]`. There are no calls, loops or strings. An "
+        "operand of the wrong kind (a condition where a number is needed) is reported here as "
+        "well.",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: block_length / 2}]}",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: block_length // 2}]}",
+    ),
+    Entry(
+        "NLD031",
+        "an unknown name",
+        "Nothing of that name can be seen from here. Nodes see the nodes of their own region; a "
+        "step sees what is carried, and not the prefill's nodes; a `repeat` body sees the step "
+        "as well. Sizes see params. Predicates see the facts of rows.",
+        "  choice:  {op: sample, logits: cheked}",
+        "  choice:  {op: sample, logits: checked}",
+    ),
+    Entry(
+        "NLD032",
+        "nodes that need each other",
+        "Each of these nodes needs the next one's result, and the last needs the first's, so "
+        "none can run. What a step needs from the step before is carried.",
+        "  block:   {op: rows, segments: [{tokens: kept.bonus}, {masks: block_length - 1}]}",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: block_length - 1}]}",
+    ),
+    Entry(
+        "NLD033",
+        "a node that nothing uses (a warning)",
+        "No path leads from this node to what the step emits, keeps or carries. It costs time "
+        "and changes nothing; most often another node was meant to refer to it.",
+        "  second:  {op: sample, logits: drafted_again}",
+        "  choice:  {op: sample, logits: checked}",
+    ),
+    Entry(
+        "NLD035",
+        "rows that cannot be chosen",
+        "A choice of rows (`node[…]`) is a place, a range, or a predicate over rows, and it "
+        "must pick the same number of rows whatever the step's counts turn out to be, because "
+        "sizes are known when a strategy is compiled.",
+        '  choice:  {op: sample, logits: "checked[block_length]"}',
+        '  choice:  {op: sample, logits: "checked[0:block_length]"}',
+    ),
+)

@@ -1,0 +1,49 @@
+"""NLD050 to NLD069: types and sizes."""
+
+from nldc.errors.entry import Entry
+
+ENTRIES = (
+    Entry(
+        "NLD050",
+        "a value of the wrong type",
+        "Each key of an op takes values of certain types: `sample` takes Logits and makes "
+        "Tokens, `score` makes Scores, `select` makes a RowMask, `accept` makes a value with "
+        "the fields `tokens`, `drafted`, `rows`, `matches` and `bonus`. Rows stand for their "
+        "tokens.",
+        "  kept:    {op: accept, draft: drafted, target: checked, rule: longest_prefix}",
+        "  kept:    {op: accept, draft: drafted, target: choice, rule: longest_prefix}",
+    ),
+    Entry(
+        "NLD051",
+        "sizes that do not match",
+        "Two operands have different numbers of rows. Both are shown with their types.",
+        "  kept:    {op: accept, draft: drafted, target: seed, rule: longest_prefix}",
+        "  kept:    {op: accept, draft: drafted, target: choice, rule: longest_prefix}",
+    ),
+    Entry(
+        "NLD052",
+        "a size that cannot be",
+        "The size, for the params in use, is not a whole number within bounds. A strategy is "
+        "checked for its defaults and for what `--set` changes.",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: block_length - 20}]}",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: block_length - 1}]}",
+    ),
+    Entry(
+        "NLD053",
+        "rows without a position, or before the prefix's end",
+        "`position` is a row's distance from the end of the prefix, 0 or more. Rows in one "
+        "group follow each other by default; with several groups only the strategy can tell "
+        "which rows stand beside each other, as in `position: group + index`.",
+        '    position: "index - 1"',
+        "    position: index",
+    ),
+    Entry(
+        "NLD054",
+        "a rule that does not go with its score",
+        "`probability` is of given tokens; `margin` and `entropy` are of the logits alone. More "
+        "probability or margin is surer, less entropy is surer, so `at_least` goes with the "
+        "former and `at_most` with the latter. `always` is `best N`.",
+        "      sure: {op: score, logits: seen, by: probability}",
+        "      sure: {op: score, logits: seen, tokens: pick, by: probability}",
+    ),
+)

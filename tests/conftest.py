@@ -1,0 +1,39 @@
+"""Golden files: a test hands its text to `golden`, which compares it with a file.
+
+`pytest --update-golden` rewrites the files; review the diff. A missing file fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Golden = Callable[[Path, str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite golden files with what tests produce"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compare a text with a golden file, or rewrite the file with --update-golden."""
+    is_update = request.config.getoption("--update-golden")
+
+    def compare(path: Path, text: str) -> None:
+        if is_update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        if not path.exists():
+            pytest.fail(
+                f"no golden file {path}: run `pytest --update-golden {request.node.nodeid}`,"
+                " and review what it wrote"
+            )
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare
