@@ -1,0 +1,346 @@
+"""Turn a Llama model in GGUF into a checkpoint folder that generated decoders load.
+
+Weights are dequantised, rows of the query and key projections go back from llama.cpp's order (each
+rotated pair side by side) to the half-split one, and a tied head becomes a tensor of its own. The
+folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nldc.gguf_file import GgufFile
+from nldc.gguf_tokenizer import Vocabulary, build_tokenizer, choose_mask, settings
+from nldc.runtime.config import parse_config
+from nldc.runtime.errors import CheckpointError, NldcRuntimeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Matrix = npt.NDArray[np.float32]
+
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""What weights may be stored as, by their names in a safetensors header."""
+BLOCK_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was imported. `formats` counts the tensors of the file by how they were quantised."""
+
+    source: Path
+    out: Path
+    parameters: int
+    formats: Mapping[str, int]
+    dtype: str
+    tied_head: bool
+    mask_token_id: int
+    mask_token: str
+
+    def __str__(self) -> str:
+        formats = ", ".join(f"{count} {name}" for name, count in sorted(self.formats.items()))
+        head = "; the head, tied to the embedding, was written out" if self.tied_head else ""
+        return (
+            f"imported {self.source.name} to {self.out}: "
+            f"{self.parameters / 1e6:.1f} M parameters in {self.dtype}{head}\n"
+            f"dequantised from {formats}\n"
+            f"mask token {self.mask_token_id} `{self.mask_token}`"
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The numbers of a Llama model, as its GGUF fields give them."""
+
+    layers: int
+    hidden: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context: int
+    theta: float
+    eps: float
+
+
+def import_gguf(
+    source: str | Path,
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    mask_token: int | str | None = None,
+) -> Report:
+    """Write the model of the GGUF file `source` as a checkpoint into the new folder `out`.
+
+    `dtype` is what weights are stored as: float32, float16 or bfloat16. `mask_token`, an id or a
+    token's text, stands for masked rows; `choose_mask` tells what is taken without it. The
+    checkpoint decodes causally as the original does; for parallel decoding it has to be trained.
+
+    Raises:
+        CheckpointError: `source` cannot be imported, or `out` cannot be written.
+        TokenizerError: the file's tokenizer is damaged.
+    """
+    source, out = Path(source), Path(out)
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype {dtype!r} is not supported", "use " + ", ".join(DTYPES))
+    _check_free(out)
+    file = GgufFile.open(source)
+    try:
+        geometry = _geometry(file.fields)
+        vocabulary = Vocabulary.of(file.fields)
+        mask = choose_mask(vocabulary, mask_token)
+        config = _config(geometry, vocabulary, mask, dtype)
+        parse_config(config, "the model")
+        tied = "output.weight" not in file.tensors
+        tensors = _tensors(geometry, len(vocabulary.tokens), tied)
+        _check(file, tensors)
+        tokenizer = build_tokenizer(vocabulary)
+    except NldcRuntimeError as problem:
+        raise type(problem)(f"{source}: {problem.message}", problem.hint) from problem
+
+    def write(folder: Path) -> None:
+        _write_json(folder / "config.json", config)
+        _write_json(folder / "tokenizer_config.json", settings(vocabulary, mask, geometry.context))
+        tokenizer.save(str(folder / "tokenizer.json"))
+        if vocabulary.chat_template is not None:
+            (folder / "chat_template.jinja").write_text(vocabulary.chat_template, encoding="utf-8")
+        _write_weights(folder / "model.safetensors", file, tensors, dtype)
+
+    _write_whole(out, write)
+    return Report(
+        source=source,
+        out=out,
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        formats=Counter(file.format_of(name) for name in file.tensors),
+        dtype=dtype,
+        tied_head=tied,
+        mask_token_id=mask,
+        mask_token=vocabulary.tokens[mask],
+    )
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor of the checkpoint: which of the file it is, and as how many heads to reorder."""
+
+    source: str
+    shape: tuple[int, ...]
+    heads: int = 0
+
+
+def _tensors(geometry: Geometry, vocabulary: int, tied: bool) -> dict[str, _Tensor]:
+    hidden, mlp, dim = geometry.hidden, geometry.mlp, geometry.head_dim
+    query, key = geometry.heads * dim, geometry.kv_heads * dim
+    embedding = "token_embd.weight"
+    found = {"encoder.embed_tokens.weight": _Tensor(embedding, (vocabulary, hidden))}
+    for layer in range(geometry.layers):
+        for name, own, shape, heads in (
+            ("input_layernorm", "attn_norm", (hidden,), 0),
+            ("post_attention_layernorm", "ffn_norm", (hidden,), 0),
+            ("self_attn.q_proj", "attn_q", (query, hidden), geometry.heads),
+            ("self_attn.k_proj", "attn_k", (key, hidden), geometry.kv_heads),
+            ("self_attn.v_proj", "attn_v", (key, hidden), 0),
+            ("self_attn.o_proj", "attn_output", (hidden, query), 0),
+            ("mlp.gate_proj", "ffn_gate", (mlp, hidden), 0),
+            ("mlp.up_proj", "ffn_up", (mlp, hidden), 0),
+            ("mlp.down_proj", "ffn_down", (hidden, mlp), 0),
+        ):
+            target = f"encoder.layers.{layer}.{name}.weight"
+            found[target] = _Tensor(f"blk.{layer}.{own}.weight", shape, heads)
+    found["encoder.norm.weight"] = _Tensor("output_norm.weight", (hidden,))
+    head = embedding if tied else "output.weight"
+    found["diffusion_head.weight"] = _Tensor(head, (vocabulary, hidden))
+    return found
+
+
+def _check(file: GgufFile, wanted: Mapping[str, _Tensor]) -> None:
+    """Raise unless the file holds exactly the tensors wanted, whole, in their shapes."""
+    for tensor in wanted.values():
+        name = tensor.source
+        if name not in file.tensors:
+            raise CheckpointError(
+                f"tensor `{name}` is missing",
+                "the file holds no whole model of the plain Llama architecture",
+            )
+        if file.tensors[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"tensor `{name}` has the shape {list(file.tensors[name].shape)}, "
+                f"not {list(tensor.shape)}",
+                "the file's fields and tensors contradict one another",
+            )
+        file.check(name)
+    extra = sorted(set(file.tensors) - {tensor.source for tensor in wanted.values()})
+    if extra:
+        raise CheckpointError(
+            f"tensor `{extra[0]}` is not part of a plain Llama model",
+            "biases, experts and rotary factors are not supported",
+        )
+
+
+def half_split(rows: Matrix, heads: int) -> Matrix:
+    """Return a projection [heads * head_dim, hidden] with the rows of each head un-interleaved.
+
+    llama.cpp rotates neighbours, so it stores feature j and j + head_dim / 2 of a head as rows
+    2j and 2j + 1.
+    """
+    return rows.reshape(heads, -1, 2, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _geometry(fields: Mapping[str, Any]) -> Geometry:
+    architecture = fields.get("general.architecture")
+    if architecture != "llama":
+        raise CheckpointError(
+            f"the architecture is `{architecture}`, not `llama`",
+            "models of the Llama architecture can be imported",
+        )
+
+    def number(name: str, default: float | None = None) -> float:
+        value = fields.get(f"llama.{name}", default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise _unfit(name, value)
+        return value
+
+    def whole(name: str, default: int | None = None) -> int:
+        value = number(name, default)
+        if not isinstance(value, int):
+            raise _unfit(name, value)
+        return value
+
+    heads, hidden = whole("attention.head_count"), whole("embedding_length")
+    head_dim = whole("attention.key_length", max(1, hidden // heads))
+    for name, plain in (
+        ("attention.value_length", head_dim),
+        ("rope.dimension_count", head_dim),
+        ("rope.scaling.type", "none"),
+        ("expert_count", 0),
+        ("attention.sliding_window", 0),
+    ):
+        value = fields.get(f"llama.{name}", plain)
+        if value != plain:
+            raise CheckpointError(
+                f"llama.{name} = {value!r} is not supported",
+                f"the importer knows models with {plain!r} there",
+            )
+    return Geometry(
+        layers=whole("block_count"),
+        hidden=hidden,
+        mlp=whole("feed_forward_length"),
+        heads=heads,
+        kv_heads=whole("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        context=whole("context_length"),
+        theta=_decimal(number("rope.freq_base", 10000.0)),
+        eps=_decimal(number("attention.layer_norm_rms_epsilon")),
+    )
+
+
+def _unfit(name: str, value: object) -> CheckpointError:
+    return CheckpointError(
+        f"the field llama.{name} is {'missing' if value is None else repr(value)}",
+        "convert the model again with a current converter",
+    )
+
+
+def _decimal(value: float) -> float:
+    """Return the shortest decimal that is the same in float32: 1e-05, not 9.99999974e-06."""
+    import numpy
+
+    return float(str(numpy.float32(value)))
+
+
+def _config(geometry: Geometry, vocabulary: Vocabulary, mask: int, dtype: str) -> dict[str, object]:
+    return {
+        "architectures": ["NemotronLabsDiffusionModel"],
+        "model_type": "nemotron_labs_diffusion",
+        "hidden_size": geometry.hidden,
+        "intermediate_size": geometry.mlp,
+        "num_hidden_layers": geometry.layers,
+        "num_attention_heads": geometry.heads,
+        "num_key_value_heads": geometry.kv_heads,
+        "head_dim": geometry.head_dim,
+        "vocab_size": len(vocabulary.tokens),
+        "rms_norm_eps": geometry.eps,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "mask_token_id": mask,
+        "block_size": BLOCK_SIZE,
+        "bos_token_id": vocabulary.bos,
+        "eos_token_id": list(vocabulary.eos),
+        "tie_word_embeddings": False,
+        "max_position_embeddings": geometry.context,
+        "rope_parameters": {"rope_type": "default", "rope_theta": geometry.theta},
+        "dlm_paradigm": "bidirectional",
+        "torch_dtype": dtype,
+    }
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out} exists and is no folder", "give a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"{out} is not empty", "give a new folder, or empty this one")
+
+
+def _write_whole(out: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder that becomes `out` only when it is complete."""
+    partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        try:
+            write(partial)
+            partial.replace(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as problem:
+        raise CheckpointError(
+            f"{out} cannot be written: {problem.strerror or problem}",
+            "give a folder on a disk with room, where you may write",
+        ) from problem
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_weights(path: Path, file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str) -> None:
+    """Write a safetensors file one tensor at a time, so that a large model needs little memory."""
+    width = 4 if dtype == "float32" else 2
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + math.prod(tensor.shape) * width
+        header[name] = {
+            "dtype": DTYPES[dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for part in _encoded(file, tensors, dtype):
+            out.write(part.data)
+
+
+def _encoded(
+    file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str
+) -> Iterator[npt.NDArray[np.uint8]]:
+    import torch
+
+    kind = getattr(torch, dtype)
+    for tensor in tensors.values():
+        values = file.read(tensor.source)
+        if tensor.heads:
+            values = half_split(values, tensor.heads)
+        yield torch.from_numpy(values).contiguous().to(kind).view(torch.uint8).numpy()
