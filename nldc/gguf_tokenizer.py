@@ -127,9 +127,10 @@ def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def choose_mask(vocabulary: Vocabulary, wanted: int | str | None = None) -> int:
     """Return the id that stands for a masked row.
 
-    That is `wanted`, an id (digits are one, too) or a token's text; without it the first of these that exists: a token
-    called mask, a token of the type unused, a token called reserved, and last the highest control
-    token that neither ends, begins nor pads a text and that the chat template does not write.
+    That is `wanted`, an id (digits are one, too) or a token's text. Without it, it is the first of
+    these that exists: a token called mask, a token of the type unused, a token called reserved, and
+    last the highest control token that neither ends, begins nor pads a text and that the chat
+    template does not write.
 
     Raises:
         CheckpointError: `wanted` is no token, or no token can be spared.
