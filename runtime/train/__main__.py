@@ -1,19 +1,32 @@
-"""`python -m nldc.runtime.train OUT`: train the demo model's recipe into a folder."""
+"""`python -m nldc.runtime.train`: make the demo model, its drafter, and the tables about them."""
 
 import argparse
 from pathlib import Path
 
+from nldc.runtime.train.drafter import DrafterRecipe, train_drafter
 from nldc.runtime.train.loop import train
 from nldc.runtime.train.recipe import Recipe
+from nldc.runtime.train.report import as_markdown, measure
 
 
 def main() -> None:
-    """Read the arguments and train."""
+    """Read the arguments, do one of the three, print what there is to print."""
     parser = argparse.ArgumentParser(prog="python -m nldc.runtime.train", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the state, the log and the checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    base = verbs.add_parser("base", help="train the tri-mode model: OUT/checkpoint")
+    base.add_argument("out", type=Path)
+    base.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+    drafter = verbs.add_parser("drafter", help="train the LoRA drafter of a checkpoint")
+    drafter.add_argument("checkpoint", type=Path)
+    report = verbs.add_parser("report", help="measure held-out acceptance")
+    report.add_argument("checkpoint", type=Path)
     arguments = parser.parse_args()
-    train(Recipe(), arguments.out, arguments.resume)
+    if arguments.verb == "base":
+        train(Recipe(), arguments.out, arguments.resume)
+    elif arguments.verb == "drafter":
+        train_drafter(DrafterRecipe(), arguments.checkpoint, arguments.checkpoint)
+    else:
+        print(as_markdown(measure(arguments.checkpoint)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ group's first token is a verifier row), so their draft is a wholly masked block 
 it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -199,14 +198,15 @@ def _walk(
     return Acceptance(tokens, cycles, cycles * forwards, tuple(histogram))
 
 
-def repeating_share(sequences: Tensor, prompt_length: int, period: int = 24) -> float:
-    """Return the share of continuations whose last 2 · period tokens repeat with some period <= it.
+def repeats(sequences: Tensor, prompt_length: int, period: int = 24) -> Tensor:
+    """Tell which continuations end in a loop: bool (B,).
 
-    Greedy decoding of a small model falls into loops, and loops are easy to draft: an acceptance
-    figure is to be read beside this one.
+    A loop is a tail of 3 · period tokens that repeats with some period of at most `period`. Greedy
+    decoding of a small model falls into them, and they are easy to draft: an acceptance figure is
+    to be read beside their share.
     """
-    repeating = 0
+    found = []
     for row in sequences[:, prompt_length:].tolist():
-        tail: Sequence[int] = row[-3 * period :]
-        repeating += any(tail[lag:] == tail[:-lag] for lag in range(1, period + 1))
-    return repeating / max(1, len(sequences))
+        tail: list[int] = row[-3 * period :]
+        found.append(any(tail[lag:] == tail[:-lag] for lag in range(1, period + 1)))
+    return torch.tensor(found)

@@ -22,6 +22,7 @@ from nldc.runtime.train.model import cast, init_params
 from nldc.runtime.train.noise import Noise, NoiseLaw, draw_noise
 from nldc.runtime.train.objective import Losses, ar_losses, joint_losses
 from nldc.runtime.train.optimizer import Optimizer
+from nldc.runtime.train.prompts import draw_prompts, write_prompts
 from nldc.runtime.train.recipe import Recipe, Stage
 from nldc.runtime.train.tokenizer import MASK, encode_stream, load_tokenizer, train_tokenizer
 
@@ -41,7 +42,7 @@ LOG_FIELDS = (
 
 
 @dataclasses.dataclass
-class _Run:
+class Run:
     """What changes while training; all of it is saved."""
 
     params: dict[str, Tensor]
@@ -96,9 +97,20 @@ def train(recipe: Recipe, out: Path, resume: bool) -> None:
             sums.clear()
         if run.step % recipe.save_every == 0 or last:
             save_state(run, recipe, out)
-    export_checkpoint(
-        run.params, recipe.geometry, recipe.block_size, out / "tokenizer.json", out / "checkpoint"
+    export(recipe, run.params, out)
+
+
+def export(recipe: Recipe, params: dict[str, Tensor], out: Path) -> None:
+    """Write `out/checkpoint`, and held-out prompts in its `heldout.jsonl`."""
+    folder, tokenizer = out / "checkpoint", out / "tokenizer.json"
+    export_checkpoint(params, recipe.geometry, recipe.block_size, tokenizer, folder)
+    prompts = draw_prompts(
+        read_files(stdlib_root(), held_out=True),
+        load_tokenizer(out),
+        recipe.prompt_tokens,
+        recipe.prompts,
     )
+    write_prompts(prompts, folder / "heldout.jsonl")
 
 
 def keep_freed_memory() -> None:
@@ -139,11 +151,11 @@ def _dtype(precision: str) -> torch.dtype:
     return known[precision]
 
 
-def _start(recipe: Recipe, out: Path, resume: bool) -> _Run:
+def _start(recipe: Recipe, out: Path, resume: bool) -> Run:
     params = init_params(recipe.geometry, recipe.seed)
     for value in params.values():
         value.requires_grad_()
-    run = _Run(params, Optimizer(params, recipe.optimizer))
+    run = Run(params, Optimizer(params, recipe.optimizer))
     at = out / "state.pt"
     if resume and at.exists():
         state = torch.load(at)
@@ -157,7 +169,7 @@ def _start(recipe: Recipe, out: Path, resume: bool) -> _Run:
     return run
 
 
-def save_state(run: _Run, recipe: Recipe, out: Path) -> None:
+def save_state(run: Run, recipe: Recipe, out: Path) -> None:
     """Write `state.pt` whole or not at all."""
     state = {
         "params": {name: value.detach() for name, value in run.params.items()},
@@ -188,7 +200,7 @@ class _Rollouts:
         self._recipe, self._out, self._stream = recipe, out, stream
         self._of, self._windows = "", torch.empty(0, dtype=torch.int64)
 
-    def at(self, run: _Run, stage: Stage, first: int, dtype: torch.dtype) -> Tensor:
+    def at(self, run: Run, stage: Stage, first: int, dtype: torch.dtype) -> Tensor:
         """Return the (count, S + 1) windows of a stage; none if it has no share of them."""
         if not stage.rollout_share or self._of == stage.name:
             return self._windows
@@ -256,7 +268,7 @@ def _losses(
 
 
 def _accumulate(
-    recipe: Recipe, stage: Stage, run: _Run, window: Tensor, own: Tensor, dtype: torch.dtype
+    recipe: Recipe, stage: Stage, run: Run, window: Tensor, own: Tensor, dtype: torch.dtype
 ) -> tuple[float, float]:
     """Add up one step's gradients; return its mean losses."""
     generator = _generator(recipe, run.step + (1 << 30))

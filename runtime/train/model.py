@@ -63,6 +63,24 @@ class Cache:
         return self._keys[layer, :, :, :stop], self._values[layer, :, :, :stop]
 
 
+class Context:
+    """Keys and values of one forward, for later rows to see; those later rows keep gradients."""
+
+    def __init__(self, layers: int) -> None:
+        self._rows: list[tuple[Tensor, Tensor] | None] = [None] * layers
+        self.frozen = False
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a layer's stored rows followed by these; store these while not frozen."""
+        stored = self._rows[layer]
+        if stored is not None:
+            keys = torch.cat((stored[0], keys), dim=2)
+            values = torch.cat((stored[1], values), dim=2)
+        if not self.frozen:
+            self._rows[layer] = (keys, values)
+        return keys, values
+
+
 def parameter_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
     """Return the shape of every parameter, by released name, in the order of the layers."""
     g = geometry
@@ -149,7 +167,7 @@ def hidden_states(
     positions: Tensor,
     masks: tuple[Tensor, ...],
     adapter: Adapter | None = None,
-    cache: "Cache | None" = None,
+    cache: Cache | Context | None = None,
 ) -> Tensor:
     """Run the decoder over (B, T) ids and return the (B, T, hidden) states after the last norm.
 
@@ -157,7 +175,7 @@ def hidden_states(
         params: All parameters in the compute dtype.
         geometry: The sizes.
         ids: int64 (B, T).
-        positions: int64 (T,), the position of every row.
+        positions: int64 (T,), the position of every row, or (B, 1, T).
         masks: Additive masks of consecutive row ranges that together cover the T rows. A mask of
             shape (b, 1, rows, keys) gives its rows the LAST `keys` keys: rows that come later
             in the sequence and see no earlier range need not pay for it.

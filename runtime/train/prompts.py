@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -20,38 +21,33 @@ class Prompt:
 
 
 def draw_prompts(
-    files: Iterable[SourceFile], tokenizer: Tokenizer, tokens: int, count: int, per_file: int
+    files: Iterable[SourceFile], tokenizer: Tokenizer, tokens: int, count: int, per_file: int = 5
 ) -> list[Prompt]:
     """Return up to `count` prompts of exactly `tokens` tokens, at most `per_file` from one file.
 
-    They are spread evenly over each file and do not overlap. Pieces whose text, encoded by itself,
-    has another number of tokens are passed over.
+    They are spread over each file, begin at lines that are not blank, and do not overlap. Pieces
+    whose text, encoded by itself, has another number of tokens are passed over.
     """
     drawn: list[list[Prompt]] = []
     for file in files:
         found: list[Prompt] = []
         lines = file.text.splitlines(keepends=True)
-        stride = max(1, len(lines) // per_file)
-        offset = sum(map(len, lines[:0]))
-        starts = [0]
-        for line in lines:
-            offset += len(line)
-            starts.append(offset)
-        free_from = 0
-        for first in range(len(lines)):
-            if len(found) == per_file or first < max(free_from, len(found) * stride):
+        starts = [0, *accumulate(map(len, lines))]
+        earliest = 0
+        for number, line in enumerate(lines):
+            if number < max(earliest, len(found) * len(lines) // per_file) or not line.strip():
                 continue
-            if not lines[first].strip():
-                continue
-            piece = file.text[starts[first] : starts[first] + 8 * tokens]
+            piece = file.text[starts[number] : starts[number] + 8 * tokens]
             encoding = tokenizer.encode(piece)
-            if len(encoding.ids) <= tokens + 8:
+            if len(encoding.ids) <= tokens:
                 continue
             text = piece[: encoding.offsets[tokens - 1][1]]
             if len(tokenizer.encode(text).ids) != tokens:
                 continue
-            found.append(Prompt(file.path, first + 1, text))
-            free_from = first + text.count("\n") + 1
+            found.append(Prompt(file.path, number + 1, text))
+            earliest = number + text.count("\n") + 1
+            if len(found) == per_file:
+                break
         drawn.append(found)
     turns = max(map(len, drawn), default=0)
     ordered = [found[turn] for turn in range(turns) for found in drawn if turn < len(found)]

@@ -33,11 +33,11 @@ class Stage:
 
 DEMO_STAGES = (
     Stage("ar", 1800, 0.0, (3e-3, 3e-3)),
-    Stage("joint", 700, 0.3, (3e-3, 3e-3)),
-    Stage("joint-decay", 500, 0.3, (3e-3, 1e-3)),
+    Stage("joint", 1000, 0.3, (3e-3, 3e-3)),
+    Stage("joint-decay", 600, 0.3, (3e-3, 1e-3)),
     Stage(
         "own-text",
-        700,
+        800,
         0.6,
         (1e-3, 0.0),
         rollout_share=0.5,
@@ -71,6 +71,8 @@ class Recipe:
         seed: Of the parameters, the windows and the noise.
         precision: The compute dtype, "bfloat16" or "float32"; masters are float32 in both.
         block_size: The block length that the checkpoint's config.json recommends.
+        prompts: Held-out prompts laid beside the checkpoint, at most.
+        prompt_tokens: Their length.
         evaluate_every: Steps between held-out losses.
         save_every: Steps between resumable states.
         threads: Threads of the matrix products, 0 to leave them alone.
@@ -87,6 +89,8 @@ class Recipe:
     seed: int = 20
     precision: str = "bfloat16"
     block_size: int = 16
+    prompts: int = 160
+    prompt_tokens: int = 128
     evaluate_every: int = 100
     save_every: int = 100
     threads: int = 2

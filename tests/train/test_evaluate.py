@@ -8,7 +8,7 @@ from nldc.runtime.train.evaluate import (
     continue_greedily,
     measure_linear,
     measure_quadratic,
-    repeating_share,
+    repeats,
 )
 from nldc.runtime.train.model import Adapter, Geometry, head, hidden_states, init_params
 from nldc.runtime.train.objective import additive, causal_mask
@@ -139,5 +139,4 @@ def test_quadratic_acceptance_equals_a_decoding_loop() -> None:
 def test_loops_are_told_from_text_that_goes_on() -> None:
     loop = torch.tensor([[9] * 4 + [1, 2, 3] * 40])
     text = torch.arange(124)[None]
-    assert repeating_share(loop, 4) == 1.0
-    assert repeating_share(text, 4) == 0.0
+    assert repeats(torch.cat((loop, text)), 4).tolist() == [True, False]

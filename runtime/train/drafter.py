@@ -1,0 +1,274 @@
+"""The LoRA drafter of linear self-speculation, trained against a frozen verifier (NLD §5).
+
+Only the draft forward meets the adapter: a low-rank product beside each output projection, on the
+block's rows. The verifier's weights take no gradient and are never written to. Training text is the
+verifier's own greedy decoding; a block starts at a random place of it, with one known token and
+masks behind it, as in a draft.
+
+Row j of a block is compared with the verifier's distribution for the same place, on the rows that
+decide a cycle's length: those up to and including the first whose argmax is not the verifier's.
+There the loss is
+
+    λ_j · KL(p_j || q_j) + (1 - λ_j) · TV(p_j, q_j) + CE(argmax p_j, q_j),   λ_j = exp(-η · α_j),
+
+p_j the verifier's and q_j the drafter's distribution at temperature τ, restricted to the union of
+the 200 likeliest tokens of each, and α_j = Σ min(p_j, q_j) their overlap, the acceptance rate of
+speculative sampling: KL leads while they are far apart, total variation, which is 1 - α, once they
+are close. λ_j takes no gradient.
+"""
+
+import csv
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nldc.runtime.train.corpus import read_files, stdlib_root
+from nldc.runtime.train.evaluate import continue_greedily
+from nldc.runtime.train.export import read_checkpoint
+from nldc.runtime.train.loop import keep_freed_memory
+from nldc.runtime.train.model import Adapter, Context, Geometry, Params, cast, head, hidden_states
+from nldc.runtime.train.objective import additive, causal_mask
+from nldc.runtime.train.tokenizer import MASK, encode_stream, load_tokenizer
+
+FOLDER = "linear_spec_lora"
+
+
+@dataclass(frozen=True)
+class DrafterRecipe:
+    """The numbers of the drafter's training.
+
+    Attributes:
+        rank: r of the adapter.
+        alpha: The adapter's output is scaled by alpha / r.
+        steps: Optimizer steps.
+        sequences: Sequences a step.
+        blocks: Blocks a sequence.
+        block_length: Rows of a block, the known one included.
+        learning_rate: The rate after warm-up; it falls linearly to zero.
+        temperature: τ of both distributions.
+        eta: η of λ_j.
+        top: How many of the likeliest tokens of each distribution are compared.
+        texts: Greedy continuations drawn before training.
+        prompt_lengths: Lengths of their prompts, one a batch.
+        sequence_length: Tokens of prompt and continuation.
+        seed: Of the adapter, the prompts and the blocks.
+        precision: The compute dtype, "bfloat16" or "float32".
+        threads: Threads of the matrix products, 0 to leave them alone.
+    """
+
+    rank: int = 32
+    alpha: float = 128.0
+    steps: int = 600
+    sequences: int = 16
+    blocks: int = 12
+    block_length: int = 16
+    learning_rate: float = 1e-3
+    temperature: float = 3.0
+    eta: float = 0.5
+    top: int = 200
+    texts: int = 4096
+    prompt_lengths: tuple[int, ...] = (64, 96, 128, 160)
+    sequence_length: int = 288
+    seed: int = 21
+    precision: str = "bfloat16"
+    threads: int = 2
+
+
+def init_adapter(geometry: Geometry, recipe: DrafterRecipe) -> Adapter:
+    """Return a float32 adapter that changes nothing yet: random down, zero up."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    inner = geometry.num_attention_heads * geometry.head_dim
+    layers = range(geometry.num_hidden_layers)
+    down = tuple(torch.randn(recipe.rank, inner, generator=generator) * inner**-0.5 for _ in layers)
+    up = tuple(torch.zeros(geometry.hidden_size, recipe.rank) for _ in layers)
+    return Adapter(down, up, recipe.alpha / recipe.rank)
+
+
+def drafter_losses(draft: Tensor, verifier: Tensor, recipe: DrafterRecipe) -> tuple[Tensor, Tensor]:
+    """Return the summed loss of deciding rows and the number of matching rows of each block.
+
+    Args:
+        draft: (N, k - 1, V) logits of the masked rows of N blocks.
+        verifier: (N, k - 1, V) logits of the verifier for the same places; they take no gradient.
+        recipe: τ, η and the number of tokens compared.
+
+    Returns:
+        A float32 scalar, and int64 (N,), how many drafts of each block would be accepted.
+    """
+    draft, verifier = draft.float(), verifier.detach().float()
+    best = verifier.argmax(dim=-1)
+    accepted = (draft.argmax(dim=-1) == best).long().cumprod(dim=-1)
+    matches = accepted.sum(dim=-1)
+    deciding = torch.arange(draft.shape[1]) <= matches[:, None]
+    draft, verifier, best = draft[deciding], verifier[deciding], best[deciding]
+    hard = F.cross_entropy(draft, best, reduction="sum")
+
+    top = min(recipe.top, draft.shape[-1])
+    kept = torch.zeros(draft.shape, dtype=torch.bool)
+    for logits in (draft, verifier):
+        kept.scatter_(1, logits.detach().topk(top, dim=-1).indices, True)
+    left_out = torch.finfo(torch.float32).min
+    log_q = (draft / recipe.temperature).masked_fill(~kept, left_out).log_softmax(dim=-1)
+    log_p = (verifier / recipe.temperature).masked_fill(~kept, left_out).log_softmax(dim=-1)
+    p, q = log_p.exp(), log_q.exp()
+    divergence = torch.where(kept, p * (log_p - log_q), 0.0).sum(dim=-1)
+    variation = 0.5 * (p - q).abs().sum(dim=-1)
+    share = torch.exp(-recipe.eta * torch.minimum(p, q).sum(dim=-1)).detach()
+    return hard + (share * divergence + (1 - share) * variation).sum(), matches
+
+
+def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
+    """Train an adapter for a checkpoint folder; write it to `out/linear_spec_lora`, PEFT layout.
+
+    Args:
+        recipe: How to train.
+        checkpoint: A folder that `export_checkpoint` wrote; it is only read.
+        out: Where the adapter's folder and `drafter.csv` go.
+    """
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
+    masters, geometry = read_checkpoint(checkpoint)
+    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[recipe.precision]
+    params = cast(masters, dtype)
+    adapter = init_adapter(geometry, recipe)
+    trained = [*adapter.down, *adapter.up]
+    for value in trained:
+        value.requires_grad_()
+    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
+    text = own_text(recipe, params, geometry, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    began, losses, lengths = time.perf_counter(), 0.0, 0.0
+    with (out / "drafter.csv").open("w", newline="") as file:
+        log = csv.writer(file)
+        log.writerow(("step", "seconds", "loss", "tokens_per_cycle"))
+        for step in range(recipe.steps):
+            rate = recipe.learning_rate * min((step + 1) / 30, 1 - step / recipe.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, matches = _step(recipe, params, geometry, adapter, text, step)
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses, lengths = losses + loss.item(), lengths + matches
+            if (step + 1) % 25 == 0:
+                seconds = time.perf_counter() - began
+                row = (seconds, losses / 25, lengths / 25)
+                log.writerow((step + 1, *(f"{value:.4g}" for value in row)))
+                file.flush()
+                losses = lengths = 0.0
+    export_adapter(adapter, recipe, out / FOLDER)
+
+
+def own_text(recipe: DrafterRecipe, params: Params, geometry: Geometry, checkpoint: Path) -> Tensor:
+    """Continue training text greedily: int64 (texts, sequence_length)."""
+    texts = (file.text for file in read_files(stdlib_root(), held_out=False))
+    stream = encode_stream(load_tokenizer(checkpoint), texts)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    drawn = []
+    for number, first in enumerate(range(0, recipe.texts, 256)):
+        batch = min(256, recipe.texts - first)
+        length = recipe.prompt_lengths[number % len(recipe.prompt_lengths)]
+        starts = torch.randint(len(stream) - length, (batch, 1), generator=generator)
+        prompts = stream[starts + torch.arange(length)]
+        drawn.append(continue_greedily(params, geometry, prompts, recipe.sequence_length - length))
+    return torch.cat(drawn)
+
+
+def _step(
+    recipe: DrafterRecipe,
+    params: Params,
+    geometry: Geometry,
+    adapter: Adapter,
+    text: Tensor,
+    step: int,
+) -> tuple[Tensor, float]:
+    """Return a step's mean loss and its mean tokens a cycle, bonus included."""
+    generator = torch.Generator().manual_seed((recipe.seed << 32) + step)
+    chosen = torch.randint(len(text), (recipe.sequences,), generator=generator)
+    clean = text[chosen]
+    last = clean.shape[1] - recipe.block_length
+    starts = torch.randint(
+        min(recipe.prompt_lengths), last, (recipe.sequences, recipe.blocks), generator=generator
+    )
+    draft, verifier = _rows(recipe, params, geometry, adapter, clean, starts)
+    loss, matches = drafter_losses(draft, verifier, recipe)
+    return loss / (matches + 1).sum(), matches.float().mean().item() + 1
+
+
+def _rows(
+    recipe: DrafterRecipe,
+    params: Params,
+    geometry: Geometry,
+    adapter: Adapter,
+    clean: Tensor,
+    starts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of all blocks' masked rows, and the verifier's for the same places."""
+    batch, length = clean.shape
+    dtype = next(iter(params.values())).dtype
+    context = Context(geometry.num_hidden_layers)
+    with torch.no_grad():
+        causal = (causal_mask(length, dtype),)
+        states = hidden_states(params, geometry, clean, torch.arange(length), causal, cache=context)
+    context.frozen = True
+
+    k = recipe.block_length
+    at = (starts[:, :, None] + torch.arange(k)).flatten(1)
+    blocks = torch.full((batch, starts.shape[1], k), MASK)
+    blocks[:, :, 0] = clean.gather(1, starts)
+    owner = torch.arange(starts.shape[1]).repeat_interleave(k)
+    before = torch.arange(length) < starts.repeat_interleave(k, dim=1)[:, :, None]
+    same = (owner[:, None] == owner[None, :]).expand(batch, -1, -1)
+    masks = (additive(torch.cat((before, same), dim=2), dtype),)
+    hidden = hidden_states(
+        params, geometry, blocks.flatten(1), at[:, None], masks, adapter, context
+    )
+    draft = hidden.view(batch * starts.shape[1], k, -1)[:, 1:]
+    predicting = at.view(batch, -1, k)[:, :, 1:].flatten(1) - 1
+    rows = states.gather(1, predicting[:, :, None].expand(-1, -1, states.shape[2]))
+    with torch.no_grad():
+        verifier = head(params, rows).view(batch * starts.shape[1], k - 1, -1)
+    return head(params, draft), verifier
+
+
+def export_adapter(adapter: Adapter, recipe: DrafterRecipe, out: Path) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` in PEFT's layout, bfloat16."""
+    out.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for layer, (down, up) in enumerate(zip(adapter.down, adapter.up, strict=True)):
+        at = f"base_model.model.encoder.layers.{layer}.self_attn.o_proj.lora_"
+        tensors[at + "A.weight"] = down.detach().to(torch.bfloat16).contiguous()
+        tensors[at + "B.weight"] = up.detach().to(torch.bfloat16).contiguous()
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings = {
+        "peft_type": "LORA",
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "target_modules": ["o_proj"],
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "fan_in_fan_out": False,
+    }
+    text = json.dumps(settings, indent=2) + "\n"
+    (out / "adapter_config.json").write_text(text, encoding="utf-8")
+
+
+def read_adapter(folder: Path, dtype: torch.dtype) -> Adapter:
+    """Read what `export_adapter` wrote."""
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    layers = range(len(tensors) // 2)
+    at = "base_model.model.encoder.layers.{}.self_attn.o_proj.lora_{}.weight"
+    return Adapter(
+        tuple(tensors[at.format(layer, "A")].to(dtype) for layer in layers),
+        tuple(tensors[at.format(layer, "B")].to(dtype) for layer in layers),
+        settings["lora_alpha"] / settings["r"],
+    )

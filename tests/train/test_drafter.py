@@ -1,0 +1,151 @@
+"""The drafter: its loss, its training, and the verifier it must leave alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from nldc.runtime.train import drafter
+from nldc.runtime.train.corpus import SourceFile
+from nldc.runtime.train.drafter import (
+    DrafterRecipe,
+    drafter_losses,
+    init_adapter,
+    own_text,
+    read_adapter,
+    train_drafter,
+)
+from nldc.runtime.train.evaluate import continue_greedily, measure_linear
+from nldc.runtime.train.export import export_checkpoint, read_checkpoint
+from nldc.runtime.train.model import Geometry, init_params
+from nldc.runtime.train.tokenizer import train_tokenizer
+
+TEXT = "def f(x):\n    return x + 1\n" * 30
+SMALL = Geometry(
+    vocab_size=270,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=24,
+)
+TINY = DrafterRecipe(
+    rank=8,
+    alpha=32.0,
+    steps=50,
+    sequences=8,
+    blocks=4,
+    block_length=4,
+    learning_rate=1e-2,
+    texts=8,
+    prompt_lengths=(8,),
+    sequence_length=32,
+    precision="float32",
+    threads=0,
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(
+        drafter, "read_files", lambda _root, *, held_out: [SourceFile(str(held_out), TEXT)]
+    )
+    train_tokenizer([TEXT], SMALL.vocab_size).save(str(tmp_path / "tokenizer.json"))
+    folder = tmp_path / "checkpoint"
+    export_checkpoint(init_params(SMALL, 0), SMALL, 4, tmp_path / "tokenizer.json", folder)
+    return folder
+
+
+def _naive_loss(draft: torch.Tensor, verifier: torch.Tensor, recipe: DrafterRecipe) -> float:
+    total = 0.0
+    for block, truth in zip(draft, verifier, strict=True):
+        for q_row, p_row in zip(block, truth, strict=True):
+            total += float(F.cross_entropy(q_row[None], p_row.argmax()[None]))
+            union = set(q_row.topk(recipe.top).indices.tolist())
+            union |= set(p_row.topk(recipe.top).indices.tolist())
+            kept = sorted(union)
+            p = (p_row[kept] / recipe.temperature).softmax(0)
+            q = (q_row[kept] / recipe.temperature).softmax(0)
+            share = float(torch.exp(-recipe.eta * torch.minimum(p, q).sum()))
+            kl = float((p * (p / q).log()).sum())
+            total += share * kl + (1 - share) * float((p - q).abs().sum()) / 2
+            if q_row.argmax() != p_row.argmax():
+                break
+    return total
+
+
+def test_the_loss_is_the_one_written_out_on_deciding_rows_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    verifier = torch.randn(9, 3, 12, generator=generator)
+    draft = verifier + 0.6 * torch.randn(9, 3, 12, generator=generator)
+    recipe = DrafterRecipe(top=4)
+    loss, matches = drafter_losses(draft, verifier, recipe)
+    assert float(loss) == pytest.approx(_naive_loss(draft, verifier, recipe), rel=1e-5)
+    assert matches.min() == 0
+    assert matches.max() == 3
+
+
+def test_rows_behind_the_first_rejected_one_take_no_gradient() -> None:
+    verifier = torch.eye(5)[None, :3] * 4
+    draft = torch.eye(5)[[0, 2, 2]][None] * 4
+    draft.requires_grad_()
+    loss, matches = drafter_losses(draft, verifier, DrafterRecipe(top=5))
+    torch.autograd.backward(loss)
+    assert draft.grad is not None
+    assert matches.tolist() == [1]
+    assert draft.grad[0, :2].abs().sum() > 0
+    assert draft.grad[0, 2].abs().sum() == 0
+
+
+def test_a_perfect_draft_has_no_distance_left() -> None:
+    logits = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0))
+    loss, matches = drafter_losses(logits, logits, DrafterRecipe(top=4))
+    hard = F.cross_entropy(logits.flatten(0, 1), logits.argmax(-1).flatten(), reduction="sum")
+    torch.testing.assert_close(loss, hard)
+    assert matches.tolist() == [3, 3]
+
+
+def test_training_raises_acceptance_and_leaves_the_verifier_bitwise_alone(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    params, geometry = read_checkpoint(checkpoint)
+    sequences = own_text(TINY, params, geometry, checkpoint)
+    train_drafter(TINY, checkpoint, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+    adapter = read_adapter(tmp_path / "out" / "linear_spec_lora", torch.float32)
+    assert torch.equal(own_text(TINY, params, geometry, checkpoint), sequences)
+    bare = measure_linear(params, geometry, sequences, 8, 4)
+    helped = measure_linear(params, geometry, sequences, 8, 4, adapter)
+    assert helped.tokens_per_cycle > bare.tokens_per_cycle + 0.2
+
+
+def test_a_fresh_adapter_changes_nothing(checkpoint: Path) -> None:
+    params, geometry = read_checkpoint(checkpoint)
+    sequences = continue_greedily(params, geometry, torch.arange(16).view(2, 8) + 10, 40)
+    fresh = init_adapter(geometry, TINY)
+    assert measure_linear(params, geometry, sequences, 8, 4, fresh) == measure_linear(
+        params, geometry, sequences, 8, 4
+    )
+
+
+def test_the_adapter_has_the_layout_of_the_released_one(checkpoint: Path, tmp_path: Path) -> None:
+    train_drafter(DrafterRecipe(**{**vars(TINY), "steps": 1}), checkpoint, tmp_path / "out")
+    folder = tmp_path / "out" / "linear_spec_lora"
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["peft_type"], settings["r"], settings["lora_alpha"]) == ("LORA", 8, 32)
+    assert settings["target_modules"] == ["o_proj"]
+    shapes = {
+        name: tuple(value.shape)
+        for name, value in load_file(folder / "adapter_model.safetensors").items()
+    }
+    at = "base_model.model.encoder.layers.{}.self_attn.o_proj.lora_{}.weight"
+    assert shapes == {
+        at.format(layer, part): shape
+        for layer in range(2)
+        for part, shape in (("A", (8, 48)), ("B", (32, 8)))
+    }
