@@ -7,14 +7,14 @@ length, so nothing is padded and no sequence's result depends on who shares the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.kv_cache import KVCache
+from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import NONE, Layout
 
 QUERY_TILE = 256
@@ -107,7 +107,7 @@ def visible(
 class Plan:
     """A layout and a pattern made ready for one device.
 
-    `own` is what is added to scores of the rows' own keys, [R, R] of 0 and -inf; None if every row
+    `facts` is int32 [R, 7] in the order of `kernels.attention.FACTS`, `own` what is added to scores of the rows' own keys, [R, R] of 0 and -inf; None if every row
     sees every row. `blind`: some row may see nothing at all, and then attends to nothing.
     """
 
@@ -116,6 +116,7 @@ class Plan:
     offset: Tensor
     ahead: Tensor
     reach: int
+    facts: Tensor
     own: Tensor | None
     blind: bool
 
@@ -134,6 +135,18 @@ class Plan:
             offset=layout.offset.to(device),
             ahead=layout.predicts_next.to(device, torch.int64),
             reach=int(layout.offset.max()) + 1,
+            facts=torch.stack(
+                (
+                    layout.kind,
+                    layout.group,
+                    layout.index,
+                    layout.row,
+                    layout.segment,
+                    layout.masked.long(),
+                    layout.offset,
+                ),
+                1,
+            ).to(device, torch.int32),
             own=own,
             blind=blind,
         )
@@ -161,12 +174,10 @@ class Attention(Protocol):
 class TorchAttention:
     """The torch backend: one sequence after another, each over its own prefix."""
 
-    def __init__(
-        self, plan: Plan, cache: KVCache, slots: Sequence[int], lengths: Sequence[int]
-    ) -> None:
+    def __init__(self, plan: Plan, cache: KVCache, places: Places) -> None:
         self.plan = plan
         self.cache = cache
-        self.places = tuple(zip(slots, lengths, strict=True))
+        self.places = tuple(zip(places.slots, places.lengths, strict=True))
         self.rows = plan.layout.size
         self.single = len(self.places) == 1
         self.compute = torch.promote_types(cache.dtype, torch.float32)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nldc.runtime.adapter import Adapter
 from nldc.runtime.attention import Attention, Pattern, Plan
 from nldc.runtime.backbone import Backbone
-from nldc.runtime.kv_cache import KVCache
+from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Sampling, choose
 
@@ -76,14 +76,18 @@ class Logits:
 
 @dataclass(frozen=True)
 class Rows:
-    """Token ids [B, n]; which rows are masked, and which never were, both bool [B, n].
+    """Token ids [B, n], and which rows are masked, bool [B, n].
 
     Masked is what the strategy says of a row, never a comparison of its id with the mask token's.
     """
 
     tokens: Tensor
     masked: Tensor
-    given: Tensor
+
+    @property
+    def filled(self) -> Tensor:
+        """The rows that are not masked, bool [B, n]."""
+        return ~self.masked
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,8 @@ class Emit:
     carry: dict[str, Tensor] = field(default_factory=dict)
 
 
-AttentionOf = Callable[[Plan, KVCache, Sequence[int], Sequence[int], Tensor], Attention]
-"""Makes the attention of one forward: plan, cache, slots, lengths, and these on the device."""
+AttentionOf = Callable[[Plan, KVCache, Places], Attention]
+"""Makes the attention of one forward."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +132,20 @@ class Batch:
         sequences: Sequence[int],
         sampling: Sampling,
         eos: Tensor,
+        histories: Callable[[], list[list[int]]] = list,
     ) -> None:
         self.model = model
         self.cache = cache
         self.slots = tuple(slots)
         self.sampling = sampling
         self.eos = eos
+        self._histories = histories
         self.device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
         self.size = len(self.slots)
         self.sequences = torch.tensor(sequences, dtype=torch.int64, device=self.device)
         self._lengths = [cache.length(slot) for slot in self.slots]
+        self._slot_index = torch.tensor(self.slots, dtype=torch.int64, device=self.device)
         self._start = torch.tensor(self._lengths, dtype=torch.int64, device=self.device)
         self._forwards = 0
         self._active_forwards: Tensor | None = None
@@ -180,7 +187,7 @@ class Batch:
         states = model.backbone.forward(
             states,
             places.view(-1),
-            model.attention(plan, self.cache, self.slots, self._lengths, self._start),
+            model.attention(plan, self.cache, self._places()),
             used,
             self._adapter_rows(adapter_rows, rows) if used else None,
         )
@@ -192,6 +199,9 @@ class Batch:
         if counted:
             self._count(active)
         return Hidden(states.view(self.size, rows, -1), places + plan.ahead)
+
+    def _places(self) -> Places:
+        return Places(self.slots, tuple(self._lengths), self._slot_index, self._start)
 
     def _adapter_rows(self, chosen: Sequence[bool] | Tensor | None, rows: int) -> Tensor | None:
         if chosen is None:
@@ -214,6 +224,11 @@ class Batch:
         before = self._active_forwards
         now = active.to(torch.int64)
         self._active_forwards = now if before is None else before + now
+
+    @property
+    def histories(self) -> list[list[int]]:
+        """The token ids of each sequence so far: its prompt, and what was emitted."""
+        return self._histories()
 
     def everyone(self) -> Tensor:
         """Return bool [B], all true: the sequences that a loop begins with."""

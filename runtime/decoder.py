@@ -25,7 +25,7 @@ from nldc.runtime.chat import Message, chat_prompt
 from nldc.runtime.checkpoint import load_weights
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.errors import AdapterError, BackendError, PromptError
-from nldc.runtime.kv_cache import KVCache
+from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Processor, Sampling
 from nldc.runtime.session import Finish, Request, Session
@@ -230,8 +230,16 @@ class Decoder:
             sorted(requests[0].eos), dtype=torch.int64, device=backbone.device
         )  # the same for all
 
-        def make_batch(cache: KVCache, slots: Sequence[int], keys: Sequence[int]) -> Batch:
-            return Batch(self.model, cache, slots, keys, sampling, ends)
+        def make_batch(cache: KVCache, live: Sequence[Request]) -> Batch:
+            return Batch(
+                self.model,
+                cache,
+                [request.slot for request in live],
+                [request.key for request in live],
+                sampling,
+                ends,
+                histories=lambda: [request.history for request in live],
+            )
 
         session = Session(self.prefill, self.step, make_batch, cache, backbone.device)
         return session.run(requests)
@@ -315,19 +323,12 @@ class Decoder:
             plan = plans[pattern] = Plan.of(layout, pattern, backbone.device, wide)
         return plan
 
-    def _attention(
-        self,
-        plan: Plan,
-        cache: KVCache,
-        slots: Sequence[int],
-        lengths: Sequence[int],
-        start: Tensor,
-    ) -> Attention:
+    def _attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
         if self.backend == "torch":
-            return TorchAttention(plan, cache, slots, lengths)
+            return TorchAttention(plan, cache, places)
         from nldc.runtime.triton_attention import TritonAttention
 
-        return TritonAttention(plan, cache, slots, lengths, start)
+        return TritonAttention(plan, cache, places)
 
 
 class Text:

@@ -7,10 +7,25 @@ is only a change of length: nothing is copied.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from nldc.runtime.config import ModelConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the sequences of a batch lie in the cache, on the host and on the device.
+
+    `slots` and `lengths` are also int64 [B] as `slot_index` and `start`.
+    """
+
+    slots: tuple[int, ...]
+    lengths: tuple[int, ...]
+    slot_index: Tensor
+    start: Tensor
 
 
 class KVCache:

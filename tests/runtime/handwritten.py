@@ -92,10 +92,8 @@ class LinearSS(Decoder):
     def draft(self, batch: Batch, seed: Tensor) -> Tensor:
         layout = block_layout(self.BLOCK)
         block = ops.rows(batch, seed, self.BLOCK - 1)
+        active = batch.everyone()
         for _ in range(self.BLOCK - 1):
-            active = ops.unfinished(batch, block)
-            if not active.any():
-                break
             seen = batch.forward(
                 block.tokens, layout, BIDIRECTIONAL, adapter="drafter", active=active
             )
@@ -107,6 +105,9 @@ class LinearSS(Decoder):
                 score = batch.probability(logits, guess)
                 where = ops.select(block.masked, score, at_least=self.THRESHOLD, always_best=1)
             block = ops.advance(active, block, ops.fill(block, where, guess))
+            active = active & ops.unfinished(batch, block)
+            if not active.any():
+                break
         return block.tokens
 
     def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
@@ -189,10 +190,8 @@ class BlockDiffusion(Decoder):
         size = self.BLOCK
         layout = block_layout(size)
         block = ops.rows(batch, carry["seed"], size - 1)
+        active = batch.everyone()
         for number in range(size - 1):
-            active = ops.unfinished(batch, block)
-            if not active.any():
-                break
             seen = batch.forward(block.tokens, layout, BIDIRECTIONAL, active=active)
             logits = batch.head(seen)
             guess = batch.sample(logits)
@@ -203,6 +202,9 @@ class BlockDiffusion(Decoder):
             else:
                 where = ops.select(block.masked, score, at_least=self.THRESHOLD, always_best=1)
             block = ops.advance(active, block, ops.fill(block, where, guess))
+            active = active & ops.unfinished(batch, block)
+            if not active.any():
+                break
         context = batch.forward(block.tokens, Layout.causal(size), CAUSAL)
         seed = batch.sample(batch.head(context.take(LAST)))
         return Emit(block.tokens, carry={"seed": seed})
@@ -253,6 +255,6 @@ def decoder_for(case: Case, mode: str, **options: Any) -> Decoder:
     fields: dict[str, Any] = {params[name]: value for name, value in wanted.items()}
     if mode == "block_diffusion_steps":
         fields["THRESHOLD"] = None
-    made = type(base.__name__, (base,), {"BLOCK": case.block_length, **fields})
+    made = type(base.__name__, (base,), {"BLOCK": case.block_length, "KERNELS": True, **fields})
     options = {"adapter": "auto" if lora else None, "device": "cpu", "backend": "torch", **options}
     return made.from_checkpoint(case.folder, **options)

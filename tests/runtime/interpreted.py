@@ -1,0 +1,142 @@
+"""Run in its own process with TRITON_INTERPRET=1: kernels against the reference, as JSON.
+
+Triton fixes interpretation when it is imported, and interprets and compiles in one process badly.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+import triton
+import triton.language as tl  # noqa: F401  (the interpreter looks for it in globals)
+from handwritten import (
+    BIDIRECTIONAL,
+    CAUSAL,
+    QUADRATIC,
+    QUADRATIC_START,
+    block_layout,
+    cases,
+    decoder_for,
+    quadratic_layout,
+)
+
+from nldc.runtime.attention import Pattern, RowFacts
+from nldc.runtime.kernels import attention as kernels
+from nldc.runtime.layout import Layout
+from nldc.runtime.reference.attention import attention as reference
+
+
+@triton.jit
+def causal_kernel(
+    q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
+    k_position, q_segment, q_masked, k_segment, k_masked,
+):  # fmt: skip
+    return k_position <= q_position
+
+
+@triton.jit
+def bidirectional_kernel(
+    q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
+    k_position, q_segment, q_masked, k_segment, k_masked,
+):  # fmt: skip
+    return q_row == q_row  # noqa: PLR0124
+
+
+@triton.jit
+def quadratic_kernel(
+    q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
+    k_position, q_segment, q_masked, k_segment, k_masked,
+):  # fmt: skip
+    drafted = (k_kind == 0) & (k_group <= q_group)
+    return k_prefix | drafted | ((k_kind == 1) & (q_kind == 1) & (k_group == q_group))
+
+
+@triton.jit
+def quadratic_start_kernel(
+    q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
+    k_position, q_segment, q_masked, k_segment, k_masked,
+):  # fmt: skip
+    return q_masked | (k_position <= q_position)
+
+
+@triton.jit
+def window_kernel(
+    q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
+    k_position, q_segment, q_masked, k_segment, k_masked,
+):  # fmt: skip
+    return (k_position <= q_position) & (k_position > q_position - 5) & (q_row != 2)
+
+
+def _window(q: RowFacts, k: RowFacts) -> torch.Tensor:
+    return (k.position <= q.position) & (k.position > q.position - 5) & (q.row != 2)
+
+
+WINDOW = Pattern("window", _window)
+KERNELS = {
+    CAUSAL: causal_kernel,
+    BIDIRECTIONAL: bidirectional_kernel,
+    QUADRATIC: quadratic_kernel,
+    QUADRATIC_START: quadratic_start_kernel,
+    WINDOW: window_kernel,
+}
+SHAPES = (  # layout, pattern, heads, kv_heads, head_dim, lengths
+    (Layout.causal(1), CAUSAL, 4, 1, 16, (5, 0, 130)),  # one row; an empty prefix; three tiles
+    (Layout.causal(7), CAUSAL, 6, 2, 8, (64, 63)),  # a head_dim below a dot's least
+    (block_layout(11), BIDIRECTIONAL, 4, 4, 24, (9, 70)),  # a head_dim that is no power of two
+    (quadratic_layout(3), QUADRATIC, 8, 2, 64, (65, 3)),
+    (Layout.causal(6), WINDOW, 2, 1, 16, (70, 2)),  # no promise about the prefix; a blind row
+)
+
+
+def errors() -> list[float]:
+    """Return the largest difference to the reference of each shape and dtype, cache poisoned."""
+    torch.manual_seed(0)
+    found = []
+    for layout, pattern, heads, kv_heads, dim, lengths in SHAPES:
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            batch, rows = len(lengths), layout.size
+            query = torch.randn(batch * rows, heads, dim).to(dtype)
+            keys, values = (
+                torch.full((batch + 1, kv_heads, 150, dim), torch.nan, dtype=dtype)
+                for _ in range(2)
+            )
+            slots = torch.arange(batch).flip(0)
+            for slot, length in zip(slots.tolist(), lengths, strict=True):
+                for held in (keys, values):
+                    held[slot, :, : length + rows] = torch.randn(kv_heads, length + rows, dim)
+            factor = torch.rand(batch * rows) + 0.1
+            given = (query, keys, values, slots, torch.tensor(lengths), factor)
+            facts = (
+                *(layout.kind, layout.group, layout.index, layout.row, layout.segment),
+                *(layout.masked, layout.offset),
+            )
+            output = kernels.attention(
+                *given,
+                torch.stack([fact.int() for fact in facts], 1),
+                KERNELS[pattern],
+                sees_prefix=pattern.sees_prefix,
+                upcast=True,
+            )
+            want = reference(*given, layout, pattern)
+            found.append(float((output.double() - want).abs().max()))
+    return found
+
+
+def decoded() -> list[bool]:
+    """Return whether a few golden cases come out right, decoded with the kernels."""
+    for pattern, kernel in KERNELS.items():
+        object.__setattr__(pattern, "kernel", lambda kernel=kernel: kernel)
+    right = []
+    for case in (c for c in cases() if str(c) in ("random-2.1", "random-5.3")):
+        for mode in ("ar", "linear_ss", "quadratic_ss_lora"):
+            decoder = decoder_for(case, mode, backend="triton")
+            found = decoder.generate([case.prompt, case.prompt[:2]], max_new_tokens=6)
+            want = case.modes[mode]["tokens"][:6]
+            right.append(found.tokens[0] == want)
+    return right
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps({"errors": errors(), "decoded": decoded()}))

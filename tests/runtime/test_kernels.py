@@ -1,0 +1,46 @@
+"""Kernels agree with the eager reference when interpreted, and compile for GPUs that are not here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+HERE = Path(__file__).parent
+
+
+def run(script: str, *arguments: str, **environment: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        cwd=HERE,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_interpreted_attention_agrees_with_the_reference_and_decodes_golden_cases() -> None:
+    found = run("interpreted.py", TRITON_INTERPRET="1")
+    assert len(found["errors"]) == 15
+    for place, error in enumerate(found["errors"]):
+        # Outputs lie below 5; float32 sums, then one rounding to the dtype.
+        assert error <= 5 * (2**-19, 2**-11, 2**-8)[place % 3], place
+    assert found["decoded"] == [True] * 6
+
+
+def test_attention_compiles_ahead_of_time_for_cuda_and_hip(tmp_path: Path) -> None:
+    assert run("ahead_of_time.py", TRITON_CACHE_DIR=str(tmp_path)) == []
+
+
+@pytest.mark.long
+def test_attention_compiles_in_every_dtype_for_every_target(tmp_path: Path) -> None:
+    assert run("ahead_of_time.py", "everything", TRITON_CACHE_DIR=str(tmp_path)) == []
