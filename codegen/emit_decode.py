@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from textwrap import wrap
 
@@ -14,7 +14,7 @@ from nldc.codegen.plan import LayoutPlan, Plan
 from nldc.codegen.writer import Writer, commented, quoted
 from nldc.diagnostics import InternalError
 from nldc.expr import Expr, Ref, references, to_python
-from nldc.ir.graph import Carried, walk
+from nldc.ir.graph import Carried, Graph, walk
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
     Accept,
@@ -22,6 +22,8 @@ from nldc.ir.ops import (
     Forward,
     Join,
     LayRows,
+    Lookup,
+    Mix,
     Node,
     Repeat,
     Sample,
@@ -32,7 +34,7 @@ from nldc.ir.ops import (
 from nldc.ir.picks import picked
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
-from nldc.ir.types import Accepted, Count, RowMask, Rows, Tokens, Type, accepted_fields
+from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Tokens, Type, accepted_fields
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,13 @@ class _Printer:
     plan: Plan
     origin: Origin
     out: Writer = field(default_factory=Writer)
+    graph: Graph = field(init=False)
     names: dict[str, str] = field(default_factory=dict)
     heads: dict[Value, str] = field(default_factory=dict)
     tables: list[tuple[str, str]] = field(default_factory=list)
 
     def module(self) -> str:
-        graph = self.plan.graph
+        self.graph = graph = self.plan.graph
         body = Writer()
         self.out = body
         with body.indent():
@@ -70,19 +73,51 @@ class _Printer:
             with body.indent():
                 tokens = graph.prefill_tokens
                 self._emit(tokens, None, carried)
-            body.line()
-            self.names = _carry_names(graph.carry)
-            self._method(
-                "def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:",
-                graph.step.nodes,
-                unpack=True,
-            )
-            with body.indent():
-                carried = [f"{quoted(c.name)}: {self._value(c.next)}" for c in graph.carry]
-                self._emit(graph.emit.tokens, graph.emit.keep, carried)
+            for variant, name in self._variants():
+                body.line()
+                self._step(variant, name)
+            if graph.alternatives:
+                body.line()
+                self._dispatch()
         head = Writer()
         self._header(head)
         return head.text() + "\n" + body.text()
+
+    def _variants(self) -> Iterator[tuple[Graph, str]]:
+        graph = self.plan.graph
+        for alternative in graph.alternatives:
+            yield alternative.graph, f"step_{alternative.name}"
+        if not graph.alternatives:
+            yield graph, "step"
+            return
+        prefix = graph.step.nodes[0].name.split(".", 1)[0]
+        yield graph, f"step_{prefix}"
+
+    def _step(self, graph: Graph, name: str) -> None:
+        self.graph = graph
+        self.names = _carry_names(graph.carry)
+        self._method(
+            f"def {name}(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:",
+            graph.step.nodes,
+            unpack=True,
+        )
+        with self.out.indent():
+            carried = [f"{quoted(c.name)}: {self._value(c.next)}" for c in graph.carry]
+            self._emit(graph.emit.tokens, graph.emit.keep, carried)
+
+    def _dispatch(self) -> None:
+        out = self.out
+        out.line("def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:")
+        with out.indent():
+            for alternative, (_, name) in zip(
+                self.plan.graph.alternatives, self._variants(), strict=False
+            ):
+                condition = to_python(alternative.condition, lambda _: "batch.size")
+                out.line(f"if {condition}:")
+                with out.indent():
+                    out.line(f"return self.{name}(batch, carry)")
+            *_, (_, last) = self._variants()
+            out.line(f"return self.{last}(batch, carry)")
 
     # The head of the module
 
@@ -113,16 +148,16 @@ class _Printer:
             out.line(f"{kind.upper()} = {number}")
         if graph.kinds:
             out.line()
-        for name, layout in self.plan.layouts.items():
+        for layout in self.plan.layouts.values():
             if not layout.dynamic:
-                self._layout(out, name, layout)
+                self._layout(out, layout)
         for name, text in self.tables:
             out.assign_text(name, text)
         if self.tables:
             out.line()
-        for name, layout in self.plan.layouts.items():
+        for layout in self.plan.layouts.values():
             if layout.dynamic:
-                self._layout(out, name, layout)
+                self._layout(out, layout)
         out.line()
         out.line("class Decoder(BaseDecoder):")
         with out.indent():
@@ -136,8 +171,8 @@ class _Printer:
             out.line(f"SCRATCH_ROWS = {self.plan.scratch_rows}")
             out.line("KERNELS = True")
 
-    def _layout(self, out: Writer, name: str, layout: LayoutPlan) -> None:
-        node = self.plan.graph.node(name)
+    def _layout(self, out: Writer, layout: LayoutPlan) -> None:
+        node = layout.node
         if layout.dynamic:
             out.line()
             out.line(f"def {layout.name.lower()}(prompt: int) -> Layout:")
@@ -184,7 +219,7 @@ class _Printer:
         self.out.line(signature)
         with self.out.indent():
             if unpack:
-                for carried in self.plan.graph.carry:
+                for carried in self.graph.carry:
                     name = self.names[f"carry.{carried.name}"]
                     self.out.line(f"{name} = carry[{quoted(carried.name)}]")
             else:
@@ -197,7 +232,8 @@ class _Printer:
             if isinstance(node.op, (LayRows, Forward, Accept, Repeat)):
                 self.out.line(f"# {node.name}, {self._place(node)}")
             for value in _logits_of(node):
-                if uses[value] > 1 and value not in self.heads:
+                is_forward = isinstance(self.graph.node(value.node).op, Forward)
+                if uses[value] > 1 and is_forward and value not in self.heads:
                     name = f"{self.names[value.node]}_logits"
                     self.out.line(f"{name} = batch.head({self._hidden(value)})")
                     self.heads[value] = name
@@ -222,6 +258,12 @@ class _Printer:
             case Fill(rows, where, tokens):
                 arguments = [self._value(v) for v in (rows, where, tokens)]
                 self.out.assign(name, "ops.fill", arguments)
+            case Mix(logits_, weights):
+                values = ", ".join(self._logits(part) for part in logits_)
+                self.out.assign(name, "ops.mix", [f"({values})", repr(weights)])
+            case Lookup(length, ngram):
+                arguments = ["batch", f"length={length}", f"ngram={ngram}"]
+                self.out.assign(name, "ops.lookup", arguments)
             case Join(parts):
                 self.out.assign(name, "ops.join", [self._value(part) for part in parts])
             case Accept(draft, target, offset):
@@ -259,17 +301,20 @@ class _Printer:
         if op.adapter is not None:
             arguments.append(f"adapter={quoted(op.adapter)}")
             if not layout.adapts_all():
-                adapted = layout.facts(5)["adapted"]
-                if layout.dynamic:
-                    raise InternalError("an adapter on some rows of the prefill")
-                table = f"{layout.name}_ADAPTED"
-                self.tables.append((table, show_list(adapted)))
-                arguments.append(f"adapter_rows={table}")
+                arguments.append(f"adapter_rows={self._adapted(layout)}")
         if not op.counted:
             arguments.append("counted=False")
         if active is not None:
             arguments.append(f"active={active}")
         self.out.assign(name, "batch.forward", arguments)
+
+    def _adapted(self, layout: LayoutPlan) -> str:
+        if layout.dynamic:
+            text = show_prompt_list(lambda prompt: layout.facts(prompt)["adapted"])
+            return _in_length(_flags(text))
+        table = f"{layout.name}_ADAPTED"
+        self.tables.append((table, _flags(show_list(layout.facts()["adapted"]))))
+        return table
 
     def _select(self, name: str, op: Select) -> None:
         among = self._value(op.among)
@@ -286,7 +331,15 @@ class _Printer:
         for key, expr in rules.items():
             if expr is not None:
                 arguments.append(f"{key}={self._rule(expr, among)}")
+        if op.where is not None:
+            text = to_python(op.where, lambda ref: self._row_fact(ref, among))
+            arguments.append(f"where=lambda row, rank, score: {text}")
         self.out.assign(name, "ops.select", arguments)
+
+    def _row_fact(self, ref: Ref, among: str) -> str:
+        if ref.root in ("row", "rank", "score", "iteration"):
+            return ref.root
+        return f"ops.left({among})"
 
     def _rule(self, expr: Expr, among: str) -> str:
         def rename(ref: Ref) -> str:
@@ -295,16 +348,23 @@ class _Printer:
         return to_python(expr, rename)
 
     def _repeat(self, name: str, op: Repeat) -> None:
-        self.out.line(f"{name}, active = {self._value(op.initial)}, batch.everyone()")
+        self.out.line(f"{name} = {self._value(op.initial)}")
+        begin = "batch.everyone()" if op.at_least else f"ops.unfinished(batch, {name})"
+        self.out.line(f"active = {begin}")
         counter = "iteration" if _counts(op) else "_"
         self.out.line(f"for {counter} in range({op.at_most}):")
         with self.out.indent():
+            if not op.at_least:
+                self.out.line("if not active.any():")
+                with self.out.indent():
+                    self.out.line("break")
             self._nodes(op.body.nodes, active="active")
             self.out.line(f"{name} = ops.advance(active, {name}, {self._value(op.result)})")
             self.out.line(f"active = active & ops.unfinished(batch, {name})")
-            self.out.line("if not active.any():")
-            with self.out.indent():
-                self.out.line("break")
+            if op.at_least:
+                self.out.line("if not active.any():")
+                with self.out.indent():
+                    self.out.line("break")
 
     def _emit(self, tokens: Value | None, keep: Value | None, carried: list[str]) -> None:
         arguments = ["tokens=ops.no_tokens(batch)"]
@@ -321,7 +381,7 @@ class _Printer:
     def _ragged_count(self, value: Value) -> str | None:
         if value.field not in ("tokens", "drafted"):
             return None
-        accept = self.plan.graph.node(value.node).op if "." in value.node else None
+        accept = self.graph.node(value.node).op if "." in value.node else None
         if not isinstance(accept, Accept):
             return None
         name = self.names[value.node]
@@ -412,16 +472,31 @@ class _Printer:
     def _logits(self, value: Value) -> str:
         if value in self.heads:
             return self.heads[value]
+        if isinstance(self.graph.node(value.node).op, Mix):
+            text = self.names[value.node]
+            if not value.picks:
+                return text
+            layout = self._logits_layout(value)
+            table = self._table(value, layout, None)
+            if value.count is None:
+                return f"{text}.take({_index(table[0])})"
+            return f"{text}.gather({self._gather(value, table)})"
         return f"batch.head({self._hidden(value)})"
+
+    def _logits_layout(self, value: Value) -> Layout:
+        type_ = self._type(value)
+        if not isinstance(type_, Logits):
+            raise InternalError(f"{value.node} is no logits")
+        return type_.layout
 
     def _type(self, value: Value) -> Type:
         if value.node == PROMPT:
             return Tokens(Size(0, 1))
         if value.node.startswith("carry."):
-            carried = {c.name: c.type for c in self.plan.graph.carry}
+            carried = {c.name: c.type for c in self.graph.carry}
             type_: Type = carried[value.node.removeprefix("carry.")]
         else:
-            type_ = self.plan.graph.node(value.node.split(":")[0]).type
+            type_ = self.graph.node(value.node.split(":")[0]).type
         if value.field is not None:
             return _field(type_, value.field)
         return type_
@@ -453,6 +528,8 @@ def _logits_of(node: Node) -> tuple[Value, ...]:
     match node.op:
         case Sample(logits) | Score(logits, _, _):
             return (logits,)
+        case Mix(logits, _):
+            return logits
         case _:
             return ()
 

@@ -24,6 +24,7 @@ class LayoutPlan:
     """The rows of one forward, in the order in which they are computed."""
 
     name: str
+    node: Node
     forward: Forward
     kinds: tuple[str, ...]
 
@@ -114,7 +115,7 @@ def make_plan(graph: Graph) -> Plan:
     taken: dict[tuple[str, bool], PatternPlan] = {}
     for node, forward in forwards(graph):
         name = node.name.replace(".", "_").upper()
-        layout = LayoutPlan(f"{name}_ROWS", forward, graph.kinds)
+        layout = LayoutPlan(f"{name}_ROWS", node, forward, graph.kinds)
         layouts[node.name] = layout
         predicate = forward.attention.predicate
         sees = _sees_prefix(predicate, layout)
@@ -129,7 +130,8 @@ def make_plan(graph: Graph) -> Plan:
 
 def forwards(graph: Graph) -> Iterator[tuple[Node, Forward]]:
     """Yield the forwards of the graph in the order in which they run."""
-    for node in walk((*graph.prefill.nodes, *graph.step.nodes)):
+    steps = [node for variant in graph.variants for node in variant.step.nodes]
+    for node in walk((*graph.prefill.nodes, *steps)):
         if isinstance(node.op, Forward):
             yield node, node.op
 
@@ -148,9 +150,10 @@ def _sees_prefix(predicate: Expr, layout: LayoutPlan) -> bool:
 def _scratch_rows(graph: Graph, layouts: Mapping[str, LayoutPlan]) -> int:
     """Return how far behind the committed prefix a step, or the prefill's masks, may write."""
     most = max((plan.size.fixed for plan in layouts.values()), default=0)
-    appended = 0
-    for node in walk(graph.step.nodes):
-        if node.name in layouts:
-            most = max(most, appended + layouts[node.name].size.at(0))
-            appended += layouts[node.name].appended()
+    for variant in graph.variants:
+        appended = 0
+        for node in walk(variant.step.nodes):
+            if node.name in layouts:
+                most = max(most, appended + layouts[node.name].size.at(0))
+                appended += layouts[node.name].appended()
     return most

@@ -23,6 +23,8 @@ from nldc.ir.ops import (
     Forward,
     Join,
     LayRows,
+    Lookup,
+    Mix,
     Node,
     Repeat,
     Sample,
@@ -73,6 +75,11 @@ class HeldRows:
 
     tokens: tuple[int, ...]
     masked: tuple[bool, ...]
+
+    @property
+    def filled(self) -> tuple[bool, ...]:
+        """The rows that are not masked."""
+        return tuple(not masked for masked in self.masked)
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class _Interpreter:
     loaded: Sequence[str]
     entries: list[Entry] = field(default_factory=list)
     cache: list[int] = field(default_factory=list)
+    history: list[int] = field(default_factory=list)
     nfe: int = 0
 
     def run(self, prompt: Sequence[int], max_new_tokens: int, most_steps: int) -> Run:
@@ -140,6 +148,8 @@ class _Interpreter:
         if graph.prefill_tokens is not None:
             emitted.extend(self._value(graph.prefill_tokens, values))
         carry = {f"carry.{c.name}": self._value(c.initial, values) for c in graph.carry}
+        self.graph = graph = self._variant()
+        self.history = [*prompt, *emitted]
         for _ in range(most_steps):
             if self._finished(emitted, max_new_tokens):
                 break
@@ -151,8 +161,15 @@ class _Interpreter:
                 self.cache[committed + self._value(graph.emit.keep, values) :] = []
             carry = {f"carry.{c.name}": self._value(c.next, values) for c in graph.carry}
             emitted.extend(tokens)
+            self.history.extend(tokens)
             accepted.append(len(tokens))
         return Run(self._cut(emitted, max_new_tokens), self.nfe, tuple(accepted))
+
+    def _variant(self) -> Graph:
+        for other in self.graph.alternatives:
+            if evaluate(other.condition, {"live": 1}):
+                return other.graph
+        return self.graph
 
     def _finished(self, emitted: Sequence[int], most: int) -> bool:
         return len(emitted) >= most or any(token in self.model.eos for token in emitted)
@@ -208,6 +225,11 @@ class _Interpreter:
                     tuple(n if take else old for take, n, old in pairs),
                     tuple(m and not take for m, take in zip(held_rows.masked, taken, strict=True)),
                 )
+            case Mix(logits_, weights):
+                held_logits = [self._logits(part, values, prompt_length) for part in logits_]
+                return mix(held_logits, weights)
+            case Lookup(length, ngram):
+                return lookup(self.history, length, ngram)
             case Join(parts):
                 return tuple(token for part in parts for token in self._value(part, values))
             case Accept(draft, target, offset):
@@ -309,20 +331,27 @@ class _Interpreter:
                 or (rules["best"] is not None and rank < rules["best"])
                 or (rules["always_best"] is not None and rank < rules["always_best"])
                 or fits
+                or self._where(op.where, numbers, row, rank, scores[row])
             ):
                 chosen.add(row)
         return tuple(row in chosen for row in range(len(among)))
+
+    def _where(
+        self, where: Expr | None, numbers: Mapping[str, int], row: int, rank: int, score_: float
+    ) -> bool:
+        facts = {**numbers, "row": row, "rank": rank, "score": score_}
+        return where is not None and bool(evaluate(where, facts))
 
     def _repeat(
         self, name: str, op: Repeat, values: dict[str, Any], prompt_length: int
     ) -> HeldRows:
         held: HeldRows = self._value(op.initial, values)
         for iteration in range(op.at_most):
+            if iteration >= op.at_least and is_full(held, self.model.eos):
+                break
             inner = {**values, f"{name}:{op.variable}": held}
             self._nodes(op.body.nodes, inner, prompt_length, iteration)
             held = self._value(op.result, inner)
-            if is_full(held, self.model.eos):
-                break
         return held
 
     # Values
@@ -377,6 +406,33 @@ def is_full(held: HeldRows, eos: frozenset[int]) -> bool:
         if token in eos:
             return True
     return True
+
+
+def mix(logits: Sequence[HeldLogits], weights: Sequence[float]) -> HeldLogits:
+    """Add logits of the same positions, each times its weight."""
+    rows = tuple(
+        tuple(
+            sum(w * value for w, value in zip(weights, values, strict=True))
+            for values in zip(*same, strict=True)
+        )
+        for same in zip(*(held.rows for held in logits), strict=True)
+    )
+    return HeldLogits(rows, logits[0].positions)
+
+
+def lookup(history: Sequence[int], length: int, ngram: int) -> tuple[int, ...]:
+    """Return what followed the latest earlier occurrence of the last tokens.
+
+    Fewer than `ngram` tokens are looked for if that many never occurred before; what is missing at
+    the end is the last token again.
+    """
+    for size in range(min(ngram, len(history) - 1), 0, -1):
+        tail = list(history[-size:])
+        for start in range(len(history) - size - 1, -1, -1):
+            if list(history[start : start + size]) == tail:
+                found = list(history[start + size : start + size + length])
+                return tuple(found + [history[-1]] * (length - len(found)))
+    return (history[-1],) * length
 
 
 def accept(draft: Sequence[int], target: Sequence[int], offset: int) -> HeldAccepted:

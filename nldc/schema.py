@@ -126,8 +126,25 @@ class SelectOp(OpModel):
     at_least: Expression | None = None
     at_most: Expression | None = None
     best: Expression | None = None
+    where: str | None = None
     within: Expression | None = None
     always: str | None = None
+
+
+class MixOp(OpModel):
+    """Add logits of the same positions, each times its weight."""
+
+    op: Literal["mix"]
+    logits: Annotated[list[Expression], Field(min_length=2, max_length=8)]
+    weights: Annotated[list[Expression], Field(min_length=2, max_length=8)]
+
+
+class LookupOp(OpModel):
+    """Draft what followed the last tokens the last time that they occurred so far."""
+
+    op: Literal["lookup"]
+    length: Expression
+    ngram: Expression
 
 
 class FillOp(OpModel):
@@ -157,12 +174,13 @@ class AcceptOp(OpModel):
 
 
 class RepeatOp(OpModel):
-    """Run `body`, at least once, until its rows are full; its node of the same name is the next."""
+    """Run `body` until its rows are full; its node of the same name is the next value."""
 
     op: Literal["repeat"]
     on: Name
     until: Literal["full"]
     at_most: Expression
+    at_least: Literal[0, 1] = 0
     body: dict[str, Any]
 
 
@@ -195,6 +213,8 @@ Op = Annotated[
     | SampleOp
     | ScoreOp
     | SelectOp
+    | MixOp
+    | LookupOp
     | FillOp
     | JoinOp
     | AcceptOp
@@ -245,7 +265,9 @@ class StrategyFile(Closed):
     adapters: dict[Name, Adapter] = Field(default_factory=dict)
     prefill: Prefill
     carry: dict[Name, Expression] = Field(default_factory=dict)
-    step: Step
+    step: Step | None = None
+    steps: dict[Name, Step] = Field(default_factory=dict)
+    route: dict[Name, str] = Field(default_factory=dict)
 
 
 OPS: Mapping[str, type[OpModel]] = {
@@ -254,6 +276,8 @@ OPS: Mapping[str, type[OpModel]] = {
     "sample": SampleOp,
     "score": ScoreOp,
     "select": SelectOp,
+    "mix": MixOp,
+    "lookup": LookupOp,
     "fill": FillOp,
     "join": JoinOp,
     "accept": AcceptOp,

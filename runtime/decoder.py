@@ -118,6 +118,8 @@ class Decoder:
         place = _device(device)
         kind = dtype_of(dtype)
         chosen = _backend(backend, place, kernels=cls.KERNELS)
+        if chosen == "triton" and kind == torch.float64:
+            raise BackendError("the kernels do not compute in float64", "use backend torch")
         weights = load_weights(folder, config, kind, place)
         adapters = {}
         source = _adapter_folder(adapter, folder, cls)
@@ -192,7 +194,7 @@ class Decoder:
         stop: Sequence[str] = (),
         eos: Sequence[int] | None = None,
         chat: bool = False,
-        sequence_id: int = 0,
+        sequence_ids: Sequence[int] | None = None,
         processors: Sequence[Processor] = (),
     ) -> Iterator[str]:
         """Yield the text of one prompt as it is decoded; the options are those of `generate`.
@@ -200,7 +202,7 @@ class Decoder:
         What is yielded is never taken back: no half characters, no part of a stop string.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        requests = self._requests([prompt], chat, max_new_tokens, eos, [sequence_id])
+        requests = self._requests([prompt], chat, max_new_tokens, eos, sequence_ids)
         text = Text(self.tokenizer, _stops(stop))
         run = self._run(requests, sampling, None)
 

@@ -6,6 +6,7 @@ B is the batch, n rows. Booleans and counts stay on the device, and every loop i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "grouped_rows",
     "join",
     "left",
+    "lookup",
     "mix",
     "no_tokens",
     "rows",
@@ -34,17 +36,16 @@ __all__ = [
 
 def rows(batch: Batch, *segments: Tensor | int) -> Rows:
     """Return rows made of segments in order: tokens [B, m], or a number of masked rows."""
-    tokens, given = [], []
+    tokens, masked = [], []
     for segment in segments:
         if isinstance(segment, Tensor):
             tokens.append(segment)
-            given.append(torch.ones_like(segment, dtype=torch.bool))
+            masked.append(torch.zeros_like(segment, dtype=torch.bool))
         else:
             shape = (batch.size, segment)
             tokens.append(torch.full(shape, batch.mask_token_id, device=batch.device))
-            given.append(torch.zeros(shape, dtype=torch.bool, device=batch.device))
-    known = torch.cat(given, 1)
-    return Rows(torch.cat(tokens, 1), ~known, known)
+            masked.append(torch.ones(shape, dtype=torch.bool, device=batch.device))
+    return Rows(torch.cat(tokens, 1), torch.cat(masked, 1))
 
 
 def grouped_rows(batch: Batch, groups: int, *segments: Tensor | int | tuple[int, ...]) -> Rows:
@@ -119,6 +120,7 @@ def select(
     at_most: float | Tensor | None = None,
     best: float | Tensor | None = None,
     within: float | Tensor | None = None,
+    where: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     always_best: float | Tensor | None = None,
     less_is_surer: bool = False,
 ) -> Tensor:
@@ -126,8 +128,9 @@ def select(
 
     `at_least` and `at_most` bound the score itself; `best` and `always_best` pick that many of the
     surest rows; `within` picks the surest rows as long as the scores before a row add up to no
-    more (the entropy bound: a sum less its largest). A rule may be [B, 1], a number a sequence. Of
-    equal scores the lower row is surer.
+    more (the entropy bound: a sum less its largest); `where` is asked of each row's number, its
+    rank (0 is the surest) and its score. A rule may be [B, 1], a number a sequence. Of equal scores
+    the lower row is surer.
     """
     worst = math.inf if less_is_surer else -math.inf
     held = score.masked_fill(~among, worst)
@@ -136,7 +139,7 @@ def select(
         chosen |= score >= at_least
     if at_most is not None:
         chosen |= score <= at_most
-    if best is not None or always_best is not None or within is not None:
+    if any(rule is not None for rule in (best, always_best, within, where)):
         order = held.sort(dim=1, descending=not less_is_surer, stable=True).indices
         rank = order.argsort(1)
         if within is not None:
@@ -147,21 +150,23 @@ def select(
             chosen |= rank < best
         if always_best is not None:
             chosen |= rank < always_best
+        if where is not None:
+            chosen |= where(torch.arange(score.shape[1], device=score.device), rank, score)
     return chosen & among
 
 
 def fill(held: Rows, where: Tensor, tokens: Tensor) -> Rows:
     """Return the rows with `tokens` [B, n] written where bool [B, n]; those are not masked now."""
-    return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where, held.given)
+    return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where)
 
 
 def unfinished(batch: Batch, held: Rows) -> Tensor:
     """Return which sequences, bool [B], still need rows: a loop over `held` runs on for them.
 
-    Those with a masked row, unless an EOS was filled in with no masked row before it.
+    Those with a masked row, unless there is an EOS with no masked row before it.
     """
     open_before = held.masked.cumsum(1) > 0
-    ends = torch.isin(held.tokens, batch.eos) & ~held.given & ~open_before
+    ends = torch.isin(held.tokens, batch.eos) & ~open_before
     return held.masked.any(1) & ~ends.any(1)
 
 
@@ -169,9 +174,7 @@ def advance(active: Tensor, before: Rows, after: Rows) -> Rows:
     """Return `after` for the active sequences, bool [B], and `before` for the others."""
     on = active.unsqueeze(1)
     return Rows(
-        torch.where(on, after.tokens, before.tokens),
-        torch.where(on, after.masked, before.masked),
-        before.given,
+        torch.where(on, after.tokens, before.tokens), torch.where(on, after.masked, before.masked)
     )
 
 
@@ -180,6 +183,29 @@ def left(among: Tensor) -> Tensor:
     return among.sum(1, keepdim=True)
 
 
-def mix(first: Logits, second: Logits, weight: float) -> Logits:
-    """Return `weight * first + (1 - weight) * second` of logits for the same positions."""
-    return Logits(weight * first.values + (1 - weight) * second.values, first.positions)
+def mix(logits: Sequence[Logits], weights: Sequence[float]) -> Logits:
+    """Return the sum of logits for the same positions, each times its weight."""
+    total = logits[0].values * weights[0]
+    for other, weight in zip(logits[1:], weights[1:], strict=True):
+        total = total + other.values * weight
+    return Logits(total, logits[0].positions)
+
+
+def lookup(batch: Batch, length: int, ngram: int) -> Tensor:
+    """Return tokens [B, length]: what followed the last tokens the last time they occurred.
+
+    The text so far is the prompt and what has been emitted. Fewer than `ngram` tokens are looked
+    for if that many never occurred before; what is missing at the end is the last token again.
+    """
+    found = [_continuation(history, length, ngram) for history in batch.histories]
+    return torch.tensor(found, dtype=torch.int64, device=batch.device)
+
+
+def _continuation(history: Sequence[int], length: int, ngram: int) -> list[int]:
+    for size in range(min(ngram, len(history) - 1), 0, -1):
+        tail = list(history[-size:])
+        for start in range(len(history) - size - 1, -1, -1):
+            if history[start] == tail[0] and list(history[start : start + size]) == tail:
+                after = list(history[start + size : start + size + length])
+                return after + [history[-1]] * (length - len(after))
+    return [history[-1]] * length

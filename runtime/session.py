@@ -23,8 +23,8 @@ from nldc.runtime.stats import Stats
 Prefill = Callable[[Batch, Tensor], Emit]
 Step = Callable[[Batch, dict[str, Tensor]], Emit]
 Finish = Literal["eos", "length", "stop"]
-MakeBatch = Callable[[KVCache, Sequence[int], Sequence[int]], Batch]
-"""Makes a batch from the cache, the slots, and the keys of the sequences."""
+MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
+"""Makes a batch of requests that have their slots in the cache."""
 
 
 @dataclass
@@ -43,6 +43,11 @@ class Request:
     started: float = 0.0
     first_token: float = 0.0
     finished: float = 0.0
+
+    @property
+    def history(self) -> list[int]:
+        """Every token so far."""
+        return [*self.prompt, *self.tokens]
 
     @property
     def done(self) -> bool:
@@ -68,7 +73,7 @@ class Request:
         return Stats(
             nfe=self.nfe,
             tokens=len(self.tokens),
-            accepted=tuple(self.accepted),
+            accepted=self.accepted,
             seconds=self.finished - self.started,
             time_to_first_token=self.first_token - self.started,
         )
@@ -121,17 +126,15 @@ class Session:
     def _begin(self, sequence: Request) -> dict[str, Tensor]:
         sequence.slot = self.cache.acquire()
         with torch.inference_mode():
-            batch = self.make_batch(self.cache, (sequence.slot,), (sequence.key,))
+            batch = self.make_batch(self.cache, (sequence,))
             prompt = torch.tensor([list(sequence.prompt)], dtype=torch.int64, device=self.device)
             emit = self.prefill(batch, prompt)
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 
     def _advance(self, live: list[Request], carry: dict[str, Tensor]) -> dict[str, Tensor]:
-        slots = [sequence.slot for sequence in live]
-        keys = [sequence.key for sequence in live]
         with torch.inference_mode():
-            batch = self.make_batch(self.cache, slots, keys)
+            batch = self.make_batch(self.cache, live)
             emit = self.step(batch, carry)
             self._commit(live, batch, emit, cycle=True)
         return emit.carry

@@ -39,6 +39,7 @@ def _appends(node: Node) -> bool:
 def _outputs(graph: Graph) -> list[Value]:
     values = list(uses(graph.emit))
     values += list(uses(graph.prefill_tokens))
+    values += [carried.initial for other in graph.alternatives for carried in other.graph.carry]
     for carried in graph.carry:
         values += [*uses(carried.initial), *uses(carried.next)]
     return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nldc.codegen.rewrite import map_graph, substitute, without
 from nldc.expr import Number
 from nldc.ir.graph import Graph, walk
@@ -38,7 +40,6 @@ def _drop(nodes: tuple[Node, ...], names: set[str]) -> tuple[Node, ...]:
     for node in without(nodes, names):
         if isinstance(node.op, Repeat):
             body = Region(_drop(node.op.body.nodes, names))
-            op = Repeat(node.op.variable, node.op.initial, body, node.op.result, node.op.at_most)
-            node = Node(node.name, op, node.type, node.span)
+            node = replace(node, op=replace(node.op, body=body))
         kept.append(node)
     return tuple(kept)

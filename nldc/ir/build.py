@@ -7,16 +7,17 @@ reported once and the rest of the file is still checked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, nearest
 from nldc.expr import ExprError, parse, references
-from nldc.ir.graph import Carried, Emission, Graph, run_order
+from nldc.ir.graph import Alternative, Carried, Emission, Graph, run_order
 from nldc.ir.header import read_header
 from nldc.ir.make import Made, Maker
 from nldc.ir.ops import Forward, Node, Region, Repeat, Value
+from nldc.ir.route import read_routes
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
@@ -43,6 +44,8 @@ REFERENCES: Mapping[str, tuple[str, ...]] = {
     "forward": ("tokens",),
     "sample": ("logits",),
     "score": ("logits", "tokens"),
+    "mix": ("logits",),
+    "lookup": (),
     "select": ("among", "score"),
     "fill": ("rows", "where", "tokens"),
     "join": ("parts",),
@@ -84,32 +87,47 @@ class _Builder:
         prefill = self._region(("prefill",), "prefill", prefill_scope)
         handed_out = self._prefill_emit(prefill_scope)
         initial = self._initial(prefill_scope)
-        step_scope = Scope(
+        routes = read_routes(self.source, self.maker)
+        made = [self._step(route.path, route.prefix, initial) for route in routes]
+        steps = [step for step in made if step is not None]
+        if any(d.severity == "error" for d in self.found) or not steps or len(steps) < len(made):
+            return Built(None, tuple(self.found))
+        graphs = [
+            Graph(
+                name=header.name,
+                summary=header.summary,
+                guarantee=header.guarantee,
+                params=header.params,
+                adapters=header.adapters,
+                prefill=prefill,
+                prefill_tokens=handed_out,
+                step=step,
+                emit=emit,
+                carry=carry,
+                kinds=self.kinds,
+            )
+            for step, emit, carry in steps
+        ]
+        others = tuple(
+            Alternative(route.prefix, route.condition, graph)
+            for route, graph in zip(routes[:-1], graphs[:-1], strict=True)
+        )
+        return Built(replace(graphs[-1], alternatives=others), tuple(self.found))
+
+    def _step(
+        self, path: Path, prefix: str, initial: Mapping[str, tuple[Value | None, Type]]
+    ) -> tuple[Region, Emission, tuple[Carried, ...]] | None:
+        carried = Scope(
             {
                 name: Binding(f"carry.{name}", type_, self.source.span(("carry", name), key=True))
                 for name, (_, type_) in initial.items()
             }
         )
-        step_nodes = Scope(outer=step_scope)
-        step = self._region(("step",), "step", step_nodes)
-        emit, next_values, joins = self._emit(step_nodes, step)
-        carry = self._carry(initial, next_values)
-        if any(d.severity == "error" for d in self.found) or emit is None:
-            return Built(None, tuple(self.found))
-        graph = Graph(
-            name=header.name,
-            summary=header.summary,
-            guarantee=header.guarantee,
-            params=header.params,
-            adapters=header.adapters,
-            prefill=prefill,
-            prefill_tokens=handed_out,
-            step=Region((*step.nodes, *joins)),
-            emit=emit,
-            carry=carry,
-            kinds=self.kinds,
-        )
-        return Built(graph, tuple(self.found))
+        scope = Scope(outer=carried)
+        step = self._region(path, prefix, scope)
+        emit, next_values, joins = self._emit(path, prefix, scope, step)
+        carry = self._carry(path, initial, next_values)
+        return None if emit is None else (Region((*step.nodes, *joins)), emit, carry)
 
     # Regions
 
@@ -119,7 +137,7 @@ class _Builder:
             if data is not None:
                 self._error(WRONG_VALUE, f"`{path[-1]}` is not a mapping", path, "nodes by name")
             return Region(())
-        names = [name for name in data if name != "emit" or path[0] not in ("prefill", "step")]
+        names = [name for name in data if name != "emit" or loop is not None]
         models = {name: self._node_model((*path, name), name) for name in names}
         edges = list(self._edges(models, loop))
         order, cycles = run_order(names, edges)
@@ -201,7 +219,8 @@ class _Builder:
         here = (*path, name)
         full = f"{prefix}.{name}"
         span = self.source.span(here, key=True)
-        if name in (scope.outer.names if scope.outer else ()) and prefix == "step":
+        hidden = scope.outer.names.get(name) if scope.outer else None
+        if hidden is not None and hidden.node.startswith("carry."):
             self._error(
                 BAD_NAME, f"`{name}` is both a node and a carried value", here,
                 "choose another name", True,
@@ -244,7 +263,8 @@ class _Builder:
                 (*path, "body", variable), f"this is {result.type}", True,
             )  # fmt: skip
             return None
-        op = Repeat(variable, initial[0], body, Value(result.name, result.span), at_most)
+        value = Value(result.name, result.span)
+        op = Repeat(variable, initial[0], body, value, at_most, model.at_least)
         return op, type_
 
     # What goes in and out
@@ -269,14 +289,14 @@ class _Builder:
         return initial
 
     def _emit(
-        self, scope: Scope, step: Region
+        self, region: Path, prefix: str, scope: Scope, step: Region
     ) -> tuple[Emission | None, dict[str, tuple[Value, Type] | None], tuple[Node, ...]]:
-        path = ("step", "emit")
-        if not isinstance(self._get(("step",)), Mapping):
+        path = (*region, "emit")
+        if not isinstance(self._get(region), Mapping):
             return None, {}, ()
         if self._get(path) is None:
             self._error(
-                MISSING_EMIT, "the step emits nothing", ("step",), "`emit` is required here", True,
+                MISSING_EMIT, "the step emits nothing", region, "`emit` is required here", True,
                 help_text="emit: {tokens: ..., cache: keep all, next: {...}}",
             )  # fmt: skip
             return None, {}, ()
@@ -291,7 +311,7 @@ class _Builder:
             place = (*path, "next", name)
             if isinstance(expr, list):
                 made = self.maker.join(place, expr, scope)
-                node = f"step.next_{name}"
+                node = f"{prefix}.next_{name}"
                 span = self.source.span(place)
                 if made is not None:
                     joins.append(Node(node, made[0], made[1], span))
@@ -325,13 +345,14 @@ class _Builder:
 
     def _carry(
         self,
+        region: Path,
         initial: Mapping[str, tuple[Value | None, Type]],
         values: Mapping[str, tuple[Value, Type] | None],
     ) -> tuple[Carried, ...]:
         carry: list[Carried] = []
         for name, (first, type_) in initial.items():
             if name not in values:
-                if self._get(("step", "emit")) is not None:
+                if self._get((*region, "emit")) is not None:
                     self._error(
                         CARRY_WITHOUT_NEXT, f"the step does not say what `{name}` becomes",
                         ("carry", name), "carried from here", True,
@@ -344,7 +365,7 @@ class _Builder:
             if found[1] != type_:
                 self._error(
                     CARRY_CHANGES, f"`{name}` begins as {type_} and becomes {found[1]}",
-                    ("step", "emit", "next", name), f"this is {found[1]}",
+                    (*region, "emit", "next", name), f"this is {found[1]}",
                     also=(("carry", name), f"this is {type_}"),
                 )  # fmt: skip
                 continue
@@ -354,7 +375,7 @@ class _Builder:
                 meant = nearest(name, initial)
                 self._error(
                     NEXT_WITHOUT_CARRY, f"`{name}` is not carried",
-                    ("step", "emit", "next", name),
+                    (*region, "emit", "next", name),
                     f"did you mean `{meant}`?" if meant else "no value to begin with", True,
                     help_text=f"say what it begins as: carry: {{{name}: prefill....}}",
                 )  # fmt: skip

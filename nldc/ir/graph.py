@@ -13,6 +13,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from nldc.diagnostics import Span
+from nldc.expr import Expr
 from nldc.ir.ops import Node, Region, Repeat, Value
 from nldc.ir.types import Type
 
@@ -46,8 +47,22 @@ class Emission:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another step that runs while a condition on the live sequences holds; see `Graph`."""
+
+    name: str
+    condition: Expr
+    graph: Graph
+
+
+@dataclass(frozen=True)
 class Graph:
-    """One strategy for concrete params."""
+    """One strategy for concrete params.
+
+    With several steps, `step` is the last of the file's, `alternatives` the others in order: each
+    is a whole graph with the same prefill and the same carried names, and the first whose
+    condition holds is taken.
+    """
 
     name: str
     summary: str
@@ -60,6 +75,12 @@ class Graph:
     emit: Emission
     carry: tuple[Carried, ...]
     kinds: tuple[str, ...]
+    alternatives: tuple[Alternative, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Graph, ...]:
+        """Every step as a graph of its own, the alternatives first."""
+        return (*(alternative.graph for alternative in self.alternatives), self)
 
     def node(self, name: str) -> Node:
         """Return a node by its full name, `step.kept` or `step.filled.pick`.

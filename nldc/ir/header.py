@@ -21,7 +21,7 @@ SETTING = "NLD016"
 BAD_NAME = "NLD018"
 
 GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
-REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill", "step")
+REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill")
 PARAM_TYPES = ("int", "float")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 

@@ -55,6 +55,8 @@ from nldc.schema import (
     FillOp,
     ForwardOp,
     JoinOp,
+    LookupOp,
+    MixOp,
     OpModel,
     PredictsWhere,
     RowsOp,
@@ -105,6 +107,10 @@ class Maker:
                 return self.score(path, model, scope)
             case SelectOp():
                 return self.select(path, model, scope)
+            case MixOp():
+                return self.mix(path, model, scope)
+            case LookupOp():
+                return self.lookup(path, model)
             case FillOp():
                 return self.fill(path, model, scope)
             case JoinOp():
@@ -334,10 +340,15 @@ class Maker:
                 return None
         if None in rules.values():
             return None
-        if not rules and always is None:
+        where = None
+        if model.where is not None:
+            where = self._where((*path, "where"), model.where)
+            if where is None:
+                return None
+        if not rules and always is None and where is None:
             self.error(
                 SCORE_RULE, "no rule says which rows to select", path, "", key=True,
-                help_text="the rules are `at_least`, `at_most`, `best`, `within` and `always`",
+                help_text="the rules: `at_least`, `at_most`, `best`, `within`, `where`, `always`",
             )  # fmt: skip
             return None
         if among is None or score is None:
@@ -361,6 +372,7 @@ class Maker:
             at_most=rules.get("at_most"),
             best=rules.get("best"),
             within=rules.get("within"),
+            where=where,
             always_best=always,
         )
         return op, among[1]
@@ -373,6 +385,57 @@ class Maker:
         if not self.is_number(path, expr, row_kinds((), (), numbers), offset):
             return None
         return self.fold(expr)
+
+    def _where(self, path: Path, text: str) -> Expr | None:
+        expr = self.expression(path, text)
+        numbers: dict[str, Constant] = {**self.params, "iteration": 0, "left": 0, "score": 0.0}
+        kinds = row_kinds(("row", "rank"), (), numbers)
+        if expr is None or not self.is_condition(path, expr, kinds):
+            return None
+        return self.fold(expr)
+
+    def mix(self, path: Path, model: MixOp, scope: Scope) -> Made | None:
+        """Logits added up."""
+        found = [
+            self.reference((*path, "logits", number), part, scope, Logits)
+            for number, part in enumerate(model.logits)
+        ]
+        weights = [
+            self.real((*path, "weights", number), weight)
+            for number, weight in enumerate(model.weights)
+        ]
+        if len(weights) != len(found):
+            self.error(
+                WRONG_SIZE, f"{len(found)} logits and {len(weights)} weights", (*path, "weights"),
+                "one weight for each",
+            )  # fmt: skip
+            return None
+        values = [part for part in found if part is not None]
+        numbers = [weight for weight in weights if weight is not None]
+        if len(values) < len(found) or len(numbers) < len(weights):
+            return None
+        if any(isinstance(type_, Unknown) for _, type_ in values):
+            return None
+        for number, part in enumerate(values[1:], start=1):
+            if _size(part[1]) != _size(values[0][1]):
+                self.error(
+                    WRONG_SIZE,
+                    f"{part[1]} cannot be added to {values[0][1]}", (*path, "logits", number),
+                    f"this is {part[1]}", also=((*path, "logits", 0), f"this is {values[0][1]}"),
+                )  # fmt: skip
+                return None
+        first = values[0][1]
+        assert isinstance(first, Logits)
+        size = _size(first)
+        return ops.Mix(tuple(v for v, _ in values), tuple(numbers)), Logits(size, plain(size))
+
+    def lookup(self, path: Path, model: LookupOp) -> Made | None:
+        """Tokens from the text so far."""
+        length = self.whole((*path, "length"), model.length, low=1, high=MAX_ROWS)
+        ngram = self.whole((*path, "ngram"), model.ngram, low=1, high=64)
+        if length is None or ngram is None:
+            return None
+        return ops.Lookup(length, ngram), Tokens(Size(length))
 
     def fill(self, path: Path, model: FillOp, scope: Scope) -> Made | None:
         """Rows with tokens written where selected."""
@@ -477,6 +540,7 @@ class Maker:
             at_most=None,
             best=rules.get("best"),
             within=None,
+            where=None,
             always_best=rules.get("always"),
         )
         by: Literal["probability"] = "probability"
@@ -491,7 +555,7 @@ class Maker:
         )
         assert at_most is not None
         result = Value(f"{full}.rows", span)
-        return ops.Repeat("rows", rows[0], body, result, at_most), rows[1]
+        return ops.Repeat("rows", rows[0], body, result, at_most, at_least=1), rows[1]
 
     # Parts of ops
 
@@ -567,6 +631,21 @@ class Maker:
             self.error(BAD_SIZE, f"`{text}` is {value}{when}", path, f"must be {limit}")
             return None
         return value
+
+    def real(self, path: Path, text: Any) -> float | None:
+        """Return a real number from an expression over params."""
+        expr = self.expression(path, text)
+        if expr is None:
+            return None
+        try:
+            value = constant(expr, self.params)
+        except ExprError as problem:
+            self.expression_error(path, problem)
+            return None
+        if isinstance(value, bool):
+            self.error(EXPRESSION, "expected a number", path, "this is a condition")
+            return None
+        return float(value)
 
     def _row_predicate(self, path: Path, text: str) -> Expr | None:
         expr = self.expression(path, text)

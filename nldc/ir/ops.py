@@ -127,7 +127,24 @@ class Select:
     at_most: Expr | None
     best: Expr | None
     within: Expr | None
+    where: Expr | None
     always_best: Expr | None
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Logits [n]: the weighted sum of logits for the same positions."""
+
+    logits: tuple[Value, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Tokens [n]: what followed the latest earlier occurrence of the last `ngram` tokens so far."""
+
+    length: int
+    ngram: int
 
 
 @dataclass(frozen=True)
@@ -157,13 +174,17 @@ class Accept:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Rows [n]: the body's `result`, over and over from `initial`, while rows are masked."""
+    """Rows [n]: the body's `result`, over and over from `initial`, while rows are masked.
+
+    The body runs at least `at_least` times (0 or 1), whatever the rows.
+    """
 
     variable: str
     initial: Value
     body: Region
     result: Value
     at_most: int
+    at_least: int
 
 
 @dataclass(frozen=True)
@@ -183,4 +204,4 @@ class Region:
     nodes: tuple[Node, ...]
 
 
-Op = LayRows | Forward | Sample | Score | Select | Fill | Join | Accept | Repeat
+Op = LayRows | Forward | Sample | Score | Select | Mix | Lookup | Fill | Join | Accept | Repeat

@@ -123,7 +123,8 @@ class Resolver:
             case Accepted():
                 return accepted_fields(kind)
             case Rows():
-                return {"tokens": Tokens(kind.size), "masked": RowMask(kind.size)}
+                masks = dict.fromkeys(("masked", "filled"), RowMask(kind.size))
+                return {"tokens": Tokens(kind.size), **masks}
             case _:
                 return {}
 

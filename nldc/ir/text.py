@@ -34,12 +34,19 @@ def show_graph(graph: Graph) -> str:
     if graph.prefill_tokens is not None:
         lines.append(f"  emit {show_value(graph.prefill_tokens)}")
     lines += [f"carry {c.name}: {c.type} = {show_value(c.initial)}" for c in graph.carry]
+    for other in graph.alternatives:
+        lines.append(f"step {other.name} while {show(other.condition)}:")
+        lines += _step(other.graph)
     lines.append("step:")
-    lines += _region(graph.step.nodes, 1)
-    keep = "all" if graph.emit.keep is None else show_value(graph.emit.keep)
-    lines.append(f"  emit {show_value(graph.emit.tokens)} keep {keep}")
-    lines += [f"  next {c.name} = {show_value(c.next)}" for c in graph.carry]
+    lines += _step(graph)
     return "\n".join(lines) + "\n"
+
+
+def _step(graph: Graph) -> Iterator[str]:
+    yield from _region(graph.step.nodes, 1)
+    keep = "all" if graph.emit.keep is None else show_value(graph.emit.keep)
+    yield f"  emit {show_value(graph.emit.tokens)} keep {keep}"
+    yield from (f"  next {c.name} = {show_value(c.next)}" for c in graph.carry)
 
 
 def _region(nodes: Iterable[Node], depth: int) -> Iterator[str]:
@@ -77,7 +84,7 @@ def _part(part: Any) -> str:
             return name or f"({show(predicate)})"
         case tuple():
             return f"[{', '.join('-' if p is None else _part(p) for p in part)}]"
-        case bool() | int() | str():
+        case bool() | int() | float() | str():
             return str(part)
         case Region() | Span():
             raise TypeError(type(part).__name__)
