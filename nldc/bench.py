@@ -1,0 +1,146 @@
+"""How fast strategies decode on this machine, and what a forward of each brings.
+
+A number is reported only beside the answer to whether the tokens are those of AR.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from nldc import __version__, api
+from nldc.prompts import choose_prompts
+from nldc.verify import (
+    load_decoder,
+    model_folder,
+    on_same_weights,
+    vocabulary_without_tokenizer,
+)
+
+if TYPE_CHECKING:
+    from nldc.runtime.decoder import Decoder, Result
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One strategy's run over all prompts; times are medians over the repeats, in seconds.
+
+    `same` says whether the tokens were AR's; `accepted` is the mean number of tokens a cycle.
+    """
+
+    strategy: str
+    guarantee: str
+    same: bool
+    tokens: int
+    nfe: int
+    accepted: float
+    seconds: float
+    time_to_first_token: float
+
+    @property
+    def tpf(self) -> float:
+        """Tokens per forward."""
+        return self.tokens / self.nfe if self.nfe else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens per second, all prompts together."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def bench(
+    strategies: Sequence[str],
+    model: str | Path | None = None,
+    *,
+    settings: Mapping[str, int | float] | None = None,
+    prompts: str | Path | None = None,
+    count: int = 8,
+    repeats: int = 3,
+    loading: Mapping[str, Any] | None = None,
+    generation: Mapping[str, Any] | None = None,
+    clock: Callable[[], float] | None = None,
+) -> list[Measured]:
+    """Compile each strategy and time it on the same prompts; AR comes first, as the measure.
+
+    Each strategy runs once to warm up and then `repeats` times. Settings go to the strategies that
+    have such a param.
+
+    Raises:
+        StrategyError: a strategy has mistakes.
+        NldcRuntimeError: the checkpoint, a prompt or an option cannot be used.
+    """
+    import time
+
+    now = clock or time.perf_counter
+    folder = model_folder(model)
+    checked = {file: api.check(file, _own(file, settings)) for file in ("ar", *strategies)}
+    results: list[Measured] = []
+    truth: list[list[int]] = []
+    first: Decoder | None = None
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (file, strategy) in enumerate(checked.items()):
+            out = Path(scratch) / f"{number}_{strategy.graph.name}"
+            compiled = api.compile(file, out, _own(file, settings))
+            if first is None:
+                # The first artifact brings the weights; adapters come with the strategies.
+                first = load_decoder(compiled, model, **(loading or {}))
+                decoder = first
+            elif strategy.graph.adapters:
+                decoder = load_decoder(compiled, model, **(loading or {}))
+            else:
+                decoder = on_same_weights(compiled, first, folder)
+            chosen = choose_prompts(
+                prompts, count, folder, vocabulary_without_tokenizer(decoder, folder)
+            )
+            warm = decoder.generate(chosen, **(generation or {}))
+            truth = truth or warm.tokens
+            times, waits = [], []
+            for _ in range(repeats):
+                begun = now()
+                result = decoder.generate(chosen, **(generation or {}))
+                times.append(now() - begun)
+                waits.append(median(s.time_to_first_token for s in result.stats))
+            results.append(
+                Measured(
+                    strategy=strategy.graph.name,
+                    guarantee=strategy.guarantee,
+                    same=warm.tokens == truth,
+                    tokens=sum(map(len, warm.tokens)),
+                    nfe=sum(stats.nfe for stats in warm.stats),
+                    accepted=_mean_accepted(warm),
+                    seconds=median(times),
+                    time_to_first_token=median(waits),
+                )
+            )
+    return results
+
+
+def _own(file: str, settings: Mapping[str, int | float] | None) -> dict[str, int | float]:
+    params = api.check(file).graph.params if settings else {}
+    return {name: value for name, value in (settings or {}).items() if name in params}
+
+
+def _mean_accepted(result: Result) -> float:
+    cycles = [count for stats in result.stats for count in stats.accepted]
+    return sum(cycles) / len(cycles) if cycles else 0.0
+
+
+def environment() -> dict[str, str]:
+    """Return what the numbers depend on: hardware and versions."""
+    import torch
+
+    device = platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return {
+        "nldc": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+    }

@@ -1,0 +1,511 @@
+"""The `nldc` command: arguments in, a call of the library, text and an exit code out.
+
+Exit codes: 0 fine, 1 a mistake of the user's or a difference found, 2 a wrong command line,
+70 a bug of ours, 130 interrupted. Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from nldc import __version__
+from nldc.diagnostics import Diagnostic, InternalError, StrategyError
+from nldc.render import printable, render_json, render_line, render_text, summarize
+from nldc.runtime.errors import NldcRuntimeError, PromptError
+
+if TYPE_CHECKING:
+    from nldc.bench import Measured
+    from nldc.runtime.decoder import Decoder
+    from nldc.runtime.stats import Stats
+    from nldc.verify import Difference, Verified
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+BAR = 30
+_NUMBER = re.compile(r"[\d.]+( s)?|wrong")
+INTERNAL = 70
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Turns what a command raises into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
+        except StrategyError as error:
+            _say(render_text(error.diagnostics, color=_colored(sys.stderr)))
+            _say(summarize(error.diagnostics))
+            ctx.exit(1)
+        except NldcRuntimeError as error:
+            _say_error(error.message, error.hint)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            _say("\ninterrupted")
+            ctx.exit(INTERRUPTED)
+        except MemoryError:
+            _say_error("there is not enough memory", "use a smaller model or dtype bfloat16")
+            ctx.exit(1)
+        except InternalError as error:
+            _say(str(error))
+            ctx.exit(INTERNAL)
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":
+                _say_error(
+                    "the device has not enough memory", "use dtype bfloat16, or fewer prompts"
+                )
+                ctx.exit(1)
+            _say(traceback.format_exc())
+            _say(str(InternalError(f"{type(error).__name__}: {error}")))
+            ctx.exit(INTERNAL)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _say_error(message: str, hint: str | None) -> None:
+    _say(f"{click.style('error', fg='red', bold=True)}: {printable(message)}")
+    if hint:
+        _say(f"{click.style('help', fg='cyan', bold=True)}: {printable(hint)}")
+
+
+def _colored(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _table(rows: Sequence[Sequence[str]], heading: Sequence[str] = ()) -> Iterator[str]:
+    """Yield lines with their columns aligned, columns of numbers to the right."""
+    lines = [heading, *rows] if heading else list(rows)
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    is_number = [
+        all(_NUMBER.fullmatch(cell) for cell in column[1 if heading else 0 :]) for column in columns
+    ]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, is_number, strict=True)
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+# Options that commands share
+
+
+class _Setting(click.ParamType[tuple[str, int | float]]):
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | float]:
+        name, equals, text = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not of the form name=value", param, ctx)
+        try:
+            return name, int(text)
+        except ValueError:
+            pass
+        try:
+            return name, float(text)
+        except ValueError:
+            self.fail(f"{text!r} is not a number", param, ctx)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_settings = click.option(
+    "--set", "settings", type=_Setting(), multiple=True, help="Give a param another value."
+)
+_loading = _options(
+    click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
+    click.option(
+        "--adapter", default="auto", show_default=True, help="Adapter folder, `auto` or `none`."
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="What the weights are computed in.",
+    ),
+    click.option("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)."),
+    click.option(
+        "--backend", type=click.Choice(["torch", "triton"]), help="Who computes attention."
+    ),
+)
+_sampling = _options(
+    click.option("--max-new-tokens", type=int, default=128, show_default=True),
+    click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
+    click.option("--top-k", type=int),
+    click.option("--top-p", type=float),
+    click.option("--min-p", type=float),
+    click.option("--seed", type=int, default=0, show_default=True),
+)
+_prompt_set = _options(
+    click.option(
+        "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
+    ),
+    click.option(
+        "--count", type=click.IntRange(1), default=8, show_default=True, help="How many prompts."
+    ),
+    click.option(
+        "--batch", "batch_size", type=click.IntRange(1), help="Sequences at a time (default: all)."
+    ),
+)
+
+_LOADING = ("adapter", "dtype", "device", "backend")
+_SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
+
+
+def _loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    loading = {name: options[name] for name in _LOADING}
+    if loading["adapter"] == "none":
+        loading["adapter"] = None
+    return loading
+
+
+def _generation_of(options: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    return {name: options[name] for name in (*_SAMPLING, *more)}
+
+
+# Commands
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nldc")
+def cli() -> None:
+    """Check, compile and run decoding strategies written in YAML."""
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True)
+@_settings
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "line", "json"]),
+    default="text",
+    show_default=True,
+    help="How mistakes are written.",
+)
+def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...], form: str) -> None:
+    """Check strategy FILES (or strategies of the library): all mistakes at once."""
+    from nldc import api
+
+    found: list[Diagnostic] = []
+    for file in files:
+        try:
+            checked = api.check(file, dict(settings))
+        except StrategyError as error:
+            found += error.diagnostics
+        else:
+            found += checked.warnings
+            if form == "text":
+                click.echo(f"{file}: {checked.graph.name} is fine; guarantee: {checked.guarantee}")
+    if form == "json":
+        click.echo(render_json(found))
+    elif form == "line":
+        for diagnostic in found:
+            click.echo(render_line(diagnostic))
+    elif found:
+        _say(render_text(found, color=_colored(sys.stderr)))
+        _say(summarize(found))
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command("compile")
+@click.argument("file")
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
+@_settings
+def compile_(file: str, out: str, settings: tuple[tuple[str, int | float], ...]) -> None:
+    """Compile a strategy FILE (or one of the library) into a folder that Python imports."""
+    from nldc import api
+
+    warnings = api.check(file, dict(settings)).warnings
+    if warnings:
+        _say(render_text(warnings, color=_colored(sys.stderr)))
+    click.echo(f"wrote {api.compile(file, out, dict(settings))}")
+
+
+@cli.command()
+@click.argument("artifact")
+@_loading
+@click.option("--prompt", help="Text to continue.")
+@click.option("--chat", help="A message to answer, through the chat template.")
+@click.option("--file", "file", type=click.Path(), help="File with text to continue; - for stdin.")
+@click.option("--ids", help="Token ids to continue, as in 1,17,42; token ids come out.")
+@_sampling
+@click.option("--stop", multiple=True, help="End before this text; may be given again.")
+@click.option("--quiet", is_flag=True, help="Leave out the numbers at the end.")
+def run(artifact: str, model: str | None, quiet: bool, **options: Any) -> None:
+    """Decode with a compiled ARTIFACT: text as it comes, then what it cost."""
+    prompt, is_chat = _prompt_of(options)
+    from nldc.verify import load_decoder
+
+    decoder = load_decoder(artifact, model, **_loading_of(options))
+    generation = _generation_of(options, "stop")
+    if isinstance(prompt, list):
+        result = decoder.generate([prompt], **generation)
+        click.echo(",".join(map(str, result.tokens[0])))
+        stats: Stats | None = result.stats[0]
+    else:
+        stats = _stream(decoder, prompt, chat=is_chat, **generation)
+    if stats is not None and not quiet:
+        _say("\n" + "\n".join(_stats_lines(stats)))
+
+
+def _prompt_of(options: Mapping[str, Any]) -> tuple[str | list[int], bool]:
+    from nldc.prompts import parse_ids
+
+    given = [name for name in ("prompt", "chat", "file", "ids") if options[name] is not None]
+    if len(given) != 1:
+        raise click.UsageError("give one of --prompt, --chat, --file and --ids")
+    value = options[given[0]]
+    if given[0] == "ids":
+        return parse_ids(value), False
+    if given[0] == "file":
+        try:
+            with click.open_file(value, encoding="utf-8") as file:
+                return file.read(), False
+        except OSError as error:
+            raise PromptError(f"cannot read {value}: {error.strerror}", None) from None
+        except UnicodeDecodeError:
+            raise PromptError(f"{value} is not UTF-8 text", "save it as UTF-8") from None
+    return value, given[0] == "chat"
+
+
+def _stream(decoder: Decoder, prompt: str, **options: Any) -> Stats | None:
+    """Print the text as it comes and return what it cost."""
+    pieces = iter(decoder.stream(prompt, **options))
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            click.echo()
+            stats: Stats | None = end.value
+            return stats
+        click.echo(piece, nl=False)
+
+
+def _stats_lines(stats: Stats) -> Iterator[str]:
+    yield f"{stats.tokens} tokens in {stats.nfe} forwards: {stats.tpf:.2f} tokens a forward"
+    wait = stats.time_to_first_token
+    yield f"{stats.tokens_per_second:.1f} tokens/s, the first token after {wait:.3f} s"
+    if not stats.accepted:
+        return
+    mean = sum(stats.accepted) / len(stats.accepted)
+    yield f"accepted {mean:.2f} tokens a cycle in {len(stats.accepted)} cycles:"
+    most = max(stats.histogram.values())
+    for accepted, cycles in stats.histogram.items():
+        yield f"{accepted:4}  {'#' * max(1, round(BAR * cycles / most)):{BAR}}  {cycles}"
+
+
+@cli.command()
+@click.argument("artifact")
+@_loading
+@_prompt_set
+@_sampling
+def verify(
+    artifact: str, model: str | None, prompts: str | None, count: int, **options: Any
+) -> None:
+    """Decode the same prompts by AR and by a compiled ARTIFACT; show where they first differ."""
+    from nldc.verify import verify as verify_
+
+    found, pair = verify_(
+        artifact,
+        model,
+        prompts=prompts,
+        count=count,
+        loading=_loading_of(options),
+        generation=_generation_of(options, "batch_size"),
+    )
+    for difference in found.differences:
+        click.echo("\n".join(_difference_lines(difference, pair.decoder)))
+    click.echo(_verdict(found))
+    if not found.same:
+        raise click.exceptions.Exit(1)
+
+
+def _difference_lines(difference: Difference, decoder: Decoder) -> Iterator[str]:
+    place = f"prompt {difference.prompt}, token {difference.place}"
+    yield f"{place}: AR has {difference.expected}, the artifact {difference.found}"
+    yield f"  after {', '.join(map(str, difference.before)) or 'the prompt'}"
+    try:
+        decode = decoder.tokenizer.decode
+    except NldcRuntimeError:
+        return
+    for name, token in (("AR", difference.expected), ("artifact", difference.found)):
+        tail = "(end)" if token is None else ""
+        text = decode([*difference.before, *(() if token is None else (token,))])
+        yield f"  {name + ':':10} {text!r} {tail}".rstrip()
+
+
+def _verdict(found: Verified) -> str:
+    ar, own = found.nfe
+    cost = f"{found.tokens} tokens of {found.prompts} prompts; forwards: AR {ar}, this {own}"
+    if found.same:
+        return f"{found.strategy}: the same tokens as AR ({cost})"
+    return f"{found.strategy}: {len(found.differences)} of {found.prompts} prompts differ ({cost})"
+
+
+@cli.command()
+@click.argument("strategies_", metavar="FILE...", nargs=-1, required=True)
+@_settings
+@_loading
+@_prompt_set
+@_sampling
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def bench(
+    strategies_: tuple[str, ...],
+    settings: tuple[tuple[str, int | float], ...],
+    model: str | None,
+    prompts: str | None,
+    count: int,
+    repeats: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Time strategies on the same prompts beside AR; says of each whether its tokens are AR's."""
+    from nldc import bench as bench_
+
+    measured = bench_.bench(
+        strategies_,
+        model,
+        settings=dict(settings),
+        prompts=prompts,
+        count=count,
+        repeats=repeats,
+        loading=_loading_of(options),
+        generation=_generation_of(options, "batch_size"),
+    )
+    environment = bench_.environment()
+    if as_json:
+        rows = [{**vars(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured]
+        click.echo(json.dumps({"environment": environment, "results": rows}, indent=2))
+        return
+    for line in _table([_bench_row(line, measured[0]) for line in measured], _BENCH_HEADING):
+        click.echo(line)
+    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
+
+
+_BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "tokens")
+
+
+def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:
+    is_wrong = line.guarantee == "exact" and not line.same
+    ratio = line.tokens_per_second / ar.tokens_per_second if ar.tokens_per_second else 0.0
+    return (
+        line.strategy,
+        f"{line.tokens_per_second:.1f}",
+        "wrong" if is_wrong else f"{ratio:.2f}",
+        f"{line.tpf:.2f}",
+        f"{line.accepted:.2f}",
+        f"{line.time_to_first_token:.3f} s",
+        "as AR" if line.same else "differ from AR",
+    )
+
+
+@cli.command()
+@click.argument("what", metavar="FILE|CODE")
+@_settings
+def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
+    """Explain an error CODE, or the graph, masks and promise of a strategy FILE."""
+    from nldc import errors
+
+    code = what.upper()
+    if re.fullmatch(r"NLD\d+", code):
+        if code not in errors.REGISTRY:
+            raise click.BadParameter(
+                f"{code} is no error code; they are {', '.join(errors.REGISTRY)}"
+            )
+        click.echo(errors.page(errors.REGISTRY[code]), nl=False)
+        return
+    from nldc import api
+    from nldc.explain import explain as explain_
+
+    click.echo(explain_(api.check(what, dict(settings))), nl=False)
+
+
+@cli.command()
+def strategies() -> None:
+    """List the strategies of the library."""
+    from nldc import api
+
+    checked = [api.check(name) for name in api.library()]
+    rows = [(each.graph.name, each.guarantee, each.graph.summary) for each in checked]
+    for line in _table(rows, ("name", "guarantee", "what it does")):
+        click.echo(line)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of strategy files, for editors."""
+    from nldc.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command()
+def doctor() -> None:
+    """Tell what this machine can run, and why not the rest."""
+    from nldc.doctor import examine
+
+    findings = list(examine())
+    rows = [("ok" if each.usable else "no", each.name, each.detail) for each in findings]
+    for line in _table(rows):
+        click.echo(line)
+    if any(each.needed and not each.usable for each in findings):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command("import-gguf")
+@click.argument("file", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What the weights are stored as.",
+)
+@click.option("--mask-token", help="Id or text of the token that stands for masked rows.")
+def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None:
+    """Turn a Llama model in a GGUF FILE into a checkpoint folder."""
+    from nldc.import_gguf import import_gguf as import_gguf_
+
+    mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
+    report = import_gguf_(file, out, dtype=dtype, mask_token=mask)
+    click.echo(str(report))
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `nldc` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack some characters
+    cli(prog_name="nldc")
+
+
+if __name__ == "__main__":
+    main()

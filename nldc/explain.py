@@ -1,0 +1,75 @@
+"""A strategy in words and pictures: its graph, and which rows each forward lets see which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nldc.api import Checked
+from nldc.expr import evaluate, show
+from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
+from nldc.ir.graph import Graph, walk
+from nldc.ir.layout import Row
+from nldc.ir.ops import Forward, Node
+from nldc.ir.text import show_graph
+
+MAX_PICTURE = 40
+"""The most rows that are drawn: more do not fit a screen."""
+PROMPT = 6
+"""How long the prompt is in pictures of a forward that has it."""
+
+
+def explain(checked: Checked) -> str:
+    """Return the strategy's promise, its graph, and a picture of each forward's attention."""
+    graph = checked.graph
+    parts = [f"{graph.name}: {graph.summary}", f"guarantee: {graph.guarantee}", show_graph(graph)]
+    parts += [
+        picture(graph, node)
+        for node in walk((*graph.prefill.nodes, *graph.step.nodes))
+        if isinstance(node.op, Forward)
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def picture(graph: Graph, node: Node) -> str:
+    """Return a grid of a forward's rows: which key rows (columns) each query row (line) sees.
+
+    The first column is the cached prefix.
+    """
+    op = node.op
+    if not isinstance(op, Forward):
+        raise TypeError(f"{node.name} is no forward")
+    rows = op.layout.rows(PROMPT)
+    name = op.attention.name or show(op.attention.predicate)
+    head = f"{node.name}: {len(rows)} rows, attention {name}"
+    if op.adapter:
+        head += f", adapter {op.adapter}"
+    drawn = rows[:MAX_PICTURE]
+    if len(drawn) < len(rows):
+        head += f" (the first {MAX_PICTURE} are drawn)"
+    return "\n".join([head, *_grid(graph, op, drawn)])
+
+
+def _grid(graph: Graph, op: Forward, rows: tuple[Row, ...]) -> Iterator[str]:
+    facts = [
+        facts_of(
+            row,
+            graph.kinds,
+            int(evaluate(op.position, row_lookup(facts_of(row, graph.kinds), graph.kinds, {}))),
+        )
+        for row in rows
+    ]
+    prefix = prefix_facts()
+    labels = [_label(row, int(fact["position"])) for row, fact in zip(rows, facts, strict=True)]
+    width = max(map(len, labels), default=0)
+    yield f"  {'':{width}}  prefix"
+    for label, query in zip(labels, facts, strict=True):
+        seen = [
+            bool(evaluate(op.attention.predicate, pair_lookup(query, key, graph.kinds)))
+            for key in (prefix, *facts)
+        ]
+        cells = "".join("■" if is_seen else "·" for is_seen in seen[1:])
+        yield f"  {label:{width}}  {'■' if seen[0] else '·'} {cells}"
+
+
+def _label(row: Row, position: int) -> str:
+    return f"{row.kind or 'row'} {row.row} at +{position}"
