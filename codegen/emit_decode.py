@@ -282,6 +282,8 @@ class _Printer:
                 arguments.append(str(segment.sizes[0].fixed))
             else:
                 arguments.append(f"({', '.join(str(s.fixed) for s in segment.sizes)})")
+        if layout.by_segment and layout.groups > 1:
+            arguments.append("by_segment=True")
         if layout.groups > 1:
             self.out.assign(name, "ops.grouped_rows", ["batch", str(layout.groups), *arguments])
         else:

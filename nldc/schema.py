@@ -69,11 +69,15 @@ class OpModel(Closed):
 
 
 class RowsOp(OpModel):
-    """Lay out the rows of a forward: segments in order, repeated for each of `groups`."""
+    """Lay out the rows of a forward: segments in order, repeated for each of `groups`.
+
+    `order` lists them group by group, or segment by segment (every group's first segment first).
+    """
 
     op: Literal["rows"]
     segments: Annotated[list[Segment], Field(min_length=1, max_length=16)]
     groups: Expression | None = None
+    order: Literal["groups", "segments"] = "groups"
 
 
 class AppendWhere(Closed):
@@ -205,6 +209,7 @@ class DenoiseOp(OpModel):
     commit: ConfidenceCommit | StepsCommit
     adapter: Name | Annotated[dict[Name, str], Field(min_length=1, max_length=1)] | None = None
     position: Expression | None = None
+    at_least: Literal[0, 1] = 1
 
 
 Op = Annotated[

@@ -48,20 +48,28 @@ def rows(batch: Batch, *segments: Tensor | int) -> Rows:
     return Rows(torch.cat(tokens, 1), torch.cat(masked, 1))
 
 
-def grouped_rows(batch: Batch, groups: int, *segments: Tensor | int | tuple[int, ...]) -> Rows:
+def grouped_rows(
+    batch: Batch,
+    groups: int,
+    *segments: Tensor | int | tuple[int, ...],
+    by_segment: bool = False,
+) -> Rows:
     """Return the rows of `groups` groups, one after another, each with every segment in order.
+
+    `by_segment` puts every group's first segment first, then every group's second, and so on.
 
     Tokens [B, groups * m] are dealt out m a group; a number of masked rows may differ by group.
     """
-    dealt: list[Tensor | int] = []
-    for group in range(groups):
-        for segment in segments:
-            if isinstance(segment, Tensor):
-                share = segment.shape[1] // groups
-                dealt.append(segment[:, group * share : (group + 1) * share])
-            else:
-                dealt.append(segment if isinstance(segment, int) else segment[group])
-    return rows(batch, *dealt)
+    dealt = [[_share(segment, groups, group) for segment in segments] for group in range(groups)]
+    lists = zip(*dealt, strict=True) if by_segment else dealt
+    return rows(batch, *(part for parts in lists for part in parts))
+
+
+def _share(segment: Tensor | int | tuple[int, ...], groups: int, group: int) -> Tensor | int:
+    if isinstance(segment, Tensor):
+        share = segment.shape[1] // groups
+        return segment[:, group * share : (group + 1) * share]
+    return segment if isinstance(segment, int) else segment[group]
 
 
 def no_tokens(batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ rows, visibility) is answered by listing its rows, never by reasoning about symb
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nldc.ir.size import Size
 
@@ -47,10 +47,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Layout:
-    """Segments in order, repeated for each of `groups`. A layout with the prompt has one group."""
+    """Segments in order, repeated for each of `groups`. A layout with the prompt has one group.
+
+    `by_segment` lists every group's rows of the first segment, then those of the second, and so on.
+    """
 
     segments: tuple[Segment, ...]
     groups: int
+    by_segment: bool = False
 
     @property
     def size(self) -> Size:
@@ -68,7 +72,7 @@ class Layout:
         return self.size.prompts > 0
 
     def rows(self, prompt_length: int = 0) -> tuple[Row, ...]:
-        """List the rows, group by group, for a prompt of that many tokens."""
+        """List the rows for a prompt of that many tokens."""
         rows: list[Row] = []
         used = [0] * len(self.segments)
         for group in range(self.groups):
@@ -79,6 +83,9 @@ class Layout:
                     rows.append(Row(len(rows), number, group, index, segment.kind, token))
                     used[number] += 1
                     index += 1
+        if self.by_segment:
+            rows.sort(key=lambda row: row.segment)
+            rows = [replace(row, row=place) for place, row in enumerate(rows)]
         return tuple(rows)
 
 

@@ -140,7 +140,7 @@ class Maker:
         parts = tuple(one[1] for one in made if one is not None)
         if len(segments) < len(made):
             return None
-        layout = Layout(segments, groups)
+        layout = Layout(segments, groups, by_segment=model.order == "segments")
         if not 0 < layout.size.at(1) <= MAX_ROWS:
             self.error(
                 BAD_SIZE, f"the layout has {layout.size} rows", path,
@@ -555,7 +555,7 @@ class Maker:
         )
         assert at_most is not None
         result = Value(f"{full}.rows", span)
-        return ops.Repeat("rows", rows[0], body, result, at_most, at_least=1), rows[1]
+        return ops.Repeat("rows", rows[0], body, result, at_most, model.at_least), rows[1]
 
     # Parts of ops
 

@@ -100,6 +100,7 @@ def _layout(layout: Layout) -> str:
         for s in layout.segments
     ]
     groups = f"{layout.groups}x" if layout.groups > 1 else ""
+    groups += "by segment " if layout.by_segment else ""
     return f"{groups}{{{' '.join(segments)}}}"
 
 
