@@ -22,9 +22,10 @@ def explain(checked: Checked) -> str:
     """Return the strategy's promise, its graph, and a picture of each forward's attention."""
     graph = checked.graph
     parts = [f"{graph.name}: {graph.summary}", f"guarantee: {graph.guarantee}", show_graph(graph)]
+    steps = (node for variant in graph.variants for node in variant.step.nodes)
     parts += [
         picture(graph, node)
-        for node in walk((*graph.prefill.nodes, *graph.step.nodes))
+        for node in walk((*graph.prefill.nodes, *steps))
         if isinstance(node.op, Forward)
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

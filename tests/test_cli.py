@@ -1,0 +1,357 @@
+"""The command line: what users type, what they read, and the exit code they get."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nldc import cli as cli_module
+from nldc.cli import cli
+from nldc.errors import REGISTRY
+from nldc.runtime.errors import NldcRuntimeError
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden_checkpoints" / "random-0"
+BAD = "nldc: 1\nname: bad\nsumary: x\n"
+
+
+def nldc(*arguments: str | Path, input: str | None = None) -> Result:  # noqa: A002
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=input)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts")
+    for name in ("ar", "linear_ss", "block_diffusion"):
+        result = nldc("compile", name, "-o", folder / name, *_small(name))
+        assert result.exit_code == 0, result.output
+    return folder
+
+
+def _small(name: str) -> tuple[str, ...]:
+    return () if name == "ar" else ("--set", "block_length=4")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden checkpoint with a tokenizer whose words are w0, w1, …"""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    folder = tmp_path_factory.mktemp("models") / "random"
+    shutil.copytree(GOLDEN, folder)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    words = Tokenizer(WordLevel({f"w{n}": n for n in range(size)}, unk_token="w0"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+# check
+
+
+def test_check_names_the_strategy_and_its_guarantee() -> None:
+    result = nldc("check", "ar", ROOT / "strategies" / "linear_ss.yaml")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "ar: ar is fine; guarantee: exact"
+    assert result.stdout.splitlines()[1].endswith("linear_ss is fine; guarantee: exact")
+
+
+def test_check_shows_all_mistakes_of_all_files_and_fails(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(BAD)
+    second.write_text("a: [\n")
+    result = nldc("check", first, "ar", second)
+    assert result.exit_code == 1
+    assert "ar: ar is fine" in result.stdout
+    assert "did you mean `summary`?" in result.stderr
+    assert f"--> {second}:" in result.stderr
+    assert "tells more" in result.stderr
+
+
+def test_check_as_lines_and_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    lines = nldc("check", path, "--format", "line")
+    assert lines.exit_code == 1
+    assert f"{path}:3:1: error[NLD010]: a strategy has no key `sumary`" in lines.stdout
+    found = json.loads(nldc("check", path, "--format", "json").stdout)
+    assert len(found) == len(lines.stdout.splitlines())
+    assert json.loads(nldc("check", "ar", "--format", "json").stdout) == []
+
+
+def test_check_prints_warnings_and_succeeds() -> None:
+    case = ROOT / "tests" / "diagnostics" / "NLD033_unused_node" / "bad.yaml"
+    result = nldc("check", case)
+    assert result.exit_code == 0
+    assert "warning[NLD033]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "message"),
+    [
+        ("block_length=4", 0, ""),
+        ("block_length=1000", 1, "NLD016"),
+        ("blok_length=4", 1, "did you mean"),
+        ("block_length", 2, "not of the form name=value"),
+        ("block_length=x", 2, "'x' is not a number"),
+    ],
+)
+def test_settings_are_checked(setting: str, code: int, message: str) -> None:
+    result = nldc("check", "linear_ss", "--set", setting)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+# compile
+
+
+def test_compile_writes_a_folder_that_loads(artifacts: Path) -> None:
+    from nldc import api
+
+    assert api.load(artifacts / "linear_ss").STRATEGY == "linear_ss"
+
+
+def test_compile_of_a_bad_file_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    result = nldc("compile", path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
+# run
+
+
+def test_run_streams_text_to_stdout_and_numbers_to_stderr(artifacts: Path, model: Path) -> None:
+    options = ("--model", model, "--max-new-tokens", "8")
+    ar = nldc("run", artifacts / "ar", *options, "--prompt", "w1 w2 w3")
+    spec = nldc("run", artifacts / "linear_ss", *options, "--prompt", "w1 w2 w3")
+    assert (ar.exit_code, spec.exit_code) == (0, 0)
+    assert ar.stdout == spec.stdout
+    assert len(ar.stdout.split()) == 8
+
+
+def test_run_prints_what_it_cost(artifacts: Path) -> None:
+    result = nldc(
+        "run", artifacts / "linear_ss", "--model", GOLDEN, "--ids", "1,2,3", "--max-new-tokens", "8"
+    )
+    assert result.exit_code == 0
+    assert len(result.stdout.split(",")) == 8
+    assert "tokens a forward" in result.stderr
+    assert "tokens a cycle" in result.stderr
+    quiet = nldc(
+        "run", artifacts / "linear_ss", "--model", GOLDEN, "--ids", "1 2", "--max-new-tokens", "4",
+        "--quiet",
+    )  # fmt: skip
+    assert quiet.stderr == ""
+
+
+def test_run_reads_a_file_or_stdin(artifacts: Path, model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("w1 w2 w3")
+    options = ("--model", model, "--max-new-tokens", "4", "--quiet")
+    from_file = nldc("run", artifacts / "ar", *options, "--file", path)
+    from_stdin = nldc("run", artifacts / "ar", *options, "--file", "-", input="w1 w2 w3")
+    assert from_file.exit_code == 0
+    assert from_file.stdout == from_stdin.stdout
+    missing = nldc("run", artifacts / "ar", *options, "--file", tmp_path / "no.txt")
+    assert missing.exit_code == 1
+    assert missing.stderr.startswith("error: cannot read")
+
+
+def test_run_takes_exactly_one_prompt(artifacts: Path) -> None:
+    assert nldc("run", artifacts / "ar").exit_code == 2
+    both = nldc("run", artifacts / "ar", "--prompt", "a", "--ids", "1")
+    assert both.exit_code == 2
+    assert "give one of --prompt, --chat, --file and --ids" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ids", "1,x"), "'1,x' is no list of token ids"),
+        (("--ids", "99999"), "holds the token id 99999"),
+        (("--ids", "1", "--temperature", "-1"), "temperature"),
+        (("--ids", "1", "--adapter", "/nowhere"), "uses no adapter"),
+        (("--prompt", "text"), "tokenizer.json is missing"),
+    ],
+)
+def test_what_the_runtime_refuses_is_an_error_with_help(
+    artifacts: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = nldc("run", artifacts / "ar", "--model", GOLDEN, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "\nhelp: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_folder_that_is_no_artifact_is_an_error(tmp_path: Path) -> None:
+    result = nldc("run", tmp_path, "--ids", "1")
+    assert result.exit_code == 1
+    assert "holds no artifact" in result.stderr
+
+
+# verify and bench
+
+
+def test_verify_says_that_the_tokens_are_the_same(artifacts: Path) -> None:
+    result = nldc(
+        "verify", artifacts / "linear_ss", "--model", GOLDEN, "--count", "3",
+        "--max-new-tokens", "10", "--batch", "2", "--temperature", "0.8",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert result.stdout.startswith("linear_ss: the same tokens as AR (")
+
+
+def test_verify_shows_the_first_difference_and_fails(artifacts: Path, model: Path) -> None:
+    result = nldc(
+        "verify", artifacts / "block_diffusion", "--model", model, "--count", "2",
+        "--max-new-tokens", "12",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "AR has" in result.stdout
+    assert "artifact:" in result.stdout
+    assert "prompts differ" in result.stdout
+
+
+def test_bench_prints_a_line_for_each_strategy_beside_ar() -> None:
+    options = ("--model", GOLDEN, "--count", "1", "--max-new-tokens", "6", "--repeats", "1")
+    result = nldc("bench", "linear_ss", "linear_ss_lora", *options, "--set", "block_length=4")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == [
+        "strategy",
+        "ar",
+        "linear_ss",
+        "linear_ss_lora",
+    ]
+    assert all("as AR" in line for line in lines[1:4])
+    assert "torch" in lines[-1]
+    found = json.loads(nldc("bench", "linear_ss", *options, "--json").stdout)
+    assert [row["strategy"] for row in found["results"]] == ["ar", "linear_ss"]
+
+
+# explain, strategies, schema, doctor
+
+
+@pytest.mark.parametrize("code", REGISTRY)
+def test_explain_prints_the_page_of_every_code(code: str) -> None:
+    result = nldc("explain", code.lower())
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"# {code}: ")
+
+
+def test_explain_refuses_a_code_that_does_not_exist() -> None:
+    result = nldc("explain", "NLD999")
+    assert result.exit_code == 2
+    assert "NLD999 is no error code" in result.stderr
+
+
+def test_explain_draws_which_rows_see_which() -> None:
+    result = nldc("explain", "linear_ss", "--set", "block_length=3")
+    assert result.exit_code == 0
+    assert result.stdout.endswith(
+        "step.checked: 3 rows, attention causal\n"
+        "               prefix\n"
+        "  row 0 at +0  ■ ■··\n"
+        "  row 1 at +1  ■ ■■·\n"
+        "  row 2 at +2  ■ ■■■\n"
+    )
+
+
+def test_strategies_lists_the_library_with_guarantees() -> None:
+    result = nldc("strategies")
+    assert result.exit_code == 0
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names[0] == "name"
+    assert names[1:] == sorted(path.stem for path in (ROOT / "strategies").glob("*.yaml"))
+
+
+def test_schema_is_json() -> None:
+    assert "properties" in json.loads(nldc("schema").stdout)
+
+
+def test_doctor_finds_everything_that_is_needed_here() -> None:
+    result = nldc("doctor")
+    assert result.exit_code == 0
+    names = [line[4:].split("  ")[0] for line in result.stdout.splitlines()]
+    assert {"nldc", "python", "torch", "triton", "demo model"} <= set(names)
+
+
+def test_import_gguf_of_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"no model")
+    result = nldc("import-gguf", path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+
+
+# Whatever happens
+
+
+def test_a_bug_of_ours_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("nldc.doctor.examine", broken)
+    result = nldc("doctor")
+    assert result.exit_code == cli_module.INTERNAL
+    assert "Please report" in result.stderr
+
+
+def test_messages_cannot_send_escapes_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise NldcRuntimeError("odd \x1b[2J name", "try \x07 again")
+
+    monkeypatch.setattr("nldc.doctor.examine", refuse)
+    assert nldc("doctor").stderr == "error: odd \\x1b[2J name\nhelp: try \\x07 again\n"
+
+
+def test_an_interrupt_ends_without_a_traceback() -> None:
+    code = (
+        "import nldc.api, time\n"
+        "nldc.api.check = lambda *a: (print('ready', flush=True), time.sleep(60))\n"
+        "from nldc.cli import cli; cli(['check', 'x'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == cli_module.INTERRUPTED
+    assert errors.strip() == "interrupted"
+
+
+def test_a_closed_pipe_ends_without_a_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nldc.cli", "schema"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait(timeout=20)
