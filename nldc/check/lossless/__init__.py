@@ -1,0 +1,10 @@
+"""The proof that a strategy keeps its promise: see docs/losslessness.md.
+
+`prove(graph)` gives a `Certificate`; `lossless` is the rule that refuses what is not proved.
+"""
+
+from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
+from nldc.check.lossless.prove import prove
+from nldc.check.lossless.rule import lossless
+
+__all__ = ["Boundary", "Certificate", "Ground", "Problem", "lossless", "prove"]

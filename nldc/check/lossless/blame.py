@@ -1,0 +1,161 @@
+"""Find the reason why a token is not AR's, or a row not computed as AR would: the first cause.
+
+The search goes back from the token to the row it was sampled from, to what that row holds and sees,
+and from there on, until it meets something that is wrong by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nldc.check.lossless import codes
+from nldc.check.lossless.closure import Closer, Closure
+from nldc.check.lossless.held import Entry
+from nldc.check.lossless.terms import MASK, Term, ar
+from nldc.diagnostics import Span
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Forward, Sample
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What is wrong: a code, the node and its key in the file, and a sentence for the label.
+
+    `needs` is a carried element, and the offset at which it should be AR's token, where the fault
+    lies in how it was made.
+    """
+
+    code: str
+    node: str
+    key: str | None
+    text: str
+    needs: tuple[str, int, int] | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Searches one closed outcome of one graph."""
+
+    graph: Graph
+    closer: Closer
+    closure: Closure
+
+    def token(
+        self, term: Term, offset: int, node: str, seen: frozenset[int] = frozenset()
+    ) -> Cause:
+        """Return why the term, a value of `node`, is not AR's token at the offset."""
+        equalities, trace = self.closure.equalities, self.closure.trace
+        known = equalities.offsets(term)
+        if known:
+            text = f"this is AR's token at {_at(known[0])}, not {_at(offset)}"
+            return Cause(codes.WRONG_PLACE, node, None, text)
+        members = equalities.members(term)
+        for member in sorted([m for m in members if m[0] == "choice"], key=lambda m: m != term):
+            entry = trace.entries[int(member[1])]
+            if entry.number in self.closure.pure:
+                text = f"row {entry.row} is read as predicting {_at(entry.position)}"
+                return Cause(codes.PREDICTS_SELF, entry.node, "predicts", text)
+            if entry.number not in seen:
+                return self.row(entry, offset - 1, seen)
+        guesses = [member for member in members if member[0] == "made" and member != term]
+        if guesses:
+            return self._made(min(guesses), node)
+        if term == MASK:
+            return Cause(codes.UNVERIFIED, node, None, "a masked row that was not filled")
+        if term[0] == "carry":
+            name, element = str(term[1]), int(term[2])
+            text = f"`{name}` is not known to hold AR's token here"
+            return Cause(codes.SEED, node, None, text, (name, element, offset))
+        return self._made(term, node)
+
+    def _made(self, term: Term, node: str) -> Cause:
+        maker = str(term[1]) if term[0] == "made" else node
+        try:
+            op = self.graph.node(maker).op
+        except KeyError:
+            return Cause(codes.UNVERIFIED, node, None, "no verifier row chose this")
+        if isinstance(op, Sample):
+            source = self.graph.node(op.logits.node)
+            if not isinstance(source.op, Forward):
+                text = "these logits are not those of one verifier row"
+                return Cause(codes.CHANGED, source.name, None, text)
+        short = maker.rsplit(".", 1)[-1]
+        return Cause(
+            codes.UNVERIFIED, maker, None, f"`{short}` is a guess that no verifier row confirmed"
+        )
+
+    def row(self, entry: Entry, offset: int, seen: frozenset[int] = frozenset()) -> Cause:
+        """Return why the entry is not AR's row at the offset."""
+        trace = self.closure.trace
+        seen = seen | {entry.number}
+        token = trace.tokens[entry.number]
+        row = f"row {entry.row}"
+        if entry.adapted:
+            return Cause(codes.ADAPTED, entry.node, "adapter", f"{row} is computed with it")
+        if entry.position != offset and self.closure.equalities.equal(token, ar(offset)):
+            text = f"{row} holds the token at {_at(offset)} and lies at {_at(entry.position)}"
+            return Cause(codes.POSITION, entry.node, "position", text)
+        others = self.closer.others(entry, trace)
+        if others is None:
+            return self._sight(entry)
+        if not self.closure.equalities.equal(token, ar(entry.position)):
+            cause = self.token(token, entry.position, entry.node, seen)
+            if cause.code == codes.WRONG_PLACE:
+                text = f"{row} lies at {_at(entry.position)}, and its token elsewhere"
+                return Cause(codes.POSITION, entry.node, "position", text)
+            if cause.code == codes.UNVERIFIED:
+                return replace(cause, text=f"{cause.text}, and {row} of `{_short(entry)}` holds it")
+            return cause
+        for number in others:
+            other = trace.entries[number]
+            if number in self.closure.pure or number in seen:
+                continue
+            cause = self.row(other, other.position, seen)
+            if number in entry.cached and cause.code == codes.UNVERIFIED:
+                text = f"{row} sees row {other.row} of `{_short(other)}`, which may be rejected"
+                return Cause(codes.READS_SPECULATIVE, entry.node, "attention", text)
+            return cause
+        return Cause(codes.UNVERIFIED, entry.node, None, f"{row} is not known to be AR's")
+
+    def _sight(self, entry: Entry) -> Cause:
+        """Return what is wrong with what a row sees, whatever the tokens are."""
+        trace = self.closure.trace
+        prefix, numbers = entry.sees()
+        row = f"row {entry.row}"
+
+        def cause(code: str, text: str) -> Cause:
+            return Cause(code, entry.node, "attention", text)
+
+        if not prefix and trace.prompt_length == 0:
+            return cause(codes.MISSES_ROW, f"{row} does not see the whole prefix")
+        if entry.number not in numbers:
+            return cause(codes.MISSES_ROW, f"{row} does not see itself")
+        others = [trace.entries[number] for number in numbers if number != entry.number]
+        for other in others:
+            if other.masked:
+                return cause(codes.SEES_MASK, f"{row} sees row {other.row}, a mask")
+        for other in others:
+            if other.position > entry.position:
+                text = f"{row}, at {_at(entry.position)}, sees row {other.row} at "
+                return cause(codes.SEES_LATER, text + _at(other.position))
+        at: dict[int, Entry] = {entry.position: entry}
+        for other in others:
+            twin = at.setdefault(other.position, other)
+            if twin is other:
+                continue
+            same = self.closure.equalities.equal(
+                trace.tokens[twin.number], trace.tokens[other.number]
+            )
+            text = f"{row} sees rows {twin.row} and {other.row}, both at {_at(other.position)}"
+            return cause(codes.SEES_TWICE if same else codes.SEES_BRANCH, text)
+        missing = min(set(range(entry.position)) - set(at), default=0)
+        return cause(codes.MISSES_ROW, f"{row} does not see the token at {_at(missing)}")
+
+
+def _at(offset: int) -> str:
+    return f"offset {offset}"
+
+
+def _short(entry: Entry) -> str:
+    return entry.node.rsplit(".", 1)[-1]

@@ -1,0 +1,121 @@
+"""The outcome of a proof as data: what was proved, and the nodes and rows that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nldc.check.lossless.codes import Obligation
+from nldc.diagnostics import Span
+from nldc.ir.graph import Guarantee
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why there is no proof: at a node, or a key of it, and where it matters.
+
+    `path` leads to the text in the file that is wrong, from the node on; `context` says where the
+    fault shows, with the outcome in which it does.
+    """
+
+    code: str
+    obligation: Obligation
+    message: str
+    node: str
+    key: str | None
+    text: str
+    context: str = ""
+    context_span: Span | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an obligation rests on: nodes of the graph, and rows of forwards by node."""
+
+    obligation: Obligation
+    nodes: tuple[str, ...]
+    rows: Mapping[str, tuple[int, ...]]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The state between two steps: the cache holds AR's rows of all but `frontier` last tokens.
+
+    `carry` says of each element of each carried value at which offsets from the cache's end it is
+    known to be AR's token.
+    """
+
+    frontier: int
+    carry: Mapping[str, tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proof that a strategy is exact, for the params of one graph, or the reasons against.
+
+    `outcomes` are the combinations of accepted counts that were examined and can happen.
+    """
+
+    strategy: str
+    params: Mapping[str, int | float]
+    claimed: Guarantee
+    proved: Guarantee
+    prompt_lengths: tuple[int, ...]
+    outcomes: int
+    boundary: Boundary | None
+    grounds: tuple[Ground, ...]
+    problems: tuple[Problem, ...]
+
+    def data(self) -> dict[str, Any]:
+        """Return the certificate as plain data with a stable order."""
+        boundary = None
+        if self.boundary is not None:
+            carry = {
+                name: [list(offsets) for offsets in elements]
+                for name, elements in sorted(self.boundary.carry.items())
+            }
+            boundary = {"frontier": self.boundary.frontier, "carry": carry}
+        return {
+            "certificate": VERSION,
+            "strategy": self.strategy,
+            "params": dict(self.params),
+            "claimed": self.claimed,
+            "proved": self.proved,
+            "prompt_lengths": list(self.prompt_lengths),
+            "outcomes": self.outcomes,
+            "between_steps": boundary,
+            "obligations": {
+                ground.obligation: {
+                    "reason": ground.reason,
+                    "nodes": list(ground.nodes),
+                    "rows": {node: _ranges(rows) for node, rows in sorted(ground.rows.items())},
+                }
+                for ground in self.grounds
+            },
+            "problems": [
+                {"code": p.code, "node": p.node, "key": p.key, "what": p.message, "why": p.text}
+                for p in self.problems
+            ],
+        }
+
+
+def _ranges(numbers: tuple[int, ...]) -> list[int | str]:
+    """Write numbers with runs of three and more as `first-last`."""
+    found: list[int | str] = []
+    ordered = sorted(set(numbers))
+    at = 0
+    while at < len(ordered):
+        end = at
+        while end + 1 < len(ordered) and ordered[end + 1] == ordered[end] + 1:
+            end += 1
+        if end - at >= 2:
+            found.append(f"{ordered[at]}-{ordered[end]}")
+        else:
+            found += ordered[at : end + 1]
+        at = end + 1
+    return found

@@ -1,0 +1,89 @@
+"""Which rows are computed as AR would compute them, and which tokens are AR's: the least such sets.
+
+A row is AR's row at offset o if it holds AR's token there, lies there, has no adapter, and sees the
+committed prefix and exactly AR's rows at the offsets before, once each, and itself. What is sampled
+from it is AR's token at o + 1. Both rules are applied until nothing new follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nldc.check.lossless.held import Entry
+from nldc.check.lossless.terms import MASK, Equalities, Invariant, ar, choice
+from nldc.check.lossless.trace import Trace
+
+
+@dataclass(frozen=True)
+class Closure:
+    """What follows: equalities of tokens, and the entries that are AR's rows (at their position).
+
+    An outcome that contradicts itself cannot happen.
+    """
+
+    trace: Trace
+    equalities: Equalities
+    pure: frozenset[int]
+
+    @property
+    def possible(self) -> bool:
+        """Whether the outcome can happen: no pair that differed is known to be equal."""
+        return not any(self.equalities.equal(*pair) for pair in self.trace.different)
+
+
+@dataclass
+class Closer:
+    """Closes traces of one graph; the shape of a row's sight is found once for all outcomes."""
+
+    _others: dict[tuple[str, int, int], tuple[int, ...] | None] = field(default_factory=dict)
+
+    def close(self, trace: Trace, known: Invariant) -> Closure:
+        """Return everything that follows from what is known before the region runs."""
+        equalities = Equalities(sorted(sorted(group, key=str) for group in known))
+        for pair in trace.equal:
+            equalities.join(*pair)
+        left = sorted(
+            (e for e in trace.entries if not e.adapted), key=lambda e: (e.position, e.number)
+        )
+        pure: set[int] = set()
+        news = True
+        while news:
+            news = False
+            waiting = []
+            masks = bool(equalities.offsets(MASK))
+            for entry in left:
+                token = trace.tokens[entry.number]
+                is_candidate = masks or token != MASK
+                if not is_candidate or not equalities.equal(token, ar(entry.position)):
+                    waiting.append(entry)
+                    continue
+                others = self.others(entry, trace)
+                if others is None:
+                    continue
+                if not all(number in pure for number in others):
+                    waiting.append(entry)
+                    continue
+                pure.add(entry.number)
+                news = True
+                if entry.predicts_next:
+                    equalities.join(ar(entry.position + 1), choice(entry.number))
+            left = waiting
+        return Closure(trace, equalities, frozenset(pure))
+
+    def others(self, entry: Entry, trace: Trace) -> tuple[int, ...] | None:
+        """Return the entries that the entry sees beside itself; None if they cannot be right.
+
+        Right are the whole committed prefix, and one entry at each offset from 0 to its own.
+        """
+        key = (entry.node, entry.row, trace.prompt_length)
+        if key not in self._others:
+            prefix, seen = entry.sees()
+            others = tuple(number for number in seen if number != entry.number)
+            positions = sorted(trace.entries[number].position for number in others)
+            fits = (
+                (prefix or trace.prompt_length > 0)
+                and len(others) == len(seen) - 1
+                and positions == list(range(entry.position))
+            )
+            self._others[key] = others if fits else None
+        return self._others[key]

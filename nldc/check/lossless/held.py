@@ -1,0 +1,90 @@
+"""What the symbolic run holds for each type of the language: terms instead of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldc.check.lossless.sight import Rowset
+from nldc.check.lossless.terms import Term
+
+Tokens = tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row that is computed: all of it but its token, which depends on the outcome.
+
+    `position` counts from the end of the committed prefix. `rows` says what it saw: of its own
+    forward, whose row `first` has that number among the entries, and of the `cached` entries that
+    were there before. `masked` says whether the layout makes it a mask.
+    """
+
+    number: int
+    node: str
+    row: int
+    position: int
+    adapted: bool
+    masked: bool
+    predicts_next: bool
+    rows: Rowset
+    first: int
+    cached: tuple[int, ...]
+
+    def sees(self) -> tuple[bool | None, tuple[int, ...]]:
+        """Return whether it sees the committed prefix, and the entries that it sees.
+
+        Raises:
+            UndecidedError: the predicate may have no value.
+        """
+        sight = self.rows.sight(self.row)
+        before = tuple(self.cached[place] for place in sight.cached)
+        return sight.prefix, (*before, *(self.first + row for row in sight.own))
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """Rows: a term each; masked for sure, not masked for sure, or not known."""
+
+    tokens: Tokens
+    masked: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class HeldLogits:
+    """Logits: the entry of which each row are the logits, or None where they are changed."""
+
+    entries: tuple[int | None, ...]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HeldMask:
+    """A choice of rows: chosen for sure, not chosen for sure, or not known."""
+
+    rows: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class HeldScores:
+    """Scores: nothing is known of them but how many there are."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class HeldAccepted:
+    """What `accept` found, for one number of matches."""
+
+    tokens: Tokens
+    drafted: Tokens
+    rows: int
+    matches: int
+    bonus: Tokens
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A value of an op that this analysis does not know."""
+
+
+Held = Tokens | HeldRows | HeldLogits | HeldMask | HeldScores | HeldAccepted | Nothing | int

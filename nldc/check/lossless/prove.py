@@ -1,0 +1,399 @@
+"""Prove that a strategy is exact, or say why not.
+
+The prefill is traced for every prompt length that matters, and a step for every outcome of its
+accepts; the facts about carried values that all of them preserve are found first, because each
+step may rely on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from nldc.check.lossless import codes
+from nldc.check.lossless.blame import Blame, Cause
+from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
+from nldc.check.lossless.closure import Closer, Closure
+from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
+from nldc.check.lossless.prompts import prompt_lengths
+from nldc.check.lossless.ranges import UndecidedError
+from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
+from nldc.check.lossless.trace import Tracer, UnknowableError, outcomes
+from nldc.diagnostics import Span
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Accept, Value
+from nldc.ir.types import Accepted, Tokens
+
+MOST_OUTCOMES = 5000
+"""More combinations of accepted counts than this are not examined."""
+
+
+def prove(graph: Graph) -> Certificate:
+    """Return a certificate that the graph is exact, or one with the problems that forbid it.
+
+    The certificate does not depend on what the file promises, but for `claimed`.
+    """
+    return _Prover(graph).run()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One region in one outcome: what came out and what stays in the cache.
+
+    `start` is the offset of the first token that may be emitted.
+    """
+
+    graph: Graph
+    closure: Closure
+    emitted: tuple[Term, ...]
+    kept: tuple[int, ...]
+    start: int
+
+    @property
+    def frontier(self) -> int:
+        """How many emitted tokens have no row in the cache afterwards."""
+        return self.start + len(self.emitted) - len(self.kept)
+
+
+@dataclass
+class _Prover:
+    graph: Graph
+    problems: dict[tuple[str, str, str | None], Problem] = field(default_factory=dict)
+    prefills: list[_Run] = field(default_factory=list)
+    runs: list[_Run] = field(default_factory=list)
+    history: list[Invariant] = field(default_factory=list)
+
+    def run(self) -> Certificate:
+        self.tracer, self.closer = Tracer(self.graph), Closer()
+        self.variants = [(graph, Tracer(graph)) for graph in self.graph.variants]
+        lengths = prompt_lengths(self.graph)
+        self.lengths = lengths or ()
+        try:
+            if lengths is None:
+                text = "for every length of the prompt"
+                self._undecided(f"the prefill's rows cannot be checked {text}")
+            elif self._count() > MOST_OUTCOMES:
+                self._undecided(f"there are {self._count()} outcomes, more than {MOST_OUTCOMES}")
+            else:
+                return self._certificate(self._prove())
+        except UndecidedError as reason:
+            self._undecided(str(reason))
+        except UnknowableError as problem:
+            kind = KINDS[codes.CHANGED]
+            self._add(
+                Problem(
+                    codes.CHANGED, kind.obligation, kind.message, problem.use.node, None,
+                    "nothing is known of this value", span=problem.use.span,
+                )
+            )  # fmt: skip
+        return self._certificate(None)
+
+    def _count(self) -> int:
+        return sum(
+            prod(
+                node.type.most
+                for node in region.nodes
+                if isinstance(node.op, Accept) and isinstance(node.type, Accepted)
+            )
+            for region in (self.graph.prefill, *(graph.step for graph in self.graph.variants))
+        )
+
+    # The proof
+
+    def _prove(self) -> Boundary | None:
+        self.prefills = [run for length in self.lengths for run in self._prefill(length)]
+        self._check_first(self.prefills)
+        start = self.prefills[0].frontier
+        if any(run.frontier != start for run in self.prefills):
+            self._frontiers([run.frontier for run in self.prefills])
+        if self.problems:
+            return None
+        self.history = [self._carry_of(self.prefills, initial=True)]
+        self.runs = list(self._steps(self.history[0], start))
+        # What fails even with all that the prefill promises is the fault of the step itself.
+        self._check_first(self.runs)
+        while not self.problems:
+            known = self.history[-1]
+            after = meet(known, self._carry_of(self.runs, initial=False))
+            if after == known:
+                return self._boundary(known, start)
+            self.history.append(after)
+            self.runs = list(self._steps(after, start))
+            self._check_first(self.runs)
+        return None
+
+    def _prefill(self, length: int) -> Iterator[_Run]:
+        for outcome in outcomes(self.graph.prefill):
+            trace = self.tracer.prefill(length, outcome)
+            closure = self.closer.close(trace, frozenset())
+            if closure.possible:
+                tokens = self.graph.prefill_tokens
+                emitted = () if tokens is None else self._terms(tokens, closure, self.tracer)
+                yield _Run(self.graph, closure, emitted, trace.cache, length)
+
+    def _steps(self, known: Invariant, start: int) -> Iterator[_Run]:
+        for graph, tracer in self.variants:
+            emit = graph.emit
+            for outcome in outcomes(graph.step):
+                trace = tracer.step(outcome)
+                closure = self.closer.close(trace, known)
+                if not closure.possible:
+                    continue
+                keep = len(trace.cache) if emit.keep is None else tracer.value(trace, emit.keep)
+                if not isinstance(keep, int):
+                    raise UnknowableError(emit.keep or emit.tokens)
+                emitted = self._terms(emit.tokens, closure, tracer)
+                yield _Run(graph, closure, emitted, trace.cache[:keep], start)
+
+    def _terms(self, value: Value, closure: Closure, tracer: Tracer) -> tuple[Term, ...]:
+        held = tracer.value(closure.trace, value, closure.trace.prompt_length)
+        held = getattr(held, "tokens", held)
+        if not isinstance(held, tuple):
+            raise UnknowableError(value)
+        return held
+
+    def _tracer(self, run: _Run) -> Tracer:
+        return next((t for graph, t in self.variants if graph is run.graph), self.tracer)
+
+    def _carry_of(self, runs: Sequence[_Run], *, initial: bool) -> Invariant:
+        """Return what is known of the carried values after every one of the runs."""
+        found: Invariant | None = None
+        for run in runs:
+            values: dict[Term, Term] = {}
+            for item in run.graph.carry:
+                value = item.initial if initial else item.next
+                for i, term in enumerate(self._terms(value, run.closure, self._tracer(run))):
+                    values[carried(item.name, i)] = term
+            known = invariant(run.closure.equalities, values, len(run.kept))
+            found = known if found is None else meet(found, known)
+        return found or frozenset()
+
+    def _boundary(self, known: Invariant, start: int) -> Boundary:
+        carry: dict[str, tuple[tuple[int, ...], ...]] = {}
+        offsets = {
+            member: tuple(sorted(int(m[1]) for m in group if m[0] == "ar"))
+            for group in known
+            for member in group
+        }
+        for item in self.graph.carry:
+            size = item.type.size.at(0) if isinstance(item.type, Tokens) else 0
+            carry[item.name] = tuple(offsets.get(carried(item.name, i), ()) for i in range(size))
+        return Boundary(start, carry)
+
+    # The obligations
+
+    def _check_first(self, runs: Sequence[_Run]) -> None:
+        """Note the problems of the first run that has any: those of others follow from them."""
+        for run in runs:
+            self._check(run)
+            if self.problems:
+                return
+
+    def _check(self, run: _Run) -> None:
+        self._unknown_ops(run.closure)
+        is_step = run.closure.trace.prompt_length == 0
+        emit = run.graph.emit
+        tokens = emit.tokens if is_step else run.graph.prefill_tokens
+        if is_step and not run.emitted:
+            cause = Cause(codes.EMITS_NOTHING, emit.tokens.node, None, "this may hold no token")
+            self._problem(cause, run, "", emit.tokens.span, at_value=True)
+        for i, term in enumerate(run.emitted):
+            if tokens is not None and not run.closure.equalities.equal(term, ar(run.start + i)):
+                cause = self._cause(run, term, run.start + i, tokens.node)
+                self._problem(cause, run, f"token {i} is emitted from here", tokens.span)
+                break
+        if is_step and run.frontier != run.start:
+            code = codes.KEEPS_TOO_MANY if run.frontier < run.start else codes.KEEPS_TOO_FEW
+            text = f"{len(run.kept)} rows are kept and {len(run.emitted)} tokens emitted"
+            value = emit.keep or emit.tokens
+            self._problem(Cause(code, value.node, None, text), run, "", value.span, at_value=True)
+        for place, number in enumerate(run.kept):
+            entry = run.closure.trace.entries[number]
+            if number in run.closure.pure and entry.position == place:
+                continue
+            cause = self._kept(run, number, place)
+            if (codes.UNVERIFIED, cause.node, cause.key) not in self.problems:
+                span = emit.keep.span if is_step and emit.keep else None
+                context = f"row {entry.row} of `{_short(entry.node)}` is kept"
+                self._problem(cause, run, context, span)
+            break
+
+    def _kept(self, run: _Run, number: int, place: int) -> Cause:
+        """Return why an entry may not be kept as the cache's row at a place."""
+        entry = run.closure.trace.entries[number]
+        if number in run.closure.pure:
+            text = f"row {entry.row} lies at offset {entry.position} and is kept as {place}"
+            return Cause(codes.CACHE_ORDER, entry.node, "cache", text)
+        blame = Blame(run.graph, self.closer, run.closure)
+        cause = self._carried(run, blame.row(entry, place))
+        if cause.code in (codes.UNVERIFIED, codes.WRONG_PLACE):
+            return replace(cause, code=codes.KEEPS_REJECTED)
+        return cause
+
+    def _cause(self, run: _Run, term: Term, offset: int, node: str) -> Cause:
+        cause = Blame(run.graph, self.closer, run.closure).token(term, offset, node)
+        return self._carried(run, cause)
+
+    def _carried(self, run: _Run, cause: Cause) -> Cause:
+        """Follow a fault that lies in a carried value to where that value was made."""
+        done: set[tuple[str, int, int]] = set()
+        while cause.needs is not None and cause.needs not in done:
+            done.add(cause.needs)
+            name, element, offset = cause.needs
+            term, wanted = carried(name, element), ar(offset)
+            lost = [not _holds(known, term, wanted) for known in self.history]
+            if lost[0]:
+                runs: Sequence[_Run] = self.prefills
+            else:
+                runs = list(self._steps(self.history[lost.index(True) - 1], run.start))
+            cause = self._maker(runs, name, element, offset, cause, initial=lost[0])
+        return cause
+
+    def _maker(
+        self, runs: Sequence[_Run], name: str, element: int, offset: int, cause: Cause,
+        *, initial: bool,
+    ) -> Cause:  # fmt: skip
+        for run in runs:
+            item = next(c for c in run.graph.carry if c.name == name)
+            value = item.initial if initial else item.next
+            term = self._terms(value, run.closure, self._tracer(run))[element]
+            place = offset + len(run.kept)
+            if run.closure.equalities.equal(term, ar(place)):
+                continue
+            found = Blame(run.graph, self.closer, run.closure).token(term, place, value.node)
+            if found.code in (codes.UNVERIFIED, codes.WRONG_PLACE, codes.SEED):
+                return replace(found, code=codes.SEED, span=value.span)
+            return found
+        return replace(cause, needs=None)
+
+    def _unknown_ops(self, closure: Closure) -> None:
+        for node in closure.trace.unknown:
+            kind = KINDS[codes.CHANGED]
+            self._add(
+                Problem(
+                    codes.CHANGED, kind.obligation, kind.message, node.name, None,
+                    "what this op does to rows and cache is not known to the proof",
+                )
+            )  # fmt: skip
+
+    # What was found
+
+    def _problem(
+        self, cause: Cause, run: _Run, context: str, span: Span | None, at_value: bool = False
+    ) -> None:
+        kind = KINDS[cause.code]
+        when = _when(run.closure.trace.outcome)
+        self._add(
+            Problem(
+                code=cause.code,
+                obligation=kind.obligation,
+                message=kind.message,
+                node=cause.node,
+                key=cause.key,
+                text=cause.text + (when if at_value else ""),
+                context=context + when if context else "",
+                context_span=None if at_value else span,
+                span=span if at_value else cause.span,
+            )
+        )
+
+    def _frontiers(self, found: Sequence[int]) -> None:
+        kind = KINDS[codes.FRONTIER]
+        text = f"it is {min(found)} for one length of the prompt and {max(found)} for another"
+        self._add(Problem(codes.FRONTIER, kind.obligation, kind.message, "prefill", None, text))
+
+    def _undecided(self, reason: str) -> None:
+        kind = KINDS[codes.UNDECIDED]
+        self._add(
+            Problem(codes.UNDECIDED, kind.obligation, kind.message, "guarantee", None, reason)
+        )
+
+    def _add(self, problem: Problem) -> None:
+        self.problems.setdefault((problem.code, problem.node, problem.key), problem)
+
+    # The certificate
+
+    def _certificate(self, boundary: Boundary | None) -> Certificate:
+        proved = boundary is not None and not self.problems
+        return Certificate(
+            strategy=self.graph.name,
+            params=self.graph.params,
+            claimed=self.graph.guarantee,
+            proved="exact" if proved else "none",
+            prompt_lengths=self.lengths,
+            outcomes=len(self.runs),
+            boundary=boundary if proved else None,
+            grounds=tuple(self._grounds(boundary)) if proved and boundary else (),
+            problems=tuple(self.problems.values()),
+        )
+
+    def _grounds(self, boundary: Boundary) -> Iterator[Ground]:
+        chosen, kept = _Rows(), _Rows()
+        for run in (*self.prefills, *self.runs):
+            for i, _ in enumerate(run.emitted):
+                chosen.note(run, self._source(run, run.start + i - 1))
+            for number in run.kept:
+                kept.note(run, number)
+        both = _Rows(chosen.rows, kept.rows)
+        emit, keep = [], []
+        for graph in self.graph.variants:
+            emit += [n.name for n in graph.step.nodes if isinstance(n.op, Accept)]
+            emit.append(graph.emit.tokens.node)
+            keep += [] if graph.emit.keep is None else [graph.emit.keep.node]
+        carry = [f"carry.{item.name}" for item in self.graph.carry]
+        nodes: Mapping[Obligation, tuple[list[str], _Rows, str]] = {
+            "source": (emit, chosen, "every emitted token equals the choice of one of these rows"),
+            "visibility": ([], both, "each sees the prefix and AR's row at every earlier place"),
+            "purity": ([], both, "no adapter and no changed logits on these, nor on what they see"),
+            "cache": (keep, kept, f"all but the last {boundary.frontier} tokens have their row"),
+            "seed": (carry, _Rows(), "what is known of carried values holds after every outcome"),
+            "progress": (emit, _Rows(), "every outcome emits a token, and every loop is bounded"),
+        }
+        for name in OBLIGATIONS:
+            named, rows, reason = nodes[name]
+            yield Ground(name, tuple(dict.fromkeys(named)), rows.data(), reason)
+
+    def _source(self, run: _Run, position: int) -> int | None:
+        """Return the row of AR whose choice is the token after `position`."""
+        for number in sorted(run.closure.pure):
+            entry = run.closure.trace.entries[number]
+            if entry.position == position and run.closure.equalities.equal(
+                choice(number), ar(position + 1)
+            ):
+                return number
+        return None
+
+
+class _Rows:
+    """Rows by node."""
+
+    def __init__(self, *others: Mapping[str, set[int]]) -> None:
+        self.rows: dict[str, set[int]] = {}
+        for other in others:
+            for node, rows in other.items():
+                self.rows.setdefault(node, set()).update(rows)
+
+    def note(self, run: _Run, number: int | None) -> None:
+        if number is not None:
+            entry: Any = run.closure.trace.entries[number]
+            self.rows.setdefault(entry.node, set()).add(entry.row)
+
+    def data(self) -> dict[str, tuple[int, ...]]:
+        return {node: tuple(sorted(rows)) for node, rows in sorted(self.rows.items())}
+
+
+def _holds(known: Invariant, term: Term, wanted: Term) -> bool:
+    return any(term in group and wanted in group for group in known)
+
+
+def _when(outcome: Mapping[str, int]) -> str:
+    if not outcome:
+        return ""
+    parts = [f"{_short(node)}.matches == {count}" for node, count in outcome.items()]
+    return f", when {' and '.join(parts)}"
+
+
+def _short(node: str) -> str:
+    return node.rsplit(".", 1)[-1]
