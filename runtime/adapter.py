@@ -25,6 +25,7 @@ from nldc.runtime.tensors import TensorFile
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+FOREIGN = "use the adapter that was made for this model"
 _NAME = re.compile(
     r"(?:base_model\.model\.)?encoder\.layers\.(\d+)\.(self_attn|mlp)\.([a-z]+_proj)"
     r"\.lora_([AB])(?:\.default)?\.weight"
@@ -79,14 +80,13 @@ class Adapter:
             if match is None or module not in places or int(match[1]) >= config.num_layers:
                 raise AdapterError(
                     f"{file.path}: tensor `{name}` fits no module of the model",
-                    f"the model has {config.num_layers} layers; use the adapter made for it",
+                    f"the model has {config.num_layers} layers; " + FOREIGN,
                 )
             fused, start, size, inputs = places[module]
-            owner = "this model and the adapter's r"
             if match[4] == "A":
-                file.expect(name, (rank, inputs), owner)
+                file.expect(name, (rank, inputs), FOREIGN)
                 other = name.replace("lora_A", "lora_B")
-                file.expect(other, (size, rank), owner)
+                file.expect(other, (size, rank), FOREIGN)
                 product = LowRank(
                     start=start,
                     stop=start + size,
@@ -96,7 +96,7 @@ class Adapter:
                 )
                 found.setdefault((int(match[1]), fused), []).append(product)
             else:
-                file.expect(name.replace("lora_B", "lora_A"), (rank, inputs), owner)
+                file.expect(name.replace("lora_B", "lora_A"), (rank, inputs), FOREIGN)
         if not found:
             raise AdapterError(f"{file.path} holds no adapter", "download the folder again")
         return Adapter({place: tuple(products) for place, products in found.items()})

@@ -107,8 +107,9 @@ def visible(
 class Plan:
     """A layout and a pattern made ready for one device.
 
-    `facts` is int32 [R, 7] in the order of `kernels.attention.FACTS`, `own` what is added to scores of the rows' own keys, [R, R] of 0 and -inf; None if every row
-    sees every row. `blind`: some row may see nothing at all, and then attends to nothing.
+    `facts` is int32 [R, 7], for kernels. `own` is what is added to scores of the rows' own keys,
+    [R, R] of 0 and -inf; None if every row sees every row. `blind`: some row may see nothing at
+    all, and then attends to nothing.
     """
 
     layout: Layout

@@ -5,10 +5,11 @@ The template is chat_template.jinja, or the `chat_template` of tokenizer_config.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NoReturn
 
-import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nldc.runtime.errors import PromptError, TokenizerError
@@ -48,8 +49,12 @@ def chat_prompt(tokenizer: Tokenizer, prompt: str | Sequence[Any], name: str) ->
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], name: str = "prompt") -> str:
     """Return the text that the template makes of `messages`."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     special = {
         key: value["content"] if isinstance(value, Mapping) else value
         for key, value in tokenizer.settings.items()
@@ -60,7 +65,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], name: str = "promp
         return template.render(messages=list(messages), add_generation_prompt=True, **special)
     except _RefusedError as problem:
         raise PromptError(f"{name}: {problem}", "see the model's chat template") from problem
-    except jinja2.TemplateError as problem:
+    except Exception as problem:  # a template can make Python raise anything
         raise TokenizerError(
             f"{tokenizer.folder}: the chat template fails: {problem}", "download it again"
         ) from problem

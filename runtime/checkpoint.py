@@ -86,7 +86,9 @@ def load_weights(
                 f"{folder}: tensor `{name}` is in none of the weight files",
                 f"{CONFIG} asks for it in the shape {list(shape)}; the checkpoint is incomplete",
             )
-        files[name].expect(name, shape, CONFIG)
+        files[name].expect(
+            name, shape, f"its shape follows from {CONFIG}; do the two belong together?"
+        )
     extra = sorted(name for name in files if name not in shapes and not _harmless(name, config))
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""

@@ -112,8 +112,7 @@ def _low(x: Tensor) -> Tensor:
 
 def row_keys(seed: int, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return two int32 keys of the broadcast shape of `sequences` and `positions`, int64 both."""
-    shape = torch.broadcast_shapes(sequences.shape, positions.shape)
-    sequences, positions = sequences.expand(shape), positions.expand(shape)
+    positions = positions + torch.zeros_like(sequences)
     keys = []
     for salt in (0x243F6A88, 0x85A308D3):
         key = torch.full_like(positions, salt)

@@ -16,7 +16,7 @@ class Stats:
 
     nfe: int
     tokens: int
-    accepted: tuple[int, ...]
+    accepted: list[int]
     seconds: float
     time_to_first_token: float
 

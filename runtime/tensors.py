@@ -67,18 +67,15 @@ class TensorFile:
             ) from problem
         return tensor
 
-    def expect(self, name: str, shape: tuple[int, ...], owner: str) -> None:
-        """Raise unless the file holds `name` in that shape; `owner` says what asks for it."""
+    def expect(self, name: str, shape: tuple[int, ...], hint: str) -> None:
+        """Raise, with `hint`, unless the file holds `name` in that shape."""
         if name not in self.shapes:
-            raise self.error(
-                f"{self.path}: tensor `{name}` is missing",
-                f"{owner} has this tensor in the shape {list(shape)}; the checkpoint is incomplete",
-            )
+            raise self.error(f"{self.path}: tensor `{name}` is missing", hint)
         if self.shapes[name] != shape:
             raise self.error(
                 f"{self.path}: tensor `{name}` has the shape {list(self.shapes[name])}, "
                 f"not {list(shape)}",
-                f"its shape follows from {owner}: do the two belong together?",
+                hint,
             )
 
 

@@ -89,11 +89,11 @@ class TextStream:
         return now[len(before) :]
 
     def flush(self) -> str:
-        """Return the text of tokens that never completed a character, as far as it has any."""
+        """Return the text held back, now that no more tokens come; half a character is dropped."""
         before = self._tokenizer.decode(self._tokens[self._start : self._shown])
         now = self._tokenizer.decode(self._tokens[self._start :])
         self._start = self._shown = len(self._tokens)
-        return now[len(before) :]
+        return now[len(before) :].rstrip(UNFINISHED)
 
 
 def _settings(path: Path) -> dict[str, Any]:

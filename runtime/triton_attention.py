@@ -25,8 +25,6 @@ class TritonAttention:
                 f"the pattern `{plan.pattern.name}` was compiled without a kernel",
                 "use backend torch",
             )
-        if cache.dtype == torch.float64:
-            raise BackendError("the kernels do not compute in float64", "use backend torch")
         self.plan = plan
         self.cache = cache
         self.places = places

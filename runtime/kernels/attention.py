@@ -6,6 +6,8 @@ order whatever its forward's other rows are. Keys and values are read where they
 lengths are read from device memory. What a row sees is a `@triton.jit` predicate, inlined.
 """
 
+# ruff: noqa: N803  (Triton names compile-time values in capitals)
+
 from __future__ import annotations
 
 from typing import Any

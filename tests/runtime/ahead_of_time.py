@@ -32,7 +32,11 @@ def attention_source(dtype: str, predicate: Any, *, sees_prefix: bool) -> ASTSou
         "factor_ptr": "*fp32",
         "fact_ptr": "*i32",
     }
-    signature = {**pointers, **dict.fromkeys(SCALARS, "i32"), **dict.fromkeys(constants, "constexpr")}
+    signature = {
+        **pointers,
+        **dict.fromkeys(SCALARS, "i32"),
+        **dict.fromkeys(constants, "constexpr"),
+    }
     names = kernels.attention_kernel.arg_names
     aligned = (*pointers, "query_stride", "slot_stride", "head_stride")
     hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}

@@ -1,4 +1,4 @@
-"""Kernels agree with the eager reference when interpreted, and compile for GPUs that are not here."""
+"""Kernels agree with the eager reference when interpreted, and compile for absent GPUs."""
 
 from __future__ import annotations
 

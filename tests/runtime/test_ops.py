@@ -1,0 +1,135 @@
+"""The ops of the strategy language on small tensors worked out by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+
+from nldc.runtime import ops
+from nldc.runtime.batch import Batch, Hidden, Rows
+from nldc.runtime.config import parse_config
+from nldc.runtime.kv_cache import KVCache
+from nldc.runtime.layout import Layout
+
+BATCH = cast(
+    Batch,
+    SimpleNamespace(size=2, mask_token_id=9, device=torch.device("cpu"), eos=torch.tensor([2, 3])),
+)
+
+
+def test_rows_are_segments_in_order_and_masked_is_no_comparison_of_ids() -> None:
+    rows = ops.rows(BATCH, torch.tensor([[9], [1]]), 2, torch.tensor([[5], [6]]))
+    assert rows.tokens.tolist() == [[9, 9, 9, 5], [1, 9, 9, 6]]
+    assert rows.masked.tolist() == [[False, True, True, False]] * 2
+
+
+def test_groups_share_out_tokens_and_have_masks_of_their_own_number() -> None:
+    rows = ops.grouped_rows(BATCH, 2, torch.tensor([[1, 2], [3, 4]]), (1, 2))
+    assert rows.tokens.tolist() == [[1, 9, 2, 9, 9], [3, 9, 4, 9, 9]]
+    assert rows.masked[0].tolist() == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("draft", "target", "offset", "matches"),
+    [
+        ([7, 1, 2, 3], [1, 2, 3, 4], 1, 3),
+        ([7, 1, 2, 3], [1, 2, 9, 4], 1, 2),
+        ([7, 1, 2, 3], [5, 2, 3, 4], 1, 0),
+        ([7, 1, 2, 3], [1, 9, 3, 4], 1, 1),  # a later agreement does not count
+        ([1, 2, 3], [1, 2, 9, 4], 0, 2),
+        ([7], [5], 1, 0),
+    ],
+)
+def test_the_longest_agreeing_prefix_and_one_bonus_are_accepted(
+    draft: list[int], target: list[int], offset: int, matches: int
+) -> None:
+    kept = ops.accept_longest_prefix(torch.tensor([draft]), torch.tensor([target]), offset)
+    assert kept.matches.tolist() == [matches]
+    assert kept.rows.tolist() == [matches + 1]
+    assert kept.bonus.tolist() == [[target[matches]]]
+    assert kept.tokens[0, : matches + 1].tolist() == target[: matches + 1]
+    accepted = draft[: matches + offset]
+    assert kept.drafted[0, : len(accepted)].tolist() == accepted
+
+
+SCORE = torch.tensor([[0.5, 0.9, 0.9, 0.1], [0.2, 0.3, 0.4, 0.6]])
+AMONG = torch.tensor([[True, True, True, True], [True, False, True, True]])
+
+
+def test_select_unites_its_rules_and_prefers_lower_rows_among_equals() -> None:
+    def numbers(**rules: float | torch.Tensor | bool) -> list[list[int]]:
+        chosen = ops.select(AMONG, SCORE, **rules)  # type: ignore[arg-type]
+        return [row.nonzero().flatten().tolist() for row in chosen]
+
+    assert numbers(at_least=0.5) == [[0, 1, 2], [3]]
+    assert numbers(always_best=1) == [[1], [3]]
+    assert numbers(at_least=0.95, always_best=1) == [[1], [3]]
+    assert numbers(best=2) == [[1, 2], [2, 3]]
+    assert numbers(best=torch.tensor([[1], [3]])) == [[1], [0, 2, 3]]
+    assert numbers(best=9) == [[0, 1, 2, 3], [0, 2, 3]]
+    assert numbers(at_most=0.2, less_is_surer=True) == [[3], [0]]
+    assert numbers(always_best=1, less_is_surer=True) == [[3], [0]]
+    assert numbers() == [[], []]
+
+
+def test_filled_rows_are_no_longer_masked_and_idle_sequences_stay() -> None:
+    held = ops.rows(BATCH, torch.tensor([[1], [1]]), 2)
+    where = torch.tensor([[False, True, False]] * 2)
+    filled = ops.fill(held, where, torch.full((2, 3), 9))
+    assert filled.masked.tolist() == [[False, False, True]] * 2
+    after = ops.advance(torch.tensor([True, False]), held, filled)
+    assert after.masked.tolist() == [[False, False, True], [False, True, True]]
+    assert ops.left(after.masked).tolist() == [[1], [2]]
+
+
+def test_a_block_is_finished_when_full_or_when_there_is_an_eos_with_no_mask_before_it() -> None:
+    def unfinished(tokens: list[int], masked: list[int]) -> bool:
+        rows = Rows(torch.tensor([tokens]), torch.tensor([masked]) == 1)
+        return bool(ops.unfinished(BATCH, rows)[0])
+
+    assert unfinished([1, 5, 9], [0, 0, 1])
+    assert not unfinished([1, 5, 9], [0, 0, 0])
+    assert not unfinished([1, 2, 9], [0, 0, 1])
+    assert unfinished([1, 9, 2], [0, 1, 0])
+
+
+def test_rows_of_hidden_states_are_taken_and_gathered_with_their_positions() -> None:
+    hidden = Hidden(torch.arange(24.0).view(2, 4, 3), torch.tensor([[5, 6, 7, 8], [1, 2, 3, 4]]))
+    assert hidden.take(slice(-1, None)).positions.tolist() == [[8], [4]]
+    assert hidden.take([3, 1]).positions.tolist() == [[8, 6], [4, 2]]
+    index = ops.choose_rows(torch.tensor([[0, 1], [2, 3]]), torch.tensor([2, 1]), low=1)
+    gathered = hidden.gather(index)
+    assert gathered.positions.tolist() == [[7, 8], [1, 2]]
+    assert gathered.states[0].tolist() == [[6, 7, 8], [9, 10, 11]]
+
+
+def test_appended_rows_out_of_place_and_ragged_columns_are_refused() -> None:
+    with pytest.raises(ValueError, match="must lie at offsets 0 to 1"):
+        Layout.of([0, 0], [0, 0], [0, 1], [0, 1], [1, 0], [True, True], append=2)
+    with pytest.raises(ValueError, match="group has 1 rows, not 2"):
+        Layout.of([0, 0], [0], [0, 1], [0, 1], [0, 1], [True, True], append=2)
+
+
+def test_a_cache_keeps_the_first_speculative_rows_and_reuses_slots() -> None:
+    config = parse_config(
+        {
+            "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 1, "vocab_size": 9, "rms_norm_eps": 1e-5, "mask_token_id": 0,
+            "max_position_embeddings": 9, "rope_parameters": {"rope_theta": 1e4},
+        }
+    )  # fmt: skip
+    cache = KVCache(config, 1, 16, torch.float32, torch.device("cpu"))
+    slot = cache.acquire()
+    assert not cache.has_room
+    cache.append(slot, 5)
+    assert cache.length(slot) == 5
+    cache.keep(slot, 3)
+    assert (cache.committed[slot], cache.length(slot)) == (3, 3)
+    cache.append(slot, 1)
+    with pytest.raises(ValueError, match="cannot keep 2 of 1"):
+        cache.keep(slot, 2)
+    cache.release(slot)
+    assert cache.length(cache.acquire()) == 0
