@@ -53,4 +53,13 @@ ENTRIES = (
         "      seen: {op: forward, tokens: block, attention: bidirectional, cache: append}",
         "      seen: {op: forward, tokens: block, attention: bidirectional, cache: read}",
     ),
+    Entry(
+        "NLD076",
+        "a route that leads nowhere",
+        "With several `steps`, `route` gives the condition under which each but the last is taken; "
+        "the first that holds decides, and the last step is taken whenever none does. Conditions "
+        "are over params and `live`, the number of sequences in the batch.",
+        "route: {singel: live > 4}",
+        "route: {single: live > 4}",
+    ),
 )

@@ -1,0 +1,32 @@
+"""Pictures of which rows see which."""
+
+from __future__ import annotations
+
+from nldc import api
+from nldc.explain import MAX_PICTURE, explain, picture
+
+
+def test_the_picture_of_the_quadratic_layout_shows_verifier_rows_and_groups() -> None:
+    graph = api.check("quadratic_ss", {"block_length": 2}).graph
+    assert picture(graph, graph.node("step.both")).splitlines()[1:] == [
+        "                 prefix",
+        "  draft 0 at +0  ■ ■·····",
+        "  mask 1 at +1   ■ ■■■···",
+        "  mask 2 at +2   ■ ■■■···",
+        "  draft 3 at +1  ■ ■··■··",
+        "  mask 4 at +2   ■ ■··■■■",
+        "  mask 5 at +3   ■ ■··■■■",
+    ]
+
+
+def test_large_layouts_are_drawn_in_part() -> None:
+    graph = api.check("quadratic_ss", {"block_length": 8}).graph
+    lines = picture(graph, graph.node("step.both")).splitlines()
+    assert len(lines) == MAX_PICTURE + 2
+    assert "72 rows" in lines[0]
+
+
+def test_every_step_of_a_routed_strategy_is_drawn() -> None:
+    text = explain(api.check("concurrency_router"))
+    assert "single.context: 1 rows" in text
+    assert "speculative.checked: 16 rows" in text
