@@ -27,8 +27,8 @@ ENTRIES = (
         "most frequent reasons are text that needs quotes (it holds `: `, ` #`, or, inside "
         "`{…}`, one of `[ ] { } ,`), a tab used to indent, and a bracket or quote that is still "
         "open.",
-        "  seed:    {op: sample, logits: context[0]}",
-        '  seed:    {op: sample, logits: "context[0]"}',
+        "  seed:    {op: sample, logits: context[-1]}",
+        '  seed:    {op: sample, logits: "context[-1]"}',
     ),
     Entry(
         "NLD004",
