@@ -188,20 +188,32 @@ class TorchAttention:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
     ) -> Tensor:
         """See `Attention`."""
-        rows, keys, values = self.rows, self.cache.keys[layer], self.cache.values[layer]
         query = query.to(self.compute) * factor
-        outputs = []
-        for number, (slot, length) in enumerate(self.places):
-            end = length + rows
-            own = slice(number * rows, end - length + number * rows)
-            slot_keys, slot_values = keys[slot, :, :end], values[slot, :, :end]
-            slot_keys[:, length:].copy_(key[own].transpose(0, 1))
-            slot_values[:, length:].copy_(value[own].transpose(0, 1))
-            if not self.exact:
-                slot_keys, slot_values = slot_keys.to(self.compute), slot_values.to(self.compute)
-            outputs.append(self._attend(query[own], slot_keys, slot_values, length))
-        result = outputs[0] if self.single else torch.cat(outputs)
+        if self.single:
+            result = self._sequence(layer, *self.places[0], query, key, value)
+        else:
+            parts = (rows.chunk(len(self.places)) for rows in (query, key, value))
+            result = torch.cat(
+                [
+                    self._sequence(layer, *place, *rows)
+                    for place, *rows in zip(self.places, *parts, strict=True)
+                ]
+            )
         return result if self.exact else result.to(self.cache.dtype)
+
+    def _sequence(
+        self, layer: int, slot: int, length: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        keys, values = self.cache.slot_keys[layer][slot], self.cache.slot_values[layer][slot]
+        keys.narrow(1, length, self.rows).copy_(key.transpose(0, 1))
+        values.narrow(1, length, self.rows).copy_(value.transpose(0, 1))
+        keys, values = (
+            keys.narrow(1, 0, length + self.rows),
+            values.narrow(1, 0, length + self.rows),
+        )
+        if not self.exact:
+            keys, values = keys.to(self.compute), values.to(self.compute)
+        return self._attend(query, keys, values, length)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
         if self.rows <= QUERY_TILE:

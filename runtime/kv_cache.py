@@ -29,7 +29,11 @@ class Places:
 
 
 class KVCache:
-    """`keys[layer]` and `values[layer]` are [slots, kv_heads, capacity, head_dim]."""
+    """`keys[layer]` and `values[layer]` are [slots, kv_heads, capacity, head_dim].
+
+    `slot_keys[layer][slot]` and `slot_values[layer][slot]` are the same memory, sequence by
+    sequence.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class KVCache:
         self.device = device
         self.keys: tuple[Tensor, ...] = torch.empty(shape, dtype=dtype, device=device).unbind()
         self.values: tuple[Tensor, ...] = torch.empty(shape, dtype=dtype, device=device).unbind()
+        self.slot_keys = tuple(layer.unbind() for layer in self.keys)
+        self.slot_values = tuple(layer.unbind() for layer in self.values)
         self.committed = [0] * slots
         self.speculative = [0] * slots
         self._free = list(range(slots))[::-1]

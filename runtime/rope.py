@@ -55,7 +55,8 @@ def attention_factor(rope: RopeConfig) -> float:
 class RopeTable:
     """Cosine, signed sine and query factor of every position below `size`; grows on demand.
 
-    `rotate(x, ...)` is `x * cos + roll(x, half) * sin`, where the first half of `sin` is negated.
+    `rotate(x, ...)` is `x * cos + swapped(x) * sin`, where `swapped` exchanges the halves of a head
+    and the first half of `sin` is negated.
     """
 
     def __init__(
@@ -101,5 +102,6 @@ class RopeTable:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate [n, heads, head_dim] by the tables of n positions; the result has the dtype of x."""
-    turned = torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    first, second = x.chunk(2, -1)
+    turned = torch.addcmul(x * cos, torch.cat((second, first), -1), sin)
     return turned.to(x.dtype)

@@ -53,7 +53,7 @@ def _weigh(  # type: ignore[no-untyped-def]
     return total, higher, found
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def attention_kernel(  # type: ignore[no-untyped-def]
     query_ptr, key_ptr, value_ptr, output_ptr, slot_ptr, length_ptr, factor_ptr, fact_ptr,
     rows, kv_heads, query_stride, slot_stride, head_stride,
@@ -66,7 +66,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     `query_ptr` [B * rows, heads, HEAD_DIM] with `query_stride` between rows, `output_ptr` the same
     without gaps; `key_ptr` and `value_ptr` are one layer's cache, [slots, kv_heads, capacity,
     HEAD_DIM]; `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows,
-    FACT_COUNT]. Grid: tiles of rows, B * kv_heads.
+    FACT_COUNT]. Grid: tiles of rows, B * kv_heads. One compiled kernel serves every number of
+    rows, or a row's bits could depend on it.
     """
     sequence = tl.program_id(1) // kv_heads
     kv_head = tl.program_id(1) % kv_heads
