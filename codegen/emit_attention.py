@@ -68,6 +68,8 @@ def emit_kernels(plan: Plan) -> str:
     out.line('"""The predicates of the strategy, inlined by Triton into the attention kernel."""')
     out.line()
     out.line("import triton")
+    # Triton's interpreter looks for its language in the module of each function.
+    out.line("import triton.language as tl  # noqa: F401")
     for pattern in patterns_of(plan):
         out.line()
         out.line()

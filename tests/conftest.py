@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 Golden = Callable[[Path, str], None]
 
@@ -17,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite golden files with what tests produce"
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Run torch on one thread: the models of the tests are too small to share."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""What is generated for each strategy is pinned; it is the same twice, and it is plain Python."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nldc import api
+from nldc.codegen.emit_artifact import emit_artifact
+
+if TYPE_CHECKING:
+    from conftest import Golden
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+STRATEGIES = sorted(api.library())
+PINNED = ("graph.txt", "decode.py", "patterns.py", "kernels.py")
+
+
+def emitted(name: str) -> dict[str, str]:
+    checked = api.check(name)
+    return emit_artifact(checked.graph, f"{name}.yaml", checked.source.text, "0")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_generated_source_of_a_strategy_is_pinned(name: str, golden: Golden) -> None:
+    files = emitted(name)
+    for file in PINNED:
+        golden(GOLDEN / name / f"{file}.txt", files[file])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_compiling_twice_gives_the_same_bytes(name: str) -> None:
+    assert emitted(name) == emitted(name)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_generated_modules_import_the_runtime_only(name: str) -> None:
+    allowed = {"__future__", "pathlib", "typing", "torch", "triton"}
+    for file, text in emitted(name).items():
+        if not file.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            else:
+                continue
+            assert all(m in allowed or m.startswith("nldc.runtime") for m in modules), modules
+
+
+def test_text_of_the_file_cannot_leave_its_comment_or_string(tmp_path: Path) -> None:
+    hostile = 'x""" \\\nimport os; os.system("no")\u2028\x85 """ # '
+    text = Path(api.library()["ar"]).read_text(encoding="utf-8")
+    lines = [
+        f"summary: {hostile!r}" if line.startswith("summary:") else line
+        for line in text.splitlines()
+    ]
+    path = tmp_path / "hostile.yaml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    checked = api.check(path)
+    files = emit_artifact(checked.graph, 'a"""b.yaml', checked.source.text, "0")
+    honest = emitted("ar")
+    for file in ("decode.py", "__init__.py", "patterns.py", "kernels.py"):
+        assert _code(files[file]) == _code(honest[file])
+
+
+def _code(text: str) -> str:
+    """Return the module's syntax tree without docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            body.pop(0)
+    return ast.dump(tree)

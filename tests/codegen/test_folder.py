@@ -1,0 +1,83 @@
+"""An artifact folder is written whole or not at all, and checked before it is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from nldc import api
+from nldc.runtime.errors import ArtifactError
+
+
+def test_an_artifact_is_replaced_by_a_new_one_and_nothing_is_left_beside_it(
+    tmp_path: Path,
+) -> None:
+    out = api.compile("linear_ss", tmp_path / "a", {"block_length": 4})
+    api.compile("linear_ss", out, {"block_length": 8})
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["params"] == {"block_length": 8}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="not empty and holds no artifact"):
+        api.compile("ar", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="is a file"):
+        api.compile("ar", tmp_path / "file")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        api.compile("ar", tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ArtifactError, match="cannot write"):
+        api.compile("ar", tmp_path / "a")
+
+
+def test_an_edited_file_is_named(tmp_path: Path) -> None:
+    out = api.compile("ar", tmp_path / "a")
+    with (out / "decode.py").open("a", encoding="utf-8") as file:
+        file.write("# faster\n")
+    with pytest.raises(ArtifactError, match=r"decode\.py was edited by hand"):
+        api.load(out)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    out = api.compile("ar", tmp_path / "a")
+    (out / "patterns.py").unlink()
+    with pytest.raises(ArtifactError, match=r"patterns\.py is missing"):
+        api.load(out)
+
+
+def test_an_artifact_of_another_compiler_is_refused(tmp_path: Path) -> None:
+    out = api.compile("ar", tmp_path / "a")
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    manifest["compiler"] = "99.0"
+    (out / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"was compiled by nldc 99\.0"):
+        api.load(out)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"../x": ""}}'])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    out = api.compile("ar", tmp_path / "a")
+    (out / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
+        api.load(out)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_an_artifact_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match=r"no folder|holds no artifact"):
+        api.load(tmp_path / name)
