@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldc.api import Checked
+from nldc.check.lossless import prove
 from nldc.expr import evaluate, show
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
@@ -19,9 +20,9 @@ PROMPT = 6
 
 
 def explain(checked: Checked) -> str:
-    """Return the strategy's promise, its graph, and a picture of each forward's attention."""
+    """Return a strategy's promise and its proof, its graph, and a picture of each attention."""
     graph = checked.graph
-    parts = [f"{graph.name}: {graph.summary}", f"guarantee: {graph.guarantee}", show_graph(graph)]
+    parts = [f"{graph.name}: {graph.summary}", promise(graph), show_graph(graph)]
     steps = (node for variant in graph.variants for node in variant.step.nodes)
     parts += [
         picture(graph, node)
@@ -29,6 +30,28 @@ def explain(checked: Checked) -> str:
         if isinstance(node.op, Forward)
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def promise(graph: Graph) -> str:
+    """Return what is promised and, for what is proved, what each part of the proof rests on."""
+    certificate = prove(graph)
+    if certificate.proved != "exact":
+        why = "; ".join(f"{p.message} ({p.code})" for p in certificate.problems)
+        return f"guarantee: {graph.guarantee}\nnot exact: {why}"
+    outcomes = f"{certificate.outcomes} outcome{'s' if certificate.outcomes != 1 else ''}"
+    lines = [f"guarantee: {graph.guarantee}", f"proved exact for these params, in {outcomes}:"]
+    for name, ground in certificate.data()["obligations"].items():
+        rests = [*ground["nodes"]]
+        for node, rows in ground["rows"].items():
+            rests.append(f"{_listed(rows)} of {node}")
+        lines.append(f"  {name}: {ground['reason']}")
+        lines += [f"    by {rest}" for rest in rests]
+    return "\n".join(lines)
+
+
+def _listed(rows: list[int | str]) -> str:
+    is_one = len(rows) == 1 and isinstance(rows[0], int)
+    return f"row{'' if is_one else 's'} {', '.join(map(str, rows))}"
 
 
 def picture(graph: Graph, node: Node) -> str:

@@ -18,6 +18,7 @@ TAB = 4
 MAX_WIDTH = 160
 CONTEXT_WIDTH = 40
 MAX_SPANNED_LINES = 6
+MAX_MESSAGE = 800
 MAX_BYTES = 1 << 20
 
 _RESET = "\x1b[0m"
@@ -92,7 +93,10 @@ def summarize(diagnostics: Iterable[Diagnostic]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with characters that a terminal would obey replaced by their escapes."""
+    """Return the text with what a terminal would obey as escapes, and without a long middle."""
+    if len(text) > MAX_MESSAGE:
+        half = MAX_MESSAGE // 2
+        text = f"{text[:half]} … {text[-half:]}"
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldc import api
-from nldc.explain import MAX_PICTURE, explain, picture
+from nldc.explain import MAX_PICTURE, explain, picture, promise
 
 
 def test_the_picture_of_the_quadratic_layout_shows_verifier_rows_and_groups() -> None:
@@ -30,3 +30,17 @@ def test_every_step_of_a_routed_strategy_is_drawn() -> None:
     text = explain(api.check("concurrency_router"))
     assert "single.context: 1 rows" in text
     assert "speculative.checked: 16 rows" in text
+
+
+def test_a_proof_names_the_rows_that_it_rests_on() -> None:
+    text = promise(api.check("quadratic_ss", {"block_length": 3}).graph)
+    assert text.startswith(
+        "guarantee: exact\nproved exact for these params, in 3 outcomes:\n  source: "
+    )
+    assert "    by rows 0, 4, 8 of step.both" in text
+
+
+def test_what_is_not_exact_says_why() -> None:
+    text = promise(api.check("block_diffusion").graph)
+    assert text.startswith("guarantee: none\nnot exact: ")
+    assert "(NLD101)" in text

@@ -238,6 +238,12 @@ error[NLD999]: no `\\x1b[2J` here
     )
 
 
+def test_a_message_that_quotes_a_very_long_name_loses_its_middle() -> None:
+    line = render_line(Diagnostic("NLD999", "error", f"no key `{'x' * 9000}` here"))
+    assert len(line) < 1000
+    assert line.endswith("x` here")
+
+
 def test_color_changes_nothing_but_the_color() -> None:
     import re
 
