@@ -91,14 +91,12 @@ class Blame:
         seen = seen | {entry.number}
         token = trace.tokens[entry.number]
         row = f"row {entry.row}"
-        if entry.adapted:
-            return Cause(codes.ADAPTED, entry.node, "adapter", f"{row} is computed with it")
         if entry.position != offset and self.closure.equalities.equal(token, ar(offset)):
             text = f"{row} holds the token at {_at(offset)} and lies at {_at(entry.position)}"
             return Cause(codes.POSITION, entry.node, "position", text)
-        others = self.closer.others(entry, trace)
-        if others is None:
-            return self._sight(entry)
+        if token == MASK:
+            text = f"row {entry.row} is a mask: what it predicts is a guess"
+            return Cause(codes.UNVERIFIED, entry.node, None, text)
         if not self.closure.equalities.equal(token, ar(entry.position)):
             cause = self.token(token, entry.position, entry.node, seen)
             if cause.code == codes.WRONG_PLACE:
@@ -107,6 +105,11 @@ class Blame:
             if cause.code == codes.UNVERIFIED:
                 return replace(cause, text=f"{cause.text}, and {row} of `{_short(entry)}` holds it")
             return cause
+        if entry.adapted:
+            return Cause(codes.ADAPTED, entry.node, "adapter", f"{row} is computed with it")
+        others = self.closer.others(entry, trace)
+        if others is None:
+            return self._sight(entry)
         for number in others:
             other = trace.entries[number]
             if number in self.closure.pure or number in seen:
@@ -133,12 +136,10 @@ class Blame:
             return cause(codes.MISSES_ROW, f"{row} does not see itself")
         others = [trace.entries[number] for number in numbers if number != entry.number]
         for other in others:
-            if other.masked:
-                return cause(codes.SEES_MASK, f"{row} sees row {other.row}, a mask")
-        for other in others:
-            if other.position > entry.position:
-                text = f"{row}, at {_at(entry.position)}, sees row {other.row} at "
-                return cause(codes.SEES_LATER, text + _at(other.position))
+            if trace.tokens[other.number] == MASK:
+                text = f"{row} sees row {other.row} of `{_short(other)}`, a mask"
+                is_cached = other.number in entry.cached
+                return cause(codes.READS_SPECULATIVE if is_cached else codes.SEES_MASK, text)
         at: dict[int, Entry] = {entry.position: entry}
         for other in others:
             twin = at.setdefault(other.position, other)
@@ -149,6 +150,10 @@ class Blame:
             )
             text = f"{row} sees rows {twin.row} and {other.row}, both at {_at(other.position)}"
             return cause(codes.SEES_TWICE if same else codes.SEES_BRANCH, text)
+        for other in others:
+            if other.position > entry.position:
+                text = f"{row}, at {_at(entry.position)}, sees row {other.row} at "
+                return cause(codes.SEES_LATER, text + _at(other.position))
         missing = min(set(range(entry.position)) - set(at), default=0)
         return cause(codes.MISSES_ROW, f"{row} does not see the token at {_at(missing)}")
 

@@ -16,7 +16,7 @@ class Entry:
 
     `position` counts from the end of the committed prefix. `rows` says what it saw: of its own
     forward, whose row `first` has that number among the entries, and of the `cached` entries that
-    were there before. `masked` says whether the layout makes it a mask.
+    were there before.
     """
 
     number: int
@@ -24,7 +24,6 @@ class Entry:
     row: int
     position: int
     adapted: bool
-    masked: bool
     predicts_next: bool
     rows: Rowset
     first: int

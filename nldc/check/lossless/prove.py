@@ -199,6 +199,7 @@ class _Prover:
         if is_step and not run.emitted:
             cause = Cause(codes.EMITS_NOTHING, emit.tokens.node, None, "this may hold no token")
             self._problem(cause, run, "", emit.tokens.span, at_value=True)
+            return
         for i, term in enumerate(run.emitted):
             if tokens is not None and not run.closure.equalities.equal(term, ar(run.start + i)):
                 cause = self._cause(run, term, run.start + i, tokens.node)
@@ -209,6 +210,7 @@ class _Prover:
             text = f"{len(run.kept)} rows are kept and {len(run.emitted)} tokens emitted"
             value = emit.keep or emit.tokens
             self._problem(Cause(code, value.node, None, text), run, "", value.span, at_value=True)
+            return
         for place, number in enumerate(run.kept):
             entry = run.closure.trace.entries[number]
             if number in run.closure.pure and entry.position == place:
@@ -244,6 +246,9 @@ class _Prover:
             name, element, offset = cause.needs
             term, wanted = carried(name, element), ar(offset)
             lost = [not _holds(known, term, wanted) for known in self.history]
+            if lost[0] and offset > max(_offsets(self.history[0]), default=offset):
+                text = f"`{name}` is carried, and no verifier row chose this token of it"
+                return Cause(codes.UNVERIFIED, cause.node, None, text)
             if lost[0]:
                 runs: Sequence[_Run] = self.prefills
             else:
@@ -386,6 +391,12 @@ class _Rows:
 
 def _holds(known: Invariant, term: Term, wanted: Term) -> bool:
     return any(term in group and wanted in group for group in known)
+
+
+def _offsets(known: Invariant) -> Iterator[int]:
+    """Yield the offsets at which a carried element is known to be AR's token."""
+    for group in known:
+        yield from (int(member[1]) for member in group if member[0] == "ar")
 
 
 def _when(outcome: Mapping[str, int]) -> str:

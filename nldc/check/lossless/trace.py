@@ -130,7 +130,6 @@ class Tracer:
                     row=row.row,
                     position=base + rows.offsets[row.row],
                     adapted=rows.adapted[row.row],
-                    masked=row.masked,
                     predicts_next=rows.predicts_next[row.row],
                     rows=rows,
                     first=first,
