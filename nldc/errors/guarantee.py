@@ -102,6 +102,14 @@ ENTRIES = (
         "  checked: {op: forward, tokens: draft, attention: causal, cache: append}",
     ),
     Entry(
+        "NLD112",
+        "the cache keeps a row whose token was not accepted",
+        "A row that stays in the cache is seen by everything after it. It must hold the token "
+        "that was emitted at its place; a mask row, or a draft that may be rejected, does not.",
+        '    cache: {append: "kind == mask"}',
+        '    cache: {append: "kind == draft"}',
+    ),
+    Entry(
         "NLD113",
         "the cache keeps more rows than tokens were emitted",
         "Rows of rejected drafts would stay in the cache, and everything after would see them.",
@@ -117,6 +125,14 @@ ENTRIES = (
         "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: kept.bonus}}",
     ),
     Entry(
+        "NLD115",
+        "the cache keeps rows out of order",
+        "Rows that stay are taken for consecutive positions from the end of the prefix on, in "
+        "the order in which the forwards list them.",
+        "  pair:   {op: join, parts: [one, seed]}",
+        "  pair:   {op: join, parts: [seed, one]}",
+    ),
+    Entry(
         "NLD116",
         "what is carried is not AR's next choice",
         "The next step begins with the seed, which must be AR's choice after the last emitted "
@@ -124,6 +140,15 @@ ENTRIES = (
         "with the draft.",
         "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: choice.last}}",
         "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: kept.bonus}}",
+    ),
+    Entry(
+        "NLD117",
+        "a step may emit nothing",
+        "Decoding would stand still. With `offset: 0` an `accept` may keep no token at all; "
+        "with `offset: 1`, where the first drafted token is the seed, it always keeps one.",
+        '  kept:   {op: accept, draft: "draft[:3]", target: choice, rule: longest_prefix, '
+        "offset: 0}",
+        "  kept:   {op: accept, draft: draft, target: choice, rule: longest_prefix}",
     ),
     Entry(
         "NLD119",
@@ -151,5 +176,14 @@ ENTRIES = (
         '  context: {op: forward, tokens: $prompt, attention: "k.row <= q.row or k.row * k.row '
         '< 0 - q.row", predicts: next, cache: append}',
         "  context: {op: forward, tokens: $prompt, attention: causal, cache: append}",
+    ),
+    Entry(
+        "NLD123",
+        "a verifier row reads a speculative entry",
+        "A forward sees what forwards before it in the same step appended. Those entries hold "
+        "drafts until the step ends: a row that decides may see them only if their tokens are "
+        "accepted whenever its own is.",
+        "  first:  {op: forward, tokens: found, attention: causal, cache: append}",
+        "  first:  {op: forward, tokens: older, attention: causal, cache: append}",
     ),
 )
