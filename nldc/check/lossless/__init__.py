@@ -4,7 +4,8 @@
 """
 
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
+from nldc.check.lossless.constraints import constraints
 from nldc.check.lossless.prove import prove
 from nldc.check.lossless.rule import lossless
 
-__all__ = ["Boundary", "Certificate", "Ground", "Problem", "lossless", "prove"]
+__all__ = ["Boundary", "Certificate", "Ground", "Problem", "constraints", "lossless", "prove"]

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from nldc.check.lossless import codes
 from nldc.check.lossless.certificate import Problem
 from nldc.check.lossless.codes import KINDS
+from nldc.check.lossless.places import node_span
 from nldc.check.lossless.prove import prove
-from nldc.diagnostics import Diagnostic, Label, Span
+from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph
-from nldc.source import Path, Source
+from nldc.source import Source
 
 
 def lossless(graph: Graph, source: Source) -> Iterator[Diagnostic]:
@@ -28,31 +29,10 @@ def lossless(graph: Graph, source: Source) -> Iterator[Diagnostic]:
 
 
 def _diagnostic(problem: Problem, source: Source, promise: Label) -> Diagnostic:
-    labels = [Label(_span(problem, source), problem.text)]
+    labels = [Label(problem.span or node_span(problem.node, source, problem.key), problem.text)]
     if problem.context_span is not None and problem.context:
         labels.append(Label(problem.context_span, problem.context, primary=False))
     labels.append(promise)
     return Diagnostic(
         problem.code, "error", problem.message, tuple(labels), (KINDS[problem.code].help,)
     )
-
-
-def _span(problem: Problem, source: Source) -> Span:
-    if problem.span is not None:
-        return problem.span
-    path = _path(problem.node, source)
-    if problem.key is not None and (*path, problem.key) in source.spans:
-        return source.span((*path, problem.key))
-    return source.span(path, key=True)
-
-
-def _path(node: str, source: Source) -> Path:
-    """Return where a node stands in the file: the bodies of loops come between the names."""
-    parts = node.split(".")
-    path: Path = (parts[0],) if parts[0] in source.data else ("steps", parts[0])
-    for part in parts[1:]:
-        inside = (*path, "body", part)
-        path = inside if inside in source.spans else (*path, part)
-        if path not in source.spans:
-            return path[:-1] or path
-    return path

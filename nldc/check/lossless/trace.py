@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from nldc.check.lossless.fills import fills_all
 from nldc.check.lossless.held import (
     Entry,
     Held,
@@ -68,7 +69,8 @@ class Trace:
 
     `entries` are all rows computed outside loops and `tokens` what they hold, `cache` the numbers
     of those that were appended, in order. `equal` and `different` are the pairs that the outcome
-    says agreed and did not. `unknown` are nodes whose effect this analysis cannot tell. The prefill
+    says agreed and did not. `unknown` are nodes whose effect this analysis cannot tell. `origins`
+    are, for a term that stands for one of several, all that it may be. The prefill
     (`prompt_length` > 0) begins with an empty cache.
     """
 
@@ -81,6 +83,7 @@ class Trace:
     different: tuple[tuple[Term, Term], ...]
     values: Mapping[str, Held]
     unknown: tuple[Node, ...]
+    origins: Mapping[Term, frozenset[Term]]
 
 
 def outcomes(region: Region) -> Iterator[Outcome]:
@@ -152,6 +155,7 @@ class _Walk:
     equal: list[tuple[Term, Term]] = field(default_factory=list)
     different: list[tuple[Term, Term]] = field(default_factory=list)
     unknown: list[Node] = field(default_factory=list)
+    origins: dict[Term, frozenset[Term]] = field(default_factory=dict)
 
     def run(self, region: Region) -> Trace:
         for node in region.nodes:
@@ -166,6 +170,7 @@ class _Walk:
             different=tuple(self.different),
             values=self.values,
             unknown=tuple(self.unknown),
+            origins=self.origins,
         )
 
     # Nodes
@@ -247,7 +252,9 @@ class _Walk:
         for i, (old, was, take) in enumerate(
             zip(held.tokens, held.masked, chosen.rows, strict=True)
         ):
-            filled.append(new[i] if take else old if take is False else made(node.name, i))
+            filled.append(
+                new[i] if take else old if take is False else self.either(node, i, old, new[i])
+            )
             masked.append(False if take or was is False else was if take is False else None)
         return HeldRows(tuple(filled), tuple(masked))
 
@@ -293,7 +300,7 @@ class _Walk:
             if not isinstance(after, HeldRows):
                 return self.fresh(node)
             tokens = tuple(
-                old if old == new else made(node.name, i)
+                old if old == new else self.either(node, i, old, new)
                 for i, (old, new) in enumerate(zip(held.tokens, after.tokens, strict=True))
             )
             masked = tuple(
@@ -301,8 +308,35 @@ class _Walk:
                 for old, new in zip(held.masked, after.masked, strict=True)
             )
             if (tokens, masked) == (held.tokens, held.masked):
-                return held
+                return self.loop_result(node, op, held)
             held = HeldRows(tokens, masked)
+
+    def loop_result(self, node: Node, op: Repeat, held: HeldRows) -> HeldRows:
+        """Forget the masks of a loop that surely fills them (or ends with an EOS before them)."""
+        first = self.value(op.initial)
+        masks = sum(masked is not False for masked in getattr(first, "masked", held.masked))
+        if not fills_all(node, op, masks):
+            return held
+        for token in held.tokens:
+            if token in self.origins:
+                self.origins[token] = frozenset(self.leaves(token, set())) - {MASK}
+        return HeldRows(held.tokens, (False,) * len(held.masked))
+
+    def leaves(self, term: Term, seen: set[Term]) -> set[Term]:
+        """Return all that a term may be in the end."""
+        if term not in self.origins:
+            return {term}
+        found: set[Term] = set()
+        for origin in self.origins[term] - seen:
+            seen.add(origin)
+            found |= self.leaves(origin, seen)
+        return found
+
+    def either(self, node: Node, element: int, *terms: Term) -> Term:
+        """Return a term for an element that is one of several."""
+        term = made(node.name, element)
+        self.origins[term] = self.origins.get(term, frozenset()) | (frozenset(terms) - {term})
+        return term
 
     # Values
 
