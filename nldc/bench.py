@@ -23,7 +23,7 @@ from nldc.verify import (
 )
 
 if TYPE_CHECKING:
-    from nldc.runtime.decoder import Decoder, Result
+    from nldc.runtime.decoder import Result
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,19 @@ def bench(
     checked = {file: api.check(file, _own(file, settings)) for file in ("ar", *strategies)}
     results: list[Measured] = []
     truth: list[list[int]] = []
-    first: Decoder | None = None
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (file, strategy) in enumerate(checked.items()):
-            out = Path(scratch) / f"{number}_{strategy.graph.name}"
-            compiled = api.compile(file, out, _own(file, settings))
-            if first is None:
-                # The first artifact brings the weights; adapters come with the strategies.
-                first = load_decoder(compiled, model, **(loading or {}))
-                decoder = first
-            elif strategy.graph.adapters:
-                decoder = load_decoder(compiled, model, **(loading or {}))
-            else:
-                decoder = on_same_weights(compiled, first, folder)
-            chosen = choose_prompts(
-                prompts, count, folder, vocabulary_without_tokenizer(decoder, folder)
-            )
+        artifacts = {
+            file: api.compile(file, Path(scratch) / str(number), _own(file, settings))
+            for number, file in enumerate(checked)
+        }
+        # One that wants an adapter brings the weights, so that all can share them.
+        adapted = [file for file, strategy in checked.items() if strategy.graph.adapters]
+        loaded = load_decoder(artifacts[(*adapted, "ar")[0]], model, **(loading or {}))
+        chosen = choose_prompts(
+            prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
+        )
+        for file, strategy in checked.items():
+            decoder = on_same_weights(artifacts[file], loaded, folder)
             warm = decoder.generate(chosen, **(generation or {}))
             truth = truth or warm.tokens
             times, waits = [], []

@@ -77,11 +77,10 @@ def load_decoder(artifact: str | Path, model: str | Path | None, **options: Any)
 
 
 def on_same_weights(artifact: str | Path, decoder: Decoder, folder: Path) -> Decoder:
-    """Return another artifact's decoder that shares a loaded decoder's weights and adapters."""
+    """Return another artifact's decoder that shares a loaded decoder's weights and adapter."""
     kind = api.load(artifact)
-    adapters = {
-        name: adapter for name, adapter in decoder.model.adapters.items() if name in kind.ADAPTERS
-    }
+    loaded = next(iter(decoder.model.adapters.values()), None)
+    adapters = {} if loaded is None else dict.fromkeys(kind.ADAPTERS, loaded)
     return kind(decoder.model.backbone, adapters=adapters, backend=decoder.backend, folder=folder)
 
 
