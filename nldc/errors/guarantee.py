@@ -151,6 +151,16 @@ ENTRIES = (
         "  kept:   {op: accept, draft: draft, target: choice, rule: longest_prefix}",
     ),
     Entry(
+        "NLD118",
+        "a loop may end with masked rows left",
+        "A `repeat` ends when its rows are full or when `at_most` rounds are over, whichever comes "
+        "first. Unless every round fills enough rows, however unsure the model is, masks may be "
+        "left, and this strategy would emit them as tokens.",
+        "      take: {op: select, among: block.masked, score: sure, at_least: threshold}",
+        "      take: {op: select, among: block.masked, score: sure, at_least: threshold, always: "
+        "best 1}",
+    ),
+    Entry(
         "NLD119",
         "how far the cache trails the text differs by outcome",
         "Each step takes for granted how many emitted tokens are not in the cache yet. That "
@@ -176,6 +186,16 @@ ENTRIES = (
         '  context: {op: forward, tokens: $prompt, attention: "k.row <= q.row or k.row * k.row '
         '< 0 - q.row", predicts: next, cache: append}',
         "  context: {op: forward, tokens: $prompt, attention: causal, cache: append}",
+    ),
+    Entry(
+        "NLD122",
+        "a token is emitted that no `sample` chose",
+        "Temperature, filters, logits processors and budgets apply where a token is sampled. A "
+        "token of the prompt, of a lookup or of a masked row that is emitted as it is went around "
+        "them; the label shows its way. An `accept` that finds it equal to a sampled token puts "
+        "that right.",
+        "  emit:    {tokens: draft, cache: keep all, next: {seed: choice}}",
+        "  emit:    {tokens: kept.drafted, cache: keep kept.rows, next: {seed: kept.bonus}}",
     ),
     Entry(
         "NLD123",
