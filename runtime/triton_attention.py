@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 
+import numpy
 import torch
+import triton
 from torch import Tensor
 
 from nldc.runtime.attention import Plan
@@ -70,3 +72,17 @@ def check_device(device: torch.device) -> None:
             f"triton kernels cannot run on {device.type}",
             "use backend torch, or set TRITON_INTERPRET=1 to interpret them slowly",
         )
+    if interpreted() and not can_interpret():
+        raise BackendError(
+            f"triton {triton.__version__} cannot interpret loops with numpy {numpy.__version__}",
+            "install numpy below 2.4, or a newer triton",
+        )
+
+
+def can_interpret() -> bool:
+    """Whether this triton's interpreter works with this numpy."""
+
+    def version(text: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in text.split(".")[:2])
+
+    return version(triton.__version__) > (3, 6) or version(numpy.__version__) < (2, 4)

@@ -28,6 +28,13 @@ def run(script: str, *arguments: str, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
+def can_interpret() -> bool:
+    from nldc.runtime.triton_attention import can_interpret
+
+    return can_interpret()
+
+
+@pytest.mark.skipif(not can_interpret(), reason="this triton cannot interpret with this numpy")
 def test_interpreted_attention_agrees_with_the_reference_and_decodes_golden_cases() -> None:
     found = run("interpreted.py", TRITON_INTERPRET="1")
     assert len(found["errors"]) == 15
