@@ -11,7 +11,7 @@ from collections.abc import Callable
 from nldc.codegen.plan import PatternPlan, Plan
 from nldc.codegen.writer import Writer, commented, quoted
 from nldc.diagnostics import InternalError
-from nldc.expr import Boolean, Ref, show, to_python
+from nldc.expr import And, Boolean, Compare, Not, Or, Ref, show, to_python
 from nldc.runtime.abi import PREDICATE_ARGUMENTS
 
 
@@ -37,8 +37,8 @@ def emit_patterns(plan: Plan) -> str:
         out.line()
         out.line(f"def {pattern.function}(q: RowFacts, k: RowFacts) -> Tensor:")
         with out.indent():
-            out.line(f'"""{_origin(pattern)}"""')
-            out.line(f"return {_body(pattern, 'q.row == q.row')}")
+            out.docstring(_origin(pattern))
+            _returns(out, pattern, ".")
         out.line()
         out.line()
         out.line(f"def {pattern.name.lower()}_kernel() -> Any:")
@@ -80,8 +80,8 @@ def emit_kernels(plan: Plan) -> str:
                 out.line(f"{argument},")
         out.line("):")
         with out.indent():
-            out.line(f'"""{_origin(pattern)}"""')
-            out.line(f"return {_body(pattern, 'q_row == q_row', underscores=True)}")
+            out.docstring(_origin(pattern))
+            _returns(out, pattern, "_")
     return out.text()
 
 
@@ -90,11 +90,25 @@ def _origin(pattern: PatternPlan) -> str:
     return f"{pattern.origin.name}, line {pattern.origin.span.start_line}: {text}"
 
 
-def _body(pattern: PatternPlan, always: str, underscores: bool = False) -> str:
-    if isinstance(pattern.predicate, Boolean):
+def _returns(out: Writer, pattern: PatternPlan, dot: str) -> None:
+    predicate = pattern.predicate
+    if isinstance(predicate, Boolean):
         # Tensors on both sides, because a bare True has no shape to broadcast.
-        return always if pattern.predicate.value else always.replace("==", "!=")
-    return to_python(pattern.predicate, _renamed(pattern, "_" if underscores else "."))
+        equal = "==" if predicate.value else "!="
+        out.line(f"return (q{dot}row {equal} q{dot}row) & (k{dot}row {equal} k{dot}row)")
+        return
+    text = to_python(predicate, _renamed(pattern, dot))
+    if len(text) <= 85 or not isinstance(predicate, (Or, And)):
+        out.line(f"return {text}")
+        return
+    sign = "|" if isinstance(predicate, Or) else "&"
+    out.line("return (")
+    with out.indent():
+        for number, term in enumerate(predicate.terms):
+            part = to_python(term, _renamed(pattern, dot))
+            part = f"({part})" if isinstance(term, (Or, And, Compare, Not)) else part
+            out.line(f"{sign} {part}" if number else part)
+    out.line(")")
 
 
 def _renamed(pattern: PatternPlan, dot: str) -> Callable[[Ref], str]:

@@ -41,6 +41,16 @@ class Writer:
         one = f"{target} = {text}"
         self.line(one if len(one) <= 100 else "\n".join(wrap(one, 100, subsequent_indent="    ")))
 
+    def docstring(self, text: str) -> None:
+        """Add a docstring, wrapped to the line."""
+        lines = wrap(f'"""{text}', 100 - 4 * self.depth)
+        if len(lines) == 1 and len(lines[0]) + 3 <= 100 - 4 * self.depth:
+            self.line(f'{lines[0]}"""')
+            return
+        for line in lines:
+            self.line(line)
+        self.line('"""')
+
     @contextmanager
     def indent(self) -> Iterator[None]:
         """Write the lines inside one level deeper."""
