@@ -62,4 +62,13 @@ ENTRIES = (
         "route: {singel: live > 4}",
         "route: {single: live > 4}",
     ),
+    Entry(
+        "NLD077",
+        "a loop whose keys cannot be kept",
+        "With `keys: kept` the last forward of the loop leaves its rows in the cache. It must be "
+        "clear which forward that is, that it ran, and that its rows follow one another: one "
+        "forward in the body, over all the loop's rows in their order, and `at_least: 1`.",
+        "    keys: kept",
+        "    keys: kept\n    at_least: 1",
+    ),
 )

@@ -46,4 +46,13 @@ ENTRIES = (
         "      sure: {op: score, logits: seen, by: probability}",
         "      sure: {op: score, logits: seen, tokens: pick, by: probability}",
     ),
+    Entry(
+        "NLD055",
+        "an attribute that has nothing to act on",
+        "Attributes say what published engines do differently at equal settings: whether a block's "
+        "seed is masked, what becomes of rows that are still masked after the last round. This one "
+        "asks for something that the rows or the loop's body do not have.",
+        "  block: {op: rows, segments: [{masks: block_length}], seed: masked}",
+        "  block: {op: rows, segments: [{tokens: seed}, {masks: block_length - 1}], seed: masked}",
+    ),
 )
