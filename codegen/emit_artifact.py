@@ -61,6 +61,7 @@ def _manifest(graph: Graph, origin: Origin, files: Mapping[str, str]) -> str:
         "source": {"file": origin.file, "sha256": origin.sha256},
         "params": dict(graph.params),
         "guarantee": {"claimed": graph.guarantee},
+        "compat": graph.compat,
         "files": {
             name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())
         },

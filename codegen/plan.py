@@ -13,7 +13,7 @@ from nldc.expr import Boolean, Expr, evaluate, show
 from nldc.ir.facts import NO_KIND, facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
 from nldc.ir.layout import Row
-from nldc.ir.ops import Forward, Node
+from nldc.ir.ops import Forward, Node, Repeat
 from nldc.ir.size import Size
 
 FACTS = ("kind", "group", "index", "row", "offset")
@@ -156,4 +156,11 @@ def _scratch_rows(graph: Graph, layouts: Mapping[str, LayoutPlan]) -> int:
             if node.name in layouts:
                 most = max(most, appended + layouts[node.name].size.at(0))
                 appended += layouts[node.name].appended()
+            elif isinstance(node.op, Repeat) and node.op.keys == "kept":
+                # Sequences that are done write behind what they keep.
+                kept = max(
+                    layouts[n.name].size.at(0) for n in node.op.body.nodes if n.name in layouts
+                )
+                most = max(most, appended + 2 * kept)
+                appended += kept
     return most

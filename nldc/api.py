@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nldc import __version__
 from nldc.check.rules import check_graph
 from nldc.diagnostics import Diagnostic, StrategyError
+from nldc.ir.attributes import PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee
 from nldc.source import Source
@@ -44,6 +45,14 @@ def library() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def split_preset(file: str | Path) -> tuple[str | Path, str | None]:
+    """Split `FILE@PRESET` into the two; without a preset of that name, all of it is the file."""
+    name, at, preset = str(file).rpartition("@")
+    if not at or preset not in PRESETS or Path(file).exists():
+        return file, None
+    return name, preset
+
+
 def find(file: str | Path) -> Path:
     """Return the file that is meant: a path, or the name of a strategy of the library."""
     known = library()
@@ -54,19 +63,25 @@ def find(file: str | Path) -> Path:
 def check(file: str | Path, settings: Settings | None = None) -> Checked:
     """Read and check a strategy file, or one of the library by name.
 
-    Raises:
-        StrategyError: with every mistake in it.
-    """
-    return check_source(load_source(find(file)), settings)
-
-
-def check_source(source: Source, settings: Settings | None = None) -> Checked:
-    """Check a strategy that has been read.
+    `FILE@PRESET`, as in `block_diffusion@vllm`, sets the attributes that the file leaves open as
+    that engine has them, whatever preset the file names.
 
     Raises:
         StrategyError: with every mistake in it.
     """
-    built = build(source, settings)
+    name, compat = split_preset(file)
+    return check_source(load_source(find(name)), settings, compat)
+
+
+def check_source(
+    source: Source, settings: Settings | None = None, compat: str | None = None
+) -> Checked:
+    """Check a strategy that has been read; `compat` replaces the preset that it names.
+
+    Raises:
+        StrategyError: with every mistake in it.
+    """
+    built = build(source, settings, compat)
     found = list(built.found)
     if built.graph is not None:
         found += check_graph(built.graph, source)

@@ -8,7 +8,7 @@ rows gives the wrong tokens here too. Slow and plain; generated decoders are tes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,11 +48,15 @@ class Entry:
 
 
 class Model(Protocol):
-    """A backbone without a cache."""
+    """A backbone without a cache. Of several `eos` ids, the order matters only to `eos_ids`."""
 
     vocabulary: int
     mask_token_id: int
-    eos: frozenset[int]
+
+    @property
+    def eos(self) -> Collection[int]:
+        """The ids that end a sequence."""
+        ...
 
     def logits(self, entries: Sequence[Entry]) -> Sequence[Sequence[float]]:
         """Return the logits of every entry; entry i sees `entries[i].sees`."""
@@ -61,6 +65,9 @@ class Model(Protocol):
 
 Choose = Callable[[Sequence[float], int], int]
 """The token for a row of logits that predicts an absolute position."""
+
+View = Callable[[Sequence[float], int], Sequence[float]]
+"""The logits that a score reads of a row's logits, and the position that they predict."""
 
 
 def greedy(logits: Sequence[float], position: int) -> int:
@@ -118,14 +125,17 @@ def run(
     choose: Choose = greedy,
     adapters: Sequence[str] | None = None,
     most_steps: int = 10_000,
+    views: Mapping[str, View] | None = None,
 ) -> Run:
     """Decode one prompt.
 
     `adapters` are those that are loaded (None: all that the strategy declares). A run that emits
-    nothing for `most_steps` steps is cut off there.
+    nothing for `most_steps` steps is cut off there. `views` has what `filtered` and `processed`
+    scores read; in greedy decoding both are the logits themselves.
     """
     loaded = [a.name for a in graph.adapters] if adapters is None else list(adapters)
-    return _Interpreter(graph, model, choose, loaded).run(prompt, max_new_tokens, most_steps)
+    interpreter = _Interpreter(graph, model, choose, loaded, views or {})
+    return interpreter.run(prompt, max_new_tokens, most_steps)
 
 
 @dataclass
@@ -134,8 +144,10 @@ class _Interpreter:
     model: Model
     choose: Choose
     loaded: Sequence[str]
+    views: Mapping[str, View]
     entries: list[Entry] = field(default_factory=list)
     cache: list[int] = field(default_factory=list)
+    latest: range = range(0)
     history: list[int] = field(default_factory=list)
     nfe: int = 0
 
@@ -204,26 +216,20 @@ class _Interpreter:
                 return self._lay_rows(layout, parts, values, prompt_length)
             case Forward():
                 return self._forward(node.op, values, prompt_length)
-            case Sample(logits):
+            case Sample(logits, mask_token):
                 held = self._logits(logits, values, prompt_length)
+                if mask_token == "forbidden":
+                    held = self._without_mask(held)
                 return tuple(map(self.choose, held.rows, held.positions))
-            case Score(logits, tokens, by):
-                held = self._logits(logits, values, prompt_length)
-                chosen = None if tokens is None else self._value(tokens, values)
-                return tuple(
-                    score(row, by, None if chosen is None else chosen[number])
-                    for number, row in enumerate(held.rows)
-                )
+            case Score():
+                return self._score(node.op, values, prompt_length)
             case Select():
                 return self._select(node.op, values, iteration)
             case Fill(rows, where, tokens):
-                held_rows: HeldRows = self._value(rows, values)
-                taken = self._value(where, values)
-                new = self._value(tokens, values)
-                pairs = zip(taken, new, held_rows.tokens, strict=True)
-                return HeldRows(
-                    tuple(n if take else old for take, n, old in pairs),
-                    tuple(m and not take for m, take in zip(held_rows.masked, taken, strict=True)),
+                return fill(
+                    self._value(rows, values),
+                    self._value(where, values),
+                    self._value(tokens, values),
                 )
             case Mix(logits_, weights):
                 held_logits = [self._logits(part, values, prompt_length) for part in logits_]
@@ -238,6 +244,25 @@ class _Interpreter:
                 )
             case Repeat():
                 return self._repeat(node.name, node.op, values, prompt_length)
+
+    def _score(self, op: Score, values: Mapping[str, Any], prompt_length: int) -> tuple[float, ...]:
+        held = self._logits(op.logits, values, prompt_length)
+        if op.mask_token == "ignored":
+            held = self._without_mask(held)
+        view = self.views.get(op.of)
+        if view is not None:
+            viewed = map(view, held.rows, held.positions)
+            held = HeldLogits(tuple(map(tuple, viewed)), held.positions)
+        chosen = None if op.tokens is None else self._value(op.tokens, values)
+        return tuple(
+            score(row, op.by, None if chosen is None else chosen[number])
+            for number, row in enumerate(held.rows)
+        )
+
+    def _without_mask(self, held: HeldLogits) -> HeldLogits:
+        mask = self.model.mask_token_id
+        rows = tuple((*row[:mask], -math.inf, *row[mask + 1 :]) for row in held.rows)
+        return HeldLogits(rows, held.positions)
 
     def _lay_rows(
         self,
@@ -290,6 +315,7 @@ class _Interpreter:
             adapter = op.adapter if adapted and op.adapter in self.loaded else None
             self.entries.append(Entry(tokens[query.row], length + offset, tuple(sees), adapter))
         logits = self.model.logits(self.entries)
+        self.latest = range(first, len(self.entries))
         self.cache.extend(first + row.row for row in rows if about(op.append, row.row))
         self.nfe += op.counted
         return HeldLogits(
@@ -346,12 +372,24 @@ class _Interpreter:
         self, name: str, op: Repeat, values: dict[str, Any], prompt_length: int
     ) -> HeldRows:
         held: HeldRows = self._value(op.initial, values)
+        ends = () if op.eos == "ignored" else tuple(self.model.eos)
+        if op.eos_ids == "first":
+            ends = ends[:1]
+        inner: dict[str, Any] = {}
         for iteration in range(op.at_most):
-            if iteration >= op.at_least and is_full(held, self.model.eos):
+            if iteration >= op.at_least and is_full(held, ends):
                 break
             inner = {**values, f"{name}:{op.variable}": held}
             self._nodes(op.body.nodes, inner, prompt_length, iteration)
             held = self._value(op.result, inner)
+            if op.eos == "fills":
+                held = fill_after_eos(held, ends)
+        if op.exhausted == "fill" and not is_full(held, ends):
+            last = next(n.op for n in op.body.nodes if n.name == op.result.node)
+            assert isinstance(last, Fill)
+            held = fill(held, held.masked, self._value(last.tokens, inner))
+        if op.keys == "kept":
+            self.cache.extend(self.latest)
         return held
 
     # Values
@@ -398,7 +436,29 @@ def _tokens(held: Any) -> tuple[int, ...]:
     return held.tokens if isinstance(held, HeldRows) else held
 
 
-def is_full(held: HeldRows, eos: frozenset[int]) -> bool:
+def fill(held: HeldRows, where: Sequence[bool], tokens: Sequence[int]) -> HeldRows:
+    """Write tokens where chosen; those rows are not masked any more."""
+    triples = zip(where, tokens, held.tokens, strict=True)
+    return HeldRows(
+        tuple(new if take else old for take, new, old in triples),
+        tuple(masked and not take for masked, take in zip(held.masked, where, strict=True)),
+    )
+
+
+def fill_after_eos(held: HeldRows, eos: Collection[int]) -> HeldRows:
+    """Let every masked row after the first EOS become that EOS."""
+    places = [
+        place
+        for place, (token, masked) in enumerate(zip(held.tokens, held.masked, strict=True))
+        if token in eos and not masked
+    ]
+    if not places:
+        return held
+    after = tuple(m and place > places[0] for place, m in enumerate(held.masked))
+    return fill(held, after, (held.tokens[places[0]],) * len(after))
+
+
+def is_full(held: HeldRows, eos: Collection[int]) -> bool:
     """Whether no row is masked, or an EOS stands before the first masked row."""
     for token, masked in zip(held.tokens, held.masked, strict=True):
         if masked:

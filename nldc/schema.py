@@ -72,12 +72,14 @@ class RowsOp(OpModel):
     """Lay out the rows of a forward: segments in order, repeated for each of `groups`.
 
     `order` lists them group by group, or segment by segment (every group's first segment first).
+    `seed: masked` masks the first row of a block, which its first segment would give.
     """
 
     op: Literal["rows"]
     segments: Annotated[list[Segment], Field(min_length=1, max_length=16)]
     groups: Expression | None = None
     order: Literal["groups", "segments"] = "groups"
+    seed: Literal["given", "masked"] | None = None
 
 
 class AppendWhere(Closed):
@@ -110,15 +112,21 @@ class SampleOp(OpModel):
 
     op: Literal["sample"]
     logits: Expression
+    mask_token: Literal["allowed", "forbidden"] | None = None
 
 
 class ScoreOp(OpModel):
-    """How sure the model is of a token in each row."""
+    """How sure the model is of a token in each row.
+
+    `of` says which logits: before or after the sampling options, see `nldc.ir.attributes`.
+    """
 
     op: Literal["score"]
     logits: Expression
     tokens: Expression | None = None
     by: Literal["probability", "margin", "entropy"]
+    of: Literal["raw", "filtered", "processed"] | None = None
+    mask_token: Literal["counted", "ignored"] | None = None
 
 
 class SelectOp(OpModel):
@@ -177,7 +185,16 @@ class AcceptOp(OpModel):
     offset: Literal[0, 1] = 1
 
 
-class RepeatOp(OpModel):
+class Loop(OpModel):
+    """What `repeat` and `denoise` have in common: when a block is full, and what it leaves."""
+
+    eos: Literal["stops", "fills", "ignored"] | None = None
+    eos_ids: Literal["all", "first"] | None = None
+    exhausted: Literal["keep", "fill"] | None = None
+    keys: Literal["dropped", "kept"] | None = None
+
+
+class RepeatOp(Loop):
     """Run `body` until its rows are full; its node of the same name is the next value."""
 
     op: Literal["repeat"]
@@ -188,20 +205,30 @@ class RepeatOp(OpModel):
     body: dict[str, Any]
 
 
-class ConfidenceCommit(Closed):
+class Commit(Closed):
+    """What `score` is in a loop written out: how sure a row is."""
+
+    of: Literal["raw", "filtered", "processed"] | None = None
+    mask_token: Literal["counted", "ignored"] | None = None
+
+
+class ConfidenceCommit(Commit):
     """Commit the surest row and every other at least this sure."""
 
     confidence: Expression
 
 
-class StepsCommit(Closed):
+class StepsCommit(Commit):
     """Commit an even share of the masked rows in each of so many steps."""
 
     steps: Expression
 
 
-class DenoiseOp(OpModel):
-    """Fill masked rows by repeated forwards: sugar for `repeat`, whose body it spells out."""
+class DenoiseOp(Loop):
+    """Fill masked rows by repeated forwards: sugar for `repeat`, whose body it spells out.
+
+    `mask_token` says whether the mask token may be chosen, that of `commit` whether it counts.
+    """
 
     op: Literal["denoise"]
     rows: Expression
@@ -210,6 +237,7 @@ class DenoiseOp(OpModel):
     adapter: Name | Annotated[dict[Name, str], Field(min_length=1, max_length=1)] | None = None
     position: Expression | None = None
     at_least: Literal[0, 1] = 1
+    mask_token: Literal["allowed", "forbidden"] | None = None
 
 
 Op = Annotated[
@@ -266,6 +294,7 @@ class StrategyFile(Closed):
     name: Name
     summary: str
     guarantee: Literal["exact", "distribution", "none"]
+    compat: Literal["hf", "sglang", "vllm", "mlx"] | None = None
     params: dict[Name, Param] = Field(default_factory=dict)
     adapters: dict[Name, Adapter] = Field(default_factory=dict)
     prefill: Prefill

@@ -6,8 +6,11 @@ to append stays as speculative rows until the step ends. Nothing here waits for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import add
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +20,11 @@ from nldc.runtime.attention import Attention, Pattern, Plan
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
-from nldc.runtime.sampling import Sampling, choose
+from nldc.runtime.sampling import Sampling, choose, filtered
+
+Choosing = Literal["allowed", "forbidden"]
+Scored = Literal["raw", "filtered", "processed"]
+Counting = Literal["counted", "ignored"]
 
 RowIndex = slice | Sequence[int] | Tensor
 """Static rows: a slice, row numbers, or an int64 [n] tensor on the batch's device."""
@@ -121,7 +128,8 @@ class Model:
 class Batch:
     """Sequences that share a forward.
 
-    `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence.
+    `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
+    in the order in which the checkpoint or the call lists them.
     """
 
     def __init__(
@@ -160,25 +168,31 @@ class Batch:
         adapter_rows: Sequence[bool] | Tensor | None = None,
         counted: bool = True,
         active: Tensor | None = None,
+        hold: bool = False,
         embeddings: Tensor | None = None,
     ) -> Hidden:
         """Run the backbone over token ids [B, R] laid out by `layout`, seeing what `pattern` says.
 
         `adapter` names one of the decoder's adapters, used on the rows of `adapter_rows`, bool [R]
         (None: all); a decoder that was loaded without it runs the base weights. `active`, bool
-        [B], are the sequences for which the forward counts (None: all). `embeddings` [B, R,
-        hidden] replace those of the tokens.
+        [B], are the sequences for which the forward counts (None: all); with `hold`, the others
+        keep the keys and values that they wrote last, for `append`, and get states of no use.
+        `embeddings` [B, R, hidden] replace those of the tokens.
         """
         rows = layout.size
         model = self.model
         plan = model.plan(layout, pattern)
-        if max(self._lengths) + rows > self.cache.capacity:
+        before = self._places()
+        if hold and active is not None:
+            before = _behind(before, rows, active)
+        longest = max(before.lengths)
+        if longest + rows > self.cache.capacity:
             raise ValueError(
-                f"a forward of {rows} rows behind {max(self._lengths)} exceeds the cache's "
+                f"a forward of {rows} rows behind {longest} exceeds the cache's "
                 f"{self.cache.capacity}: SCRATCH_ROWS of the decoder is too small"
             )
-        model.backbone.rope.reserve(max(self._lengths) + plan.reach)
-        places = self._start.unsqueeze(1) + plan.offset
+        model.backbone.rope.reserve(longest + plan.reach)
+        places = before.start.unsqueeze(1) + plan.offset
         if embeddings is None:
             states = model.backbone.embed(tokens.reshape(-1))
         else:
@@ -187,18 +201,22 @@ class Batch:
         states = model.backbone.forward(
             states,
             places.view(-1),
-            model.attention(plan, self.cache, self._places()),
+            model.attention(plan, self.cache, before),
             used,
             self._adapter_rows(adapter_rows, rows) if used else None,
         )
         if layout.append:
-            for number, slot in enumerate(self.slots):
-                self.cache.append(slot, layout.append)
-                self._lengths[number] += layout.append
-            self._start = self._start + layout.append
+            self.append(layout.append)
         if counted:
             self._count(active)
         return Hidden(states.view(self.size, rows, -1), places + plan.ahead)
+
+    def append(self, rows: int) -> None:
+        """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""
+        for number, slot in enumerate(self.slots):
+            self.cache.append(slot, rows)
+            self._lengths[number] += rows
+        self._start = self._start + rows
 
     def _places(self) -> Places:
         return Places(self.slots, tuple(self._lengths), self._slot_index, self._start)
@@ -245,25 +263,74 @@ class Batch:
         values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
         return Logits(values.view(count, rows, -1), hidden.positions)
 
-    def sample(self, logits: Logits) -> Tensor:
-        """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position."""
-        return choose(logits.values, logits.positions, self.sequences, self.sampling)
+    def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
+        """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
 
-    def probability(self, logits: Logits, tokens: Tensor) -> Tensor:
-        """Return softmax(logits)[tokens], [B, n], for tokens [B, n]; at temperature 1."""
-        values = _wide(logits.values)
+        `mask_token` forbidden: the mask token is never chosen.
+        """
+        values = logits.values
+        if mask_token == "forbidden":
+            values = self._without_mask(values)
+        return choose(values, logits.positions, self.sequences, self.sampling)
+
+    def probability(
+        self,
+        logits: Logits,
+        tokens: Tensor,
+        of: Scored = "raw",
+        mask_token: Counting = "counted",
+    ) -> Tensor:
+        """Return softmax(logits)[tokens], [B, n], for tokens [B, n].
+
+        `of` raw takes the model's logits; filtered, what processors, top-k, top-p and min-p leave
+        of them, without the temperature; processed, the distribution that `sample` draws from.
+        `mask_token` ignored: over all tokens but the mask token.
+        """
+        values = self._scored(logits, of, mask_token)
         chosen = values.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         return (chosen - values.logsumexp(-1)).exp()
 
-    def entropy(self, logits: Logits) -> Tensor:
-        """Return the entropy of softmax(logits) in nats, [B, n]."""
-        log_p = _wide(logits.values).log_softmax(-1)
+    def entropy(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """Return the entropy of softmax(logits) in nats, [B, n]; see `probability`."""
+        log_p = self._scored(logits, of, mask_token).log_softmax(-1)
         return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
 
-    def margin(self, logits: Logits) -> Tensor:
-        """Return the probability of the likeliest token less that of the second, [B, n]."""
-        best = _wide(logits.values).softmax(-1).topk(2, -1).values
+    def margin(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """Return the probability of the likeliest token less that of the second, [B, n].
+
+        See `probability`.
+        """
+        best = self._scored(logits, of, mask_token).softmax(-1).topk(2, -1).values
         return best[..., 0] - best[..., 1]
+
+    def _scored(self, logits: Logits, of: Scored, mask_token: Counting) -> Tensor:
+        """Return the logits [B, n, V] that a score is taken of, in float32 or wider."""
+        values = _wide(logits.values)
+        if mask_token == "ignored":
+            values = self._without_mask(values)
+        if of == "raw":
+            return values
+        for processor in self.sampling.processors:
+            values = processor(values, logits.positions)
+        if self.sampling.temperature == 0:
+            return values
+        drawn = filtered(values, self.sampling)
+        return drawn if of == "processed" else values.masked_fill(drawn.isneginf(), -math.inf)
+
+    def _without_mask(self, values: Tensor) -> Tensor:
+        ids = torch.arange(values.shape[-1], device=values.device)
+        return values.masked_fill(ids == self.mask_token_id, -math.inf)
+
+
+def _behind(places: Places, rows: int, active: Tensor) -> Places:
+    """Return the places, but for sequences that are not active those `rows` further on."""
+    shifts = torch.where(active, 0, rows)
+    lengths = tuple(map(add, places.lengths, shifts.tolist()))
+    return Places(places.slots, lengths, places.slot_index, places.start + shifts)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ class Decoder:
         capacity = longest + self.SCRATCH_ROWS
         cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
         ends = torch.tensor(
-            sorted(requests[0].eos), dtype=torch.int64, device=backbone.device
+            requests[0].eos, dtype=torch.int64, device=backbone.device
         )  # the same for all
 
         def make_batch(cache: KVCache, live: Sequence[Request]) -> Batch:
@@ -265,7 +265,7 @@ class Decoder:
             raise PromptError(
                 f"{len(keys)} sequence_ids for {len(prompts)} prompts", "give one for each"
             )
-        ends = frozenset(self.config.eos_token_ids if eos is None else eos)
+        ends = tuple(dict.fromkeys(self.config.eos_token_ids if eos is None else eos))
         for token in ends:
             self._check_token(token, "eos")
         return [

@@ -20,8 +20,11 @@ __all__ = [
     "advance",
     "choose_rows",
     "fill",
+    "fill_after_eos",
+    "fill_left",
     "gather_rows",
     "grouped_rows",
+    "has_masks",
     "join",
     "left",
     "lookup",
@@ -168,14 +171,36 @@ def fill(held: Rows, where: Tensor, tokens: Tensor) -> Rows:
     return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where)
 
 
-def unfinished(batch: Batch, held: Rows) -> Tensor:
+def unfinished(batch: Batch, held: Rows, eos: Tensor | None = None) -> Tensor:
     """Return which sequences, bool [B], still need rows: a loop over `held` runs on for them.
 
-    Those with a masked row, unless there is an EOS with no masked row before it.
+    Those with a masked row, unless there is an EOS with no masked row before it; `eos` [e] are the
+    ids that count (None: all of the batch).
     """
     open_before = held.masked.cumsum(1) > 0
-    ends = torch.isin(held.tokens, batch.eos) & ~open_before
+    ends = torch.isin(held.tokens, batch.eos if eos is None else eos) & ~open_before
     return held.masked.any(1) & ~ends.any(1)
+
+
+def has_masks(held: Rows) -> Tensor:
+    """Return which sequences, bool [B], have a masked row, whatever the others hold."""
+    return held.masked.any(1)
+
+
+def fill_after_eos(batch: Batch, held: Rows, eos: Tensor | None = None) -> Rows:
+    """Return the rows with every masked row after the first EOS filled with that EOS.
+
+    `eos` [e] are the ids that count (None: all of the batch).
+    """
+    ends = torch.isin(held.tokens, batch.eos if eos is None else eos) & ~held.masked
+    first = ends.int().argmax(1, keepdim=True)
+    after = (ends.cumsum(1) > 0) & held.masked
+    return fill(held, after, held.tokens.gather(1, first).expand_as(held.tokens))
+
+
+def fill_left(active: Tensor, held: Rows, tokens: Tensor) -> Rows:
+    """Return the rows with what is left masked filled with `tokens` [B, n], in active sequences."""
+    return fill(held, held.masked & active.unsqueeze(1), tokens)
 
 
 def advance(active: Tensor, before: Rows, after: Rows) -> Rows:

@@ -34,7 +34,7 @@ class Request:
     prompt: Sequence[int]
     key: int
     max_new_tokens: int
-    eos: frozenset[int]
+    eos: tuple[int, ...]
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0

@@ -1,4 +1,4 @@
-"""Drop what nobody uses; a forward that appends stays, for the cache is a use."""
+"""Drop what nobody uses; a forward or loop that appends stays, for the cache is a use."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def drop_dead(graph: Graph) -> Graph:
 
 
 def _appends(node: Node) -> bool:
+    if isinstance(node.op, Repeat):
+        return node.op.keys == "kept"
     return isinstance(node.op, Forward) and node.op.append != FALSE
 
 

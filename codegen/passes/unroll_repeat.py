@@ -1,12 +1,14 @@
-"""Inline a loop that is over after one round: its body fills every masked row."""
+"""Inline a loop that runs one round and is over: its body fills every masked row."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from nldc.codegen.rewrite import map_graph, substitute
 from nldc.ir.graph import Graph
-from nldc.ir.ops import Fill, Node, Repeat, Value
+from nldc.ir.ops import Fill, Forward, Node, Repeat, Value
+from nldc.ir.scope import TRUE
 
 
 def unroll_repeat(graph: Graph) -> Graph:
@@ -18,11 +20,7 @@ def unroll_repeat(graph: Graph) -> Graph:
         for node in nodes:
             if isinstance(node.op, Repeat) and _fills_all(node):
                 instead[f"{node.name}:{node.op.variable}"] = node.op.initial
-                result = node.op.result.node
-                flat.extend(
-                    replace(inner, name=node.name) if inner.name == result else inner
-                    for inner in node.op.body.nodes
-                )
+                flat.extend(_body(node, node.op))
             else:
                 flat.append(node)
         return tuple(flat)
@@ -31,9 +29,19 @@ def unroll_repeat(graph: Graph) -> Graph:
     return substitute(inlined, instead) if instead else graph
 
 
+def _body(node: Node, loop: Repeat) -> Iterator[Node]:
+    for inner in loop.body.nodes:
+        if loop.keys == "kept" and isinstance(inner.op, Forward):
+            yield replace(inner, op=replace(inner.op, append=TRUE))
+        else:
+            yield replace(inner, name=node.name) if inner.name == loop.result.node else inner
+
+
 def _fills_all(node: Node) -> bool:
     loop = node.op
     assert isinstance(loop, Repeat)
+    if not loop.at_least:
+        return False
     last = next((n for n in loop.body.nodes if n.name == loop.result.node), None)
     if last is None or not isinstance(last.op, Fill) or loop.result.picks:
         return False

@@ -13,7 +13,7 @@ from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, nearest
 from nldc.expr import ExprError, parse, references
-from nldc.ir.graph import Alternative, Carried, Emission, Graph, run_order
+from nldc.ir.graph import Alternative, Carried, Emission, Graph, leading_to, run_order
 from nldc.ir.header import read_header
 from nldc.ir.make import Made, Maker
 from nldc.ir.ops import Forward, Node, Region, Repeat, Value
@@ -21,7 +21,7 @@ from nldc.ir.route import read_routes
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
-from nldc.schema import OPS, OpModel, PrefillEmit, RepeatOp, StepEmit
+from nldc.schema import OPS, AcceptOp, Loop, OpModel, PrefillEmit, RepeatOp, StepEmit
 from nldc.shape import MISSING_KEY, WRONG_VALUE, fit
 from nldc.source import Path, Source
 
@@ -64,25 +64,35 @@ class Built:
     found: tuple[Diagnostic, ...]
 
 
-def build(source: Source, settings: Mapping[str, int | float] | None = None) -> Built:
+def build(
+    source: Source,
+    settings: Mapping[str, int | float] | None = None,
+    compat: str | None = None,
+) -> Built:
     """Build the graph of a strategy for its params' defaults, changed by `settings`.
+
+    `compat` is used instead of the preset that the file names, if it names one.
 
     Raises:
         StrategyError: `settings` names no param or a value outside its bounds.
     """
-    return _Builder(source, dict(settings or {})).run()
+    return _Builder(source, dict(settings or {}), compat).run()
 
 
 @dataclass
 class _Builder:
     source: Source
     settings: Mapping[str, int | float]
+    compat: str | None = None
     found: list[Diagnostic] = field(default_factory=list)
 
     def run(self) -> Built:
         header = read_header(self.source, self.settings, self.found)
         self.kinds = tuple(dict.fromkeys(_labels(self.source.data)))
-        self.maker = Maker(self.source, header.params, self.kinds, header.adapters, self.found)
+        compat = self.compat or header.compat
+        self.maker = Maker(
+            self.source, header.params, self.kinds, header.adapters, self.found, compat
+        )
         prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
         prefill = self._region(("prefill",), "prefill", prefill_scope)
         handed_out = self._prefill_emit(prefill_scope)
@@ -105,6 +115,7 @@ class _Builder:
                 emit=emit,
                 carry=carry,
                 kinds=self.kinds,
+                compat=compat,
             )
             for step, emit, carry in steps
         ]
@@ -140,6 +151,8 @@ class _Builder:
         names = [name for name in data if name != "emit" or loop is not None]
         models = {name: self._node_model((*path, name), name) for name in names}
         edges = list(self._edges(models, loop))
+        accepts = [name for name, model in models.items() if isinstance(model, AcceptOp)]
+        self.maker.verified.update(f"{prefix}.{name}" for name in leading_to(accepts, edges))
         order, cycles = run_order(names, edges)
         for cycle in cycles:
             self._cycle(path, cycle)
@@ -208,10 +221,15 @@ class _Builder:
                 for ref in refs:
                     if ref.root in models and ref.root != loop:
                         yield ref.root, name
-            if getattr(model, "cache", "read") != "read":
+            if self._appends(model):
                 if last_effect is not None:
                     yield last_effect, name
                 last_effect = name
+
+    def _appends(self, model: OpModel) -> bool:
+        if isinstance(model, Loop):
+            return bool(self.maker.attribute("repeat.keys", model.keys) == "kept")
+        return bool(getattr(model, "cache", "read") != "read")
 
     def _node(
         self, path: Path, prefix: str, name: str, model: OpModel, scope: Scope
@@ -265,7 +283,8 @@ class _Builder:
             return None
         value = Value(result.name, result.span)
         op = Repeat(variable, initial[0], body, value, at_most, model.at_least)
-        return op, type_
+        finished = self.maker.finish_loop(path, full, model, op)
+        return None if finished is None else (finished, type_)
 
     # What goes in and out
 
@@ -333,7 +352,7 @@ class _Builder:
         found = self.maker.reference(path, words[1], scope, Count, offset=text.index(words[1]))
         if found is None:
             return False
-        appended = sum(self.maker.appended(n.op) for n in step.nodes if isinstance(n.op, Forward))
+        appended = sum(self.maker.appended(node.op) for node in step.nodes)
         if isinstance(found[1], Count) and found[1].high > appended:
             self._error(
                 KEEP, f"up to {found[1].high} rows are kept of the {appended} that were appended",

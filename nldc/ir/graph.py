@@ -61,7 +61,8 @@ class Graph:
 
     With several steps, `step` is the last of the file's, `alternatives` the others in order: each
     is a whole graph with the same prefill and the same carried names, and the first whose
-    condition holds is taken.
+    condition holds is taken. `compat` names the preset that set the attributes the file leaves
+    open; the nodes already have them.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Graph:
     carry: tuple[Carried, ...]
     kinds: tuple[str, ...]
     alternatives: tuple[Alternative, ...] = ()
+    compat: str | None = None
 
     @property
     def variants(self) -> tuple[Graph, ...]:
@@ -131,6 +133,17 @@ def uses(part: Any) -> Iterator[Value]:
     elif is_dataclass(part) and not isinstance(part, (Region, Span)):
         for item in fields(part):
             yield from uses(getattr(part, item.name))
+
+
+def leading_to(names: Iterable[str], edges: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the names from which one of `names` is reached along the edges."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_edges_from(edges)
+    found: set[str] = set()
+    for name in names:
+        if name in graph:
+            found |= nx.ancestors(graph, name)
+    return found
 
 
 def run_order(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
+from nldc.ir.attributes import PRESETS
 from nldc.ir.graph import Adapter, Guarantee
 from nldc.schema import Adapter as AdapterModel
 from nldc.schema import FloatParam, IntParam, StrategyFile
@@ -35,6 +36,7 @@ class Header:
     guarantee: Guarantee = "none"
     params: Mapping[str, int | float] = field(default_factory=dict)
     adapters: tuple[Adapter, ...] = ()
+    compat: str | None = None
 
 
 def read_header(
@@ -73,6 +75,7 @@ def read_header(
         guarantee=_guarantee(source, found),
         params=params,
         adapters=_adapters(source, found),
+        compat=_compat(source, found),
     )
 
 
@@ -104,6 +107,18 @@ def _guarantee(source: Source, found: list[Diagnostic]) -> Guarantee:
     message = f"`{claimed}` is no guarantee"
     found.append(_error(source, WRONG_VALUE, message, ("guarantee",), label))
     return "none"
+
+
+def _compat(source: Source, found: list[Diagnostic]) -> str | None:
+    named = source.data.get("compat")
+    if named is None or named in PRESETS:
+        return named
+    meant = nearest(str(named), PRESETS)
+    known = ", ".join(f"`{name}`" for name in PRESETS)
+    label = f"did you mean `{meant}`?" if meant else f"expected one of {known}"
+    message = f"`{named}` is no preset of an engine"
+    found.append(_error(source, WRONG_VALUE, message, ("compat",), label))
+    return None
 
 
 def _params(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from nldc.diagnostics import Diagnostic, InternalError, Label, nearest
@@ -22,6 +22,7 @@ from nldc.expr import (
 )
 from nldc.expr import Value as Constant
 from nldc.ir import ops
+from nldc.ir.attributes import choose
 from nldc.ir.facts import (
     ROW_FACTS,
     BadPickError,
@@ -31,7 +32,7 @@ from nldc.ir.facts import (
     row_kinds,
     row_lookup,
 )
-from nldc.ir.graph import Adapter
+from nldc.ir.graph import Adapter, walk
 from nldc.ir.layout import MAX_ROWS, Layout, Segment, plain
 from nldc.ir.ops import Attention, Node, Op, Region, Value
 from nldc.ir.scope import FALSE, TRUE, Binding, Resolver, Scope, constant
@@ -56,6 +57,7 @@ from nldc.schema import (
     ForwardOp,
     JoinOp,
     LookupOp,
+    Loop,
     MixOp,
     OpModel,
     PredictsWhere,
@@ -76,6 +78,8 @@ WRONG_SIZE = "NLD051"
 BAD_SIZE = "NLD052"
 POSITION = "NLD053"
 SCORE_RULE = "NLD054"
+ATTRIBUTE = "NLD055"
+KEPT_KEYS = "NLD077"
 UNKNOWN_ADAPTER = "NLD090"
 
 ATTENTION: Mapping[str, Expr] = {"causal": parse("k.row <= q.row"), "bidirectional": TRUE}
@@ -86,19 +90,25 @@ Made = tuple[Op, Type]
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes ops for concrete params; mistakes are added to `found`."""
+    """Makes ops for concrete params; mistakes are added to `found`.
+
+    `compat` sets the attributes that the file leaves open, but for the seed of the blocks in
+    `verified`: a draft that `accept` checks begins with it in every engine.
+    """
 
     source: Source
     params: Mapping[str, Constant]
     kinds: Sequence[str]
     adapters: Sequence[Adapter]
     found: list[Diagnostic]
+    compat: str | None = None
+    verified: set[str] = field(default_factory=set)
 
     def make(self, path: Path, full: str, model: OpModel, scope: Scope) -> Made | None:
         """Return the op and its type, or None after adding what is wrong with it."""
         match model:
             case RowsOp():
-                return self.lay_rows(path, model, scope)
+                return self.lay_rows(path, full, model, scope)
             case ForwardOp():
                 return self.forward(path, model, scope)
             case SampleOp():
@@ -124,7 +134,7 @@ class Maker:
 
     # Ops
 
-    def lay_rows(self, path: Path, model: RowsOp, scope: Scope) -> Made | None:
+    def lay_rows(self, path: Path, full: str, model: RowsOp, scope: Scope) -> Made | None:
         """Rows from segments, repeated for each group."""
         groups = 1
         if model.groups is not None:
@@ -140,6 +150,17 @@ class Maker:
         parts = tuple(one[1] for one in made if one is not None)
         if len(segments) < len(made):
             return None
+        if model.seed == "masked" and not _begins_with_seed(segments, groups):
+            self.error(
+                ATTRIBUTE, "these rows do not begin with a seed", (*path, "seed"),
+                "there is none to mask",
+                help_text="`seed` is of one group of rows: a segment with one token, then masks",
+            )  # fmt: skip
+            return None
+        is_masked = self._seed(full, model) == "masked" and _begins_with_seed(segments, groups)
+        if is_masked:
+            first = replace(segments[0], tokens=False)
+            segments, parts = (first, *segments[1:]), (None, *parts[1:])
         layout = Layout(segments, groups, by_segment=model.order == "segments")
         if not 0 < layout.size.at(1) <= MAX_ROWS:
             self.error(
@@ -147,7 +168,11 @@ class Maker:
                 f"between 1 and {MAX_ROWS} rows",
             )  # fmt: skip
             return None
-        return ops.LayRows(layout, parts), Rows(layout)
+        return ops.LayRows(layout, parts, "masked" if is_masked else "given"), Rows(layout)
+
+    def _seed(self, full: str, model: RowsOp) -> Any:
+        is_free = full not in self.verified and not full.startswith("prefill.")
+        return choose("rows.seed", model.seed, self.compat if is_free else None)
 
     def _segment(
         self, path: Path, segment: SegmentModel, scope: Scope, groups: int
@@ -299,7 +324,8 @@ class Maker:
         found = self.reference((*path, "logits"), model.logits, scope, Logits)
         if found is None or isinstance(found[1], Unknown):
             return None
-        return ops.Sample(found[0]), Tokens(_size(found[1]))
+        mask_token = self.attribute("sample.mask_token", model.mask_token)
+        return ops.Sample(found[0], mask_token), Tokens(_size(found[1]))
 
     def score(self, path: Path, model: ScoreOp, scope: Scope) -> Made | None:
         """Scores from logits, of tokens where `by` is a probability."""
@@ -315,7 +341,9 @@ class Maker:
             return None
         if tokens is not None and not self.same_size(path, ("logits", logits), ("tokens", tokens)):
             return None
-        op = ops.Score(logits[0], None if tokens is None else tokens[0], model.by)
+        of = self.attribute("score.of", model.of)
+        mask_token = self.attribute("score.mask_token", model.mask_token)
+        op = ops.Score(logits[0], None if tokens is None else tokens[0], model.by, of, mask_token)
         return op, Scores(_size(logits[1]), model.by)
 
     def select(self, path: Path, model: SelectOp, scope: Scope) -> Made | None:
@@ -544,23 +572,101 @@ class Maker:
             always_best=rules.get("always"),
         )
         by: Literal["probability"] = "probability"
+        sample = ops.Sample(seen, self.attribute("sample.mask_token", model.mask_token))
+        score = ops.Score(
+            seen,
+            pick,
+            by,
+            self.attribute("score.of", model.commit.of),
+            self.attribute("score.mask_token", model.commit.mask_token),
+        )
         body = Region(
             (
                 Node(seen.node, made[0], made[1], span),
-                Node(pick.node, ops.Sample(seen), Tokens(size), span),
-                Node(sure.node, ops.Score(seen, pick, by), Scores(size, by), span),
+                Node(pick.node, sample, Tokens(size), span),
+                Node(sure.node, score, Scores(size, by), span),
                 Node(take.node, select, RowMask(size), span),
                 Node(f"{full}.rows", ops.Fill(current, take, pick), rows[1], span),
             )
         )
         assert at_most is not None
         result = Value(f"{full}.rows", span)
-        return ops.Repeat("rows", rows[0], body, result, at_most, model.at_least), rows[1]
+        bare = ops.Repeat("rows", rows[0], body, result, at_most, model.at_least)
+        op = self.finish_loop(path, full, model, bare)
+        return None if op is None else (op, rows[1])
+
+    def finish_loop(self, path: Path, full: str, model: Loop, op: ops.Repeat) -> ops.Repeat | None:
+        """Return the loop with its attributes, or None after adding why it cannot have them."""
+        exhausted = self.attribute("repeat.exhausted", model.exhausted)
+        if exhausted == "fill" and not _offers(op):
+            if model.exhausted is not None:
+                name = op.result.node.rsplit(".", 1)[1]
+                self.error(
+                    ATTRIBUTE, "nothing says which tokens the rows that are left would take",
+                    (*path, "exhausted"), f"`{name}` in the body is no `fill`",
+                )  # fmt: skip
+                return None
+            exhausted = "keep"
+        keys = self.attribute("repeat.keys", model.keys)
+        if keys == "kept" and not self._may_keep(path, full, op):
+            return None
+        return replace(
+            op,
+            eos=self.attribute("repeat.eos", model.eos),
+            eos_ids=self.attribute("repeat.eos_ids", model.eos_ids),
+            exhausted=exhausted,
+            keys=keys,
+        )
+
+    def _may_keep(self, path: Path, full: str, op: ops.Repeat) -> bool:
+        place = (*path, "keys")
+        forwards = [node for node in walk(op.body.nodes) if isinstance(node.op, ops.Forward)]
+        own = [node for node in op.body.nodes if isinstance(node.op, ops.Forward)]
+        if len(forwards) != 1 or len(own) != 1:
+            self.error(
+                KEPT_KEYS, f"the loop has {len(forwards)} forwards, and one must leave the keys",
+                place, "the keys of its only forward",
+            )  # fmt: skip
+            return False
+        forward = own[0].op
+        assert isinstance(forward, ops.Forward)
+        if forward.rows.node != f"{full}:{op.variable}" or forward.rows.picks:
+            self.error(
+                KEPT_KEYS, f"its forward is not over the whole of `{op.variable}`", place,
+                "the keys of all its rows",
+            )  # fmt: skip
+            return False
+        if any(
+            evaluate(forward.position, row_lookup(facts_of(row, self.kinds), self.kinds, {}))
+            != row.row
+            for row in forward.layout.rows(1)
+        ):
+            self.error(
+                KEPT_KEYS, "its forward's rows do not follow one another", place,
+                "what stays in the cache lies in the order of its rows",
+            )  # fmt: skip
+            return False
+        if op.at_least < 1:
+            self.error(
+                KEPT_KEYS, "a loop that may not run at all leaves no keys", place,
+                "write `at_least: 1`",
+            )  # fmt: skip
+            return False
+        return True
 
     # Parts of ops
 
-    def appended(self, op: ops.Forward) -> int:
-        """Return how many rows of a step's forward stay in the cache."""
+    def attribute(self, name: str, written: str | None) -> Any:
+        """Return the value of an attribute, by what is written or the file's preset."""
+        return choose(name, written, self.compat)
+
+    def appended(self, op: Op) -> int:
+        """Return how many rows of a step's forward, or loop, stay in the cache."""
+        if isinstance(op, ops.Repeat) and op.keys == "kept":
+            (op,) = (node.op for node in op.body.nodes if isinstance(node.op, ops.Forward))
+            return op.layout.size.at(1)
+        if not isinstance(op, ops.Forward):
+            return 0
         return sum(
             bool(evaluate(op.append, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
             for row in op.layout.rows(1)
@@ -735,6 +841,18 @@ class Maker:
             labels.append(Label(self.source.span(also[0]), also[1], primary=False))
         help_lines = () if help_text is None else (help_text,)
         self.found.append(Diagnostic(code, "error", message, tuple(labels), help_lines))
+
+
+def _begins_with_seed(segments: Sequence[Segment], groups: int) -> bool:
+    first, *others = segments
+    is_one = first.tokens and first.sizes == (Size(1),)
+    return groups == 1 and is_one and any(not segment.tokens for segment in others)
+
+
+def _offers(loop: ops.Repeat) -> bool:
+    """Whether the loop's last node says what token each row would take."""
+    last = next((node.op for node in loop.body.nodes if node.name == loop.result.node), None)
+    return isinstance(last, ops.Fill)
 
 
 def _size(type_: Type) -> Size:

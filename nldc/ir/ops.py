@@ -46,6 +46,15 @@ class Between:
 
 Pick = OfKind | Where | At | Between
 
+Seed = Literal["given", "masked"]
+Choosing = Literal["allowed", "forbidden"]
+Scored = Literal["raw", "filtered", "processed"]
+Counting = Literal["counted", "ignored"]
+Eos = Literal["stops", "fills", "ignored"]
+EosIds = Literal["all", "first"]
+Exhausted = Literal["keep", "fill"]
+Keys = Literal["dropped", "kept"]
+
 
 @dataclass(frozen=True)
 class Value:
@@ -65,10 +74,14 @@ class Value:
 
 @dataclass(frozen=True)
 class LayRows:
-    """Rows [n] from tokens and masks. `parts[i]` fills segment i; None where it is masks."""
+    """Rows [n] from tokens and masks. `parts[i]` fills segment i; None where it is masks.
+
+    `seed` is masked where the first row would hold a token, and is a mask instead.
+    """
 
     layout: Layout
     parts: tuple[Value | None, ...]
+    seed: Seed = "given"
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class Sample:
     """Tokens [n]: the choice in each row, as AR would choose at that position."""
 
     logits: Value
+    mask_token: Choosing = "allowed"
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,8 @@ class Score:
     logits: Value
     tokens: Value | None
     by: Literal["probability", "margin", "entropy"]
+    of: Scored = "raw"
+    mask_token: Counting = "counted"
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,8 @@ class Accept:
 class Repeat:
     """Rows [n]: the body's `result`, over and over from `initial`, while rows are masked.
 
-    The body runs at least `at_least` times (0 or 1), whatever the rows.
+    The body runs at least `at_least` times (0 or 1), whatever the rows. `eos`, `eos_ids`,
+    `exhausted` and `keys` are described in `nldc.ir.attributes`.
     """
 
     variable: str
@@ -185,6 +202,10 @@ class Repeat:
     result: Value
     at_most: int
     at_least: int
+    eos: Eos = "stops"
+    eos_ids: EosIds = "all"
+    exhausted: Exhausted = "keep"
+    keys: Keys = "dropped"
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from nldc.diagnostics import Span
-from nldc.expr import Field, Item, Slice, show
+from nldc.expr import Field as Selected
+from nldc.expr import Item, Slice, show
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout
 from nldc.ir.ops import (
@@ -27,6 +28,7 @@ from nldc.ir.ops import (
 def show_graph(graph: Graph) -> str:
     """Return the graph as text: params, regions, and what a step emits and carries."""
     lines = [f"strategy {graph.name} guarantee {graph.guarantee}"]
+    lines += [f"compat {graph.compat}"] * (graph.compat is not None)
     lines += [f"param {name} = {value}" for name, value in graph.params.items()]
     lines += [f"adapter {a.name}{' optional' if a.optional else ''}" for a in graph.adapters]
     lines.append("prefill:")
@@ -56,7 +58,7 @@ def _region(nodes: Iterable[Node], depth: int) -> Iterator[str]:
             loop = node.op
             yield (
                 f"{pad}{node.name}: {node.type} = repeat {loop.variable} from "
-                f"{show_value(loop.initial)} at most {loop.at_most} until full"
+                f"{show_value(loop.initial)} at most {loop.at_most} until full{_open(loop)}"
             )
             yield from _region(loop.body.nodes, depth + 1)
             yield f"{pad}  again {show_value(loop.result)}"
@@ -69,9 +71,23 @@ def _op(op: Any) -> str:
     parts = [name]
     for item in fields(op):
         value = getattr(op, item.name)
-        if value is not None:
+        if value is not None and not _is_default(item, value):
             parts.append(f"{item.name}={_part(value)}")
     return " ".join(parts)
+
+
+def _open(loop: Repeat) -> str:
+    """Show the attributes of a loop that are not the default."""
+    values = ((item, getattr(loop, item.name)) for item in fields(loop))
+    return "".join(
+        f" {item.name}={value}"
+        for item, value in values
+        if item.default is not MISSING and not _is_default(item, value)
+    )
+
+
+def _is_default(item: Field[Any], value: Any) -> bool:
+    return item.default is not MISSING and value == item.default
 
 
 def _part(part: Any) -> str:
@@ -110,7 +126,7 @@ def show_value(value: Value) -> str:
     for pick in value.picks:
         match pick:
             case OfKind(kind):
-                text += show(Field(kind))
+                text += show(Selected(kind))
             case Where(predicate):
                 text += show(Item(predicate))
             case At(index):

@@ -75,6 +75,9 @@ class Blame:
             op = self.graph.node(maker).op
         except KeyError:
             return Cause(codes.UNVERIFIED, node, None, "no verifier row chose this")
+        if isinstance(op, Sample) and op.mask_token == "forbidden":
+            text = "this never chooses the mask token, which AR may"
+            return Cause(codes.CHANGED, maker, None, text)
         if isinstance(op, Sample):
             source = self.graph.node(op.logits.node)
             if not isinstance(source.op, Forward):

@@ -184,6 +184,8 @@ class _Walk:
                 return self.forward(node, node.op)
             case Sample(logits):
                 return self.sample(node, self.value(logits))
+            case Sample():
+                return self.fresh(node)  # AR may choose any token
             case Fill(rows, where, tokens):
                 return self.fill(node, rows, where, tokens)
             case Select():
@@ -196,6 +198,8 @@ class _Walk:
             case Accept() if not inside:
                 return self.accept(node, node.op)
             case Repeat():
+                if node.op.keys == "kept":
+                    self.unknown.append(node)  # the rows that it leaves in the cache are no entries
                 return self.repeat(node, node.op)
             case Mix():
                 return self.mix(node, node.op)
