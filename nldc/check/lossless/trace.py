@@ -182,7 +182,7 @@ class _Walk:
                 return self.lay_rows(layout, parts)
             case Forward() if not inside:
                 return self.forward(node, node.op)
-            case Sample(logits):
+            case Sample(logits, "allowed"):
                 return self.sample(node, self.value(logits))
             case Sample():
                 return self.fresh(node)  # AR may choose any token
