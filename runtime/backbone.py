@@ -7,6 +7,8 @@ is one call.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +17,7 @@ from nldc.runtime.adapter import Adapter, Selected
 from nldc.runtime.attention import Attention
 from nldc.runtime.checkpoint import Weights
 from nldc.runtime.config import ModelConfig
-from nldc.runtime.linear import linear
+from nldc.runtime.linear import linear, pack
 from nldc.runtime.rope import RopeTable, rotate
 
 
@@ -26,7 +28,7 @@ class Backbone:
         self, config: ModelConfig, weights: Weights, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.config = config
-        self.weights = weights
+        self.weights = _packed(weights)
         self.dtype = dtype
         self.device = device
         wide = torch.promote_types(dtype, torch.float32)
@@ -73,3 +75,17 @@ class Backbone:
             states, (self.config.hidden_size,), self.weights.norm, self.config.rms_norm_eps
         )
         return linear(normed, self.weights.head)
+
+
+def _packed(weights: Weights) -> Weights:
+    layers = tuple(
+        replace(
+            layer,
+            qkv=pack(layer.qkv),
+            output=pack(layer.output),
+            gate_up=pack(layer.gate_up),
+            down=pack(layer.down),
+        )
+        for layer in weights.layers
+    )
+    return replace(weights, layers=layers, head=pack(weights.head))
