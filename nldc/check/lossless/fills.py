@@ -11,6 +11,8 @@ def fills_all(node: Node, loop: Repeat, masks: int) -> bool:
 
     The loop's last node has to fill rows that are chosen among those still masked.
     """
+    if loop.exhausted == "fill":
+        return True
     nodes = {inner.name: inner.op for inner in loop.body.nodes}
     last = nodes.get(loop.result.node)
     if not isinstance(last, Fill) or loop.result.picks:

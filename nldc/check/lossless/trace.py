@@ -303,12 +303,19 @@ class _Walk:
             self.values = dict(outside)
             if not isinstance(after, HeldRows):
                 return self.fresh(node)
+            pairs = list(zip(held.tokens, after.tokens, strict=True))
+            # A loop may itself fill masked rows, behind an EOS or when its rounds are over.
+            fills = op.eos == "fills" or op.exhausted == "fill"
+            kept = [
+                old == new and not (fills and was is not False)
+                for (old, new), was in zip(pairs, held.masked, strict=True)
+            ]
             tokens = tuple(
-                old if old == new else self.either(node, i, old, new)
-                for i, (old, new) in enumerate(zip(held.tokens, after.tokens, strict=True))
+                old if same else self.either(node, i, old, new)
+                for i, ((old, new), same) in enumerate(zip(pairs, kept, strict=True))
             )
             masked = tuple(
-                old if old == new else None
+                old if old == new and not (fills and old) else None
                 for old, new in zip(held.masked, after.masked, strict=True)
             )
             if (tokens, masked) == (held.tokens, held.masked):

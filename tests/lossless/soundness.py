@@ -1,0 +1,97 @@
+"""Make strategies at random, certify them, and hold the certified ones against AR.
+
+`python -m tests.lossless.soundness COUNT [SEED]` prints the counts; a counterexample is printed
+whole and ends the run with status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+from nldc.check.lossless import prove
+from nldc.diagnostics import StrategyError
+from nldc.ir.build import build
+from nldc.ir.graph import Graph
+from nldc.source import parse
+from tests.lossless.at_random import random_pick, strategy
+from tests.lossless.hash_model import Difference, first_difference
+
+TRIES = 6
+TOKENS = 12
+
+
+@dataclass
+class Tally:
+    """What became of random strategies; `codes` counts the first code of each refusal."""
+
+    made: int = 0
+    graphs: int = 0
+    certified: int = 0
+    equal_but_refused: int = 0
+    sampled_refusals: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+
+    def line(self) -> str:
+        share = self.certified / max(1, self.graphs)
+        return (
+            f"{self.made} files, {self.graphs} well-typed graphs, {self.certified} certified "
+            f"({share:.1%}); of {self.sampled_refusals} refused ones that were run, "
+            f"{self.equal_but_refused} never parted from AR"
+        )
+
+
+def graph_of(text: str) -> Graph | None:
+    """Build a random file; None if it is not well typed."""
+    try:
+        return build(parse(text)).graph
+    except StrategyError:
+        return None
+
+
+def counterexample(graph: Graph, tries: int = TRIES) -> Difference | None:
+    """Return where a certified strategy parts from AR, if it does."""
+    return first_difference(graph, tries=tries, tokens=TOKENS)
+
+
+def run(count: int, seed: int, look_at_refused: int = 50) -> tuple[Tally, str | None]:
+    """Try `count` strategies; return the tally, and the text of a counterexample if there is one."""
+    tally = Tally()
+    for number in range(seed, seed + count):
+        text = strategy(random_pick(number))
+        tally.made += 1
+        graph = graph_of(text)
+        if graph is None:
+            continue
+        tally.graphs += 1
+        certificate = prove(graph)
+        if certificate.proved == "exact":
+            tally.certified += 1
+            difference = counterexample(graph)
+            if difference is not None:
+                return tally, f"{text}\nseed {number}: {difference}"
+        else:
+            tally.codes[certificate.problems[0].code] += 1
+            if number % look_at_refused == 0:
+                tally.sampled_refusals += 1
+                try:
+                    tally.equal_but_refused += first_difference(graph, 20, TOKENS) is None
+                except (IndexError, ValueError, RecursionError):
+                    pass
+    return tally, None
+
+
+def main() -> int:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    tally, found = run(count, seed)
+    print(tally.line())
+    print(dict(tally.codes.most_common()))
+    if found:
+        print(found)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
