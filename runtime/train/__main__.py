@@ -5,12 +5,13 @@ from pathlib import Path
 
 from nldc.runtime.train.drafter import DrafterRecipe, train_drafter
 from nldc.runtime.train.loop import train
+from nldc.runtime.train.plot import plot_losses
 from nldc.runtime.train.recipe import Recipe
 from nldc.runtime.train.report import as_markdown, measure
 
 
 def main() -> None:
-    """Read the arguments, do one of the three, print what there is to print."""
+    """Read the arguments, do one of these, print what there is to print."""
     parser = argparse.ArgumentParser(prog="python -m nldc.runtime.train", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     base = verbs.add_parser("base", help="train the tri-mode model: OUT/checkpoint")
@@ -20,11 +21,16 @@ def main() -> None:
     drafter.add_argument("checkpoint", type=Path)
     report = verbs.add_parser("report", help="measure held-out acceptance")
     report.add_argument("checkpoint", type=Path)
+    plot = verbs.add_parser("plot", help="draw the loss curves of a run's log.csv")
+    plot.add_argument("log", type=Path)
+    plot.add_argument("picture", type=Path)
     arguments = parser.parse_args()
     if arguments.verb == "base":
         train(Recipe(), arguments.out, arguments.resume)
     elif arguments.verb == "drafter":
         train_drafter(DrafterRecipe(), arguments.checkpoint, arguments.checkpoint)
+    elif arguments.verb == "plot":
+        plot_losses(arguments.log, arguments.picture)
     else:
         print(as_markdown(measure(arguments.checkpoint)))
 

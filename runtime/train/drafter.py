@@ -62,18 +62,18 @@ class DrafterRecipe:
         threads: Threads of the matrix products, 0 to leave them alone.
     """
 
-    rank: int = 32
-    alpha: float = 128.0
+    rank: int = 64
+    alpha: float = 256.0
     steps: int = 600
     sequences: int = 16
     blocks: int = 12
     block_length: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     temperature: float = 3.0
     eta: float = 0.5
     top: int = 200
-    texts: int = 4096
-    prompt_lengths: tuple[int, ...] = (64, 96, 128, 160)
+    texts: int = 3072
+    prompt_lengths: tuple[int, ...] = (96, 128, 160, 192)
     sequence_length: int = 288
     seed: int = 21
     precision: str = "bfloat16"

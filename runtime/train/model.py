@@ -150,9 +150,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention of (B, H, Q, D) queries over (B, KV, K, D) keys under an additive mask.
 
     The mask broadcasts to (B, H, Q, K): 0 where a row sees a key, minus infinity where not. Query
-    heads of one group share their keys without copying them.
+    heads of one group share their keys without copying them. A single row, as in decoding, goes
+    through torch's fused attention, which reads a slice of a cache where it lies.
     """
     batch, heads, rows, dim = q.shape
+    if rows == 1:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
     groups = k.shape[1]
     packed = (q * dim**-0.5).reshape(batch, groups, heads // groups * rows, dim)
     scores = torch.matmul(packed, k.transpose(-1, -2)).view(batch, heads, rows, k.shape[2])

@@ -31,18 +31,14 @@ class Stage:
     noise: NoiseLaw = field(default_factory=NoiseLaw)
 
 
+DRAFTING = NoiseLaw(kind_weights=(0.5, 1.5, 1.0))
+"""Late in the run, mostly the blocks that self-speculation drafts."""
+
 DEMO_STAGES = (
     Stage("ar", 1800, 0.0, (3e-3, 3e-3)),
-    Stage("joint", 1000, 0.3, (3e-3, 3e-3)),
-    Stage("joint-decay", 600, 0.3, (3e-3, 1e-3)),
-    Stage(
-        "own-text",
-        800,
-        0.6,
-        (1e-3, 0.0),
-        rollout_share=0.5,
-        noise=NoiseLaw(kind_weights=(0.5, 1.5, 1.0)),
-    ),
+    Stage("joint", 400, 0.3, (3e-3, 3e-3)),
+    Stage("own-text", 500, 1.0, (3e-3, 1.2e-3), rollout_share=0.5, noise=DRAFTING),
+    Stage("own-text-again", 500, 1.0, (1.2e-3, 0.0), rollout_share=0.5, noise=DRAFTING),
 )
 
 
@@ -50,8 +46,8 @@ DEMO_STAGES = (
 class Rollouts:
     """The model's own continuations: how many, and the lengths of the prompts, one a batch."""
 
-    count: int = 8192
-    prompt_lengths: tuple[int, ...] = (64, 96, 128, 160)
+    count: int = 3072
+    prompt_lengths: tuple[int, ...] = (96, 128, 160, 192)
     batch: int = 256
 
 
