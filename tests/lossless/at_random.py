@@ -96,14 +96,31 @@ PROMPT = (
 )
 POSITION = ("", "", "", ", position: row", ", position: row + 1", ", position: 0", ", position: index",
             ", position: row * 2", ", position: 3 - row")  # fmt: skip
-ADAPTER = ("", "", "", ', adapter: {drafter: "row > 9"}', ", adapter: drafter", ', adapter: {drafter: "row == 1"}')
-APPEND = ("append", "append", "read", '{append: "row < 2"}', '{append: "row >= 0"}', '{append: "row != 1"}')
+ADAPTER = (
+    "",
+    "",
+    "",
+    ', adapter: {drafter: "row > 9"}',
+    ", adapter: drafter",
+    ', adapter: {drafter: "row == 1"}',
+)
+APPEND = (
+    "append",
+    "append",
+    "read",
+    '{append: "row < 2"}',
+    '{append: "row >= 0"}',
+    '{append: "row != 1"}',
+)
 DRAFTING = ("bidirectional", "causal", '"k.prefix"', '"k.row == q.row"', '"true"')
 
 
 def prefill(pick: Pick, emit: bool) -> str:
     """A prompt's forward and a seed."""
-    attention, append = pick(PROMPT), pick(("append", "append", "append", '{append: "row < 3"}', "read"))
+    attention, append = (
+        pick(PROMPT),
+        pick(("append", "append", "append", '{append: "row < 3"}', "read")),
+    )
     seed = pick(("context.last", "context.last", "context.first", '"context[-1]"'))
     text = f"""prefill:
   context: {{op: forward, tokens: $prompt, attention: {attention}, cache: {append}}}
@@ -122,10 +139,11 @@ def draft(pick: Pick, size: str) -> str:
             masks + f"  seen: {{op: forward, tokens: block, attention: {pick(DRAFTING)}, "
             f"predicts: self, cache: {pick(('read', 'read', 'append'))}{pick(ADAPTER)}}}\n"
             "  guess: {op: sample, logits: seen}\n"
-            f"  drafted: {{op: join, parts: [{pick(('seed', 'seed', 'guess.first'))}, \"guess[1:]\"]}}\n",
+            f'  drafted: {{op: join, parts: [{pick(("seed", "seed", "guess.first"))}, "guess[1:]"]}}\n',
             f"  found: {{op: lookup, length: {int(size) - 1}, ngram: 2}}\n"
             f"  drafted: {{op: join, parts: {pick(('[seed, found]', '[seed, found]', '[found, seed]'))}}}\n",
-            masks + f"""  drafted:
+            masks
+            + f"""  drafted:
     op: repeat
     on: block
     until: full
@@ -133,8 +151,8 @@ def draft(pick: Pick, size: str) -> str:
     body:
       seen: {{op: forward, tokens: block, attention: bidirectional, cache: read}}
       pick: {{op: sample, logits: seen}}
-      sure: {{op: score, logits: seen, {pick(('tokens: pick, by: probability', 'by: margin'))}}}
-      take: {{op: select, among: {pick(('block.masked', 'block.masked', 'block.filled'))}, score: sure, always: best 1}}
+      sure: {{op: score, logits: seen, {pick(("tokens: pick, by: probability", "by: margin"))}}}
+      take: {{op: select, among: {pick(("block.masked", "block.masked", "block.filled"))}, score: sure, always: best 1}}
       block: {{op: fill, rows: block, where: take, tokens: pick}}
 """,
         )
@@ -143,7 +161,9 @@ def draft(pick: Pick, size: str) -> str:
 
 def accept(pick: Pick, size: str, draft_name: str = "drafted", target: str = "choice") -> str:
     """An `accept` of the draft."""
-    part = pick((draft_name, draft_name, f'"{draft_name}[:{int(size) - 1}]"', f'"{draft_name}[1:]"'))
+    part = pick(
+        (draft_name, draft_name, f'"{draft_name}[:{int(size) - 1}]"', f'"{draft_name}[1:]"')
+    )
     if part.endswith('[1:]"') or part.endswith(f'[:{int(size) - 1}]"'):
         offset = pick(("1", "0", "1"))
     else:
@@ -155,8 +175,20 @@ def emit(pick: Pick, late: bool, draft_name: str = "drafted") -> str:
     """What a linear step emits, keeps and carries."""
     plain = "kept.drafted" if late else "kept.tokens"
     tokens = pick((plain, plain, "kept.drafted", "kept.tokens", draft_name, "choice", "kept.bonus"))
-    keep = pick(("keep kept.rows", "keep kept.rows", "keep kept.rows", "keep kept.matches", "keep all"))
-    seed = pick(("kept.bonus", "kept.bonus", "kept.bonus", "choice.last", "choice.first", "seed", f"{draft_name}.last"))
+    keep = pick(
+        ("keep kept.rows", "keep kept.rows", "keep kept.rows", "keep kept.matches", "keep all")
+    )
+    seed = pick(
+        (
+            "kept.bonus",
+            "kept.bonus",
+            "kept.bonus",
+            "choice.last",
+            "choice.first",
+            "seed",
+            f"{draft_name}.last",
+        )
+    )
     return f"  emit: {{tokens: {tokens}, cache: {keep}, next: {{seed: {seed}}}}}\n"
 
 
@@ -169,7 +201,9 @@ def linear(pick: Pick) -> str:
         mixed(pick),
         accept(pick, size),
     ]
-    return prefill(pick, not late) + "step:\n" + draft(pick, size) + "".join(order) + emit(pick, late)
+    return (
+        prefill(pick, not late) + "step:\n" + draft(pick, size) + "".join(order) + emit(pick, late)
+    )
 
 
 def mixed(pick: Pick) -> str:
@@ -192,14 +226,18 @@ def autoregressive(pick: Pick) -> str:
     lines = []
     before = "seed"
     for number in range(count):
-        lines.append(f"  row{number}: {{op: forward, tokens: {before}, attention: {pick(CAUSAL[:8])}, cache: {pick(('append', 'append', 'read'))}{pick(POSITION)}{pick(ADAPTER)}}}\n")
+        lines.append(
+            f"  row{number}: {{op: forward, tokens: {before}, attention: {pick(CAUSAL[:8])}, cache: {pick(('append', 'append', 'read'))}{pick(POSITION)}{pick(ADAPTER)}}}\n"
+        )
         lines.append(f"  next{number}: {{op: sample, logits: row{number}}}\n")
         before = pick((f"next{number}", f"next{number}", "seed"))
     names = [f"next{number}" for number in range(count)]
     tokens = ["seed", *names[:-1]] if late else names
     tokens = [pick((name, name, name, "seed", names[-1])) for name in tokens]
     lines.append(f"  out: {{op: join, parts: [{', '.join(tokens)}]}}\n")
-    lines.append(f"  emit: {{tokens: out, cache: keep all, next: {{seed: {pick((names[-1], names[-1], names[0], 'seed'))}}}}}\n")
+    lines.append(
+        f"  emit: {{tokens: out, cache: keep all, next: {{seed: {pick((names[-1], names[-1], names[0], 'seed'))}}}}}\n"
+    )
     return prefill(pick, not late) + "step:\n" + "".join(lines)
 
 
@@ -239,7 +277,16 @@ def quadratic(pick: Pick) -> str:
     masks = f"{{masks: {pick((size, size, f'{size} + group'))}, kind: mask}}"
     segments = f"{masks}, {tokens}" if masks_first else f"{tokens}, {masks}"
     turned = f"(index + 1) % ({size} + 1)" if masks_first else "index"
-    position = pick((f"group + {turned}", f"group + {turned}", "group + index", "group", "row", f"group + {turned} + 1"))
+    position = pick(
+        (
+            f"group + {turned}",
+            f"group + {turned}",
+            "group + index",
+            "group",
+            "row",
+            f"group + {turned} + 1",
+        )
+    )
     sees_drafts = pick(
         ("k.kind == draft and k.group <= q.group", "k.kind == draft and k.group <= q.group", "k.kind == draft and k.position <= q.position",
          "k.kind == draft", "k.kind == draft and k.group == q.group", "k.group <= q.group", "k.kind == draft and k.group < q.group")
@@ -248,14 +295,39 @@ def quadratic(pick: Pick) -> str:
         ("q.kind == mask and k.group == q.group", "q.kind == mask and k.kind == mask", "k.group == q.group", "q.kind == mask", "k.kind == mask and k.row < q.row")
     )  # fmt: skip
     prefix = pick(("k.prefix", "k.prefix", "k.position < 0", "(k.prefix and k.position != 0 - 3)"))
-    append = pick(('"kind == draft"', '"kind == draft"', '"kind == mask"', f'"index == {size if masks_first else 0}"', '"group >= 0"'))
+    append = pick(
+        (
+            '"kind == draft"',
+            '"kind == draft"',
+            '"kind == mask"',
+            f'"index == {size if masks_first else 0}"',
+            '"group >= 0"',
+        )
+    )
     adapter = pick(("", '    adapter: {drafter: "kind == mask"}\n', "    adapter: drafter\n"))
-    choice = pick(("both.draft", "both.draft", '"both[index == 0]"', '"both[index == 1]"', '"both[kind == draft]"'))
-    first = pick(("q.kind == mask or k.row <= q.row", "q.kind == mask or k.row <= q.row", "true", "k.row <= q.row"))
+    choice = pick(
+        (
+            "both.draft",
+            "both.draft",
+            '"both[index == 0]"',
+            '"both[index == 1]"',
+            '"both[kind == draft]"',
+        )
+    )
+    first = pick(
+        (
+            "q.kind == mask or k.row <= q.row",
+            "q.kind == mask or k.row <= q.row",
+            "true",
+            "k.row <= q.row",
+        )
+    )
     drafted = pick(("kept.drafted", "kept.drafted", "kept.tokens", "draft"))
     keep = pick(("keep kept.rows", "keep kept.rows", "keep kept.matches", "keep all"))
     bonus = pick(("kept.bonus", "kept.bonus", "choice.last", '"guess[:1]"'))
-    seed = pick(("first.prompt.last", "first.prompt.last", "first.mask.first", "first.prompt.first"))
+    seed = pick(
+        ("first.prompt.last", "first.prompt.last", "first.mask.first", "first.prompt.first")
+    )
     group = pick(("kept.rows - 1", "kept.matches", "0"))
     width = "1:" if "+ group" not in masks else f"1:{size}"
     return f"""prefill:
@@ -290,7 +362,9 @@ def branches(pick: Pick) -> str:
     ]  # fmt: skip
     position = pick(("row - row // 3 * 2", "row - row // 3 * 2", "row", "row - row // 4 * 2"))
     root = pick(("k.row == 0", "k.row == 0", "k.row <= 1"))
-    append = pick((f'"kind != {other}"', f'"kind != {other}"', "true", f'"kind == {one}"', f'"kind != {one}"'))
+    append = pick(
+        (f'"kind != {other}"', f'"kind != {other}"', "true", f'"kind == {one}"', f'"kind != {one}"')
+    )
     return prefill(pick, not late) + f"""step:
   found: {{op: lookup, length: 2, ngram: 2}}
   block: {{op: rows, segments: [{{tokens: seed}}, {{masks: 2}}]}}
@@ -312,6 +386,7 @@ def branches(pick: Pick) -> str:
 
 def routed(pick: Pick) -> str:
     """Two steps of one file."""
+
     def body(shape: str, late: bool) -> str:
         if shape == "ar":
             lines = (
@@ -379,20 +454,28 @@ class _Soup:
             masks = int(self.pick(("2", "1")))
             of = self.some(self.tokens)
             self.rows[name] = self.tokens[of] + masks
-            self.lines.append(f"  {name}: {{op: rows, segments: [{{tokens: {of}}}, {{masks: {masks}}}]}}\n")
+            self.lines.append(
+                f"  {name}: {{op: rows, segments: [{{tokens: {of}}}, {{masks: {masks}}}]}}\n"
+            )
         elif kind == "accept" and len(self.tokens) > 1:
-            pairs = [(d, t) for d in self.tokens for t in self.tokens if self.tokens[t] >= self.tokens[d]]
+            pairs = [
+                (d, t) for d in self.tokens for t in self.tokens if self.tokens[t] >= self.tokens[d]
+            ]
             draft_name, target = pairs[int(self.pick([str(i) for i in range(len(pairs))][::-1]))]
             self.accepted.append(name)
             self.tokens[f"{name}.bonus"] = 1
-            self.lines.append(f"  {name}: {{op: accept, draft: {draft_name}, target: {target}, rule: longest_prefix}}\n")
+            self.lines.append(
+                f"  {name}: {{op: accept, draft: {draft_name}, target: {target}, rule: longest_prefix}}\n"
+            )
         else:
             of = self.some({**self.rows, **self.tokens})
             size = {**self.rows, **self.tokens}[of]
             append = self.pick(("append", "read"))
             self.appended += size if append == "append" else 0
             self.logits[name] = size
-            self.lines.append(f"  {name}: {{op: forward, tokens: {of}, attention: {self.pick(CAUSAL[:6])}, cache: {append}{self.pick(POSITION[:5])}}}\n")
+            self.lines.append(
+                f"  {name}: {{op: forward, tokens: {of}, attention: {self.pick(CAUSAL[:6])}, cache: {append}{self.pick(POSITION[:5])}}}\n"
+            )
 
 
 def soup(pick: Pick) -> str:
@@ -401,7 +484,9 @@ def soup(pick: Pick) -> str:
     made = _Soup(pick)
     for _ in range(int(pick(("6", "5", "4", "7", "8")))):
         made.grow()
-    outputs = [f"{name}.{part}" for name in reversed(made.accepted) for part in ("tokens", "drafted")]
+    outputs = [
+        f"{name}.{part}" for name in reversed(made.accepted) for part in ("tokens", "drafted")
+    ]
     outputs += list(reversed(made.tokens))
     keeps = [f"keep {name}.rows" for name in reversed(made.accepted)] + ["keep all"]
     seeds = [name for name, size in reversed(made.tokens.items()) if size == 1]
