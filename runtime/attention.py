@@ -1,7 +1,7 @@
 """Attention of a forward's rows over the cached prefix and one another, in torch.
 
 A `Pattern` says which keys a row sees. Each sequence attends over its own prefix at its own
-length, so nothing is padded and no sequence's result depends on who shares the forward.
+length. All products are of one fixed shape, so no row's result depends on what is computed with it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import NONE, Layout
 
 QUERY_TILE = 256
-"""Query rows scored at a time: bounds the memory of a long prompt's scores."""
+"""Rows whose bias is made at a time: bounds the memory that a long prompt takes."""
+ROW_TILE = 16
+KEY_TILE = 64
+"""Lines and keys of one product; see `attend`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +112,8 @@ class Plan:
     """A layout and a pattern made ready for one device.
 
     `facts` is int32 [R, 7], for kernels. `own` is what is added to scores of the rows' own keys,
-    [R, R] of 0 and -inf; None if every row sees every row. `blind`: some row may see nothing at
-    all, and then attends to nothing.
+    [R, R] of 0 and -inf; None if there are too many rows to keep it. `blind`: some row may see
+    nothing at all, and then attends to nothing.
     """
 
     layout: Layout
@@ -129,7 +133,7 @@ class Plan:
         if layout.size <= QUERY_TILE:
             _, sees = visible(layout, pattern, 0)
             blind = not bool(sees.any(1).all())
-            own = None if bool(sees.all()) else _bias(sees, device, dtype)
+            own = _bias(sees, device, dtype)
         return Plan(
             layout=layout,
             pattern=pattern,
@@ -183,6 +187,7 @@ class TorchAttention:
         self.single = len(self.places) == 1
         self.compute = torch.promote_types(cache.dtype, torch.float32)
         self.exact = self.compute == cache.dtype
+        self.biases: dict[int, Tensor] = {}
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
@@ -213,62 +218,67 @@ class TorchAttention:
         )
         if not self.exact:
             keys, values = keys.to(self.compute), values.to(self.compute)
-        return self._attend(query, keys, values, length)
-
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, length: int) -> Tensor:
+        shared, blind = query.shape[1] // keys.shape[0], self.plan.blind
         if self.rows <= QUERY_TILE:
-            cached = self._prefix_bias(length, slice(None))
-            return attend(query, keys, values, cached, self.plan.own, blind=self.plan.blind)
-        plan, outputs = self.plan, []
+            if length not in self.biases:
+                self.biases[length] = self._bias(length, slice(None), shared)
+            return attend(query, keys, values, self.biases[length], blind=blind)
+        outputs = []
         for start in range(0, self.rows, QUERY_TILE):
             tile = slice(start, min(start + QUERY_TILE, self.rows))
-            _, sees = visible(plan.layout, plan.pattern, 0, tile)
-            own = _bias(sees, query.device, query.dtype)
-            cached = self._prefix_bias(length, tile)
-            outputs.append(attend(query[tile], keys, values, cached, own, blind=plan.blind))
+            bias = self._bias(length, tile, shared)
+            outputs.append(attend(query[tile], keys, values, bias, blind=blind))
         return torch.cat(outputs)
 
-    def _prefix_bias(self, length: int, rows: slice) -> Tensor | None:
-        plan = self.plan
-        if plan.pattern.sees_prefix or length == 0:
-            return None
-        cached, _ = visible(plan.layout, plan.pattern, length, rows)
-        return _bias(cached, self.cache.device, self.compute)
+    def _bias(self, length: int, tile: slice, shared: int) -> Tensor:
+        """Return the bias that `attend` takes for a prefix of that length, for a tile of rows."""
+        plan, end = self.plan, length + self.rows
+        own, cached = plan.own, None
+        if own is None or not plan.pattern.sees_prefix:
+            sees_cached, sees_own = visible(plan.layout, plan.pattern, length, tile)
+            own = _bias(sees_own, self.cache.device, self.compute)
+            cached = _bias(sees_cached, self.cache.device, self.compute)
+        bias = own.new_zeros(own.shape[0], -(-end // KEY_TILE) * KEY_TILE)
+        bias[:, length:end] = own
+        bias[:, end:] = -math.inf
+        if cached is not None:
+            bias[:, :length] = cached
+        lines = bias.repeat_interleave(shared, 0)
+        return F.pad(lines, (0, 0, 0, -lines.shape[0] % ROW_TILE))
 
 
-def attend(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    cached: Tensor | None,
-    own: Tensor | None,
-    *,
-    blind: bool,
-) -> Tensor:
+def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, *, blind: bool) -> Tensor:
     """Return softmax(query keys^T + bias) values: [R, heads * head_dim].
 
-    `query` [R, heads, head_dim], already scaled; `keys` and `values` [kv_heads, prefix + n,
-    head_dim]; the biases `cached` [R, prefix] and `own` [R, n] hold 0 and -inf, None is all 0.
-    With `blind`, a row that sees nothing gets zeros.
+    `query` [R, heads, head_dim], already scaled; `keys` and `values` [kv_heads, n, head_dim]. A
+    line is a row and one of the heads that share a key head. `bias` holds 0 and -inf for each line
+    and key, with lines rounded up to `ROW_TILE` and keys to `KEY_TILE`. With `blind`, a row that
+    sees nothing gets zeros.
+
+    Every product has the shape of one tile of lines and one of keys, so that a row's bits depend
+    neither on the other rows nor on keys that it does not see.
     """
     rows, heads, dim = query.shape
-    kv_heads = keys.shape[0]
-    shared = heads // kv_heads
-    if rows == 1:
-        packed = query.view(kv_heads, shared, dim)
-    else:
-        packed = query.transpose(0, 1).reshape(kv_heads, shared * rows, dim)
-    scores = torch.bmm(packed, keys.transpose(1, 2))
-    if cached is not None or own is not None:
-        by_row = scores.view(heads, rows, -1)
-        if own is not None:
-            by_row[:, :, keys.shape[1] - own.shape[1] :] += own
-        if cached is not None:
-            by_row[:, :, : cached.shape[1]] += cached
-    weights = torch.softmax(scores, -1)
-    if blind:
-        weights = weights.nan_to_num(nan=0.0)
-    found = torch.bmm(weights, values)
-    if rows == 1:
-        return found.view(1, heads * dim)
-    return found.view(heads, rows, dim).transpose(0, 1).reshape(rows, heads * dim)
+    kv_heads, count = keys.shape[0], keys.shape[1]
+    shared, padded = heads // kv_heads, bias.shape[1]
+    tiles = padded // KEY_TILE
+    missing = (0, 0, 0, padded - count)
+    keys = F.pad(keys, missing).view(kv_heads * tiles, KEY_TILE, dim).transpose(1, 2)
+    values = F.pad(values, missing).view(kv_heads * tiles, KEY_TILE, dim)
+    lines = query.view(rows, kv_heads, shared, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
+    lines = F.pad(lines, (0, 0, 0, bias.shape[0] - lines.shape[1]))
+    found = []
+    for start in range(0, bias.shape[0], ROW_TILE):
+        tile = lines.narrow(1, start, ROW_TILE).unsqueeze(1)
+        tile = tile.expand(kv_heads, tiles, ROW_TILE, dim).reshape(-1, ROW_TILE, dim)
+        scores = torch.bmm(tile, keys).view(kv_heads, tiles, ROW_TILE, KEY_TILE)
+        scores = scores.transpose(1, 2).reshape(kv_heads, ROW_TILE, padded)
+        weights = torch.softmax(scores.add_(bias.narrow(0, start, ROW_TILE)), -1)
+        if blind:
+            weights = weights.nan_to_num(nan=0.0)
+        weights = weights.view(kv_heads, ROW_TILE, tiles, KEY_TILE).transpose(1, 2)
+        parts = torch.bmm(weights.reshape(-1, ROW_TILE, KEY_TILE), values)
+        found.append(parts.view(kv_heads, tiles, ROW_TILE, dim).sum(1))
+    whole = found[0] if len(found) == 1 else torch.cat(found, 1)
+    whole = whole.narrow(1, 0, rows * shared).reshape(kv_heads, rows, shared, dim)
+    return whole.transpose(0, 1).reshape(rows, heads * dim)

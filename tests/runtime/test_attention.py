@@ -65,3 +65,31 @@ def test_attention_is_what_its_definition_says(
         pattern,
     )  # fmt: skip
     torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(9, 3, 64), (4, 1, 16), (2, 2, 8)])
+def test_a_row_has_the_same_bits_whatever_rows_and_keys_surround_it(
+    heads: int, kv_heads: int, dim: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    device, size = torch.device("cpu"), 1300
+    query = torch.randn(size, heads, dim).to(dtype)
+    key, value = (torch.randn(size, kv_heads, dim).to(dtype) for _ in range(2))
+    factor = torch.full((size, 1, 1), dim**-0.5, dtype=dtype)
+    cache = KVCache(config(heads, kv_heads, dim), 1, 2048, dtype, device)
+    cache.keys[0][0, :, :size] = key.transpose(0, 1)
+    cache.values[0][0, :, :size] = value.transpose(0, 1)
+
+    def row(place: int, rows: int, before: int) -> torch.Tensor:
+        start = place - before
+        own = slice(start, start + rows)
+        plan = Plan.of(Layout.causal(rows), CAUSAL, device, dtype)
+        places = Places((0,), (start,), torch.tensor([0]), torch.tensor([start]))
+        attention = TorchAttention(plan, cache, places)
+        return attention(0, query[own], key[own], value[own], factor[own])[before]
+
+    for place in (40, 63, 64, 300, 1020):
+        alone = row(place, 1, 0)
+        for rows, before in ((2, 1), (7, 0), (7, 6), (32, 30), (32, 0), (272, 40), (272, 0)):
+            assert torch.equal(row(place, rows, before), alone), (place, rows, before)
