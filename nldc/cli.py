@@ -369,6 +369,23 @@ def _verdict(found: Verified) -> str:
 
 
 @cli.command()
+@click.argument("artifact")
+@click.option("--tokens", type=click.IntRange(1), default=48, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def certify(artifact: str, tokens: int, seed: int) -> None:
+    """Run a compiled ARTIFACT on a made-up backbone that shows every way to part from AR.
+
+    Needs no model. Every acceptance count occurs, and every cache entry is compared.
+    """
+    from nldc.certify import certify as certify_
+
+    report = certify_(artifact, tokens=tokens, seed=seed)
+    click.echo(report.text(), nl=False)
+    if not report.holds:
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
 @click.argument("strategies_", metavar="FILE...", nargs=-1, required=True)
 @_settings
 @_loading

@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "verify": ("api", "prompts"),
     "bench": ("", "api", "prompts", "verify"),
     "doctor": ("", "verify"),
+    "certify": ("runtime",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
     "import_gguf": ("runtime.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
     "gguf_file": ("runtime.errors",),
@@ -45,13 +46,14 @@ LAZY: dict[str, tuple[str, ...]] = {
     "api": ("codegen", "runtime"),
     "verify": ("runtime",),
     "bench": ("runtime",),
+    "certify": ("api",),
     "cli": (
-        "api", "bench", "doctor", "errors", "explain", "import_gguf", "prompts", "schema",
-        "verify", "runtime",
+        "api", "bench", "certify", "doctor", "errors", "explain", "import_gguf", "prompts",
+        "schema", "verify", "runtime",
     ),
 }  # fmt: skip
 HEAVY = ("torch", "triton")
-MAY_BE_HEAVY = ("runtime",)
+MAY_BE_HEAVY = ("certify", "runtime")
 TORCH_FREE_RUNTIME = ("abi", "artifact", "errors", "config")
 
 

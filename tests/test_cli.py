@@ -226,6 +226,15 @@ def test_verify_shows_the_first_difference_and_fails(artifacts: Path, model: Pat
     assert "prompts differ" in result.stdout
 
 
+def test_certify_runs_an_artifact_without_a_model(artifacts: Path) -> None:
+    result = nldc("certify", artifacts / "linear_ss", "--tokens", "12")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("every token and every cache entry is AR's; guarantee: exact\n")
+    inexact = nldc("certify", artifacts / "block_diffusion", "--tokens", "12")
+    assert inexact.exit_code == 0
+    assert "differs from AR, as it may" in inexact.stdout
+
+
 def test_bench_prints_a_line_for_each_strategy_beside_ar() -> None:
     options = ("--model", GOLDEN, "--count", "1", "--max-new-tokens", "6", "--repeats", "1")
     result = nldc("bench", "linear_ss", "linear_ss_lora", *options, "--set", "block_length=4")
