@@ -30,6 +30,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "interpret": (*LANGUAGE, "ir"),
     "api": ("", "diagnostics", "source", "ir", "check"),
     "explain": ("api", "expr", "ir", "check"),
+    "diff": ("api", "expr", "ir"),
+    "compat": ("ir",),
+    "diff": ("api", "expr", "ir"),
+    "compat": ("ir",),
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
     "bench": ("", "api", "prompts", "verify"),
@@ -48,8 +52,8 @@ LAZY: dict[str, tuple[str, ...]] = {
     "bench": ("runtime",),
     "certify": ("api",),
     "cli": (
-        "api", "bench", "certify", "doctor", "errors", "explain", "import_gguf", "prompts",
-        "schema", "verify", "runtime",
+        "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
+        "prompts", "schema", "verify", "runtime",
     ),
 }  # fmt: skip
 HEAVY = ("torch", "triton")
