@@ -32,8 +32,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "explain": ("api", "expr", "ir", "check"),
     "diff": ("api", "expr", "ir"),
     "compat": ("ir",),
-    "diff": ("api", "expr", "ir"),
-    "compat": ("ir",),
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
     "bench": ("", "api", "prompts", "verify"),
