@@ -464,6 +464,24 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
     click.echo(explain_(api.check(what, dict(settings))), nl=False)
 
 
+@cli.command("diff")
+@click.argument("a")
+@click.argument("b")
+def diff(a: str, b: str) -> None:
+    """Tell in what strategies A and B differ, and where their outputs can part.
+
+    A strategy is a file, or the name of one of the library; FILE@PRESET sets its open attributes as
+    an engine has them, as in block_diffusion@vllm.
+    """
+    from nldc import api
+    from nldc import diff as diff_
+
+    found = diff_.diff(api.check(a), api.check(b), (a, b))
+    click.echo(diff_.render(found), nl=False)
+    if not found.same:
+        raise click.exceptions.Exit(1)
+
+
 @cli.command()
 def strategies() -> None:
     """List the strategies of the library."""

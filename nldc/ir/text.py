@@ -18,6 +18,7 @@ from nldc.ir.ops import (
     LayRows,
     Node,
     OfKind,
+    Op,
     Region,
     Repeat,
     Value,
@@ -66,13 +67,17 @@ def _region(nodes: Iterable[Node], depth: int) -> Iterator[str]:
             yield f"{pad}{node.name}: {node.type} = {_op(node.op)}"
 
 
-def _op(op: Any) -> str:
-    name = "rows" if isinstance(op, LayRows) else type(op).__name__.lower()
-    parts = [name]
+def op_name(op: Op) -> str:
+    """Return the op's name in the file."""
+    return "rows" if isinstance(op, LayRows) else type(op).__name__.lower()
+
+
+def _op(op: Op) -> str:
+    parts = [op_name(op)]
     for item in fields(op):
         value = getattr(op, item.name)
         if value is not None and not _is_default(item, value):
-            parts.append(f"{item.name}={_part(value)}")
+            parts.append(f"{item.name}={show_part(value)}")
     return " ".join(parts)
 
 
@@ -90,7 +95,8 @@ def _is_default(item: Field[Any], value: Any) -> bool:
     return item.default is not MISSING and value == item.default
 
 
-def _part(part: Any) -> str:
+def show_part(part: Any) -> str:
+    """Return one field of an op as text."""
     match part:
         case Value():
             return show_value(part)
@@ -99,7 +105,7 @@ def _part(part: Any) -> str:
         case Attention(predicate, name):
             return name or f"({show(predicate)})"
         case tuple():
-            return f"[{', '.join('-' if p is None else _part(p) for p in part)}]"
+            return f"[{', '.join('-' if p is None else show_part(p) for p in part)}]"
         case bool() | int() | float() | str():
             return str(part)
         case Region() | Span():

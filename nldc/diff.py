@@ -1,0 +1,362 @@
+"""How two strategies differ: in their attributes, in their nodes, and where their outputs can part.
+
+Nodes are held against each other by name; what is left over is paired by op, in the order in which
+it runs. Both graphs are for concrete params, so a param shows by what it changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from nldc.api import Checked
+from nldc.expr import show
+from nldc.ir.attributes import ATTRIBUTE
+from nldc.ir.graph import Graph, uses, walk
+from nldc.ir.ops import Forward, Node, Region, Repeat, Value
+from nldc.ir.scope import FALSE
+from nldc.ir.text import op_name, show_part, show_value
+
+ABSENT = "-"
+"""What a table shows for a strategy that has no such node or key."""
+
+DERIVED = (("forward", "layout"), ("select", "less_is_surer"), ("repeat", "variable"))
+"""Keys that follow from others of the graph."""
+
+SITUATIONS: Mapping[tuple[str, str], str] = {
+    ("rows", "layout"): "always: other rows are computed together",
+    ("forward", "attention"): "always: a row sees other rows",
+    ("forward", "position"): "always: rows lie at other positions",
+    ("forward", "predicts_next"): "always: a row predicts another position",
+    ("forward", "append"): "from the next step on: the prefix holds other rows",
+    ("forward", "adapter"): "an adapter is loaded",
+    ("forward", "adapter_rows"): "an adapter is loaded",
+    ("score", "by"): "the two scores rank rows otherwise, or other rows pass a bound",
+    ("select", "at_least"): "a row passes one rule and not the other",
+    ("select", "at_most"): "a row passes one rule and not the other",
+    ("select", "best"): "one takes a row that the other leaves for a later forward",
+    ("select", "within"): "one takes a row that the other leaves for a later forward",
+    ("select", "where"): "a row passes one rule and not the other",
+    ("select", "always_best"): "fewer rows than that pass the other rules",
+    ("mix", "weights"): "always: other logits",
+    ("lookup", "length"): "more tokens are drafted than the shorter draft has",
+    ("lookup", "ngram"): "the text repeats itself for fewer tokens than that",
+    ("accept", "offset"): "always: other drafts are compared",
+    ("repeat", "at_most"): "rows are still masked after the fewer rounds",
+    ("repeat", "at_least"): "a block is full before the first round",
+    ("emit", "cache"): "from the next step on: the prefix holds other rows",
+    ("route", "condition"): "the number of live sequences decides between steps",
+}
+"""When outputs can part, by op and the key that differs; keys that are not here are references."""
+
+FLOWS = "always: it is made from another value"
+ALONE = "always: only one of the two has it"
+HARMLESS = ("strategy", "param")
+"""What changes no token by itself."""
+BESIDE = (*HARMLESS, "emit", "next", "carry", "route")
+"""What is compared beside the nodes."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key of a node with other values; `key` is an attribute's name in `Difference.attributes`.
+
+    `a` and `b` are None where that strategy has no such key; `key` is None for a whole node that
+    only one of the two has. What belongs to no node goes by `emit`, `carry`, `param`, `strategy`.
+    """
+
+    node: str
+    key: str | None
+    a: str | None
+    b: str | None
+
+
+@dataclass(frozen=True)
+class Parting:
+    """A place where outputs can part, and when."""
+
+    node: str
+    situation: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between the strategies called `a` and `b`, in the order in which nodes run.
+
+    `renamed` holds nodes of b by what they are called in a. `parts` is empty if nothing differs
+    that can change a token, and if both `are_exact`: then both emit what AR emits, whatever
+    differs.
+    """
+
+    a: str
+    b: str
+    attributes: tuple[Change, ...]
+    nodes: tuple[Change, ...]
+    renamed: Mapping[str, str]
+    parts: tuple[Parting, ...]
+    are_exact: bool
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs but names."""
+        return not self.attributes and not self.nodes
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A node, or something beside the nodes, as texts by key."""
+
+    name: str
+    op: str
+    keys: Mapping[str, str]
+
+    @property
+    def region(self) -> str:
+        return self.name.split(".", 1)[0]
+
+
+def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Difference:
+    """Return how two checked strategies differ; `names` is what to call them."""
+    ours, theirs = list(_entries(a.graph)), list(_entries(b.graph))
+    regions = _regions(a.graph, b.graph)
+    theirs = [_under(entry, regions) for entry in theirs]
+    renamed = _renamed(ours, theirs)
+    theirs = [_under(entry, renamed) for entry in theirs]
+    known = {entry.name: entry for entry in theirs}
+    alone = {entry.name for entry in ours} ^ set(known)
+    live = _live(a.graph) | {_called(_called(n, regions), renamed) for n in _live(b.graph)}
+    attributes: list[Change] = []
+    nodes: list[Change] = []
+    parts: dict[Parting, None] = {}
+    for entry in (*ours, *(e for e in theirs if e.name in alone)):
+        if entry.name.rsplit(".", 1)[0] in alone:
+            continue
+        if entry.name in alone:
+            sides = (entry.op, None) if entry.name not in known else (None, entry.op)
+            nodes.append(Change(entry.name, None, *sides))
+            if entry.op not in HARMLESS:
+                parts[Parting(entry.name, ALONE)] = None
+            continue
+        for change in _changes(entry, known[entry.name]):
+            (attributes if change.key in ATTRIBUTE else nodes).append(change)
+            situation = _situation(entry, known[entry.name], change, alone)
+            is_node = entry.op not in BESIDE
+            if situation is not None and (entry.name in live or not is_node):
+                parts[Parting(entry.name, situation)] = None
+    are_exact = a.guarantee == b.guarantee == "exact"
+    shown = {old: new for old, new in renamed.items() if ":" not in old}
+    return Difference(
+        *(names or (a.graph.name, b.graph.name)),
+        tuple(attributes),
+        tuple(nodes),
+        shown,
+        () if are_exact else tuple(parts),
+        are_exact,
+    )
+
+
+# A graph as entries
+
+
+def _entries(graph: Graph) -> Iterator[_Entry]:
+    adapters = ", ".join(f"{a.name} (optional)" if a.optional else a.name for a in graph.adapters)
+    keys = {"guarantee": graph.guarantee, "adapters": adapters, "compat": graph.compat or ""}
+    yield _Entry("strategy", "strategy", {key: text for key, text in keys.items() if text})
+    for name, value in graph.params.items():
+        yield _Entry(f"param.{name}", "param", {"default": str(value)})
+    yield from _nodes(graph.prefill)
+    yield from _emit("prefill.emit", graph.prefill_tokens)
+    for carried in graph.carry:
+        yield _Entry(f"carry.{carried.name}", "carry", {"initial": show_value(carried.initial)})
+    for alternative in graph.alternatives:
+        condition = {"condition": show(alternative.condition)}
+        yield _Entry(f"{alternative.name}.route", "route", condition)
+    for variant in graph.variants:
+        yield from _nodes(variant.step)
+        region = _region(variant)
+        keep = "all" if variant.emit.keep is None else show_value(variant.emit.keep)
+        yield from _emit(f"{region}.emit", variant.emit.tokens, f"keep {keep}")
+        for carried in variant.carry:
+            keys = {"value": show_value(carried.next)}
+            yield _Entry(f"{region}.next.{carried.name}", "next", keys)
+
+
+def _emit(name: str, tokens: Value | None, cache: str | None = None) -> Iterator[_Entry]:
+    if tokens is not None:
+        keys = {"tokens": show_value(tokens)}
+        yield _Entry(name, "emit", keys if cache is None else {**keys, "cache": cache})
+
+
+def _nodes(region: Region) -> Iterator[_Entry]:
+    for node in region.nodes:
+        yield _Entry(node.name, op_name(node.op), dict(_keys(node)))
+        if isinstance(node.op, Repeat):
+            yield from _nodes(node.op.body)
+
+
+def _keys(node: Node) -> Iterator[tuple[str, str]]:
+    op = op_name(node.op)
+    for item in fields(node.op):
+        value = getattr(node.op, item.name)
+        if value is None or isinstance(value, Region) or (op, item.name) in DERIVED:
+            continue
+        name = f"{op}.{item.name}"
+        yield (name if name in ATTRIBUTE else item.name), show_part(value)
+
+
+def _region(graph: Graph) -> str:
+    """Return the name of the step that a graph takes."""
+    return graph.step.nodes[0].name.split(".", 1)[0] if graph.step.nodes else "step"
+
+
+def _live(graph: Graph) -> set[str]:
+    """Return the nodes, and the carried values, that something emitted or cached is made from."""
+    found: set[str] = set()
+    for variant in graph.variants:
+        nodes = {node.name: node for node in walk((*graph.prefill.nodes, *variant.step.nodes))}
+        carried = {f"carry.{item.name}": (item.initial, item.next) for item in variant.carry}
+        ends = (variant.emit.tokens, variant.emit.keep, graph.prefill_tokens)
+        waiting = [value.node for end in ends for value in uses(end)]
+        waiting += [node.name for node in nodes.values() if _appends(node)]
+        seen: set[str] = set()
+        while waiting:
+            name = waiting.pop().split(":")[0]
+            if name in seen:
+                continue
+            seen.add(name)
+            values = [*uses(carried.get(name, ()))]
+            if name in nodes:
+                op = nodes[name].op
+                values += [*uses(op), *([op.result] if isinstance(op, Repeat) else [])]
+            waiting += [value.node for value in values]
+        found |= seen
+    return found
+
+
+def _appends(node: Node) -> bool:
+    if isinstance(node.op, Repeat):
+        return node.op.keys == "kept"
+    return isinstance(node.op, Forward) and node.op.append != FALSE
+
+
+# Which node of one is which of the other
+
+
+def _regions(a: Graph, b: Graph) -> dict[str, str]:
+    """Return what to call the last step of b, as of a: it is taken when no other is."""
+    ours, theirs = ([_region(variant) for variant in graph.variants] for graph in (a, b))
+    if theirs[-1] in ours or ours[-1] in theirs:
+        return {}
+    return {f"{theirs[-1]}.": f"{ours[-1]}."}
+
+
+def _renamed(ours: Sequence[_Entry], theirs: Sequence[_Entry]) -> dict[str, str]:
+    """Return what to call nodes of b that have another name in a, variables of loops included."""
+    same = {(e.name, e.op) for e in ours} & {(e.name, e.op) for e in theirs}
+    left: dict[tuple[str, str], list[str]] = {}
+    for entry in ours:
+        if (entry.name, entry.op) not in same:
+            left.setdefault((entry.region, entry.op), []).append(entry.name)
+    taken = {entry.name for entry in ours}
+    renamed: dict[str, str] = {}
+    for entry in theirs:
+        if (entry.name, entry.op) in same:
+            continue
+        pairs = left.get((entry.region, entry.op))
+        if pairs and entry.op not in HARMLESS:
+            renamed[entry.name] = pairs.pop(0)
+        elif entry.name in taken:
+            renamed[entry.name] = f"{entry.name} ({entry.op})"
+    loops = {e.name: e.keys["result"].rsplit(".", 1)[1] for e in ours if "result" in e.keys}
+    for entry in theirs:
+        name = renamed.get(entry.name, entry.name)
+        if name in loops and "result" in entry.keys:
+            variable = entry.keys["result"].rsplit(".", 1)[1]
+            renamed[f"{entry.name}:{variable}"] = f"{name}:{loops[name]}"
+    return {old: new for old, new in renamed.items() if old != new}
+
+
+def _under(entry: _Entry, renamed: Mapping[str, str]) -> _Entry:
+    if not renamed:
+        return entry
+    keys = {key: _called(text, renamed) for key, text in entry.keys.items()}
+    return _Entry(_called(entry.name, renamed), entry.op, keys)
+
+
+def _called(text: str, renamed: Mapping[str, str]) -> str:
+    """Return the text with nodes, or steps as in `step.`, called by their other names."""
+    if not renamed:
+        return text
+    names = "|".join(re.escape(name) for name in sorted(renamed, key=len, reverse=True))
+    pattern = rf"(?<![\w.])({names})(?:(?<=\.)|(?![\w:]))"
+    return re.sub(pattern, lambda found: renamed[found[1]], text)
+
+
+# What differs, and when it matters
+
+
+def _changes(ours: _Entry, theirs: _Entry) -> Iterator[Change]:
+    for key in dict.fromkeys((*ours.keys, *theirs.keys)):
+        a, b = ours.keys.get(key), theirs.keys.get(key)
+        is_seed = key in ("layout", "parts") and _other(ours, theirs, "rows.seed")
+        if a != b and not is_seed:
+            yield Change(ours.name, key, a, b)
+
+
+def _other(ours: _Entry, theirs: _Entry, key: str) -> bool:
+    return ours.keys.get(key) != theirs.keys.get(key)
+
+
+def _situation(ours: _Entry, theirs: _Entry, change: Change, alone: set[str]) -> str | None:
+    """Return when a change can show in the tokens, or None if it never does by itself."""
+    key = str(change.key)
+    if ours.op in HARMLESS or key == "counted":
+        return None
+    if key in ATTRIBUTE:
+        is_moot = key == "repeat.eos_ids" and all(
+            entry.keys["repeat.eos"] == "ignored" for entry in (ours, theirs)
+        )
+        return None if is_moot else ATTRIBUTE[key].situation
+    if (ours.op, key) in SITUATIONS:
+        return SITUATIONS[ours.op, key]
+    # What is made from a node that only one of the two has parts there, not here.
+    texts = f"{change.a} {change.b}"
+    return None if any(name in texts for name in alone) else FLOWS
+
+
+# As text
+
+
+def render(difference: Difference) -> str:
+    """Return the difference as text: two tables, and where the outputs can part."""
+    d = difference
+    lines = [f"a: {d.a}", f"b: {d.b}"]
+    if d.same:
+        return "\n".join([*lines, "", "nothing differs"]) + "\n"
+    if d.attributes:
+        rows = [(str(c.key), c.node, c.a or ABSENT, c.b or ABSENT) for c in d.attributes]
+        lines += ["", *_table([("attribute", "node", "a", "b"), *rows])]
+    if d.nodes:
+        rows = [
+            (c.node, "the node" if c.key is None else c.key, c.a or ABSENT, c.b or ABSENT)
+            for c in d.nodes
+        ]
+        lines += ["", *_table([("node", "key", "a", "b"), *rows])]
+    if d.renamed:
+        lines += ["", *(f"{new} is called {old} in b" for old, new in d.renamed.items())]
+    lines.append("")
+    if d.are_exact:
+        lines.append("their outputs cannot part: both are proved to emit what AR emits")
+    elif not d.parts:
+        lines.append("their outputs cannot part: nothing that differs changes a token")
+    else:
+        lines.append("their outputs can part at")
+        lines += _table([(f"  {part.node}", part.situation) for part in d.parts])
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
