@@ -64,7 +64,7 @@ class DrafterRecipe:
 
     rank: int = 64
     alpha: float = 256.0
-    steps: int = 600
+    steps: int = 500
     sequences: int = 16
     blocks: int = 12
     block_length: int = 16
@@ -73,8 +73,8 @@ class DrafterRecipe:
     eta: float = 0.5
     top: int = 200
     texts: int = 3072
-    prompt_lengths: tuple[int, ...] = (96, 128, 160, 192)
-    sequence_length: int = 288
+    prompt_lengths: tuple[int, ...] = (96, 128, 160)
+    sequence_length: int = 256
     seed: int = 21
     precision: str = "bfloat16"
     threads: int = 2
@@ -167,19 +167,27 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
     export_adapter(adapter, recipe, out / FOLDER)
 
 
-def own_text(recipe: DrafterRecipe, params: Params, geometry: Geometry, checkpoint: Path) -> Tensor:
-    """Continue training text greedily: int64 (texts, sequence_length)."""
+def own_text(
+    recipe: DrafterRecipe, params: Params, geometry: Geometry, checkpoint: Path
+) -> tuple[Tensor, Tensor]:
+    """Continue training text greedily.
+
+    Returns:
+        int64 (texts, sequence_length), and int64 (texts,), where each continuation begins.
+    """
     texts = (file.text for file in read_files(stdlib_root(), held_out=False))
     stream = encode_stream(load_tokenizer(checkpoint), texts)
     generator = torch.Generator().manual_seed(recipe.seed)
-    drawn = []
+    drawn, lengths = [], []
     for number, first in enumerate(range(0, recipe.texts, 256)):
         batch = min(256, recipe.texts - first)
         length = recipe.prompt_lengths[number % len(recipe.prompt_lengths)]
         starts = torch.randint(len(stream) - length, (batch, 1), generator=generator)
         prompts = stream[starts + torch.arange(length)]
-        drawn.append(continue_greedily(params, geometry, prompts, recipe.sequence_length - length))
-    return torch.cat(drawn)
+        new_tokens = recipe.sequence_length - length
+        drawn.append(continue_greedily(params, geometry, prompts, new_tokens))
+        lengths.append(torch.full((batch,), length))
+    return torch.cat(drawn), torch.cat(lengths)
 
 
 def _step(
@@ -187,20 +195,21 @@ def _step(
     params: Params,
     geometry: Geometry,
     adapter: Adapter,
-    text: Tensor,
+    text: tuple[Tensor, Tensor],
     step: int,
 ) -> tuple[Tensor, float]:
     """Return a step's mean loss and its mean tokens a cycle, bonus included."""
+    sequences, begins = text
     generator = torch.Generator().manual_seed((recipe.seed << 32) + step)
-    chosen = torch.randint(len(text), (recipe.sequences,), generator=generator)
-    clean = text[chosen]
+    chosen = torch.randint(len(sequences), (recipe.sequences,), generator=generator)
+    clean, first = sequences[chosen], begins[chosen][:, None]
     last = clean.shape[1] - recipe.block_length
-    starts = torch.randint(
-        min(recipe.prompt_lengths), last, (recipe.sequences, recipe.blocks), generator=generator
-    )
+    places = torch.rand(recipe.sequences, recipe.blocks, generator=generator)
+    starts = first + (places * (last - first)).long()
     draft, verifier = _rows(recipe, params, geometry, adapter, clean, starts)
     loss, matches = drafter_losses(draft, verifier, recipe)
-    return loss / (matches + 1).sum(), matches.float().mean().item() + 1
+    deciding = (matches + 1).clamp(max=recipe.block_length - 1).sum()
+    return loss / deciding, matches.float().mean().item() + 1
 
 
 def _rows(

@@ -2,11 +2,10 @@
 
 Self-speculation is lossless, so the tokens it emits are those of greedy AR decoding, whatever is
 drafted. The measurement therefore decodes once, causally, and then drafts at EVERY position of the
-continuation in one forward: [drafts || clean], where the drafts of start P see the clean rows
-before P and each other. A decoding run is a walk through that table. Linear self-speculation starts
-at P with the token of P known; quadratic's masks follow P's token, which they see causally (its
-group's first token is a verifier row), so their draft is a wholly masked block that starts behind
-it.
+continuation behind one causal forward: the drafts of start P see its rows before P, and each other.
+A decoding run is a walk through that table. Linear self-speculation starts at P with the token of P
+known; quadratic's masks follow P's token, which they see causally (its group's first token is a
+verifier row), so their draft is a wholly masked block that starts behind it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nldc.runtime.train.model import Adapter, Cache, Geometry, Params, head, hidden_states
+from nldc.runtime.train.model import (
+    Adapter,
+    Cache,
+    Context,
+    Geometry,
+    Params,
+    head,
+    hidden_states,
+)
 from nldc.runtime.train.objective import additive, causal_mask
 from nldc.runtime.train.tokenizer import EOS, MASK
 
@@ -69,42 +76,45 @@ def draft_everywhere(
     params: Params,
     geometry: Geometry,
     sequences: Tensor,
-    starts: Tensor,
+    prompt_length: int,
     block_length: int,
     known: int,
     adapter: Adapter | None = None,
 ) -> Tensor:
-    """Return the drafts, int64 (B, starts, block_length), of blocks at every start.
+    """Return the drafts, int64 (B, T - P, block_length), of blocks at every place from P on.
 
     Args:
         params: All parameters in the compute dtype.
         geometry: The sizes.
         sequences: int64 (B, T), clean tokens.
-        starts: int64 (N,), ascending first positions of blocks, each below T.
+        prompt_length: P, the first start.
         block_length: Rows of a block.
         known: 1 if a block's first row holds its true token, 0 if it is a mask as well.
         adapter: The drafter, on the block's rows alone.
     """
     dtype = next(iter(params.values())).dtype
-    batch, length = sequences.shape
-    rows = len(starts) * block_length
-    blocks = torch.full((batch, len(starts), block_length), MASK)
-    if known:
-        blocks[:, :, 0] = sequences[:, starts]
-    at = (starts[:, None] + torch.arange(block_length)).flatten()
-    owner = torch.arange(len(starts)).repeat_interleave(block_length)
-    visible = torch.cat(
-        (
-            owner[:, None] == owner[None, :],
-            torch.arange(length)[None, :] < starts.repeat_interleave(block_length)[:, None],
-        ),
-        dim=1,
-    )
-    ids = torch.cat((blocks.view(batch, rows), sequences), dim=1)
-    positions = torch.cat((at, torch.arange(length)))
-    masks = (additive(visible[None], dtype), causal_mask(length, dtype))
-    hidden = hidden_states(params, geometry, ids, positions, masks, adapter)[:, :rows]
-    return head(params, hidden).argmax(dim=-1).view(batch, len(starts), block_length)
+    starts = torch.arange(prompt_length, sequences.shape[1])
+    drafted = []
+    for group in torch.split(sequences, 8):
+        length = group.shape[1]
+        context = Context(geometry.num_hidden_layers)
+        causal = (causal_mask(length, dtype),)
+        hidden_states(params, geometry, group, torch.arange(length), causal, cache=context)
+        context.frozen = True
+        pieces = []
+        for some in torch.split(starts, max(1, 256 // block_length)):
+            blocks = torch.full((len(group), len(some), block_length), MASK)
+            if known:
+                blocks[:, :, 0] = group[:, some]
+            at = (some[:, None] + torch.arange(block_length)).flatten()
+            owner = torch.arange(len(some)).repeat_interleave(block_length)
+            before = torch.arange(length) < some.repeat_interleave(block_length)[:, None]
+            visible = torch.cat((before, owner[:, None] == owner[None, :]), dim=1)
+            masks = (additive(visible[None], dtype),)
+            hidden = hidden_states(params, geometry, blocks.flatten(1), at, masks, adapter, context)
+            pieces.append(head(params, hidden).argmax(dim=-1).view(blocks.shape))
+        drafted.append(torch.cat(pieces, dim=1))
+    return torch.cat(drafted)
 
 
 def measure_linear(
@@ -117,8 +127,6 @@ def measure_linear(
 ) -> Acceptance:
     """Measure linear self-speculation on greedy continuations.
 
-    A cycle drafts [seed, masks] and emits the matching drafts and one bonus token.
-
     Args:
         params: All parameters in the compute dtype.
         geometry: The sizes.
@@ -127,8 +135,8 @@ def measure_linear(
         block_length: Rows of the draft forward, the seed included.
         adapter: The drafter, if any.
     """
-    table = _tables(params, geometry, sequences, prompt_length, block_length, 1, adapter)
-    return _walk(sequences, prompt_length, table[:, :, 1:], 2, 1)
+    drafts = draft_everywhere(params, geometry, sequences, prompt_length, block_length, 1, adapter)
+    return walk_linear(sequences, prompt_length, drafts)
 
 
 def measure_quadratic(
@@ -139,35 +147,29 @@ def measure_quadratic(
     block_length: int,
     adapter: Adapter | None = None,
 ) -> Acceptance:
-    """Measure quadratic self-speculation on greedy continuations; arguments as for linear.
+    """Measure quadratic self-speculation on greedy continuations; arguments as for linear."""
+    drafts = draft_everywhere(params, geometry, sequences, prompt_length, block_length, 0, adapter)
+    return walk_quadratic(sequences, prompt_length, drafts)
+
+
+def walk_linear(sequences: Tensor, prompt_length: int, drafts: Tensor) -> Acceptance:
+    """Count linear cycles: each drafts [seed, masks], emits the matches and one bonus token.
+
+    Args:
+        sequences: int64 (B, T) from `continue_greedily`.
+        prompt_length: Where the continuation begins.
+        drafts: From `draft_everywhere` with the first row known.
+    """
+    return _walk(sequences, prompt_length, drafts[:, :, 1:], 2, 1)
+
+
+def walk_quadratic(sequences: Tensor, prompt_length: int, drafts: Tensor) -> Acceptance:
+    """Count quadratic cycles; arguments as for linear, but with no row known.
 
     Each cycle's group was drafted behind the last accepted token, by masks 1 to k. Its first token
     is replaced by the verifier's, always accepted; masks 2 to k are the drafts.
     """
-    table = _tables(params, geometry, sequences, prompt_length, block_length, 0, adapter)
-    return _walk(sequences, prompt_length, table[:, :, 1:], 1, 0)
-
-
-def _tables(
-    params: Params,
-    geometry: Geometry,
-    sequences: Tensor,
-    prompt_length: int,
-    block_length: int,
-    known: int,
-    adapter: Adapter | None,
-) -> Tensor:
-    """Draft at all positions of the continuation, a slice of the batch and of the starts at a
-    time."""
-    starts = torch.arange(prompt_length, sequences.shape[1])
-    parts = []
-    for group in torch.split(sequences, 8):
-        pieces = [
-            draft_everywhere(params, geometry, group, some, block_length, known, adapter)
-            for some in torch.split(starts, max(1, 512 // block_length))
-        ]
-        parts.append(torch.cat(pieces, dim=1))
-    return torch.cat(parts)
+    return _walk(sequences, prompt_length, drafts[:, :, 1:], 1, 0)
 
 
 def _walk(

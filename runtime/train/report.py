@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nldc.runtime.train.drafter import FOLDER, read_adapter
 from nldc.runtime.train.evaluate import (
     Acceptance,
     continue_greedily,
-    measure_linear,
-    measure_quadratic,
+    draft_everywhere,
     repeats,
+    walk_linear,
+    walk_quadratic,
 )
 from nldc.runtime.train.export import read_checkpoint
 from nldc.runtime.train.loop import keep_freed_memory
@@ -23,12 +23,19 @@ from nldc.runtime.train.tokenizer import load_tokenizer
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a way of drafting, a block length, and which prompts."""
+    """One line of the table.
+
+    Attributes:
+        mode: How drafts are made.
+        block_length: Rows of a block.
+        every: Acceptance over all prompts.
+        others: Acceptance over those whose continuation does not end in a loop.
+    """
 
     mode: str
     block_length: int
-    prompts: int
-    acceptance: Acceptance
+    every: Acceptance
+    others: Acceptance
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,9 @@ def measure(
     precision: torch.dtype = torch.float32,
     limit: int | None = None,
 ) -> Report:
-    """Measure linear and quadratic self-speculation, and linear with the drafter if there is one.
+    """Measure linear and quadratic self-speculation, without and with the drafter if there is one.
 
-    Every line is given twice: over all prompts, and over those whose continuation does not end
-    in a loop, since loops are easy to draft.
+    Loops are easy to draft, so every line also counts the prompts whose continuation ends in none.
 
     Args:
         checkpoint: A folder with weights, tokenizer and `heldout.jsonl`.
@@ -79,35 +85,32 @@ def measure(
         ]
     )
     loops = repeats(sequences, length)
-    adapters: dict[str, Adapter | None] = {"linear": None}
+    adapters: dict[str, Adapter | None] = {"": None}
     if (checkpoint / FOLDER).exists():
-        adapters["linear + LoRA"] = read_adapter(checkpoint / FOLDER, precision)
+        adapters[" + LoRA"] = read_adapter(checkpoint / FOLDER, precision)
     rows: list[Row] = []
-
-    def add(mode: str, k: int, some: Tensor, adapter: Adapter | None) -> None:
-        how = measure_quadratic if mode == "quadratic" else measure_linear
-        rows.append(Row(mode, k, len(some), how(params, geometry, some, length, k, adapter)))
-
-    for some in (sequences, sequences[~loops]):
-        for k in lengths:
-            for mode, adapter in adapters.items():
-                add(mode, k, some, adapter)
-            add("quadratic", k, some, None)
+    for name, known, walk in (("linear", 1, walk_linear), ("quadratic", 0, walk_quadratic)):
+        for suffix, adapter in adapters.items():
+            for k in lengths:
+                drafts = draft_everywhere(params, geometry, sequences, length, k, known, adapter)
+                every = walk(sequences, length, drafts)
+                others = walk(sequences[~loops], length, drafts[~loops])
+                rows.append(Row(name + suffix, k, every, others))
     return Report(tuple(rows), len(sequences), float(loops.float().mean()))
 
 
 def as_markdown(report: Report) -> str:
     """Return the report as a Markdown table."""
     lines = [
-        f"{report.prompts} prompts, {report.repeating:.0%} of the continuations end in a loop",
+        f"{report.prompts} prompts, {report.repeating:.0%} of the continuations end in a loop.",
         "",
-        "| mode | block | prompts | cycles | tokens a cycle | tokens a forward |",
+        "| mode | block | cycles | tokens a cycle | tokens a forward | the same without loops |",
         "|---|---|---|---|---|---|",
     ]
     for row in report.rows:
-        a = row.acceptance
+        a, b = row.every, row.others
         lines.append(
-            f"| {row.mode} | {row.block_length} | {row.prompts} | {a.cycles} "
-            f"| {a.tokens_per_cycle:.2f} | {a.tokens_per_forward:.2f} |"
+            f"| {row.mode} | {row.block_length} | {a.cycles} | {a.tokens_per_cycle:.2f} "
+            f"| {a.tokens_per_forward:.2f} | {b.tokens_per_cycle:.2f}, {b.tokens_per_forward:.2f} |"
         )
     return "\n".join(lines)

@@ -114,11 +114,11 @@ def test_training_raises_acceptance_and_leaves_the_verifier_bitwise_alone(
 ) -> None:
     before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     params, geometry = read_checkpoint(checkpoint)
-    sequences = own_text(TINY, params, geometry, checkpoint)
+    sequences, _ = own_text(TINY, params, geometry, checkpoint)
     train_drafter(TINY, checkpoint, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
     adapter = read_adapter(tmp_path / "out" / "linear_spec_lora", torch.float32)
-    assert torch.equal(own_text(TINY, params, geometry, checkpoint), sequences)
+    assert torch.equal(own_text(TINY, params, geometry, checkpoint)[0], sequences)
     bare = measure_linear(params, geometry, sequences, 8, 4)
     helped = measure_linear(params, geometry, sequences, 8, 4, adapter)
     assert helped.tokens_per_cycle > bare.tokens_per_cycle + 0.2
