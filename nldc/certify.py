@@ -82,15 +82,17 @@ def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyRep
 
     folder = Path(artifact)
     manifest: dict[str, Any] = check_artifact(folder)
-    decoder = load(folder)
-    run = _Run(decoder, tokens, _frontier(folder))
+    run = _Run(tokens, _frontier(folder))
     difference: str | None = None
-    for number, (size, temperature) in enumerate(BATCHES):
-        try:
-            run.batch(size, Sampling(temperature=temperature, seed=seed), key=100 * number + seed)
-        except _DifferenceError as found:
-            difference = str(found)
-            break
+    try:
+        decoder = load(folder)
+        for number, (size, temperature) in enumerate(BATCHES):
+            sampling = Sampling(temperature=temperature, seed=seed)
+            run.batch(decoder, size, sampling, key=100 * number + seed)
+    except _DifferenceError as found:
+        difference = str(found)
+    except (ValueError, IndexError, RuntimeError) as problem:
+        difference = f"its code fails: {problem}"
     return CertifyReport(
         strategy=manifest["strategy"],
         claimed=manifest["guarantee"]["claimed"],
@@ -281,7 +283,6 @@ class HashBatch(Batch):
 class _Run:
     """Runs batches and counts what was compared."""
 
-    decoder: type[Decoder]
     most: int
     frontier: int | None
     sequences: int = 0
@@ -290,9 +291,9 @@ class _Run:
     entries: int = 0
     accepted: Counter[int] = field(default_factory=Counter)
 
-    def batch(self, size: int, sampling: Sampling, key: int) -> None:
+    def batch(self, kind: type[Decoder], size: int, sampling: Sampling, key: int) -> None:
         """Run so many sequences together; raise at the first difference."""
-        decoder: Decoder = object.__new__(self.decoder)
+        decoder: Decoder = object.__new__(kind)
         live = [
             _Sequence(key + n, [(key * 7 + n * 3 + i * 5) % VOCABULARY for i in range(1 + 2 * n)],
                       sampling)
@@ -301,13 +302,13 @@ class _Run:
         self.sequences += size
         carries = []
         for sequence in live:
-            sequence.agrees = len(sequence.prompt) + 1 + sequence.key % 3
+            sequence.agrees = len(sequence.prompt) + sequence.key % 3
             emit = decoder.prefill(HashBatch([sequence], sampling), torch.tensor([sequence.prompt]))
             self._commit([sequence], emit)
             carries.append(emit.carry)
         trailing = [len(s.prompt) + len(s.emitted) - s.committed for s in live]
         carry = {name: torch.cat([c[name] for c in carries]) for name in carries[0]}
-        depth = self.decoder.SCRATCH_ROWS + 2
+        depth = kind.SCRATCH_ROWS + 2
         number = 0
         while min(len(s.emitted) for s in live) < self.most:
             for place, sequence in enumerate(live):

@@ -19,7 +19,7 @@ Pick = Callable[[Sequence[str]], str]
 def random_pick(seed: int) -> Pick:
     """Return a pick that takes the first option more often than the others."""
     random = Random(seed)
-    care = random.choice((0.97, 0.9, 0.8, 0.5))
+    care = random.choice((0.95, 0.88, 0.8, 0.5))
 
     def pick(options: Sequence[str]) -> str:
         return options[0] if random.random() < care else random.choice(list(options))
@@ -112,6 +112,10 @@ APPEND = (
     '{append: "row >= 0"}',
     '{append: "row != 1"}',
 )
+BEFORE = """  early: {op: forward, tokens: $prompt, attention: causal, cache: read}
+  chosen: {op: sample, logits: early}
+  again: {op: join, parts: ["$prompt[0]", "chosen[:-1]"]}
+"""
 DRAFTING = ("bidirectional", "causal", '"k.prefix"', '"k.row == q.row"', '"true"')
 
 
@@ -122,8 +126,10 @@ def prefill(pick: Pick, emit: bool) -> str:
         pick(("append", "append", "append", '{append: "row < 3"}', "read")),
     )
     seed = pick(("context.last", "context.last", "context.first", '"context[-1]"'))
+    before = pick(("", "", BEFORE))
+    tokens = pick(("again", "again", "$prompt")) if before else "$prompt"
     text = f"""prefill:
-  context: {{op: forward, tokens: $prompt, attention: {attention}, cache: {append}}}
+{before}  context: {{op: forward, tokens: {tokens}, attention: {attention}, cache: {append}}}
   seed: {{op: sample, logits: {seed}}}
 """
     return text + ("  emit: {tokens: seed}\n" if emit else "") + "carry: {seed: prefill.seed}\n"

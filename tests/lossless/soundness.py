@@ -1,13 +1,15 @@
 """Make strategies at random, certify them, and hold the certified ones against AR.
 
-`python -m tests.lossless.soundness COUNT [SEED]` prints the counts; a counterexample is printed
-whole and ends the run with status 1.
+`python -m tests.lossless.soundness COUNT [SEED]` tries that many different files and prints the
+counts as it goes; a counterexample is printed whole and ends the run with status 1.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nldc.check.lossless import prove
@@ -18,13 +20,13 @@ from nldc.source import parse
 from tests.lossless.at_random import random_pick, strategy
 from tests.lossless.hash_model import Difference, first_difference
 
-TRIES = 6
+TRIES = 4
 TOKENS = 12
 
 
 @dataclass
 class Tally:
-    """What became of random strategies; `codes` counts the first code of each refusal."""
+    """What became of different random files; `codes` counts the first code of each refusal."""
 
     made: int = 0
     graphs: int = 0
@@ -55,12 +57,25 @@ def counterexample(graph: Graph, tries: int = TRIES) -> Difference | None:
     return first_difference(graph, tries=tries, tokens=TOKENS)
 
 
-def run(count: int, seed: int, look_at_refused: int = 50) -> tuple[Tally, str | None]:
-    """Try `count` strategies; return the tally, and the text of a counterexample if there is one."""
+def run(
+    count: int,
+    seed: int,
+    look_at_refused: int = 50,
+    progress: Callable[[Tally], None] = lambda _: None,
+) -> tuple[Tally, str | None]:
+    """Try `count` different files; return the tally, and a counterexample's text if there is one."""
     tally = Tally()
-    for number in range(seed, seed + count):
+    seen: set[int] = set()
+    number = seed
+    while tally.made < count:
         text = strategy(random_pick(number))
+        number += 1
+        if hash(text) in seen:
+            continue
+        seen.add(hash(text))
         tally.made += 1
+        if tally.made % 500 == 0:
+            progress(tally)
         graph = graph_of(text)
         if graph is None:
             continue
@@ -70,22 +85,25 @@ def run(count: int, seed: int, look_at_refused: int = 50) -> tuple[Tally, str | 
             tally.certified += 1
             difference = counterexample(graph)
             if difference is not None:
-                return tally, f"{text}\nseed {number}: {difference}"
+                return tally, f"{text}\nseed {number - 1}: {difference}"
         else:
             tally.codes[certificate.problems[0].code] += 1
-            if number % look_at_refused == 0:
-                tally.sampled_refusals += 1
-                try:
-                    tally.equal_but_refused += first_difference(graph, 20, TOKENS) is None
-                except (IndexError, ValueError, RecursionError):
-                    pass
+            if tally.made % look_at_refused == 0:
+                _look(graph, tally)
     return tally, None
+
+
+def _look(graph: Graph, tally: Tally) -> None:
+    """Run a refused strategy, to see whether it was refused for nothing."""
+    with suppress(IndexError, ValueError):
+        tally.equal_but_refused += first_difference(graph, 20, TOKENS) is None
+        tally.sampled_refusals += 1
 
 
 def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    tally, found = run(count, seed)
+    tally, found = run(count, seed, progress=lambda t: print(t.line(), flush=True))
     print(tally.line())
     print(dict(tally.codes.most_common()))
     if found:

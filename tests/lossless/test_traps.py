@@ -6,7 +6,7 @@ import pytest
 
 from nldc.check.lossless import prove
 from nldc.interpret import run
-from tests.lossless.hash_model import HashModel
+from tests.lossless.hash_model import HashModel, first_difference
 from tests.lossless.mutants import base_text, built
 
 EXACT = ("linear_ss", "linear_ss_iterative", "quadratic_ss", "tidar", "prompt_lookup")
@@ -52,3 +52,18 @@ def test_a_prompt_row_that_is_left_out_only_in_long_prompts_is_found() -> None:
     _, graph = built(text)
     assert {problem.code for problem in prove(graph).problems} <= {"NLD106", "NLD121"}
     assert prove(graph).proved == "none"
+
+
+def test_what_is_sampled_inside_the_prompt_is_not_the_prompt() -> None:
+    """A counterexample to an early checker: AR has a next token there, and did not choose it."""
+    text = base_text("ar").replace(
+        "  context: {op: forward, tokens: $prompt, attention: causal, cache: append}\n",
+        """  first:   {op: forward, tokens: $prompt, attention: causal, cache: read}
+  chosen:  {op: sample, logits: first}
+  again:   {op: join, parts: ["$prompt[0]", "chosen[:-1]"]}
+  context: {op: forward, tokens: again, attention: causal, cache: append}
+""",
+    )
+    _, graph = built(text)
+    assert first_difference(graph) is not None
+    assert [problem.code for problem in prove(graph).problems] == ["NLD112"]

@@ -3,9 +3,19 @@
 `prove(graph)` gives a `Certificate`; `lossless` is the rule that refuses what is not proved.
 """
 
+from nldc.check.lossless.cache_order import cache_order
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
 from nldc.check.lossless.constraints import constraints
 from nldc.check.lossless.prove import prove
 from nldc.check.lossless.rule import lossless
 
-__all__ = ["Boundary", "Certificate", "Ground", "Problem", "constraints", "lossless", "prove"]
+__all__ = [
+    "Boundary",
+    "Certificate",
+    "Ground",
+    "Problem",
+    "cache_order",
+    "constraints",
+    "lossless",
+    "prove",
+]

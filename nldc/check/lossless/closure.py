@@ -2,7 +2,8 @@
 
 A row is AR's row at offset o if it holds AR's token there, lies there, has no adapter, and sees the
 committed prefix and exactly AR's rows at the offsets before, once each, and itself. What is sampled
-from it is AR's token at o + 1. Both rules are applied until nothing new follows.
+from it is AR's token at o + 1, unless that is a token of the prompt. Both rules are applied until
+nothing new follows.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ class Closer:
 
     _others: dict[tuple[str, int, int], tuple[int, ...] | None] = field(default_factory=dict)
 
-    def close(self, trace: Trace, known: Invariant) -> Closure:
-        """Return everything that follows from what is known before the region runs."""
+    def close(self, trace: Trace, known: Invariant, prompt: int) -> Closure:
+        """Return everything that follows from what is known before the region runs.
+
+        Tokens at offsets below `prompt` may be the prompt's, and those AR did not choose.
+        """
         equalities = Equalities(sorted(sorted(group, key=str) for group in known))
         for pair in trace.equal:
             equalities.join(*pair)
@@ -65,7 +69,7 @@ class Closer:
                     continue
                 pure.add(entry.number)
                 news = True
-                if entry.predicts_next:
+                if entry.predicts_next and entry.position + 1 >= prompt:
                     equalities.join(ar(entry.position + 1), choice(entry.number))
             left = waiting
         return Closure(trace, equalities, frozenset(pure))

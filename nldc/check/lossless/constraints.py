@@ -63,7 +63,7 @@ class _Ways:
         self.steps = self._closed([self.tracer.step(outcome) for outcome in steps])
 
     def _closed(self, traces: Sequence[Trace]) -> list[Closure]:
-        return [self.closer.close(trace, frozenset()) for trace in traces]
+        return [self.closer.close(trace, frozenset(), trace.prompt_length) for trace in traces]
 
     def around(self) -> Way | None:
         """Return the first way around `sample`."""

@@ -64,6 +64,7 @@ class _Prover:
     prefills: list[_Run] = field(default_factory=list)
     runs: list[_Run] = field(default_factory=list)
     history: list[Invariant] = field(default_factory=list)
+    prompt: int = 0
 
     def run(self) -> Certificate:
         self.tracer, self.closer = Tracer(self.graph), Closer()
@@ -110,6 +111,7 @@ class _Prover:
             self._frontiers([run.frontier for run in self.prefills])
         if self.problems:
             return None
+        self.prompt = max(run.start - len(run.kept) for run in self.prefills)
         self.history = [self._carry_of(self.prefills, initial=True)]
         self.runs = list(self._steps(self.history[0], start))
         # What fails even with all that the prefill promises is the fault of the step itself.
@@ -127,7 +129,7 @@ class _Prover:
     def _prefill(self, length: int) -> Iterator[_Run]:
         for outcome in outcomes(self.graph.prefill):
             trace = self.tracer.prefill(length, outcome)
-            closure = self.closer.close(trace, frozenset())
+            closure = self.closer.close(trace, frozenset(), length)
             if closure.possible:
                 tokens = self.graph.prefill_tokens
                 emitted = () if tokens is None else self._terms(tokens, closure, self.tracer)
@@ -138,7 +140,7 @@ class _Prover:
             emit = graph.emit
             for outcome in outcomes(graph.step):
                 trace = tracer.step(outcome)
-                closure = self.closer.close(trace, known)
+                closure = self.closer.close(trace, known, self.prompt)
                 if not closure.possible:
                     continue
                 keep = len(trace.cache) if emit.keep is None else tracer.value(trace, emit.keep)
@@ -350,8 +352,16 @@ class _Prover:
         carry = [f"carry.{item.name}" for item in self.graph.carry]
         nodes: Mapping[Obligation, tuple[list[str], _Rows, str]] = {
             "source": (emit, chosen, "every emitted token equals the choice of one of these rows"),
-            "visibility": ([], both, "each sees the prefix and AR's row at every earlier place"),
-            "purity": ([], both, "no adapter and no changed logits on these, nor on what they see"),
+            "visibility": (
+                list(both.rows),
+                both,
+                "each sees the prefix and AR's row at every earlier place",
+            ),
+            "purity": (
+                list(both.rows),
+                both,
+                "no adapter and no changed logits on these, nor on what they see",
+            ),
             "cache": (keep, kept, f"all but the last {boundary.frontier} tokens have their row"),
             "seed": (carry, _Rows(), "what is known of carried values holds after every outcome"),
             "progress": (emit, _Rows(), "every outcome emits a token, and every loop is bounded"),

@@ -1,0 +1,50 @@
+"""Rows that stay in the cache lie where they are kept: row n of those that a forward appends, at n.
+
+An entry's place is its position, for every strategy: what reads the cache takes that for granted,
+and so does cropping it. For strategies that promise exactness the proof says the same, and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nldc.check.lossless import codes
+from nldc.check.lossless.codes import KINDS
+from nldc.check.lossless.places import node_span
+from nldc.check.lossless.ranges import UndecidedError
+from nldc.check.lossless.sight import Rowset
+from nldc.diagnostics import Diagnostic, Label
+from nldc.ir.graph import Graph, walk
+from nldc.ir.ops import Forward
+from nldc.ir.picks import PROBES
+from nldc.source import Source
+
+
+def cache_order(graph: Graph, source: Source) -> Iterator[Diagnostic]:
+    """Refuse a forward whose appended rows do not follow the cache in order."""
+    if graph.guarantee != "none":
+        return
+    regions = (graph.prefill, *(variant.step for variant in graph.variants))
+    for node in walk(node for region in regions for node in region.nodes):
+        if isinstance(node.op, Forward):
+            text = _out_of_order(node.op, graph.kinds)
+            if text is not None:
+                kind = KINDS[codes.CACHE_ORDER]
+                labels = (
+                    Label(node_span(node.name, source, "position"), text),
+                    Label(node_span(node.name, source, "cache"), "kept here", primary=False),
+                )
+                yield Diagnostic(codes.CACHE_ORDER, "error", kind.message, labels, (kind.help,))
+
+
+def _out_of_order(op: Forward, kinds: tuple[str, ...]) -> str | None:
+    for length in PROBES if op.layout.dynamic else (0,):
+        rows = Rowset(op, kinds, length, 0)
+        try:
+            kept = [(row, rows.offsets[row]) for row in rows.appended]
+        except UndecidedError:
+            return None
+        for place, (row, offset) in enumerate(kept):
+            if offset != place:
+                return f"row {row} lies at offset {offset} and is kept as {place}"
+    return None
