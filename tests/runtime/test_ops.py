@@ -96,6 +96,40 @@ def test_a_block_is_finished_when_full_or_when_there_is_an_eos_with_no_mask_befo
     assert unfinished([1, 9, 2], [0, 1, 0])
 
 
+def test_an_eos_may_not_count_count_by_its_place_in_the_list_or_fill_what_comes_after_it() -> None:
+    tokens = torch.tensor([[5, 2, 9, 9], [5, 3, 9, 9], [9, 2, 9, 9], [5, 6, 7, 8]])
+    masked = torch.tensor(
+        [[False, False, True, True]] * 2 + [[True, False, True, True]] + [[False] * 4]
+    )
+    held = Rows(tokens, masked)
+    batch = cast(Batch, SimpleNamespace(eos=torch.tensor([3, 2])))
+    first = batch.eos[:1]
+    assert ops.has_masks(held).tolist() == [True, True, True, False]
+    assert ops.unfinished(batch, held).tolist() == [False, False, True, False]
+    assert ops.unfinished(batch, held, eos=first).tolist() == [True, False, True, False]
+    filled = ops.fill_after_eos(batch, held)
+    assert filled.tokens.tolist() == [[5, 2, 2, 2], [5, 3, 3, 3], [9, 2, 2, 2], [5, 6, 7, 8]]
+    assert filled.masked.tolist() == [
+        [False] * 4,
+        [False] * 4,
+        [True, False, False, False],
+        [False] * 4,
+    ]
+    assert ops.fill_after_eos(batch, held, eos=first).masked.any(1).tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_what_is_left_is_filled_in_active_sequences_only() -> None:
+    held = Rows(torch.tensor([[5, 9], [5, 9]]), torch.tensor([[False, True], [False, True]]))
+    left = ops.fill_left(torch.tensor([True, False]), held, torch.tensor([[1, 4], [1, 4]]))
+    assert left.tokens.tolist() == [[5, 4], [5, 9]]
+    assert left.masked.tolist() == [[False, False], [False, True]]
+
+
 def test_rows_of_hidden_states_are_taken_and_gathered_with_their_positions() -> None:
     hidden = Hidden(torch.arange(24.0).view(2, 4, 3), torch.tensor([[5, 6, 7, 8], [1, 2, 3, 4]]))
     assert hidden.take(slice(-1, None)).positions.tolist() == [[8], [4]]

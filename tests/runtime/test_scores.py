@@ -1,0 +1,92 @@
+"""Scores of a row: over which tokens, and before or after the sampling options."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nldc.runtime.batch import Batch, Logits
+from nldc.runtime.sampling import Sampling
+
+MASK = 1
+LOGITS = Logits(torch.tensor([[[2.0, 3.0, 1.0, 0.0]]]), torch.tensor([[7]]))
+DRAWN = Sampling(temperature=0.5, top_k=2)
+
+
+def batch_of(sampling: Sampling) -> Batch:
+    batch = object.__new__(Batch)
+    batch.mask_token_id = MASK
+    batch.sampling = sampling
+    batch.sequences = torch.tensor([0])
+    return batch
+
+
+def softmax(*logits: float) -> list[float]:
+    weights = [math.exp(logit) for logit in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+def token(number: int) -> Tensor:
+    return torch.tensor([[number]])
+
+
+@pytest.mark.parametrize(
+    ("of", "mask_token", "expected"),
+    [
+        ("raw", "counted", softmax(2, 3, 1, 0)[0]),
+        ("raw", "ignored", softmax(2, 1, 0)[0]),
+        ("filtered", "counted", softmax(2, 3)[0]),
+        ("filtered", "ignored", softmax(2, 1)[0]),
+        ("processed", "counted", softmax(4, 6)[0]),
+        ("processed", "ignored", softmax(4, 2)[0]),
+    ],
+)
+def test_the_probability_of_a_token_is_over_what_counts(
+    of: str, mask_token: str, expected: float
+) -> None:
+    found = batch_of(DRAWN).probability(LOGITS, token(0), of=of, mask_token=mask_token)  # type: ignore[arg-type]
+    assert found.item() == pytest.approx(expected)
+
+
+def test_at_temperature_0_a_score_is_of_the_logits_whatever_the_filters() -> None:
+    batch = batch_of(Sampling(top_k=2))
+    for of in ("filtered", "processed"):
+        found = batch.probability(LOGITS, token(0), of=of)  # type: ignore[arg-type]
+        assert found.item() == pytest.approx(softmax(2, 3, 1, 0)[0])
+
+
+def test_entropy_and_margin_leave_out_what_does_not_count() -> None:
+    batch = batch_of(DRAWN)
+    p, q = softmax(4, 2)
+    entropy = batch.entropy(LOGITS, of="processed", mask_token="ignored")
+    assert entropy.item() == pytest.approx(-p * math.log(p) - q * math.log(q))
+    margin = batch.margin(LOGITS, of="processed", mask_token="ignored")
+    assert margin.item() == pytest.approx(p - q)
+
+
+def test_an_ignored_mask_token_has_no_probability() -> None:
+    found = batch_of(Sampling()).probability(LOGITS, token(MASK), mask_token="ignored")
+    assert found.item() == 0.0
+
+
+def test_processors_come_before_the_filters_and_not_at_all_in_a_raw_score() -> None:
+    def forbid_first(logits: Tensor, positions: Tensor) -> Tensor:
+        assert positions.tolist() == [[7]]
+        return logits.index_fill(-1, torch.tensor([0]), -math.inf)
+
+    batch = batch_of(Sampling(temperature=0.5, top_k=2, processors=(forbid_first,)))
+    raw = batch.probability(LOGITS, token(2), of="raw")
+    assert raw.item() == pytest.approx(softmax(2, 3, 1, 0)[2])
+    left = batch.probability(LOGITS, token(2), of="filtered")
+    assert left.item() == pytest.approx(softmax(3, 1)[1])
+
+
+def test_a_forbidden_mask_token_is_never_chosen() -> None:
+    for sampling in (Sampling(), Sampling(temperature=5.0, seed=2)):
+        batch = batch_of(sampling)
+        many = Logits(LOGITS.values.expand(1, 64, 4), torch.arange(64).unsqueeze(0))
+        assert MASK in batch.sample(many)
+        assert MASK not in batch.sample(many, mask_token="forbidden")
