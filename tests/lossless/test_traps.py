@@ -66,4 +66,4 @@ def test_what_is_sampled_inside_the_prompt_is_not_the_prompt() -> None:
     )
     _, graph = built(text)
     assert first_difference(graph) is not None
-    assert [problem.code for problem in prove(graph).problems] == ["NLD112"]
+    assert [problem.code for problem in prove(graph).problems] == ["NLD101"]

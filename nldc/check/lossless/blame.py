@@ -54,10 +54,8 @@ class Blame:
         for member in sorted([m for m in members if m[0] == "choice"], key=lambda m: m != term):
             entry = trace.entries[int(member[1])]
             if entry.number in self.closure.pure and entry.predicts_next:
-                text = (
-                    f"row {entry.row} is followed by a token of the prompt, which AR did not choose"
-                )
-                return Cause(codes.WRONG_PLACE, entry.node, None, text)
+                text = f"row {entry.row} is followed by a token of the prompt: AR chose none there"
+                return Cause(codes.UNVERIFIED, entry.node, None, text)
             if entry.number in self.closure.pure:
                 text = f"row {entry.row} is read as predicting {_at(entry.position)}"
                 return Cause(codes.PREDICTS_SELF, entry.node, "predicts", text)
