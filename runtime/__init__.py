@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nldc.runtime.attention import Pattern, RowFacts
     from nldc.runtime.batch import Batch, Emit, Hidden, Logits, Rows
     from nldc.runtime.decoder import Decoder, Result
+    from nldc.runtime.embeddings import PromptEmbeddings
     from nldc.runtime.layout import Layout
     from nldc.runtime.stats import Stats
 
@@ -24,6 +25,7 @@ __all__ = [
     "Layout",
     "Logits",
     "Pattern",
+    "PromptEmbeddings",
     "Result",
     "RowFacts",
     "Rows",
@@ -38,6 +40,7 @@ _HOME = {
     "Layout": "layout",
     "Logits": "batch",
     "Pattern": "attention",
+    "PromptEmbeddings": "embeddings",
     "Result": "decoder",
     "RowFacts": "attention",
     "Rows": "batch",

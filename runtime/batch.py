@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Literal
 
@@ -21,6 +21,7 @@ from nldc.runtime.backbone import Backbone
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Sampling, choose, filtered
+from nldc.runtime.thinking import ThinkingBudget
 
 Choosing = Literal["allowed", "forbidden"]
 Scored = Literal["raw", "filtered", "processed"]
@@ -51,34 +52,46 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Hidden:
-    """States [B, n, hidden] before the head, and the positions [B, n] of what they predict."""
+    """States [B, n, hidden] before the head, and the positions [B, n] of what they predict.
+
+    `due`, bool [B, n], says which predict the token that must end thinking; None: none does.
+    """
 
     states: Tensor
     positions: Tensor
+    due: Tensor | None = None
 
     def take(self, index: RowIndex) -> Hidden:
         """Return the same rows of every sequence."""
-        return Hidden(take_rows(self.states, index), take_rows(self.positions, index))
+        due = None if self.due is None else take_rows(self.due, index)
+        return Hidden(take_rows(self.states, index), take_rows(self.positions, index), due)
 
     def gather(self, index: Tensor) -> Hidden:
         """Return rows by number, int64 [B, n], each sequence its own."""
-        return Hidden(gather_rows(self.states, index), gather_rows(self.positions, index))
+        due = None if self.due is None else gather_rows(self.due, index)
+        return Hidden(gather_rows(self.states, index), gather_rows(self.positions, index), due)
 
 
 @dataclass(frozen=True)
 class Logits:
-    """Logits [B, n, vocabulary], and the positions [B, n] of the tokens they predict."""
+    """Logits [B, n, vocabulary], and the positions [B, n] of the tokens they predict.
+
+    `due` is that of `Hidden`.
+    """
 
     values: Tensor
     positions: Tensor
+    due: Tensor | None = None
 
     def take(self, index: RowIndex) -> Logits:
         """Return the same rows of every sequence."""
-        return Logits(take_rows(self.values, index), take_rows(self.positions, index))
+        due = None if self.due is None else take_rows(self.due, index)
+        return Logits(take_rows(self.values, index), take_rows(self.positions, index), due)
 
     def gather(self, index: Tensor) -> Logits:
         """Return rows by number, int64 [B, n], each sequence its own."""
-        return Logits(gather_rows(self.values, index), gather_rows(self.positions, index))
+        due = None if self.due is None else gather_rows(self.due, index)
+        return Logits(gather_rows(self.values, index), gather_rows(self.positions, index), due)
 
 
 @dataclass(frozen=True)
@@ -129,8 +142,12 @@ class Batch:
     """Sequences that share a forward.
 
     `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
-    in the order in which the checkpoint or the call lists them.
+    in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
+    sequences' prompts, which a `thinking` budget needs.
     """
+
+    thinking: ThinkingBudget | None = None
+    _embeddings: Tensor | None = None
 
     def __init__(
         self,
@@ -141,13 +158,18 @@ class Batch:
         sampling: Sampling,
         eos: Tensor,
         histories: Callable[[], list[list[int]]] = list,
+        *,
+        prompts: Sequence[int] = (),
+        thinking: ThinkingBudget | None = None,
     ) -> None:
         self.model = model
         self.cache = cache
         self.slots = tuple(slots)
         self.sampling = sampling
         self.eos = eos
+        self.thinking = thinking
         self._histories = histories
+        self._prompts = tuple(prompts)
         self.device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
         self.size = len(self.slots)
@@ -193,8 +215,11 @@ class Batch:
             )
         model.backbone.rope.reserve(longest + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
+        due = None
+        if self.thinking is not None:
+            due = self.thinking.due(tokens, plan, before, self._prompts)
         if embeddings is None:
-            states = model.backbone.embed(tokens.reshape(-1))
+            states = self._embed(tokens.reshape(-1))
         else:
             states = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
         used = None if adapter is None else model.adapters.get(adapter)
@@ -209,7 +234,28 @@ class Batch:
             self.append(layout.append)
         if counted:
             self._count(active)
-        return Hidden(states.view(self.size, rows, -1), places + plan.ahead)
+        return Hidden(states.view(self.size, rows, -1), places + plan.ahead, due)
+
+    def prompt(self, tokens: Sequence[int], embeddings: Tensor | None = None) -> Tensor:
+        """Return the ids of a prompt's rows, int64 [1, P]: its tokens.
+
+        `embeddings` [P, hidden] stand in for those of the tokens. Their rows get ids of their own,
+        from the end of the vocabulary on, so that a forward knows them in whatever layout.
+        """
+        self._embeddings = embeddings
+        if embeddings is None:
+            return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+        first = self.model.backbone.config.vocab_size
+        return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        embed = self.model.backbone.embed
+        if self._embeddings is None:
+            return embed(tokens)
+        first = self.model.backbone.config.vocab_size
+        is_given = tokens >= first
+        given = self._embeddings[(tokens - first).clamp_min(0)]
+        return torch.where(is_given.unsqueeze(1), given, embed(tokens.masked_fill(is_given, 0)))
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""
@@ -261,17 +307,25 @@ class Batch:
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
         values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
-        return Logits(values.view(count, rows, -1), hidden.positions)
+        return Logits(values.view(count, rows, -1), hidden.positions, hidden.due)
 
     def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
         """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
 
-        `mask_token` forbidden: the mask token is never chosen.
+        `mask_token` forbidden: the mask token is never chosen. Whatever binds the choice (filters,
+        processors, the thinking budget) binds it here, and nowhere after.
         """
         values = logits.values
         if mask_token == "forbidden":
             values = self._without_mask(values)
-        return choose(values, logits.positions, self.sequences, self.sampling)
+        return choose(values, logits.positions, self.sequences, self._sampling_of(logits))
+
+    def _sampling_of(self, logits: Logits) -> Sampling:
+        """Return how these rows are sampled: the thinking budget is their last processor."""
+        if self.thinking is None or logits.due is None:
+            return self.sampling
+        processors = (*self.sampling.processors, self.thinking.ending(logits.due))
+        return replace(self.sampling, processors=processors)
 
     def probability(
         self,
@@ -314,11 +368,12 @@ class Batch:
             values = self._without_mask(values)
         if of == "raw":
             return values
-        for processor in self.sampling.processors:
+        sampling = self._sampling_of(logits)
+        for processor in sampling.processors:
             values = processor(values, logits.positions)
-        if self.sampling.temperature == 0:
+        if sampling.temperature == 0:
             return values
-        drawn = filtered(values, self.sampling)
+        drawn = filtered(values, sampling)
         return drawn if of == "processed" else values.masked_fill(drawn.isneginf(), -math.inf)
 
     def _without_mask(self, values: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class ModelConfig:
     bos_token_id: int | None
     block_size: int | None
     tied_head: bool
+    end_think_token_id: int | None = None
 
     @staticmethod
     def load(folder: str | Path) -> ModelConfig:
@@ -129,6 +130,9 @@ def parse_config(data: Mapping[str, Any], origin: str = CONFIG) -> ModelConfig:
         bos_token_id=next(iter(_ids(data.get("bos_token_id"), "bos_token_id", origin)), None),
         block_size=read.whole("block_size", 0, least=0) or None,
         tied_head=bool(data.get("tie_word_embeddings", False)),
+        end_think_token_id=next(
+            iter(_ids(data.get("end_think_token_id"), "end_think_token_id", origin)), None
+        ),
     )
     if config.num_heads % config.num_kv_heads:
         raise CheckpointError(

@@ -7,7 +7,7 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,6 +24,7 @@ from nldc.runtime.batch import Batch, Emit, Model
 from nldc.runtime.chat import Message, chat_prompt
 from nldc.runtime.checkpoint import load_weights
 from nldc.runtime.config import ModelConfig
+from nldc.runtime.embeddings import PromptEmbeddings
 from nldc.runtime.errors import AdapterError, BackendError, PromptError
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
@@ -32,11 +33,12 @@ from nldc.runtime.session import Finish, Request, Session
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
+from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit
 from nldc.runtime.tokenizer import TextStream, Tokenizer
 
 Backend = Literal["torch", "triton"]
-Prompt = str | Sequence[int] | Sequence[Message]
-"""Text, token ids, or with `chat` the messages of a conversation."""
+Prompt = str | Sequence[int] | Sequence[Message] | PromptEmbeddings
+"""Text, token ids, embeddings, or with `chat` the messages of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,27 @@ class Decoder:
             self._tokenizer = Tokenizer.load(self._folder or Path())
         return self._tokenizer
 
+    def embed(self, tokens: Sequence[int]) -> Tensor:
+        """Return the embeddings [n, hidden] of token ids, to join with others in a prompt.
+
+        Raises:
+            PromptError: an id is not in the vocabulary.
+        """
+        ids = [self._check_token(token, "embed") for token in tokens]
+        backbone = self.model.backbone
+        return backbone.embed(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
+
+    @property
+    def end_think_token_id(self) -> int | None:
+        """The token that ends thinking: of config.json, else of tokenizer_config.json, or None."""
+        known = self.config.end_think_token_id
+        if known is not None or self._folder is None or not Tokenizer.exists(self._folder):
+            return known
+        return self.tokenizer.id_of("end_think")
+
     def generate(
         self,
-        prompts: str | Sequence[Prompt],
+        prompts: str | PromptEmbeddings | Sequence[Prompt],
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -156,22 +176,29 @@ class Decoder:
         sequence_ids: Sequence[int] | None = None,
         processors: Sequence[Processor] = (),
         batch_size: int | None = None,
+        max_thinking_tokens: int | None = None,
+        end_think_token_id: int | None = None,
     ) -> Result:
         """Decode every prompt until EOS, a stop string or `max_new_tokens`.
 
         `eos` replaces the config's ids ((): none). With `chat`, a prompt is a user's message or a
         conversation, and goes through the chat template. `sequence_ids` key the sampling noise
         (default: the prompts' places). At most `batch_size` sequences (None: all) run at a time.
+        With `max_thinking_tokens`, generated token of that number (from 0) is `end_think_token_id`
+        (None: the checkpoint's), unless one before it is.
 
         Raises:
             PromptError: a prompt or an option cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        given: Sequence[Prompt] = [prompts] if isinstance(prompts, str) else prompts
+        given: Sequence[Prompt] = (
+            [prompts] if isinstance(prompts, str | PromptEmbeddings) else prompts
+        )
+        limit = self._limit(max_thinking_tokens, end_think_token_id)
         requests = self._requests(given, chat, max_new_tokens, eos, sequence_ids)
         texts = self._texts(requests, stop)
-        for request in self._run(requests, sampling, batch_size):
+        for request in self._run(requests, sampling, batch_size, limit):
             if texts is not None:
                 texts[id(request)].update(request)
         return Result(
@@ -196,17 +223,21 @@ class Decoder:
         chat: bool = False,
         sequence_ids: Sequence[int] | None = None,
         processors: Sequence[Processor] = (),
-    ) -> Iterator[str]:
+        max_thinking_tokens: int | None = None,
+        end_think_token_id: int | None = None,
+    ) -> Generator[str, None, Stats]:
         """Yield the text of one prompt as it is decoded; the options are those of `generate`.
 
-        What is yielded is never taken back: no half characters, no part of a stop string.
+        What is yielded is never taken back: no half characters, no part of a stop string. The
+        generator's return value is what the run cost.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
+        limit = self._limit(max_thinking_tokens, end_think_token_id)
         requests = self._requests([prompt], chat, max_new_tokens, eos, sequence_ids)
         text = Text(self.tokenizer, _stops(stop))
-        run = self._run(requests, sampling, None)
+        run = self._run(requests, sampling, None, limit)
 
-        def pieces() -> Iterator[str]:
+        def pieces() -> Generator[str, None, Stats]:
             for request in run:
                 piece = text.update(request)
                 if piece:
@@ -214,11 +245,21 @@ class Decoder:
             rest = text.rest()
             if rest:
                 yield rest
+            return requests[0].stats()
 
         return pieces()
 
+    def _limit(self, tokens: int | None, end: int | None) -> ThinkingLimit | None:
+        if tokens is not None and end is None:
+            end = self.end_think_token_id
+        return thinking_limit(tokens, end, self.config.vocab_size, self.config.mask_token_id)
+
     def _run(
-        self, requests: Sequence[Request], sampling: Sampling, batch_size: int | None
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        batch_size: int | None,
+        limit: ThinkingLimit | None,
     ) -> Iterator[Request]:
         sampling.check()
         if batch_size is not None and batch_size < 1:
@@ -228,6 +269,7 @@ class Decoder:
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
         cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
+        thinking = None if limit is None else ThinkingBudget(limit, cache)
         ends = torch.tensor(
             requests[0].eos, dtype=torch.int64, device=backbone.device
         )  # the same for all
@@ -241,6 +283,8 @@ class Decoder:
                 sampling,
                 ends,
                 histories=lambda: [request.history for request in live],
+                prompts=[len(request.prompt) for request in live],
+                thinking=thinking,
             )
 
         session = Session(self.prefill, self.step, make_batch, cache, backbone.device)
@@ -269,16 +313,37 @@ class Decoder:
         for token in ends:
             self._check_token(token, "eos")
         return [
-            Request(self._tokens(prompt, chat, place, max_new_tokens), key, max_new_tokens, ends)
+            Request(
+                prompt=self._tokens(prompt, chat, place, max_new_tokens),
+                key=key,
+                max_new_tokens=max_new_tokens,
+                eos=ends,
+                embeddings=self._embeddings(prompt),
+            )
             for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
         ]
+
+    def _embeddings(self, prompt: Prompt) -> Tensor | None:
+        if not isinstance(prompt, PromptEmbeddings):
+            return None
+        backbone = self.model.backbone
+        return prompt.embeddings.to(backbone.device, backbone.dtype)
 
     def _tokens(
         self, prompt: Prompt, chat: bool, place: int, max_new_tokens: int
     ) -> tuple[int, ...]:
         name = f"prompt {place}"
         tokens: Sequence[object]
-        if chat:
+        if isinstance(prompt, PromptEmbeddings):
+            prompt.check(self.config.hidden_size, name)
+            if chat:
+                raise PromptError(
+                    f"{name} holds embeddings, which pass no chat template",
+                    "embed the rendered template with Decoder.embed, and leave chat out",
+                )
+            unknown = [self.config.mask_token_id] * len(prompt.embeddings)
+            tokens = unknown if prompt.tokens is None else prompt.tokens
+        elif chat:
             tokens = chat_prompt(self.tokenizer, prompt, name)
         elif isinstance(prompt, str):
             tokens = self.tokenizer.encode(prompt)

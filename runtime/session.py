@@ -29,12 +29,16 @@ MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 
 @dataclass
 class Request:
-    """One prompt on its way: what it was, what it has emitted, what that cost."""
+    """One prompt on its way: what it was, what it has emitted, what that cost.
+
+    `embeddings` [P, hidden] stand in for those of the prompt's tokens.
+    """
 
     prompt: Sequence[int]
     key: int
     max_new_tokens: int
     eos: tuple[int, ...]
+    embeddings: Tensor | None = None
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
@@ -127,8 +131,7 @@ class Session:
         sequence.slot = self.cache.acquire()
         with torch.inference_mode():
             batch = self.make_batch(self.cache, (sequence,))
-            prompt = torch.tensor([list(sequence.prompt)], dtype=torch.int64, device=self.device)
-            emit = self.prefill(batch, prompt)
+            emit = self.prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 

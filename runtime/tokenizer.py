@@ -53,6 +53,17 @@ class Tokenizer:
             ) from problem
         return Tokenizer(inner, _settings(Path(folder) / CONFIG), Path(folder))
 
+    def id_of(self, name: str) -> int | None:
+        """Return the id of a special token by the settings `NAME_token_id` or `NAME_token`."""
+        number = self.settings.get(f"{name}_token_id")
+        if isinstance(number, int) and not isinstance(number, bool):
+            return number
+        text = self.settings.get(f"{name}_token")
+        if isinstance(text, dict):
+            text = text.get("content")
+        found: int | None = self.inner.token_to_id(text) if isinstance(text, str) else None
+        return found
+
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids of `text`; `special` adds what the model expects around a prompt."""
         return list(self.inner.encode(text, add_special_tokens=special).ids)
