@@ -1,0 +1,107 @@
+"""A prompt given as embeddings is the prompt whose tokens have these embeddings, in every mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from random_model import random_checkpoint
+
+from nldc import api
+from nldc.runtime import Decoder, PromptEmbeddings
+from nldc.runtime.errors import PromptError
+
+CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
+PROMPTS = [[1, 38, 26, 1, 38], [5], [7] * 9]
+
+
+def compiled(name: str, folder: Path) -> Decoder:
+    kind = api.load(api.compile(name, folder / name))
+    return kind.from_checkpoint(CHECKPOINT, dtype="float64", device="cpu", backend="torch")
+
+
+@pytest.fixture(scope="module")
+def ar(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    return compiled("ar", tmp_path_factory.mktemp("ar"))
+
+
+@pytest.mark.parametrize("name", sorted(api.library()))
+def test_embeddings_of_tokens_decode_as_the_tokens_do(name: str, tmp_path: Path) -> None:
+    decoder = compiled(name, tmp_path)
+    for temperature in (0.0, 0.8):
+        options: dict[str, Any] = {"max_new_tokens": 10, "temperature": temperature, "eos": ()}
+        want = decoder.generate(PROMPTS, **options)
+        given = [PromptEmbeddings(decoder.embed(prompt), prompt) for prompt in PROMPTS]
+        found = decoder.generate([given[0], PROMPTS[1], given[2]], **options)
+        assert found.tokens == want.tokens
+        assert [s.nfe for s in found.stats] == [s.nfe for s in want.stats]
+
+
+def test_an_exact_strategy_needs_no_tokens_beside_the_embeddings(
+    ar: Decoder, tmp_path: Path
+) -> None:
+    rows = torch.randn(4, ar.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    for name in ("prompt_lookup", "quadratic_ss", "tidar"):
+        decoder = compiled(name, tmp_path)
+        for options in (
+            {},
+            {"temperature": 0.9, "max_thinking_tokens": 5, "end_think_token_id": 9},
+        ):
+            prompt = PromptEmbeddings(rows)
+            found = decoder.generate(prompt, max_new_tokens=12, eos=(), **options)
+            assert found.tokens == ar.generate(prompt, max_new_tokens=12, eos=(), **options).tokens
+
+
+def test_rows_of_text_and_other_rows_join_to_one_prompt(ar: Decoder) -> None:
+    image = torch.randn(3, ar.config.hidden_size, generator=torch.Generator().manual_seed(2))
+    rows = torch.cat((ar.embed([1, 5]), image, ar.embed([7])))
+    first, other = ar.generate(
+        [PromptEmbeddings(rows), PromptEmbeddings(rows.flip(0))], max_new_tokens=8, eos=()
+    ).tokens
+    assert first != other
+    assert len(first) == 8
+
+
+def test_embeddings_stream_too(tmp_path: Path) -> None:
+    kind = api.load(api.compile("linear_ss", tmp_path / "linear_ss"))
+    folder = random_checkpoint(tmp_path / "model", text=True)
+    decoder = kind.from_checkpoint(folder, dtype="float64", device="cpu")
+    ids = decoder.tokenizer.encode("hello")
+    options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "eos": ()}
+    pieces = decoder.stream(PromptEmbeddings(decoder.embed(ids)), **options)
+    assert "".join(pieces) == decoder.generate("hello", **options).text[0]
+
+
+WIDTH = 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokens", "message"),
+    [
+        (torch.zeros(3, WIDTH), None, "prompt 0 holds embeddings of shape [3, 7]"),
+        (torch.zeros(1, 3, WIDTH), None, "prompt 0 holds embeddings of shape [1, 3, 7]"),
+        ("text", None, "prompt 0 holds embeddings of shape str"),
+        (torch.nan, None, "prompt 0 holds embeddings that are not finite numbers"),
+        (0.0, [1], "prompt 0 has 2 embeddings and 1 tokens"),
+        (0.0, [1, 10**6], "prompt 0 holds the token id 1000000"),
+    ],
+)
+def test_embeddings_that_are_no_prompt_are_refused(
+    ar: Decoder, rows: Any, tokens: list[int] | None, message: str
+) -> None:
+    if isinstance(rows, float):
+        rows = torch.full((2, ar.config.hidden_size), rows)
+    with pytest.raises(PromptError) as caught:
+        ar.generate([PromptEmbeddings(rows, tokens)])
+    assert caught.value.message.startswith(message)
+
+
+def test_no_rows_at_all_and_a_chat_template_are_refused(ar: Decoder) -> None:
+    with pytest.raises(PromptError, match="prompt 0 is empty"):
+        ar.generate(PromptEmbeddings(torch.zeros(0, ar.config.hidden_size)))
+    with pytest.raises(PromptError, match="pass no chat template"):
+        ar.generate(PromptEmbeddings(ar.embed([5])), chat=True)
+    with pytest.raises(PromptError, match="embed holds the token id"):
+        ar.embed([-1])

@@ -1,0 +1,177 @@
+"""The thinking budget binds every mode alike: exact strategies stay AR's under the same budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from random_model import random_checkpoint
+
+from nldc import api
+from nldc.runtime.decoder import Decoder
+from nldc.runtime.errors import PromptError
+
+CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
+LIBRARY = sorted(api.library())
+EXACT = [name for name in LIBRARY if api.check(name).guarantee == "exact" and name != "ar"]
+PROMPTS = [[1, 38, 26], [5], [7] * 9]
+LENGTH = 20
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Compile and load a strategy once; they share the weights of AR."""
+    root = tmp_path_factory.mktemp("artifacts")
+    known: dict[str, Decoder] = {}
+
+    def get(name: str) -> Decoder:
+        if name not in known:
+            kind = api.load(api.compile(name, root / name))
+            options: dict[str, Any] = {"dtype": "float64", "device": "cpu", "backend": "torch"}
+            known[name] = kind.from_checkpoint(CHECKPOINT, **options)
+        return known[name]
+
+    return get
+
+
+def oracle(ar: Decoder, prompt: list[int], key: int, limit: int, end: int, **options: Any) -> Any:
+    """AR under a budget without the budget's code: stop, add the token by hand, and go on."""
+    options |= {"eos": (), "sequence_ids": [key]}
+    free = ar.generate([prompt], max_new_tokens=LENGTH, **options).tokens[0]
+    if end in free[:limit]:
+        return free
+    begun = [*free[:limit], end]
+    if len(begun) >= LENGTH:
+        return begun
+    rest = ar.generate([prompt + begun], max_new_tokens=LENGTH - len(begun), **options)
+    return begun + rest.tokens[0]
+
+
+def budgets(ar: Decoder, **options: Any) -> list[tuple[int, int]]:
+    """Limits and end tokens: never chosen by itself, and chosen before, at and after the limit."""
+    free = ar.generate(PROMPTS, max_new_tokens=LENGTH, eos=(), **options).tokens
+    never = next(t for t in range(3, ar.config.vocab_size) if all(t not in f for f in free))
+    found = [(limit, never) for limit in (0, 1, 6, 13)]
+    for place in (0, 5, 11):
+        token = free[0][place]
+        if token != ar.config.mask_token_id:
+            found += [(place + 1, token), (max(0, place - 1), token)]
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_ar_under_a_budget_is_ar_with_the_token_put_in(load: Any, temperature: float) -> None:
+    ar, options = load("ar"), {"temperature": temperature, "seed": 3}
+    for limit, end in budgets(ar, **options):
+        found = ar.generate(
+            PROMPTS, max_new_tokens=LENGTH, eos=(), max_thinking_tokens=limit,
+            end_think_token_id=end, **options,
+        ).tokens  # fmt: skip
+        for place, prompt in enumerate(PROMPTS):
+            assert found[place] == oracle(ar, prompt, place, limit, end, **options)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_strategy_is_ar_under_the_same_budget(load: Any, name: str) -> None:
+    ar, decoder = load("ar"), load(name)
+    for temperature in (0.0, 0.9):
+        options: dict[str, Any] = {"temperature": temperature, "seed": 3}
+        for limit, end in budgets(ar, **options):
+            options |= {
+                "max_new_tokens": LENGTH, "max_thinking_tokens": limit, "end_think_token_id": end
+            }  # fmt: skip
+            want = ar.generate(PROMPTS, **options)
+            found = decoder.generate(PROMPTS, **options)
+            assert found.tokens == want.tokens, (limit, end, temperature)
+    alone = decoder.generate(PROMPTS, batch_size=1, **options)
+    assert alone.tokens == want.tokens
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_no_strategy_thinks_longer_than_the_budget(load: Any, name: str) -> None:
+    decoder = load(name)
+    free = decoder.generate(PROMPTS, max_new_tokens=LENGTH, eos=()).tokens
+    end = next(t for t in range(3, decoder.config.vocab_size) if all(t not in f for f in free))
+    for limit in (0, 7):
+        found = decoder.generate(
+            PROMPTS, max_new_tokens=LENGTH, eos=(), max_thinking_tokens=limit,
+            end_think_token_id=end,
+        ).tokens  # fmt: skip
+        places = [tokens.index(end) for tokens in found]
+        # A row that sees later rows may choose the end before it must.
+        assert places == [limit] * 3 if name in EXACT else max(places) <= limit
+
+
+def test_a_budget_that_is_not_reached_changes_nothing(load: Any) -> None:
+    for name in ("ar", "linear_ss", "block_diffusion"):
+        decoder = load(name)
+        free = decoder.generate(PROMPTS, max_new_tokens=LENGTH)
+        found = decoder.generate(
+            PROMPTS, max_new_tokens=LENGTH, max_thinking_tokens=LENGTH, end_think_token_id=9
+        )
+        assert found.tokens == free.tokens
+        assert [s.nfe for s in found.stats] == [s.nfe for s in free.stats]
+
+
+def test_an_end_of_thinking_in_the_prompt_does_not_count(load: Any) -> None:
+    found = load("ar").generate(
+        [[9, 5]], max_new_tokens=3, max_thinking_tokens=1, end_think_token_id=9, eos=()
+    )
+    assert found.tokens[0][1] == 9 or found.tokens[0][0] == 9
+
+
+def test_a_processor_or_filter_cannot_take_the_end_of_thinking_away(load: Any) -> None:
+    def ban(logits: torch.Tensor, _positions: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill(torch.arange(logits.shape[-1]) == 9, -torch.inf)
+
+    found = load("linear_ss").generate(
+        PROMPTS, max_new_tokens=6, max_thinking_tokens=4, end_think_token_id=9, eos=(),
+        processors=[ban], temperature=0.8, top_k=1, top_p=0.5, min_p=0.5,
+    )  # fmt: skip
+    assert [tokens[4] for tokens in found.tokens] == [9] * 3
+
+
+def test_the_checkpoint_may_name_the_end_of_thinking(tmp_path: Path) -> None:
+    artifact = api.load(api.compile("ar", tmp_path / "ar"))
+    options: dict[str, Any] = {"dtype": "float64", "device": "cpu", "backend": "torch"}
+    by_config = random_checkpoint(tmp_path / "config", end_think_token_id=33)
+    assert artifact.from_checkpoint(by_config, **options).end_think_token_id == 33
+    by_tokenizer = random_checkpoint(tmp_path / "tokenizer", text=True)
+    path = by_tokenizer / "tokenizer_config.json"
+    for settings in ({"end_think_token": "[BOT]"}, {"end_think_token_id": 3}):
+        path.write_text(json.dumps(settings))
+        decoder = artifact.from_checkpoint(by_tokenizer, **options)
+        assert decoder.end_think_token_id == 3
+        found = decoder.generate([[5]], max_new_tokens=4, max_thinking_tokens=2, eos=())
+        assert found.tokens[0].index(3) <= 2
+    pieces = decoder.stream([5], max_new_tokens=4, max_thinking_tokens=0, eos=())
+    assert "".join(pieces) == decoder.tokenizer.decode(
+        decoder.generate([[5]], max_new_tokens=4, max_thinking_tokens=0, eos=()).tokens[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_thinking_tokens": -1}, "max_thinking_tokens -1 is not allowed"),
+        ({"max_thinking_tokens": 1.5}, "max_thinking_tokens 1.5 is not allowed"),
+        ({"max_thinking_tokens": 4}, "max_thinking_tokens needs the token that ends thinking"),
+        ({"max_thinking_tokens": 4, "end_think_token_id": 10**6}, "end_think_token_id 1000000 is"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(
+    load: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PromptError) as caught:
+        load("ar").generate([[3]], **options)
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+def test_the_mask_token_cannot_end_thinking(load: Any) -> None:
+    ar = load("ar")
+    with pytest.raises(PromptError, match="is the mask token"):
+        ar.generate([[3]], max_thinking_tokens=3, end_think_token_id=ar.config.mask_token_id)
