@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from nldc import __version__
 from nldc.check.rules import check_graph
-from nldc.diagnostics import Diagnostic, StrategyError
-from nldc.ir.attributes import PRESETS
+from nldc.diagnostics import Diagnostic, StrategyError, nearest
+from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee
 from nldc.source import Source
@@ -46,11 +46,21 @@ def library() -> dict[str, Path]:
 
 
 def split_preset(file: str | Path) -> tuple[str | Path, str | None]:
-    """Split `FILE@PRESET` into the two; without a preset of that name, all of it is the file."""
+    """Split `FILE@PRESET` into the two; a file whose own name has an @ is taken as it is.
+
+    Raises:
+        StrategyError: there is such a file or strategy, and no such preset.
+    """
     name, at, preset = str(file).rpartition("@")
-    if not at or preset not in PRESETS or Path(file).exists():
+    if not at or Path(file).exists() or not find(name).exists():
         return file, None
     return name, preset
+    if preset not in PRESETS:
+        meant = nearest(preset, PRESETS)
+        known = ", ".join(f"`{each}`" for each in PRESETS)
+        help_text = f"did you mean `{meant}`?" if meant else f"the presets are {known}"
+        message = f"`{preset}` is no preset of an engine"
+        raise StrategyError([Diagnostic(NO_PRESET, "error", message, (), (help_text,))])
 
 
 def find(file: str | Path) -> Path:

@@ -122,6 +122,16 @@ nldc compile block_diffusion@sglang -o build/as_sglang
 In `denoise`, which writes a loop for you, `mask_token` is that of its `sample`; that of its
 `score`, and `of`, stand under `commit`, as in `commit: {confidence: 0.9, mask_token: ignored}`.
 
+`keys: kept` needs no forward after the loop, and so there is no causal choice to seed the next
+block with:
+
+```yaml
+step:
+  block:  {op: rows, segments: [{masks: 16}]}
+  filled: {op: denoise, rows: block, attention: bidirectional, commit: {steps: 8}, keys: kept}
+  emit:   {tokens: filled, cache: keep all}
+```
+
 A preset sets choices and nothing else: block lengths, thresholds (`>` or `>=`), the order of equal
 scores and the random numbers of an engine stay its own. A strategy that promises to be `exact` does
 not keep that promise under a preset that forbids the mask token, which AR may choose, and the

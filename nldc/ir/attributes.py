@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+NO_PRESET = "NLD012"
+
 
 @dataclass(frozen=True)
 class Attribute:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
-from nldc.ir.attributes import PRESETS
+from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.graph import Adapter, Guarantee
 from nldc.schema import Adapter as AdapterModel
 from nldc.schema import FloatParam, IntParam, StrategyFile
@@ -117,7 +117,7 @@ def _compat(source: Source, found: list[Diagnostic]) -> str | None:
     known = ", ".join(f"`{name}`" for name in PRESETS)
     label = f"did you mean `{meant}`?" if meant else f"expected one of {known}"
     message = f"`{named}` is no preset of an engine"
-    found.append(_error(source, WRONG_VALUE, message, ("compat",), label))
+    found.append(_error(source, NO_PRESET, message, ("compat",), label))
     return None
 
 

@@ -81,6 +81,14 @@ def test_a_file_whose_name_ends_like_a_preset_is_a_file(tmp_path: Path) -> None:
     assert api.check(file).graph.compat is None
 
 
+def test_a_preset_that_there_is_not_is_named_with_the_nearest() -> None:
+    with pytest.raises(StrategyError) as error:
+        api.check("block_diffusion@vlm")
+    (found,) = error.value.diagnostics
+    assert found.message == "`vlm` is no preset of an engine"
+    assert found.help == ("did you mean `vllm`?",)
+
+
 def test_a_masked_seed_leaves_the_rows_as_many_as_they_were() -> None:
     given, masked = (api.check(f"block_diffusion@{p}").graph for p in ("hf", "mlx"))
     first, second = (graph.node("step.block") for graph in (given, masked))
