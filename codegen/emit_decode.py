@@ -39,11 +39,15 @@ from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Tokens, Type, 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an artifact comes from, for its header: nothing here depends on the machine."""
+    """Where an artifact comes from, for its header: nothing here depends on the machine.
+
+    `proved` is the guarantee that its certificate proves.
+    """
 
     file: str
     sha256: str
     compiler: str
+    proved: str = "none"
 
 
 def emit_decode(plan: Plan, origin: Origin) -> str:
