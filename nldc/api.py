@@ -54,13 +54,13 @@ def split_preset(file: str | Path) -> tuple[str | Path, str | None]:
     name, at, preset = str(file).rpartition("@")
     if not at or Path(file).exists() or not find(name).exists():
         return file, None
-    return name, preset
     if preset not in PRESETS:
         meant = nearest(preset, PRESETS)
         known = ", ".join(f"`{each}`" for each in PRESETS)
         help_text = f"did you mean `{meant}`?" if meant else f"the presets are {known}"
         message = f"`{preset}` is no preset of an engine"
         raise StrategyError([Diagnostic(NO_PRESET, "error", message, (), (help_text,))])
+    return name, preset
 
 
 def find(file: str | Path) -> Path:
