@@ -13,6 +13,9 @@ $(VENV)/.ready: pyproject.toml
 
 setup: $(VENV)/.ready  ## make the virtual environment (CPU torch where there is no CUDA device)
 
+smollm2: setup  ## fetch SmolLM2-135M (Apache-2.0) and import it into build/smollm2
+	$(BIN)/python scripts/smollm2.py
+
 demo: setup  ## compile ar and linear_ss, generate text, and show that they agree
 	$(BIN)/nldc compile strategies/ar.yaml -o build/ar
 	$(BIN)/nldc compile strategies/linear_ss.yaml -o build/linear_ss
@@ -45,4 +48,4 @@ golden:  ## rewrite golden files; review the diff
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test test-long test-parity test-gpu format golden clean
+.PHONY: help setup smollm2 demo test test-long test-parity test-gpu format golden clean

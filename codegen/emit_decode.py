@@ -147,7 +147,8 @@ class _Printer:
         uses_tensor = any(text.startswith("tensor(") for _, text in self.tables)
         out.line(f"from torch import Tensor{', tensor' if uses_tensor else ''}")
         out.line()
-        out.line("from nldc.runtime import Batch, Emit, Layout, ops")
+        uses_ops = any("ops." in line for line in self.out.lines)
+        out.line(f"from nldc.runtime import Batch, Emit, Layout{', ops' if uses_ops else ''}")
         out.line("from nldc.runtime import Decoder as BaseDecoder")
         out.line()
         patterns = sorted({p.name for p in self.plan.patterns.values()})
@@ -227,6 +228,10 @@ class _Printer:
         self.heads = {}
         self.out.line(signature)
         with self.out.indent():
+            regions = dict.fromkeys(node.name.split(".", 1)[0] for node in nodes)
+            names = " and ".join(f"`{region}`" for region in regions)
+            what = "Run one step" if unpack else "Fill the cache from a prompt"
+            self.out.docstring(f"{what}: the nodes of {names}.")
             if unpack:
                 for carried in self.graph.carry:
                     name = self.names[f"carry.{carried.name}"]

@@ -6,14 +6,15 @@ a change of length and no copy. Everything here is plain data; the emitters only
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from nldc.expr import Boolean, Expr, evaluate, show
-from nldc.ir.facts import NO_KIND, facts_of, pair_lookup, prefix_facts, row_lookup
+from nldc.expr import Boolean, Expr, Ref, evaluate, show
+from nldc.ir.facts import NO_KIND, facts_of, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
 from nldc.ir.layout import Row
 from nldc.ir.ops import Forward, Node, Repeat
+from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 from nldc.ir.size import Size
 
 FACTS = ("kind", "group", "index", "row", "offset")
@@ -137,14 +138,39 @@ def forwards(graph: Graph) -> Iterator[tuple[Node, Forward]]:
 
 
 def _sees_prefix(predicate: Expr, layout: LayoutPlan) -> bool:
-    # Near and far, so that a predicate with a window is not taken for one without.
-    keys = [prefix_facts(position) for position in (-1, -2, -1000, -(2**30))]
-    return all(
-        evaluate(predicate, pair_lookup(facts_of(row, layout.kinds, offset), key, layout.kinds))
-        is True
-        for row, offset in zip(layout.order(1), layout.facts(1)["offset"], strict=True)
-        for key in keys
-    )
+    """Whether every row sees every cached row, however many those are, for every prompt."""
+    anything = {"position": Range(-(2**30), -1)}
+    key = {**{n: Range.exactly(int(v)) for n, v in prefix_facts().items()}, **anything}
+    rows = zip(layout.order(1), layout.facts(1)["offset"], strict=True)
+    for row, offset in rows:
+        facts = facts_of(row, layout.kinds, offset)
+        query = {name: Range.exactly(int(value)) for name, value in facts.items()}
+        if layout.dynamic:
+            # A longer prompt has more rows of each kind, further on.
+            query |= dict.fromkeys(("row", "index", "position"), Range(0, 2**30))
+        try:
+            found = evaluate_range(predicate, _pair_ranges(query, key, layout.kinds))
+        except UndecidedError:
+            return False
+        if not found.low:
+            return False
+    return True
+
+
+def _pair_ranges(
+    query: Mapping[str, Range], key: Mapping[str, Range], kinds: tuple[str, ...]
+) -> Callable[[Ref], Range | None]:
+    def lookup(ref: Ref) -> Range | None:
+        match ref.parts:
+            case ("q", fact):
+                return query.get(fact)
+            case ("k", fact):
+                return key.get(fact)
+            case (label,) if label in kinds:
+                return Range.exactly(kinds.index(label))
+        return None
+
+    return lookup
 
 
 def _scratch_rows(graph: Graph, layouts: Mapping[str, LayoutPlan]) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__
+from nldc.check.lossless import prove
 from nldc.check.rules import check_graph
 from nldc.diagnostics import Diagnostic, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
@@ -115,7 +116,9 @@ def compile(file: str | Path, out: str | Path, settings: Settings | None = None)
 
     checked = check(file, settings)
     source = checked.source
-    texts = emit_artifact(checked.graph, Path(source.name).name, source.text, __version__)
+    certificate = prove(checked.graph).data()
+    name = Path(source.name).name
+    texts = emit_artifact(checked.graph, name, source.text, __version__, certificate)
     return write_folder(Path(out), texts)
 
 

@@ -159,6 +159,12 @@ _sampling = _options(
     click.option("--top-p", type=float),
     click.option("--min-p", type=float),
     click.option("--seed", type=int, default=0, show_default=True),
+    click.option(
+        "--max-thinking-tokens", type=int, help="End thinking after so many tokens, in any mode."
+    ),
+    click.option(
+        "--end-think-token-id", type=int, help="Token that ends thinking (default: the model's)."
+    ),
 )
 _prompt_set = _options(
     click.option(
@@ -173,7 +179,10 @@ _prompt_set = _options(
 )
 
 _LOADING = ("adapter", "dtype", "device", "backend")
-_SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
+_SAMPLING = (
+    *("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
+    *("max_thinking_tokens", "end_think_token_id"),
+)
 
 
 def _loading_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -381,6 +381,8 @@ class _Builder:
             found = values[name]
             if found is None or first is None:
                 continue
+            if isinstance(found[1], Unknown) or isinstance(type_, Unknown):
+                continue
             if found[1] != type_:
                 self._error(
                     CARRY_CHANGES, f"`{name}` begins as {type_} and becomes {found[1]}",

@@ -37,8 +37,8 @@ def read_routes(source: Source, maker: Maker) -> tuple[Route, ...]:
     if steps is None:
         return (Route(("step",), "step", Boolean(True)),)
     conditions = data.get("route")
-    if not isinstance(steps, Mapping) or not isinstance(conditions, Mapping):
-        place = ("steps",) if not isinstance(steps, Mapping) else ("route",)
+    if not isinstance(steps, Mapping) or not steps or not isinstance(conditions, Mapping):
+        place = ("route",) if isinstance(steps, Mapping) and steps else ("steps",)
         help_text = "route: {single: live > 4}: the first that holds, else the last of `steps`"
         maker.error(WRONG_VALUE, "`steps` and `route` are mappings", place, "", True, help_text)
         return ()

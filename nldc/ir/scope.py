@@ -137,7 +137,10 @@ class Resolver:
         for selector in rest:
             exprs = _exprs(selector)
             for inner in (r for e in exprs for r in references(e)):
-                count = self._count_of(inner, value.span, count)
+                found = self._count_of(inner, value.span, count)
+                if isinstance(found, Unknown):
+                    return value, found
+                count = found
             picks.append(self._selector(selector, kind, layout, count))
         name = None if count is None else count[0]
         others: list[dict[str, Constant]] = [{}]
@@ -221,11 +224,13 @@ class Resolver:
 
     def _count_of(
         self, ref: Ref, span: Span, count: tuple[str, Value, Count] | None
-    ) -> tuple[str, Value, Count] | None:
+    ) -> tuple[str, Value, Count] | Unknown | None:
         name = ref.dotted
         if name is None or name in ROW_FACTS or name in self.kinds or name in self.params:
             return count
         value, kind = self.resolve(ref, span)
+        if isinstance(kind, Unknown):
+            return kind
         if not isinstance(kind, Count):
             raise BadPickError(
                 f"`{name}` is {kind}, and only a Count may choose rows", ref.start, ref.end

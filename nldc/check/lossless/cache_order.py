@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from nldc.check.lossless import codes
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
-from nldc.check.lossless.ranges import UndecidedError
 from nldc.check.lossless.sight import Rowset
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import Forward
 from nldc.ir.picks import PROBES
+from nldc.ir.ranges import UndecidedError
 from nldc.source import Source
 
 

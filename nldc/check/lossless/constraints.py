@@ -17,12 +17,12 @@ from nldc.check.lossless import codes
 from nldc.check.lossless.closure import Closer, Closure
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
-from nldc.check.lossless.ranges import UndecidedError
 from nldc.check.lossless.terms import MASK, Term
 from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import LayRows, Node, Repeat, Sample, Value
+from nldc.ir.ranges import UndecidedError
 from nldc.ir.scope import PROMPT
 from nldc.source import Source
 

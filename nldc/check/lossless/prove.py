@@ -18,12 +18,12 @@ from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Probl
 from nldc.check.lossless.closure import Closer, Closure
 from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
 from nldc.check.lossless.prompts import prompt_lengths
-from nldc.check.lossless.ranges import UndecidedError
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
 from nldc.check.lossless.trace import Tracer, UnknowableError, outcomes
 from nldc.diagnostics import Span
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Accept, Value
+from nldc.ir.ranges import UndecidedError
 from nldc.ir.types import Accepted, Tokens
 
 MOST_OUTCOMES = 5000

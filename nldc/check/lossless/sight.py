@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nldc.check.lossless.ranges import Range, UndecidedError, evaluate_range
 from nldc.expr import Expr, Ref
 from nldc.ir.facts import facts_of, prefix_facts
 from nldc.ir.layout import Row
 from nldc.ir.ops import Forward
+from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 
 FARTHEST = -(2**30)
 """The lowest position of a cached row, counted from the end of the cache."""
