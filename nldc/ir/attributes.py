@@ -115,7 +115,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "exhausted",
         "What happens to rows that are still masked after `at_most` rounds?",
         {
-            "keep": "they stay masked, and hold the mask token",
+            "keep": "they stay masked, for a later loop to fill: none may be emitted (NLD118)",
             "fill": "they take the token that the last round offered them",
         },
         "keep",
