@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 class Measured:
     """One strategy's run over all prompts; times are medians over the repeats, in seconds.
 
-    `same` says whether the tokens were AR's; `accepted` is the mean number of tokens a cycle.
+    `same` says whether the tokens were AR's, `agreement` what share of AR's tokens stand at their
+    place; `accepted` is the mean number of tokens a cycle.
     """
 
     strategy: str
     guarantee: str
     same: bool
+    agreement: float
     tokens: int
     nfe: int
     accepted: float
@@ -107,6 +109,7 @@ def bench(
                     strategy=strategy.graph.name,
                     guarantee=strategy.guarantee,
                     same=warm.tokens == truth,
+                    agreement=agreement(truth, warm.tokens),
                     tokens=sum(map(len, warm.tokens)),
                     nfe=sum(stats.nfe for stats in warm.stats),
                     accepted=_mean_accepted(warm),
@@ -120,6 +123,17 @@ def bench(
 def _own(file: str, settings: Mapping[str, int | float] | None) -> dict[str, int | float]:
     params = api.check(file).graph.params if settings else {}
     return {name: value for name, value in (settings or {}).items() if name in params}
+
+
+def agreement(expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> float:
+    """Return the share of the expected tokens that were found at the same place."""
+    equal = sum(
+        a == b
+        for one, other in zip(expected, found, strict=True)
+        for a, b in zip(one, other, strict=False)
+    )
+    total = sum(map(len, expected))
+    return equal / total if total else 1.0
 
 
 def _mean_accepted(result: Result) -> float:

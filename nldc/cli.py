@@ -435,7 +435,7 @@ def bench(
     click.echo("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
 
 
-_BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "tokens")
+_BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "as AR")
 
 
 def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:
@@ -448,8 +448,63 @@ def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:
         f"{line.tpf:.2f}",
         f"{line.accepted:.2f}",
         f"{line.time_to_first_token:.3f} s",
-        "as AR" if line.same else "differ from AR",
+        "100 %" if line.same else f"{100 * line.agreement:.1f} %",
     )
+
+
+@cli.command()
+@click.argument("strategies_", metavar="[FILE]...", nargs=-1)
+@_loading
+@click.option(
+    "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
+)
+@click.option("--count", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--block-length",
+    "block_lengths",
+    type=click.IntRange(2),
+    multiple=True,
+    default=(4, 8, 16, 32),
+    show_default=True,
+    help="Rows of a block; may be given again.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(0),
+    default=256,
+    show_default=True,
+    help="Forwards that the search may spend on a block.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def sol(
+    strategies_: tuple[str, ...],
+    model: str | None,
+    prompts: str | None,
+    count: int,
+    max_new_tokens: int,
+    block_lengths: tuple[int, ...],
+    budget: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure a checkpoint's ceilings: what oracles commit a forward, and what strategies reach."""
+    from nldc import sol as sol_
+
+    report = sol_.sol(
+        model,
+        strategies_,
+        block_lengths=block_lengths,
+        prompts=prompts,
+        count=count,
+        max_new_tokens=max_new_tokens,
+        budget=budget,
+        loading=_loading_of(options),
+    )
+    if as_json:
+        click.echo(json.dumps(report.data(), indent=2))
+    else:
+        click.echo(report.text(), nl=False)
 
 
 @cli.command()
