@@ -23,6 +23,7 @@ from nldc.render import printable, render_json, render_line, render_text, summar
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
+    from nldc.api import Checked
     from nldc.bench import Measured
     from nldc.runtime.decoder import Decoder
     from nldc.runtime.stats import Stats
@@ -205,6 +206,11 @@ def cli() -> None:
     """Check, compile and run decoding strategies written in YAML."""
 
 
+def _promise(checked: Checked) -> str:
+    """Return what the file promises; an `exact` that could not be proved was refused."""
+    return "exact (proved)" if checked.guarantee == "exact" else checked.guarantee
+
+
 @cli.command()
 @click.argument("files", nargs=-1, required=True)
 @_settings
@@ -229,7 +235,7 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
         else:
             found += checked.warnings
             if form == "text":
-                click.echo(f"{file}: {checked.graph.name} is fine; guarantee: {checked.guarantee}")
+                click.echo(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
     if form == "json":
         click.echo(render_json(found))
     elif form == "line":
@@ -552,7 +558,7 @@ def strategies() -> None:
     from nldc import api
 
     checked = [api.check(name) for name in api.library()]
-    rows = [(each.graph.name, each.guarantee, each.graph.summary) for each in checked]
+    rows = [(each.graph.name, _promise(each), each.graph.summary) for each in checked]
     for line in _table(rows, ("name", "guarantee", "what it does")):
         click.echo(line)
 

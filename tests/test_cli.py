@@ -62,8 +62,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_check_names_the_strategy_and_its_guarantee() -> None:
     result = nldc("check", "ar", ROOT / "strategies" / "linear_ss.yaml")
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[0] == "ar: ar is fine; guarantee: exact"
-    assert result.stdout.splitlines()[1].endswith("linear_ss is fine; guarantee: exact")
+    assert result.stdout.splitlines()[0] == "ar: ar is fine; guarantee: exact (proved)"
+    assert result.stdout.splitlines()[1].endswith("linear_ss is fine; guarantee: exact (proved)")
 
 
 def test_check_shows_all_mistakes_of_all_files_and_fails(tmp_path: Path) -> None:
