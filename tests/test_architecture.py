@@ -35,6 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
     "bench": ("", "api", "prompts", "verify"),
+    "sol": ("api", "diagnostics", "prompts", "verify"),
     "doctor": ("", "verify"),
     "certify": ("runtime",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
@@ -48,10 +49,11 @@ LAZY: dict[str, tuple[str, ...]] = {
     "api": ("codegen", "runtime"),
     "verify": ("runtime",),
     "bench": ("runtime",),
+    "sol": ("runtime",),
     "certify": ("api",),
     "cli": (
         "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
-        "prompts", "schema", "verify", "runtime",
+        "prompts", "schema", "sol", "verify", "runtime",
     ),
 }  # fmt: skip
 HEAVY = ("torch", "triton")
