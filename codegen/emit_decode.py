@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from textwrap import wrap
 
@@ -435,6 +435,9 @@ class _Printer:
         if isinstance(base, Rows) and value.field is None:
             text += ".tokens"
         layout = base.layout if isinstance(base, Rows) else plain(_size(base))
+        if layout.dynamic:
+            start, stop = self._prompt_run(value, layout, lambda rows, _prompt: rows)
+            return f"{text}[:, {start}:{stop}]"
         return self._rows_of(text, value, self._table(value, layout, None))
 
     def _tokens(self, value: Value) -> str:
@@ -460,9 +463,20 @@ class _Printer:
         return f"{text}.gather({self._gather(value, table)})"
 
     def _prompt_rows(self, value: Value, layout: LayoutPlan) -> str:
+        start, stop = self._prompt_run(value, layout.forward.layout, layout.places)
+        return f"slice({start}, {stop})"
+
+    def _prompt_run(
+        self,
+        value: Value,
+        layout: Layout,
+        computed: Callable[[tuple[int, ...], int], tuple[int, ...]],
+    ) -> tuple[str, str]:
+        """Return the bounds, as Python, of a choice among rows that depend on the prompt."""
+
         def places(prompt: int) -> tuple[int, ...]:
-            rows = picked(layout.forward.layout.rows(prompt), value.picks, layout.kinds, {})
-            return layout.places(rows, prompt)
+            kinds = self.plan.graph.kinds
+            return computed(picked(layout.rows(prompt), value.picks, kinds, {}), prompt)
 
         if value.count is not None:
             raise InternalError("a count cannot choose rows of the prefill")
@@ -472,7 +486,7 @@ class _Printer:
             if places(prompt) != tuple(range(start, start + size.at(prompt))):
                 raise InternalError("rows of the prefill that do not follow one another")
         start_text = _in_length(show_affine(first))
-        return f"slice({start_text}, {_in_length(show_affine(first + size))})"
+        return start_text, _in_length(show_affine(first + size))
 
     def _table(
         self, value: Value, layout: Layout, computed: LayoutPlan | None
