@@ -803,10 +803,10 @@ def _fold_terms(expr: And | Or, terms: list[Expr], *, neutral: bool) -> Expr:
         if isinstance(term, Boolean):
             if term.value is not neutral:
                 return Boolean(not neutral, start=expr.start, end=expr.end)
-        elif type(term) is type(expr):
-            kept.extend(term.terms)
-        elif term not in kept:
-            kept.append(term)
+            continue
+        for part in term.terms if type(term) is type(expr) else (term,):
+            if part not in kept:
+                kept.append(part)
     if not kept:
         return Boolean(neutral, start=expr.start, end=expr.end)
     return kept[0] if len(kept) == 1 else replace(expr, terms=tuple(kept))

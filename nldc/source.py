@@ -293,7 +293,7 @@ class _Reader:
         if not isinstance(data, dict):
             what = "a list" if isinstance(data, list) else "a single value"
             start = self.spans[()].value[0]
-            self._report_shape((start, start + 1), f"this is {what}")
+            self._report_shape((start, min(start + 1, len(self.text))), f"this is {what}")
             return {}
         return data
 

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 Golden = Callable[[Path, str], None]
+
+# The default run is the same every time; `make test-long` looks further, and prints how to repeat.
+settings.register_profile("quick", derandomize=True, deadline=None)
+settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("NLDC_HYPOTHESIS", "quick"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
