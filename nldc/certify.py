@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.artifact import check_artifact
-from nldc.runtime.attention import Pattern, visible
+from nldc.runtime.attention import Pattern, Plan, visible
 from nldc.runtime.batch import Batch, Emit, Hidden, Logits
+from nldc.runtime.kv_cache import Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Sampling, choose
+from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 LAYERS = 3
 VOCABULARY = 11
 MASK_ID = 4
-BATCHES = ((1, 0.0), (3, 0.0), (3, 0.9), (6, 0.9))
-"""How many sequences run together, and at which temperature."""
+BATCHES = ((1, 0.0, None), (3, 0.0, None), (3, 0.9, None), (6, 0.9, None), (6, 0.0, 7), (3, 0.9, 2))
+"""How many sequences run together, at which temperature, and with which thinking budget."""
+END_THINK_ID = 6
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyRep
     difference: str | None = None
     try:
         decoder = load(folder)
-        for number, (size, temperature) in enumerate(BATCHES):
+        for number, (size, temperature, thinking) in enumerate(BATCHES):
             sampling = Sampling(temperature=temperature, seed=seed)
-            run.batch(decoder, size, sampling, key=100 * number + seed)
+            run.batch(decoder, size, sampling, thinking, key=100 * number + seed)
     except _DifferenceError as found:
         difference = str(found)
     except (ValueError, IndexError, RuntimeError) as problem:
@@ -156,6 +159,7 @@ class _Sequence:
     key: int
     prompt: list[int]
     sampling: Sampling
+    thinking: int | None = None
     text: list[int] = field(default_factory=list)
     truth: Tensor = field(default_factory=lambda: torch.empty((0, LAYERS + 1), dtype=torch.int64))
     cache: Tensor = field(default_factory=lambda: torch.empty((0, LAYERS + 1), dtype=torch.int64))
@@ -171,6 +175,10 @@ class _Sequence:
             self.text = list(self.prompt)
         while len(self.text) <= position:
             last = len(self.text) - 1
+            written = self.text[len(self.prompt) :]
+            if len(written) == self.thinking and END_THINK_ID not in written:
+                self.text.append(END_THINK_ID)
+                continue
             values = _spread(self.state(last)[-1:]).view(1, 1, -1)
             places, keys = torch.tensor([[last + 1]]), torch.tensor([self.key])
             self.text.append(int(choose(values, places, keys, self.sampling)))
@@ -214,8 +222,16 @@ class _Sequence:
 class HashBatch(Batch):
     """A batch for generated code whose backbone is the hash."""
 
-    def __init__(self, live: Sequence[_Sequence], sampling: Sampling) -> None:
+    def __init__(
+        self,
+        live: Sequence[_Sequence],
+        sampling: Sampling,
+        thinking: ThinkingBudget | None = None,
+        first_slot: int = 0,
+    ) -> None:
         self.live = live
+        self.thinking = thinking
+        self.slots = tuple(range(first_slot, first_slot + len(live)))
         self.sampling = sampling
         self.size = len(live)
         self.device = torch.device("cpu")
@@ -244,6 +260,7 @@ class HashBatch(Batch):
         adapted = torch.full((layout.size,), int(adapter is not None))
         if adapter is not None and adapter_rows is not None:
             adapted = torch.as_tensor(adapter_rows).to(torch.int64)
+        due = self._due(tokens, layout, pattern, active if hold else None)
         finals, positions = [], []
         for number, sequence in enumerate(self.live):
             states = sequence.compute(tokens[number], layout, pattern, adapted)
@@ -254,7 +271,19 @@ class HashBatch(Batch):
             positions.append(layout.offset + length + layout.predicts_next.to(torch.int64))
         if layout.append:
             self.append(layout.append)
-        return Hidden(torch.stack(finals), torch.stack(positions))
+        return Hidden(torch.stack(finals), torch.stack(positions), due)
+
+    def _due(
+        self, tokens: Tensor, layout: Layout, pattern: Pattern, active: Tensor | None
+    ) -> Tensor | None:
+        if self.thinking is None:
+            return None
+        held = 0 if active is None else torch.where(active, 0, layout.size)
+        start = torch.tensor([len(sequence.places) for sequence in self.live]) + held
+        places = Places(self.slots, tuple(start.tolist()), torch.tensor(self.slots), start)
+        plan = Plan.of(layout, pattern, self.device, torch.float32)
+        prompts = [len(sequence.prompt) for sequence in self.live]
+        return self.thinking.due(tokens, plan, places, prompts)
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay."""
@@ -276,7 +305,7 @@ class HashBatch(Batch):
                 right = place < sequence.agrees
                 sure = 40.0 if int(final) & 3 else 12.0
                 values[number, row, token if right else (token + 1) % VOCABULARY] += sure
-        return Logits(values, hidden.positions)
+        return Logits(values, hidden.positions, hidden.due)
 
 
 @dataclass
@@ -291,19 +320,32 @@ class _Run:
     entries: int = 0
     accepted: Counter[int] = field(default_factory=Counter)
 
-    def batch(self, kind: type[Decoder], size: int, sampling: Sampling, key: int) -> None:
+    def batch(
+        self,
+        kind: type[Decoder],
+        size: int,
+        sampling: Sampling,
+        thinking: int | None,
+        key: int,
+    ) -> None:
         """Run so many sequences together; raise at the first difference."""
         decoder: Decoder = object.__new__(kind)
         live = [
             _Sequence(key + n, [(key * 7 + n * 3 + i * 5) % VOCABULARY for i in range(1 + 2 * n)],
-                      sampling)
+                      sampling, thinking)
             for n in range(size)
         ]  # fmt: skip
         self.sequences += size
+        budget = None
+        if thinking is not None:
+            rows = len(live[-1].prompt) + (self.most + 3) * kind.SCRATCH_ROWS
+            limit = ThinkingLimit(thinking, END_THINK_ID)
+            budget = ThinkingBudget(limit, size, rows, torch.device("cpu"))
         carries = []
-        for sequence in live:
+        for slot, sequence in enumerate(live):
             sequence.agrees = len(sequence.prompt) + sequence.key % 3
-            emit = decoder.prefill(HashBatch([sequence], sampling), torch.tensor([sequence.prompt]))
+            batch = HashBatch([sequence], sampling, budget, slot)
+            emit = decoder.prefill(batch, torch.tensor([sequence.prompt]))
             self._commit([sequence], emit)
             carries.append(emit.carry)
         trailing = [len(s.prompt) + len(s.emitted) - s.committed for s in live]
@@ -314,7 +356,7 @@ class _Run:
             for place, sequence in enumerate(live):
                 ahead = (number + 3 * place) % depth
                 sequence.agrees = len(sequence.prompt) + len(sequence.emitted) + ahead
-            emit = decoder.step(HashBatch(live, sampling), carry)
+            emit = decoder.step(HashBatch(live, sampling, budget), carry)
             carry = emit.carry
             counts = self._commit(live, emit)
             self.accepted.update(counts)

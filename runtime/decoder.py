@@ -269,7 +269,9 @@ class Decoder:
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
         cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
-        thinking = None if limit is None else ThinkingBudget(limit, cache)
+        thinking = None
+        if limit is not None:
+            thinking = ThinkingBudget(limit, slots, capacity, backbone.device)
         ends = torch.tensor(
             requests[0].eos, dtype=torch.int64, device=backbone.device
         )  # the same for all

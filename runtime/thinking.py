@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nldc.runtime.attention import Plan, row_facts
 from nldc.runtime.errors import PromptError
-from nldc.runtime.kv_cache import KVCache, Places
+from nldc.runtime.kv_cache import Places
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,13 @@ def _whole(value: object) -> bool:
 
 
 class ThinkingBudget:
-    """A limit, and the token ids behind every row of a cache, int64 [slots, capacity]."""
+    """A limit, and the token ids behind every row of a cache of `slots` by `capacity` rows."""
 
-    def __init__(self, limit: ThinkingLimit, cache: KVCache) -> None:
+    def __init__(
+        self, limit: ThinkingLimit, slots: int, capacity: int, device: torch.device
+    ) -> None:
         self.limit = limit
-        shape = (len(cache.committed), cache.capacity)
-        self._tokens = torch.zeros(shape, dtype=torch.int64, device=cache.device)
+        self._tokens = torch.zeros((slots, capacity), dtype=torch.int64, device=device)
         self._sights: weakref.WeakKeyDictionary[Plan, Tensor] = weakref.WeakKeyDictionary()
 
     def due(self, tokens: Tensor, plan: Plan, places: Places, prompts: Sequence[int]) -> Tensor:

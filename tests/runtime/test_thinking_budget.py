@@ -11,8 +11,11 @@ import torch
 from random_model import random_checkpoint
 
 from nldc import api
+from nldc.certify import certify
+from nldc.runtime.attention import Plan
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import PromptError
+from nldc.runtime.thinking import ThinkingBudget
 
 CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
 LIBRARY = sorted(api.library())
@@ -175,3 +178,18 @@ def test_the_mask_token_cannot_end_thinking(load: Any) -> None:
     ar = load("ar")
     with pytest.raises(PromptError, match="is the mask token"):
         ar.generate([[3]], max_thinking_tokens=3, end_think_token_id=ar.config.mask_token_id)
+
+
+def test_certify_finds_a_budget_that_forgets_the_rows_of_its_own_forward(tmp_path: Path) -> None:
+    """A rule that asks the cached text only is AR's rule in AR, and not in a block of drafts."""
+    artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4})
+    assert certify(artifact, tokens=12).difference is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ThinkingBudget, "_sight", lambda _, plan, first: blind(plan, first))
+        report = certify(artifact, tokens=12)
+    assert report.difference is not None
+    assert report.difference.startswith("token 6 at position")
+
+
+def blind(plan: Plan, first: int) -> torch.Tensor:
+    return torch.zeros(plan.layout.size, plan.layout.size - first)
