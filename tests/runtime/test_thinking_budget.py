@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from random_model import random_checkpoint
 
 from nldc import api
 from nldc.certify import certify
+from nldc.cli import cli
 from nldc.runtime.attention import Plan
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import PromptError
@@ -109,11 +111,12 @@ def test_no_strategy_thinks_longer_than_the_budget(load: Any, name: str) -> None
 
 
 def test_a_budget_that_is_not_reached_changes_nothing(load: Any) -> None:
-    for name in ("ar", "linear_ss", "block_diffusion"):
+    # A block filled in both directions may see an end that lies behind `max_new_tokens`.
+    for name, limit in (("ar", LENGTH), ("linear_ss", LENGTH), ("block_diffusion", 200)):
         decoder = load(name)
         free = decoder.generate(PROMPTS, max_new_tokens=LENGTH)
         found = decoder.generate(
-            PROMPTS, max_new_tokens=LENGTH, max_thinking_tokens=LENGTH, end_think_token_id=9
+            PROMPTS, max_new_tokens=LENGTH, max_thinking_tokens=limit, end_think_token_id=9
         )
         assert found.tokens == free.tokens
         assert [s.nfe for s in found.stats] == [s.nfe for s in free.stats]
@@ -193,3 +196,15 @@ def test_certify_finds_a_budget_that_forgets_the_rows_of_its_own_forward(tmp_pat
 
 def blind(plan: Plan, first: int) -> torch.Tensor:
     return torch.zeros(plan.layout.size, plan.layout.size - first)
+
+
+def test_the_command_line_takes_a_budget(tmp_path: Path) -> None:
+    artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4})
+    options = ["--model", str(CHECKPOINT), "--ids", "5,7", "--max-new-tokens", "8", "--quiet"]
+    budget = ["--max-thinking-tokens", "3", "--end-think-token-id", "9"]
+    found = CliRunner().invoke(cli, ["run", str(artifact), *options, *budget])
+    assert found.exit_code == 0, found.stderr
+    assert "9" in found.stdout.strip().split(",")[:4]
+    refused = CliRunner().invoke(cli, ["run", str(artifact), *options, *budget[:2]])
+    assert refused.exit_code == 1
+    assert "give end_think_token_id" in refused.stderr
