@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
@@ -602,6 +603,35 @@ def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None
     mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
     report = import_gguf_(file, out, dtype=dtype, mask_token=mask)
     click.echo(str(report))
+
+
+@cli.group()
+def train() -> None:
+    """Train a tri-mode model from scratch, or the LoRA drafter of a checkpoint."""
+
+
+@train.command("base")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--resume", is_flag=True, help="Go on from the state in OUT.")
+@_settings
+def train_base(out: Path, resume: bool, settings: tuple[tuple[str, int | float], ...]) -> None:
+    """Train the demo model's recipe on the standard library's source: OUT/checkpoint."""
+    from nldc import training
+
+    click.echo(f"wrote {training.train_base(out, dict(settings), resume)}")
+
+
+@train.command("drafter")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the checkpoint.")
+@_settings
+def train_drafter(
+    checkpoint: Path, out: Path | None, settings: tuple[tuple[str, int | float], ...]
+) -> None:
+    """Train a LoRA drafter against the frozen verifier: OUT/linear_spec_lora."""
+    from nldc import training
+
+    click.echo(f"wrote {training.train_drafter(checkpoint, out, dict(settings))}")
 
 
 def main() -> None:

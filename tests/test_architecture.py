@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "verify": ("api", "prompts"),
     "bench": ("", "api", "prompts", "verify"),
     "sol": ("api", "diagnostics", "prompts", "verify"),
+    "training": ("diagnostics", "runtime.errors"),
     "doctor": ("", "verify"),
     "certify": ("runtime",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
@@ -50,10 +51,11 @@ LAZY: dict[str, tuple[str, ...]] = {
     "verify": ("runtime",),
     "bench": ("runtime",),
     "sol": ("runtime",),
+    "training": ("runtime",),
     "certify": ("api",),
     "cli": (
         "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
-        "prompts", "schema", "sol", "verify", "runtime",
+        "prompts", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
 HEAVY = ("torch", "triton")

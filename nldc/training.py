@@ -1,0 +1,87 @@
+"""`nldc train`: recipes with some of their numbers changed, checked before a long run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nldc.diagnostics import nearest
+from nldc.runtime.errors import CheckpointError, NldcRuntimeError
+
+if TYPE_CHECKING:
+    from nldc.runtime.train.drafter import DrafterRecipe
+    from nldc.runtime.train.recipe import Recipe
+
+Numbers = Mapping[str, int | float]
+R = TypeVar("R", "Recipe", "DrafterRecipe")
+
+
+def with_settings(recipe: R, settings: Numbers) -> R:
+    """Return the recipe with these of its numbers.
+
+    Raises:
+        NldcRuntimeError: the recipe has no such number, or it is of another kind.
+    """
+    held = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+    known = [name for name, value in held.items() if type(value) in (int, float)]
+    changes: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in known:
+            meant = nearest(name, known)
+            hint = f"did you mean {meant}?" if meant else f"it has {', '.join(known)}"
+            raise NldcRuntimeError(f"the recipe has no number {name}", hint)
+        whole = isinstance(held[name], int)
+        if (whole and not isinstance(value, int)) or value <= 0:
+            kind = "a whole number" if whole else "a number"
+            raise NldcRuntimeError(f"{name} = {value} is not allowed", f"{kind} above 0")
+        changes[name] = value if whole else float(value)
+    return replace(recipe, **changes)
+
+
+def train_base(out: Path, settings: Numbers, resume: bool) -> Path:
+    """Train the tri-mode model of the recipe and return its checkpoint folder.
+
+    Raises:
+        NldcRuntimeError: the settings do not fit, or `out` holds another run.
+    """
+    from nldc.runtime.train.loop import train
+    from nldc.runtime.train.recipe import Recipe
+
+    recipe = with_settings(Recipe(), settings)
+    if recipe.batch % recipe.micro_batch:
+        raise NldcRuntimeError(
+            f"micro_batch {recipe.micro_batch} does not divide batch {recipe.batch}"
+        )
+    if not resume and (out / "state.pt").exists():
+        raise NldcRuntimeError(f"{out} holds a run", "go on with --resume, or choose a new folder")
+    _writable(out)
+    train(recipe, out, resume)
+    return out / "checkpoint"
+
+
+def train_drafter(checkpoint: Path, out: Path | None, settings: Numbers) -> Path:
+    """Train the LoRA drafter of a checkpoint and return the adapter's folder.
+
+    Raises:
+        NldcRuntimeError: the settings do not fit, or the checkpoint cannot be read.
+    """
+    from nldc.runtime.abi import ADAPTER_FOLDER
+    from nldc.runtime.config import ModelConfig
+    from nldc.runtime.train import drafter
+
+    recipe = with_settings(drafter.DrafterRecipe(), settings)
+    ModelConfig.load(checkpoint)
+    target = checkpoint if out is None else out
+    _writable(target)
+    drafter.train_drafter(recipe, checkpoint, target)
+    return target / ADAPTER_FOLDER
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise CheckpointError(f"cannot write {folder}: {reason}", "choose another folder") from None
