@@ -24,6 +24,7 @@ def cache_order(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Refuse a forward whose appended rows do not follow the cache in order."""
     if graph.guarantee != "none":
         return
+    yield from _uneven(graph, source)
     regions = (graph.prefill, *(variant.step for variant in graph.variants))
     for node in walk(node for region in regions for node in region.nodes):
         if isinstance(node.op, Forward):
@@ -35,6 +36,23 @@ def cache_order(graph: Graph, source: Source) -> Iterator[Diagnostic]:
                     Label(node_span(node.name, source, "cache"), "kept here", primary=False),
                 )
                 yield Diagnostic(codes.CACHE_ORDER, "error", kind.message, labels, (kind.help,))
+
+
+def _uneven(graph: Graph, source: Source) -> Iterator[Diagnostic]:
+    """Refuse a prefill that keeps another share of a short prompt than of a long one."""
+    for node in walk(graph.prefill.nodes):
+        if not isinstance(node.op, Forward) or not node.op.layout.dynamic:
+            continue
+        try:
+            kept = [len(Rowset(node.op, graph.kinds, n, 0).appended) for n in PROBES]
+        except UndecidedError:
+            continue
+        rise = kept[1] - kept[0]
+        if kept != [kept[0] + rise * (length - PROBES[0]) for length in PROBES]:
+            text = f"of prompts of {PROBES[0]} and {PROBES[-1]} it keeps {kept[0]} and {kept[-1]}"
+            kind = KINDS[codes.FRONTIER]
+            label = Label(node_span(node.name, source, "cache"), text)
+            yield Diagnostic(codes.FRONTIER, "error", kind.message, (label,), (kind.help,))
 
 
 def _out_of_order(op: Forward, kinds: tuple[str, ...]) -> str | None:
