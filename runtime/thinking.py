@@ -4,7 +4,9 @@ The rule. Generated token number N (from 0; N = `max_thinking_tokens`) is `end_t
 unless one of the generated tokens before it is. It is applied to the logits of the row that
 predicts that place, where the token is sampled. "Before it" means what the row saw: the cached
 prefix, and the rows of its own forward that it sees at earlier positions. A row that verifies sees
-exactly what AR's row sees, so the rule decides as it does for AR, with no proof of its own.
+exactly what AR's row sees, so the rule decides as it does for AR, with no proof of its own. In a
+block filled in both directions the budget holds as well, unless the strategy later replaces the row
+that ended thinking (token editing), and rows before that place may see it coming.
 """
 
 from __future__ import annotations
