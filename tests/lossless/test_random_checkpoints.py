@@ -116,11 +116,11 @@ def means_what_it_says(seed: int, folder: Path) -> bool:
 
 def test_compiled_random_strategies_give_what_the_interpreter_gives(tmp_path: Path) -> None:
     tried = 0
-    for seed in range(40):
+    for seed in range(16):
         folder = tmp_path / str(seed)
         folder.mkdir()
         tried += means_what_it_says(seed, folder)
-    assert tried > 8
+    assert tried > 3
 
 
 @pytest.mark.long
