@@ -90,7 +90,7 @@ def tried(graphs: int, tallies: list[Path]) -> str:
         differing += "Difference(" in text
     share = counts[2] / counts[1]
     rows: list[tuple[object, ...]] = [
-        ("different random files", counts[0]),
+        ("random files, no two of one run the same", counts[0]),
         ("well-typed graphs", counts[1]),
         ("certified", f"{counts[2]} ({share:.1%})"),
         ("certified and not AR", differing),
