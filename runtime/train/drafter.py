@@ -1,4 +1,4 @@
-"""The LoRA drafter of linear self-speculation, trained against a frozen verifier (NLD §5).
+"""The LoRA drafter of linear self-speculation, trained against a frozen verifier (NLD).
 
 Only the draft forward meets the adapter: a low-rank product beside each output projection, on the
 block's rows. The verifier's weights take no gradient and are never written to. Training text is the

@@ -1,6 +1,6 @@
 """The backbone as plain functions over a dictionary of parameters with the released names.
 
-A Ministral-3 decoder (NLD §3): pre-norm, RMSNorm, grouped queries without biases, half-split RoPE,
+A Ministral-3 decoder (NLD): pre-norm, RMSNorm, grouped queries without biases, half-split RoPE,
 SwiGLU, an untied head. Parameters are float32 masters; `cast` gives the copies a step computes
 with. Attention is given as an additive mask, so one function serves causal, bidirectional and dual-
 stream forwards. Nothing is shared with the inference backbone.

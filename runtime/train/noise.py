@@ -1,6 +1,6 @@
 """The noisy stream: which tokens a training sequence hides, in blocks like those the drafters see.
 
-Three kinds of block are drawn (NLD §4 has the first only):
+Three kinds of block are drawn (the paper, NLD, has the first only):
 
 * uniform: a ratio drawn uniformly for the block, every token hidden with that probability: what a
   denoising loop meets half-way;

@@ -1,4 +1,4 @@
-"""The joint objective of NLD §4: L = L_AR + λ · L_diff, both from one dual-stream forward.
+"""The joint objective of NLD: L = L_AR + λ · L_diff, both from one dual-stream forward.
 
 A sequence of S tokens becomes 2S rows, [noisy || clean]; row i of either stream is at position i. A
 clean row sees the clean rows up to itself and predicts the next token: the AR loss. A noisy row of
