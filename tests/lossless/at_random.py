@@ -4,6 +4,7 @@ Two ways of making one: a published shape with choices at every place where one 
 soup of ops in which each takes whatever values are in sight. A `Pick` makes the choices, so that
 hypothesis can shrink them; the first option is always the plain one.
 """
+# ruff: noqa: E501  (templates of YAML lines, which do not wrap)
 
 from __future__ import annotations
 
@@ -146,8 +147,10 @@ def draft(pick: Pick, size: str) -> str:
             f"predicts: self, cache: {pick(('read', 'read', 'append'))}{pick(ADAPTER)}}}\n"
             "  guess: {op: sample, logits: seen}\n"
             f'  drafted: {{op: join, parts: [{pick(("seed", "seed", "guess.first"))}, "guess[1:]"]}}\n',
-            f"  found: {{op: lookup, length: {int(size) - 1}, ngram: 2}}\n"
-            f"  drafted: {{op: join, parts: {pick(('[seed, found]', '[seed, found]', '[found, seed]'))}}}\n",
+            (
+                f"  found: {{op: lookup, length: {int(size) - 1}, ngram: 2}}\n"
+                f"  drafted: {{op: join, parts: {pick(('[seed, found]', '[seed, found]', '[found, seed]'))}}}\n"
+            ),
             masks
             + f"""  drafted:
     op: repeat
@@ -170,10 +173,7 @@ def accept(pick: Pick, size: str, draft_name: str = "drafted", target: str = "ch
     part = pick(
         (draft_name, draft_name, f'"{draft_name}[:{int(size) - 1}]"', f'"{draft_name}[1:]"')
     )
-    if part.endswith('[1:]"') or part.endswith(f'[:{int(size) - 1}]"'):
-        offset = pick(("1", "0", "1"))
-    else:
-        offset = "1"
+    offset = pick(("1", "0", "1")) if part.endswith(('[1:]"', f'[:{int(size) - 1}]"')) else "1"
     return f"  kept: {{op: accept, draft: {part}, target: {target}, rule: longest_prefix, offset: {offset}}}\n"
 
 
@@ -218,9 +218,11 @@ def mixed(pick: Pick) -> str:
         (
             "  choice: {op: sample, logits: checked}\n",
             "  choice: {op: sample, logits: checked}\n",
-            "  other: {op: forward, tokens: drafted, attention: bidirectional, predicts: next, cache: read}\n"
-            f"  mixed: {{op: mix, logits: [checked, other], weights: {pick(('[1, 0]', '[0.7, 0.3]', '[0, 1]'))}}}\n"
-            "  choice: {op: sample, logits: mixed}\n",
+            (
+                "  other: {op: forward, tokens: drafted, attention: bidirectional, predicts: next, cache: read}\n"
+                f"  mixed: {{op: mix, logits: [checked, other], weights: {pick(('[1, 0]', '[0.7, 0.3]', '[0, 1]'))}}}\n"
+                "  choice: {op: sample, logits: mixed}\n"
+            ),
         )
     )
 

@@ -24,7 +24,7 @@ class Geometry:
 
 
 def geometry(seed: int) -> Geometry:
-    """Draw a geometry: heads that share keys, head_dim unrelated to the width, rope of all kinds."""
+    """Draw a geometry: shared keys, head_dim unrelated to the width, rope of all kinds."""
     draw = Random(seed)
     kv_heads = draw.choice((1, 2, 3))
     vocabulary = draw.choice((12, 19, 33))

@@ -23,9 +23,12 @@ FILES = [path.read_text(encoding="utf-8") for path in api.library().values()]
 PIECES = sorted({word for text in FILES for word in re.findall(r"[\w$.]+|[^\w\s]", text)})
 HOSTILE = (
     "__import__('os').system('x')", "().__class__.__bases__", "lambda: 0", "9**9**9", "x" * 3000,
-    "(" * 200 + "1" + ")" * 200, "a" + "[0]" * 100, "1 if 1 else 2", "`id`", "${HOME}", "!!python/object:x",
-    "&a [*a]", "<<: *a", "*x", "|", ">", "? a", "\\x00", "\\u2028", "'\"\"\"", '"""\nimport os\n"""',
-    "\\", "{{", "}}", "%s", "0x7fffffffffffffff", "1e400", "-0", "nan", "k.__dict__", "q.row.__class__",
+    "(" * 200 + "1" + ")" * 200, "a" + "[0]" * 100, "1 if 1 else 2", "`id`", "${HOME}",
+    "!!python/object:x",
+    "&a [*a]", "<<: *a", "*x", "|", ">", "? a", "\\x00", "\\u2028", "'\"\"\"",
+    '"""\nimport os\n"""',
+    "\\", "{{", "}}", "%s", "0x7fffffffffffffff", "1e400", "-0", "nan", "k.__dict__",
+    "q.row.__class__",
     "2147483648", "block_length ** 9", "not not not 1", "true.real", "row = 1", "a; b", "#", "\t",
 )  # fmt: skip
 ALLOWED = {"torch", "triton", "__future__", "typing", "pathlib"}
@@ -64,9 +67,11 @@ def expression(draw: Random) -> bool:
     try:
         parse(text)
     except ExprError as problem:
-        assert 0 <= problem.start <= problem.end <= len(text) + 1, text
-        return False
-    return True
+        span = problem.start, problem.end
+    else:
+        return True
+    assert 0 <= span[0] <= span[1] <= len(text) + 1, text
+    return False
 
 
 def document(draw: Random) -> bool:
@@ -90,8 +95,7 @@ def accepted(text: str) -> bool:
     """Check a file, and where it is fine look at what is generated."""
     try:
         checked = api.check_source(parse_source(text, "fuzz.yaml"))
-    except StrategyError as error:
-        assert error.diagnostics
+    except StrategyError:
         return False
     files = emit_artifact(checked.graph, "fuzz.yaml", text, "0")
     for name, code in files.items():

@@ -1,4 +1,4 @@
-"""Write docs/lossless.md: strategies certified, mutants refused, random graphs and fuzz inputs tried.
+"""Write docs/lossless.md: what was certified, refused and tried, in four tables.
 
 `python -m tests.lossless.report [--graphs N] [--fuzz N] [--tally FILE]...` Each FILE holds the
 output of a longer run of `python -m tests.lossless.soundness`, whose counts are added.
@@ -107,7 +107,7 @@ def fuzzed(count: int) -> str:
     ]
     return (
         "## Fuzz inputs tried\n\n" + table(("input", "tried", "accepted"), rows)
-        + "\nEvery other input was refused with a diagnostic; what was accepted generated plain code.\n"
+        + "\nEvery other input was refused with a diagnostic; what was accepted made plain code.\n"
     )  # fmt: skip
 
 

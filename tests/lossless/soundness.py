@@ -63,7 +63,7 @@ def run(
     look_at_refused: int = 50,
     progress: Callable[[Tally], None] = lambda _: None,
 ) -> tuple[Tally, str | None]:
-    """Try `count` different files; return the tally, and a counterexample's text if there is one."""
+    """Try `count` different files; return the tally, and a counterexample if there is one."""
     tally = Tally()
     seen: set[int] = set()
     number = seed

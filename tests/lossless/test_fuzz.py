@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -27,10 +28,8 @@ def test_whatever_comes_in_is_answered_thousands_of_times() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_tries_to_escape_is_text_or_refused(text: str) -> None:
     start = time.process_time()
-    try:
+    with contextlib.suppress(ExprError):
         parse(text)
-    except ExprError:
-        pass
     quoted = (
         text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     )
