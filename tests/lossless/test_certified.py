@@ -21,6 +21,9 @@ LIBRARY = sorted(STRATEGIES.glob("*.yaml"))
 EXACT = [path for path in LIBRARY if "guarantee: exact" in path.read_text("utf-8")]
 UNUSUAL_FILES = sorted(UNUSUAL.glob("*.yaml"))
 
+CHECKED = "checked: {op: forward, tokens: drafted, attention: causal, cache: append}"
+NOT_AT_TWO = "k.row <= q.row or (block_length < 3 and k.row == 1)"
+
 
 def name(path: Path) -> str:
     return path.stem
@@ -108,3 +111,13 @@ def test_the_whole_library_is_checked_in_seconds() -> None:
 def test_the_proof_loads_no_torch() -> None:
     code = "import sys; import nldc.check.lossless; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_promise_that_is_kept_for_some_params_only_is_warned_of() -> None:
+    text = base_text("linear_ss").replace(
+        CHECKED, CHECKED.replace("causal", f'"{NOT_AT_TWO}", predicts: next')
+    )
+    source, graph = built(text, {"block_length": 8})
+    (warning,) = lossless(graph, source)
+    assert (warning.code, warning.severity) == ("NLD105", "warning")
+    assert "with block_length = 2" in warning.notes[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.certificate import Problem
@@ -10,6 +11,7 @@ from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
 from nldc.check.lossless.prove import prove
 from nldc.diagnostics import Diagnostic, Label
+from nldc.ir.build import build
 from nldc.ir.graph import Graph
 from nldc.source import Source
 
@@ -22,10 +24,34 @@ def lossless(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     promise = Label(source.span(("guarantee",)), "promised here", primary=False)
     for problem in certificate.problems:
         yield _diagnostic(problem, source, promise)
+    if not certificate.problems:
+        yield from _elsewhere(graph, source, promise)
     if certificate.problems and graph.guarantee == "distribution":
         kind = KINDS[codes.DISTRIBUTION]
         label = Label(source.span(("guarantee",)), "promised here")
         yield Diagnostic(codes.DISTRIBUTION, "error", kind.message, (label,), (kind.help,))
+
+
+def _elsewhere(graph: Graph, source: Source, promise: Label) -> Iterator[Diagnostic]:
+    """Warn where the promise is kept for these params and not for smaller ones."""
+    for name, value in _small(graph, source):
+        made = build(source, {**graph.params, name: value}, graph.compat).graph
+        problems = () if made is None else prove(made).problems
+        for problem in problems:
+            diagnostic = _diagnostic(problem, source, promise)
+            note = f"with {name} = {value}; for the params as they are it is proved"
+            yield replace(diagnostic, severity="warning", notes=(note,))
+        if problems:
+            return
+
+
+def _small(graph: Graph, source: Source) -> Iterator[tuple[str, int]]:
+    """Yield each whole param with its two lowest values."""
+    for name, declared in (source.data.get("params") or {}).items():
+        if declared["type"] == "int":
+            for value in (declared["min"], declared["min"] + 1):
+                if value <= declared["max"] and value != graph.params[name]:
+                    yield name, value
 
 
 def _diagnostic(problem: Problem, source: Source, promise: Label) -> Diagnostic:
