@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nldc.runtime.config import CONFIG, ModelConfig
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.linear import Weight
 from nldc.runtime.tensors import AGAIN, TensorFile
 
 SINGLE = "model.safetensors"
@@ -30,11 +31,11 @@ class LayerWeights:
     """One layer. `qkv` [(heads + 2 kv_heads) * head_dim, hidden], `gate_up` [2 * mlp, hidden]."""
 
     input_norm: Tensor
-    qkv: Tensor
-    output: Tensor
+    qkv: Weight
+    output: Weight
     post_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Weight
+    down: Weight
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Weights:
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
     norm: Tensor
-    head: Tensor
+    head: Weight
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nldc.runtime.linear import linear, pack
+from nldc.runtime.linear import Packed, linear, pack
 
 COUNTS = (2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 100)
 
@@ -28,7 +28,7 @@ def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_row_is_bitwise_the_same_in_any_company(out: int, width: int) -> None:
     torch.manual_seed(0)
     packed = pack(torch.randn(out, width))
-    if not packed.is_mkldnn:
+    if not isinstance(packed, Packed):
         pytest.skip("this build of torch has no oneDNN")
     x = torch.randn(120, width)
     alone = torch.cat([linear(row, packed) for row in x[:24].split(1)])
@@ -48,7 +48,7 @@ def test_a_packed_weight_gives_the_product(dtype: torch.dtype) -> None:
 
 
 def test_only_float32_is_packed() -> None:
-    assert pack(torch.zeros(4, 4)).is_mkldnn == torch._C._has_mkldnn
+    assert isinstance(pack(torch.zeros(4, 4)), Packed) == torch._C._has_mkldnn
     for dtype in (torch.float64, torch.bfloat16, torch.float16):
         weight = torch.zeros(4, 4, dtype=dtype)
         assert pack(weight) is weight
