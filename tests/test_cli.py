@@ -330,7 +330,9 @@ def test_messages_cannot_send_escapes_to_the_terminal(monkeypatch: pytest.Monkey
 
 def test_an_interrupt_ends_without_a_traceback() -> None:
     code = (
-        "import nldc.api, time\n"
+        # A shell that started us in the background has told us to ignore interrupts.
+        "import nldc.api, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "nldc.api.check = lambda *a: (print('ready', flush=True), time.sleep(60))\n"
         "from nldc.cli import cli; cli(['check', 'x'])\n"
     )
