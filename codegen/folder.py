@@ -11,7 +11,7 @@ from nldc.runtime.errors import ArtifactError
 
 
 def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
-    """Write files by name into `out` and return it; an artifact that is there is replaced.
+    """Write files by name, or by `folder/name`, into `out`; an artifact that is there is replaced.
 
     Raises:
         ArtifactError: `out` is something else, or cannot be written.
@@ -28,6 +28,7 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
             fresh = Path(held) / "new"
             fresh.mkdir()
             for name, text in texts.items():
+                (fresh / name).parent.mkdir(exist_ok=True)
                 (fresh / name).write_text(text, encoding="utf-8", newline="\n")
             if out.exists():
                 out.rename(Path(held) / "old")

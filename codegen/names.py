@@ -1,4 +1,4 @@
-"""Python names for the values of a graph: the node's own, unless Python or the loop needs it."""
+"""Python names for what a file names: its own, unless Python or the generated code needs them."""
 
 from __future__ import annotations
 
@@ -24,4 +24,17 @@ def python_names(nodes: Iterable[str]) -> dict[str, str]:
             name += "_"
         used.add(name)
         names[node] = name
+    return names
+
+
+def folder_names(strategies: Iterable[str]) -> dict[str, str]:
+    """Return the name of a package for each strategy, all different: its own where that can be."""
+    names: dict[str, str] = {}
+    used = {"decode"}
+    for strategy in strategies:
+        name = strategy
+        while name in used or keyword.iskeyword(name):
+            name += "_"
+        used.add(name)
+        names[strategy] = name
     return names

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__
-from nldc.check.lossless import prove
+from nldc.check.lossless import handover, handover_data, prove
 from nldc.check.rules import check_graph
 from nldc.diagnostics import Diagnostic, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
@@ -102,24 +102,90 @@ def check_source(
     return Checked(source, built.graph, tuple(found))
 
 
-def compile(file: str | Path, out: str | Path, settings: Settings | None = None) -> Path:  # noqa: A001
-    """Compile a strategy into a folder that Python imports, and return the folder.
-
-    Nothing is written unless everything is; an artifact that is already there is replaced.
+def check_together(
+    files: Sequence[str | Path], settings: Settings | None = None
+) -> tuple[Checked, ...]:
+    """Check files that go into one artifact; a setting goes to every file that has such a param.
 
     Raises:
-        StrategyError: with every mistake in the file.
+        StrategyError: with every mistake in every file.
+        ArtifactError: two of them have the same name.
+    """
+    from nldc.runtime.errors import ArtifactError
+
+    given = dict(settings or {})
+    found: list[Diagnostic] = []
+    checked: list[Checked] = []
+    known = {str(file): _params(file) for file in files}
+    shared = set[str]().union(*known.values())
+    for file in files:
+        own = {n: v for n, v in given.items() if n in known[str(file)] or n not in shared}
+        try:
+            checked.append(check(file, own))
+        except StrategyError as error:
+            found += error.diagnostics
+    if found:
+        raise StrategyError(found)
+    names = [each.graph.name for each in checked]
+    for name in names:
+        if names.count(name) > 1:
+            raise ArtifactError(
+                f"two of the strategies are named `{name}`", "rename one in its file: name: NAME"
+            )
+    return tuple(checked)
+
+
+def _params(file: str | Path) -> frozenset[str]:
+    """Return the params that a file declares, whatever else is wrong with it."""
+    try:
+        declared = load_source(find(split_preset(file)[0])).data.get("params")
+    except StrategyError:
+        return frozenset()
+    return frozenset(declared if isinstance(declared, Mapping) else ())
+
+
+def compile(  # noqa: A001
+    file: str | Path | Sequence[str | Path], out: str | Path, settings: Settings | None = None
+) -> Path:
+    """Compile a strategy into a folder that Python imports, and return the folder.
+
+    Several files become one artifact that holds them all, the first as its default, and that may
+    switch between them for each request and between steps. Nothing is written unless everything
+    is; an artifact that is already there is replaced.
+
+    Raises:
+        StrategyError: with every mistake in the files.
         ArtifactError: the folder cannot be written, or holds something else.
     """
-    from nldc.codegen.emit_artifact import emit_artifact
+    files = [file] if isinstance(file, str | Path) else list(file)
+    return write(check_together(files, settings), out)
+
+
+def write(checked: Sequence[Checked], out: str | Path) -> Path:
+    """Write the artifact of strategies that have been checked, and return the folder.
+
+    Raises:
+        ArtifactError: the folder cannot be written, or holds something else.
+    """
+    from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
     from nldc.codegen.folder import write_folder
 
-    checked = check(file, settings)
-    source = checked.source
-    certificate = prove(checked.graph).data()
-    name = Path(source.name).name
-    texts = emit_artifact(checked.graph, name, source.text, __version__, certificate)
-    return write_folder(Path(out), texts)
+    parts: dict[str, Part] = {}
+    for each in checked:
+        source, graph = each.source, each.graph
+        certificate = prove(graph).data()
+        name = Path(source.name).name
+        files = emit_artifact(graph, name, source.text, __version__, certificate)
+        parts[graph.name] = Part(graph, files, str(certificate["proved"]))
+    if len(parts) == 1:
+        (part,) = parts.values()
+        return write_folder(Path(out), part.files)
+    return write_folder(Path(out), emit_switching(parts, switching(checked), __version__))
+
+
+def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:
+    """Return, of each strategy, how it hands sequences over and to which of the others it may."""
+    return handover_data({each.graph.name: handover(each.graph) for each in checked})
 
 
 def load(artifact: str | Path) -> type[Decoder]:

@@ -6,6 +6,9 @@ are not AR's own play the drafter, and agree with AR for just as many places as 
 says, so that every acceptance count occurs. Emitted tokens, kept cache entries and progress are
 compared with AR of the same hash after every step. Nothing of nldc.ir, nldc.check or nldc.codegen
 is used: only the artifact, and the small ops of the runtime that it calls.
+
+Of an artifact with several strategies each is run so, and then they take turns: what a strategy
+that promises nothing emits then counts as given, and the cache must hold AR's rows of that text.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ from torch import Tensor
 from nldc.runtime.artifact import check_artifact
 from nldc.runtime.attention import Pattern, Plan, visible
 from nldc.runtime.batch import Batch, Emit, Hidden, Logits
+from nldc.runtime.handover import Progress, in_turn
 from nldc.runtime.kv_cache import Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Sampling, choose
+from nldc.runtime.switching import SwitchingDecoder
 from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ MASK_ID = 4
 BATCHES = ((1, 0.0, None), (3, 0.0, None), (3, 0.9, None), (6, 0.9, None), (6, 0.0, 7), (3, 0.9, 2))
 """How many sequences run together, at which temperature, and with which thinking budget."""
 END_THINK_ID = 6
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,20 +60,32 @@ class CertifyReport:
     entries: int
     accepted: tuple[tuple[int, int], ...]
     difference: str | None
+    parts: tuple[CertifyReport, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether the artifact keeps its promise on everything that was run."""
-        return self.difference is None or self.claimed == "none"
+        """Whether the artifact keeps its promise on everything that was run.
+
+        Switching promises that every strategy goes on from the text, whatever they promise.
+        """
+        kept = self.difference is None or (self.claimed == "none" and not self.parts)
+        return kept and all(part.holds for part in self.parts)
 
     def text(self) -> str:
         """Return the report for a terminal."""
+        return "".join(part.text() for part in self.parts) + self._own_text()
+
+    def _own_text(self) -> str:
         counts = ", ".join(f"{n}: {times}" for n, times in self.accepted)
         ran = (
             f"{self.strategy}: {self.sequences} sequences, {self.steps} steps, {self.tokens} tokens"
             f" and {self.entries} cache entries compared with AR\n"
             f"tokens a step, and how often: {counts}\n"
         )
+        if self.parts and self.difference is None:
+            return f"{ran}every switch goes on from the text, and every cache entry is its row\n"
+        if self.parts:
+            return f"{ran}NOT to be switched: {self.difference}\n"
         if self.difference is None:
             return f"{ran}every token and every cache entry is AR's; guarantee: {self.claimed}\n"
         if self.claimed == "none":
@@ -85,13 +103,20 @@ def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyRep
 
     folder = Path(artifact)
     manifest: dict[str, Any] = check_artifact(folder)
-    run = _Run(tokens, _frontier(folder))
+    several: dict[str, Any] = manifest.get("strategies", {})
+    run = _Run(tokens, None if several else _frontier(folder))
     difference: str | None = None
     try:
         decoder = load(folder)
         for number, (size, temperature, thinking) in enumerate(BATCHES):
             sampling = Sampling(temperature=temperature, seed=seed)
-            run.batch(decoder, size, sampling, thinking, key=100 * number + seed)
+            key = 100 * number + seed
+            if issubclass(decoder, SwitchingDecoder):
+                exact = {n for n, part in several.items() if part["guarantee"]["claimed"] != "none"}
+                for sequence in range(size):
+                    run.turns(decoder, exact, sampling, thinking, key + sequence)
+            else:
+                run.batch(decoder, size, sampling, thinking, key)
     except _DifferenceError as found:
         difference = str(found)
     except (ValueError, IndexError, RuntimeError) as problem:
@@ -105,6 +130,7 @@ def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyRep
         entries=run.entries,
         accepted=tuple(sorted(run.accepted.items())),
         difference=difference,
+        parts=tuple(certify(folder / part["folder"], tokens, seed) for part in several.values()),
     )
 
 
@@ -168,6 +194,7 @@ class _Sequence:
     emitted: list[int] = field(default_factory=list)
     committed: int = 0
     agrees: int = 0
+    skips: int = 0
 
     def token(self, position: int) -> int:
         """Return AR's token at a position."""
@@ -184,6 +211,12 @@ class _Sequence:
             self.text.append(int(choose(values, places, keys, self.sampling)))
         return self.text[position]
 
+    def give(self, token: int, position: int) -> None:
+        """Let the text have a token at a position, and AR go on from there."""
+        if self.token(position) != token:
+            self.text[position:] = [token]
+            self.truth = self.truth[:position]
+
     def state(self, position: int) -> Tensor:
         """Return the states of AR's row at a position, [LAYERS + 1]."""
         while len(self.truth) <= position:
@@ -196,6 +229,15 @@ class _Sequence:
                 states.append(_deeper(states[-1], seen, keys, none))
             self.truth = torch.cat((self.truth, torch.stack(states, 1)))
         return self.truth[position]
+
+    def forget(self, end: int) -> None:
+        """Keep the first `end` entries of the cache, all committed."""
+        if not 0 <= end <= len(self.places):
+            raise _DifferenceError(
+                f"{end} cache entries are to stay, and {len(self.places)} are there"
+            )
+        self.cache, self.places = self.cache[:end], self.places[:end]
+        self.committed = end
 
     def history(self) -> list[int]:
         """Return a text that ends like this one, and in which its end is followed by AR's tokens.
@@ -366,6 +408,48 @@ class _Run:
                 raise _DifferenceError("a step emitted nothing")
             self._trailing(live, trailing)
 
+    def turns(
+        self,
+        kind: type[SwitchingDecoder],
+        exact: set[str],
+        sampling: Sampling,
+        thinking: int | None,
+        key: int,
+    ) -> None:
+        """Decode one sequence with another strategy at every step; raise at the first difference.
+
+        The tokens of those that are not `exact` are given, and those after them AR's.
+        """
+        parts = {name: object.__new__(part) for name, part in kind.PARTS.items()}
+        prompt = [(key * 7 + i * 5) % VOCABULARY for i in range(1 + key % 6)]
+        sequence = _Sequence(key, prompt, sampling, thinking)
+        choose = in_turn(kind.HANDOVERS, tuple(parts))
+        name = list(parts)[key % len(parts)]
+        budget = None
+        if thinking is not None:
+            rows = len(prompt) + (self.most + 3) * kind.SCRATCH_ROWS
+            budget = ThinkingBudget(ThinkingLimit(thinking, END_THINK_ID), 1, rows, CPU)
+        self.sequences += 1
+        emit = parts[name].prefill(HashBatch([sequence], sampling, budget), torch.tensor([prompt]))
+        self._commit([sequence], emit, given=name not in exact)
+        carry = emit.carry
+        asked = -1
+        while len(sequence.emitted) < self.most:
+            text = [*prompt, *sequence.emitted]
+            chosen = choose(Progress(0, len(prompt), sequence.emitted, self.steps, name, 1))
+            if len(sequence.emitted) > asked and chosen != name:
+                asked = len(sequence.emitted)
+                handover = kind.HANDOVERS[name := chosen]
+                sequence.forget(len(text) - (handover.takes or 0))
+                sequence.skips = handover.skips
+                fresh = handover.carry_of(text)
+                carry = {value: torch.tensor([tokens]) for value, tokens in fresh.items()}
+            sequence.agrees = len(text) + (self.steps * 3 + key) % (kind.SCRATCH_ROWS + 2)
+            emit = parts[name].step(HashBatch([sequence], sampling, budget), carry)
+            carry = emit.carry
+            self.accepted.update(self._commit([sequence], emit, given=name not in exact))
+            self.steps += 1
+
     def _trailing(self, live: Sequence[_Sequence], before: list[int]) -> None:
         for sequence, expected in zip(live, before, strict=True):
             found = len(sequence.prompt) + len(sequence.emitted) - sequence.committed
@@ -373,27 +457,34 @@ class _Run:
                 claim = expected if self.frontier is None else self.frontier
                 raise _DifferenceError(f"the cache trails the text by {found} tokens, not {claim}")
 
-    def _commit(self, live: Sequence[_Sequence], emit: Emit) -> list[int]:
-        """Emit and keep as the session does, and compare both with AR."""
+    def _commit(self, live: Sequence[_Sequence], emit: Emit, *, given: bool = False) -> list[int]:
+        """Emit and keep as the session does, and compare both with AR.
+
+        `given` tokens need not be AR's: AR goes on from them.
+        """
         width = emit.tokens.shape[1]
         counts = [width] * len(live) if emit.count is None else emit.count.tolist()
         for number, sequence in enumerate(live):
             for token in emit.tokens[number, : counts[number]].tolist():
-                place = len(sequence.prompt) + len(sequence.emitted)
+                place = len(sequence.prompt) + len(sequence.emitted) - sequence.skips
+                if given and not sequence.skips:
+                    sequence.give(token, place)
                 if token != sequence.token(place):
                     right = sequence.token(place)
                     raise _DifferenceError(
                         f"token {token} at position {place}, where AR has {right}"
                     )
-                sequence.emitted.append(token)
                 self.tokens += 1
+                if sequence.skips:
+                    sequence.skips -= 1
+                else:
+                    sequence.emitted.append(token)
             end = len(sequence.places)
             if emit.keep is not None:
                 end = sequence.committed + int(emit.keep[number])
             for place in range(sequence.committed, end):
                 self._entry(sequence, place)
-            sequence.cache, sequence.places = sequence.cache[:end], sequence.places[:end]
-            sequence.committed = end
+            sequence.forget(end)
         return counts
 
     def _entry(self, sequence: _Sequence, place: int) -> None:

@@ -180,6 +180,11 @@ _prompt_set = _options(
     ),
 )
 
+_strategy = click.option(
+    "--strategy",
+    help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
+)
+
 _LOADING = ("adapter", "dtype", "device", "backend")
 _SAMPLING = (
     *("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
@@ -250,17 +255,38 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
 
 
 @cli.command("compile")
-@click.argument("file")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
 @_settings
-def compile_(file: str, out: str, settings: tuple[tuple[str, int | float], ...]) -> None:
-    """Compile a strategy FILE (or one of the library) into a folder that Python imports."""
+def compile_(
+    files: tuple[str, ...], out: str, settings: tuple[tuple[str, int | float], ...]
+) -> None:
+    """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
+
+    Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
+    every file that has such a param.
+    """
     from nldc import api
 
-    warnings = api.check(file, dict(settings)).warnings
+    checked = api.check_together(files, dict(settings))
+    warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         _say(render_text(warnings, color=_colored(sys.stderr)))
-    click.echo(f"wrote {api.compile(file, out, dict(settings))}")
+    click.echo(f"wrote {api.write(checked, out)}")
+    if len(checked) > 1:
+        for line in _switch_lines(api.switching(checked)):
+            click.echo(line)
+
+
+def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say between which strategies a sequence may go from one step to the next, and why not."""
+    yield "between steps a sequence may go on with another strategy:"
+    rows = [(f"  {name}", "->", ", ".join(data["switches"]) or "none")
+            for name, data in handovers.items()]  # fmt: skip
+    yield from _table(rows)
+    for name, data in handovers.items():
+        for other, reason in data["refused"].items():
+            yield f"  not from {name} to {other}: {reason}"
 
 
 @cli.command()
@@ -271,15 +297,18 @@ def compile_(file: str, out: str, settings: tuple[tuple[str, int | float], ...])
 @click.option("--file", "file", type=click.Path(), help="File with text to continue; - for stdin.")
 @click.option("--ids", help="Token ids to continue, as in 1,17,42; token ids come out.")
 @_sampling
+@_strategy
 @click.option("--stop", multiple=True, help="End before this text; may be given again.")
 @click.option("--quiet", is_flag=True, help="Leave out the numbers at the end.")
-def run(artifact: str, model: str | None, quiet: bool, **options: Any) -> None:
+def run(
+    artifact: str, model: str | None, quiet: bool, strategy: str | None, **options: Any
+) -> None:
     """Decode with a compiled ARTIFACT: text as it comes, then what it cost."""
     prompt, is_chat = _prompt_of(options)
-    from nldc.verify import load_decoder
+    from nldc.verify import load_decoder, named_strategy
 
     decoder = load_decoder(artifact, model, **_loading_of(options))
-    generation = _generation_of(options, "stop")
+    generation = _generation_of(options, "stop") | named_strategy(decoder, strategy)
     if isinstance(prompt, list):
         result = decoder.generate([prompt], **generation)
         click.echo(",".join(map(str, result.tokens[0])))
@@ -341,10 +370,19 @@ def _stats_lines(stats: Stats) -> Iterator[str]:
 @_loading
 @_prompt_set
 @_sampling
+@_strategy
 def verify(
-    artifact: str, model: str | None, prompts: str | None, count: int, **options: Any
+    artifact: str,
+    model: str | None,
+    prompts: str | None,
+    count: int,
+    strategy: str | None,
+    **options: Any,
 ) -> None:
-    """Decode the same prompts by AR and by a compiled ARTIFACT; show where they first differ."""
+    """Decode the same prompts by AR and by a compiled ARTIFACT; show where they first differ.
+
+    Of several strategies every exact one is tried, and then all of them taking turns.
+    """
     from nldc.verify import verify as verify_
 
     found, pair = verify_(
@@ -354,11 +392,13 @@ def verify(
         count=count,
         loading=_loading_of(options),
         generation=_generation_of(options, "batch_size"),
+        strategy=strategy,
     )
-    for difference in found.differences:
-        click.echo("\n".join(_difference_lines(difference, pair.decoder)))
-    click.echo(_verdict(found))
-    if not found.same:
+    for each in found:
+        for difference in each.differences:
+            click.echo("\n".join(_difference_lines(difference, pair.decoder)))
+        click.echo(_verdict(each))
+    if not all(each.same for each in found):
         raise click.exceptions.Exit(1)
 
 

@@ -1,7 +1,8 @@
 """The same prompts through AR and through an artifact: do they give the same tokens?
 
 This is a trial, not a proof: `nldc check` proves the guarantee for every input, `nldc verify` shows
-it for some inputs on this machine, in this arithmetic.
+it for some inputs on this machine, in this arithmetic. Of an artifact with several strategies each
+exact one is tried, and then all of them, taking turns at every step.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc import api
-from nldc.prompts import Prompt, choose_prompts
+from nldc.prompts import choose_prompts
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder, Result
@@ -76,6 +77,17 @@ def load_decoder(artifact: str | Path, model: str | Path | None, **options: Any)
     return api.load(artifact).from_checkpoint(model, **options)
 
 
+def named_strategy(decoder: Decoder, text: str | None) -> dict[str, Any]:
+    """Return the option of `Decoder.generate` that a `--strategy` stands for.
+
+    Raises:
+        PromptError: the text is no strategy of the decoder, and no schedule of some.
+    """
+    from nldc.runtime.handover import schedule
+
+    return {} if text is None else {"strategy": schedule(text, tuple(decoder.strategies()))}
+
+
 def on_same_weights(artifact: str | Path, decoder: Decoder, folder: Path) -> Decoder:
     """Return another artifact's decoder that shares a loaded decoder's weights and adapter."""
     kind = api.load(artifact)
@@ -93,6 +105,37 @@ def load_pair(artifact: str | Path, model: str | Path | None, **options: Any) ->
         return Pair(decoder, on_same_weights(compiled, decoder, folder))
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One way to run a decoder: what it is called, and the options of `Decoder.generate`."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+def trials(artifact: str | Path, decoder: Decoder, strategy: str | None) -> tuple[Trial, ...]:
+    """Return how an artifact is tried: as it is, by the strategy named, or by every exact one.
+
+    Raises:
+        PromptError: `strategy` is none of the artifact's, and no schedule of some.
+    """
+    from nldc.runtime.artifact import check_artifact
+    from nldc.runtime.handover import in_turn
+    from nldc.runtime.switching import SwitchingDecoder
+
+    if strategy is not None:
+        return (Trial(strategy, named_strategy(decoder, strategy)),)
+    if not isinstance(decoder, SwitchingDecoder):
+        return (Trial(decoder.STRATEGY, {}),)
+    parts: Mapping[str, Any] = check_artifact(artifact)["strategies"]
+    exact = [name for name, part in parts.items() if part["guarantee"]["proved"] == "exact"]
+    found = [Trial(name, {"strategy": name}) for name in exact or [next(iter(parts))]]
+    if len(exact) > 1:
+        turns = in_turn(decoder.HANDOVERS, exact)
+        found.append(Trial(f"{', '.join(exact)} in turn", {"strategy": turns}))
+    return tuple(found)
+
+
 def vocabulary_without_tokenizer(decoder: Decoder, folder: Path) -> int | None:
     """Return the size of the vocabulary if the checkpoint has no tokenizer, else None."""
     from nldc.runtime.tokenizer import Tokenizer
@@ -108,10 +151,12 @@ def verify(
     count: int = 8,
     loading: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
-) -> tuple[Verified, Pair]:
+    strategy: str | None = None,
+) -> tuple[tuple[Verified, ...], Pair]:
     """Decode the same prompts by AR and by the artifact and compare every token.
 
-    `loading` goes to `Decoder.from_checkpoint`, `generation` to `Decoder.generate`.
+    `strategy` names one of an artifact's several; without it all exact ones are tried, see
+    `trials`. `loading` goes to `Decoder.from_checkpoint`, `generation` to `Decoder.generate`.
 
     Raises:
         NldcRuntimeError: the artifact, the checkpoint, a prompt or an option cannot be used.
@@ -121,16 +166,20 @@ def verify(
     chosen = choose_prompts(
         prompts, count, folder, vocabulary_without_tokenizer(pair.decoder, folder)
     )
-    return compare(pair, chosen, generation or {}), pair
+    expected = pair.baseline.generate(chosen, **(generation or {}))
+    found = tuple(
+        compare(trial.name, expected, pair.decoder.generate(chosen, **options))
+        for trial in trials(artifact, pair.decoder, strategy)
+        for options in [{**(generation or {}), **trial.options}]
+    )
+    return found, pair
 
 
-def compare(pair: Pair, prompts: Sequence[Prompt], generation: Mapping[str, Any]) -> Verified:
-    """Decode the prompts with both decoders of a pair and compare every token."""
-    expected = pair.baseline.generate(prompts, **generation)
-    found = pair.decoder.generate(prompts, **generation)
+def compare(name: str, expected: Result, found: Result) -> Verified:
+    """Compare every token of what AR gave and what a strategy gave for the same prompts."""
     return Verified(
-        strategy=pair.decoder.STRATEGY,
-        prompts=len(prompts),
+        strategy=name,
+        prompts=len(expected.tokens),
         tokens=sum(map(len, expected.tokens)),
         nfe=(_forwards(expected), _forwards(found)),
         differences=tuple(

@@ -14,37 +14,45 @@ if TYPE_CHECKING:
     from nldc.runtime.batch import Batch, Emit, Hidden, Logits, Rows
     from nldc.runtime.decoder import Decoder, Result
     from nldc.runtime.embeddings import PromptEmbeddings
+    from nldc.runtime.handover import Handover, Progress
     from nldc.runtime.layout import Layout
     from nldc.runtime.stats import Stats
+    from nldc.runtime.switching import SwitchingDecoder
 
 __all__ = [
     "Batch",
     "Decoder",
     "Emit",
+    "Handover",
     "Hidden",
     "Layout",
     "Logits",
     "Pattern",
+    "Progress",
     "PromptEmbeddings",
     "Result",
     "RowFacts",
     "Rows",
     "Stats",
+    "SwitchingDecoder",
 ]
 
 _HOME = {
     "Batch": "batch",
     "Decoder": "decoder",
     "Emit": "batch",
+    "Handover": "handover",
     "Hidden": "batch",
     "Layout": "layout",
     "Logits": "batch",
     "Pattern": "attention",
+    "Progress": "handover",
     "PromptEmbeddings": "embeddings",
     "Result": "decoder",
     "RowFacts": "attention",
     "Rows": "batch",
     "Stats": "stats",
+    "SwitchingDecoder": "switching",
 }
 
 

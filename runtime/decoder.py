@@ -26,10 +26,11 @@ from nldc.runtime.checkpoint import load_weights
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.embeddings import PromptEmbeddings
 from nldc.runtime.errors import AdapterError, BackendError, PromptError
+from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Processor, Sampling
-from nldc.runtime.session import Finish, Request, Session
+from nldc.runtime.session import Finish, Request, Session, Strategy
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
@@ -92,6 +93,10 @@ class Decoder:
     def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
         """Advance every sequence of the batch by at least one token."""
         raise NotImplementedError
+
+    def strategies(self) -> dict[str, Strategy]:
+        """Return what the decoder can run, by name: one strategy, or several of one artifact."""
+        return {self.STRATEGY: Strategy(self.prefill, self.step)}
 
     @classmethod
     def from_checkpoint(
@@ -178,6 +183,7 @@ class Decoder:
         batch_size: int | None = None,
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
+        strategy: Choice = None,
     ) -> Result:
         """Decode every prompt until EOS, a stop string or `max_new_tokens`.
 
@@ -185,10 +191,12 @@ class Decoder:
         conversation, and goes through the chat template. `sequence_ids` key the sampling noise
         (default: the prompts' places). At most `batch_size` sequences (None: all) run at a time.
         With `max_thinking_tokens`, generated token of that number (from 0) is `end_think_token_id`
-        (None: the checkpoint's), unless one before it is.
+        (None: the checkpoint's), unless one before it is. `strategy` is one of `strategies`, a list
+        with one for each prompt, or a function of `Progress` that names one whenever there are new
+        tokens (None: the first).
 
         Raises:
-            PromptError: a prompt or an option cannot be used.
+            PromptError: a prompt, an option or a switch cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
@@ -198,7 +206,7 @@ class Decoder:
         limit = self._limit(max_thinking_tokens, end_think_token_id)
         requests = self._requests(given, chat, max_new_tokens, eos, sequence_ids)
         texts = self._texts(requests, stop)
-        for request in self._run(requests, sampling, batch_size, limit):
+        for request in self._run(requests, sampling, batch_size, limit, strategy):
             if texts is not None:
                 texts[id(request)].update(request)
         return Result(
@@ -225,6 +233,7 @@ class Decoder:
         processors: Sequence[Processor] = (),
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
+        strategy: str | Chooser | None = None,
     ) -> Generator[str, None, Stats]:
         """Yield the text of one prompt as it is decoded; the options are those of `generate`.
 
@@ -235,7 +244,7 @@ class Decoder:
         limit = self._limit(max_thinking_tokens, end_think_token_id)
         requests = self._requests([prompt], chat, max_new_tokens, eos, sequence_ids)
         text = Text(self.tokenizer, _stops(stop))
-        run = self._run(requests, sampling, None, limit)
+        run = self._run(requests, sampling, None, limit, strategy)
 
         def pieces() -> Generator[str, None, Stats]:
             for request in run:
@@ -260,8 +269,11 @@ class Decoder:
         sampling: Sampling,
         batch_size: int | None,
         limit: ThinkingLimit | None,
+        strategy: Choice,
     ) -> Iterator[Request]:
         sampling.check()
+        strategies = self.strategies()
+        choose = chooser(strategy, len(requests), tuple(strategies))
         if batch_size is not None and batch_size < 1:
             raise PromptError(f"batch_size {batch_size} is not allowed", "use 1 or more, or None")
         slots = min(len(requests), batch_size or len(requests))
@@ -289,7 +301,7 @@ class Decoder:
                 thinking=thinking,
             )
 
-        session = Session(self.prefill, self.step, make_batch, cache, backbone.device)
+        session = Session(strategies, choose, make_batch, cache, backbone.device)
         return session.run(requests)
 
     def _requests(
@@ -316,6 +328,7 @@ class Decoder:
             self._check_token(token, "eos")
         return [
             Request(
+                place=place,
                 prompt=self._tokens(prompt, chat, place, max_new_tokens),
                 key=key,
                 max_new_tokens=max_new_tokens,

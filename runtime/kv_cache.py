@@ -85,3 +85,9 @@ class KVCache:
             raise ValueError(f"cannot keep {rows} of {have} speculative rows")
         self.committed[slot] += have if rows is None else rows
         self.speculative[slot] = 0
+
+    def forget(self, slot: int, rows: int) -> None:
+        """Forget the last `rows` committed rows, between steps: no row is speculative then."""
+        if self.speculative[slot] or not 0 <= rows <= self.committed[slot]:
+            raise ValueError(f"cannot forget {rows} of {self.committed[slot]} committed rows")
+        self.committed[slot] -= rows

@@ -1,15 +1,16 @@
 """The decode session: sequences join, step together, and leave when they are done.
 
-A waiting prompt is prefilled alone and joins the live ones; every step runs over all live ones; a
-sequence that is done gives its place in the cache to the next prompt. The device is waited for once
-a step, for the tokens.
+A waiting prompt is prefilled alone and joins the live ones; every step runs over all live ones of
+one strategy; a sequence that is done gives its place in the cache to the next prompt. Between two
+steps a sequence may go on with another strategy. The device is waited for once a step, for the
+tokens.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.batch import Batch, Emit
+from nldc.runtime.errors import PromptError
+from nldc.runtime.handover import Chooser, Handover, Progress, check_known
 from nldc.runtime.kv_cache import KVCache
 from nldc.runtime.stats import Stats
 
@@ -27,13 +30,16 @@ MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 """Makes a batch of requests that have their slots in the cache."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """One prompt on its way: what it was, what it has emitted, what that cost.
 
-    `embeddings` [P, hidden] stand in for those of the prompt's tokens.
+    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `skips` counts tokens that
+    its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
+    were when its strategy was last chosen.
     """
 
+    place: int
     prompt: Sequence[int]
     key: int
     max_new_tokens: int
@@ -44,6 +50,9 @@ class Request:
     nfe: int = 0
     finish: Finish | None = None
     slot: int = -1
+    strategy: str = ""
+    skips: int = 0
+    asked: int = -1
     started: float = 0.0
     first_token: float = 0.0
     finished: float = 0.0
@@ -83,64 +92,101 @@ class Request:
         )
 
 
-@dataclass
-class Session:
-    """Runs sequences to their end with the decoder's prefill and step."""
+@dataclass(frozen=True)
+class Strategy:
+    """One way to decode, and how it hands sequences over; None: it is the only one."""
 
     prefill: Prefill
     step: Step
+    handover: Handover | None = None
+
+
+@dataclass
+class _Group:
+    """The live sequences of one strategy, and what is carried from step to step, one row each."""
+
+    live: list[Request] = field(default_factory=list)
+    carry: dict[str, Tensor] = field(default_factory=dict)
+
+    def join(self, sequence: Request, carry: Mapping[str, Tensor]) -> None:
+        """Add a sequence with its carried values, [1, n] each."""
+        self.carry = {
+            name: torch.cat((self.carry[name], fresh)) if self.live else fresh
+            for name, fresh in carry.items()
+        }
+        self.live.append(sequence)
+
+    def drop(self, *gone: Request) -> None:
+        """Let sequences leave."""
+        if not gone:
+            return
+        left = [place for place, sequence in enumerate(self.live) if sequence not in gone]
+        self.live = [self.live[place] for place in left]
+        for name, value in self.carry.items():
+            index = torch.tensor(left, dtype=torch.int64, device=value.device)
+            self.carry[name] = value.index_select(0, index)
+
+
+@dataclass
+class Session:
+    """Runs sequences to their end; `choose` names the strategy of each, between any two steps."""
+
+    strategies: Mapping[str, Strategy]
+    choose: Chooser
     make_batch: MakeBatch
     cache: KVCache
     device: torch.device
 
     def run(self, sequences: Sequence[Request]) -> Iterator[Request]:
-        """Yield each sequence whenever it has new tokens; set its `finish` to end it early."""
+        """Yield each sequence whenever it has new tokens; set its `finish` to end it early.
+
+        Raises:
+            PromptError: a strategy was chosen that does not exist, or that cannot go on.
+        """
         start = time.perf_counter()
         waiting = deque(sequences)
-        live: list[Request] = []
-        carry: dict[str, Tensor] = {}
+        groups = {name: _Group() for name in self.strategies}
         for sequence in sequences:
             sequence.started = start
-        while waiting or live:
+        while waiting or any(group.live for group in groups.values()):
+            live = sum(len(group.live) for group in groups.values())
             while waiting and self.cache.has_room:
                 sequence = waiting.popleft()
-                fresh_carry = self._begin(sequence)
+                live += 1
+                carry = self._begin(sequence, live)
                 yield sequence
                 if sequence.done:
                     self._end(sequence)
-                    continue
-                carry = {
-                    name: torch.cat((carry[name], fresh)) if live else fresh
-                    for name, fresh in fresh_carry.items()
-                }
-                live.append(sequence)
-            if not live:
-                continue
-            carry = self._advance(live, carry)
-            yield from live
-            left = [place for place, sequence in enumerate(live) if not sequence.done]
-            if len(left) < len(live):
-                for sequence in live:
-                    if sequence.done:
+                    live -= 1
+                else:
+                    groups[sequence.strategy].join(sequence, carry)
+            if len(groups) > 1:
+                self._regroup(groups)
+            for name, group in groups.items():
+                if group.live:
+                    self._advance(self.strategies[name], group)
+                    yield from group.live
+                    ended = [sequence for sequence in group.live if sequence.done]
+                    for sequence in ended:
                         self._end(sequence)
-                live = [live[place] for place in left]
-                index = torch.tensor(left, dtype=torch.int64, device=self.device)
-                carry = {name: value.index_select(0, index) for name, value in carry.items()}
+                    group.drop(*ended)
 
-    def _begin(self, sequence: Request) -> dict[str, Tensor]:
+    def _begin(self, sequence: Request, live: int) -> dict[str, Tensor]:
         sequence.slot = self.cache.acquire()
+        sequence.strategy = self._chosen(sequence, live)
+        prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():
             batch = self.make_batch(self.cache, (sequence,))
-            emit = self.prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
+            emit = prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 
-    def _advance(self, live: list[Request], carry: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _advance(self, strategy: Strategy, group: _Group) -> None:
         with torch.inference_mode():
-            batch = self.make_batch(self.cache, live)
-            emit = self.step(batch, carry)
-            self._commit(live, batch, emit, cycle=True)
-        return emit.carry
+            batch = self.make_batch(self.cache, group.live)
+            emit = strategy.step(batch, group.carry)
+            self._commit(group.live, batch, emit, cycle=True)
+        group.carry = emit.carry
 
     def _commit(self, live: list[Request], batch: Batch, emit: Emit, *, cycle: bool) -> None:
         width = emit.tokens.shape[1]
@@ -151,11 +197,60 @@ class Session:
             sequence.nfe += next(values)
             count = width if emit.count is None else next(values)
             self.cache.keep(sequence.slot, None if emit.keep is None else next(values))
+            known = min(sequence.skips, count)
+            sequence.skips -= known
             if cycle:
-                sequence.accepted.append(count)
-            if sequence.add(line[:count]) and not sequence.first_token:
+                sequence.accepted.append(count - known)
+            if sequence.add(line[known:count]) and not sequence.first_token:
                 sequence.first_token = time.perf_counter()
 
     def _end(self, sequence: Request) -> None:
         sequence.finished = time.perf_counter()
         self.cache.release(sequence.slot)
+
+    # Switching
+
+    def _regroup(self, groups: Mapping[str, _Group]) -> None:
+        """Let every sequence with new tokens go on with the strategy that is chosen for it."""
+        live = sum(len(group.live) for group in groups.values())
+        moved = [
+            (sequence, chosen)
+            for group in groups.values()
+            for sequence in group.live
+            if len(sequence.tokens) > sequence.asked
+            and (chosen := self._chosen(sequence, live)) != sequence.strategy
+        ]
+        for sequence, chosen in moved:
+            carry = self._hand_over(sequence, chosen)
+            groups[sequence.strategy].drop(sequence)
+            groups[chosen].join(sequence, carry)
+            sequence.strategy = chosen
+
+    def _chosen(self, sequence: Request, live: int) -> str:
+        sequence.asked = len(sequence.tokens)
+        progress = Progress(
+            sequence=sequence.place,
+            prompt_tokens=len(sequence.prompt),
+            tokens=tuple(sequence.tokens),
+            cycles=len(sequence.accepted),
+            strategy=sequence.strategy,
+            live=live,
+        )
+        return check_known(self.choose(progress), tuple(self.strategies))
+
+    def _hand_over(self, sequence: Request, chosen: str) -> dict[str, Tensor]:
+        """Make the cache trail the text as the chosen strategy wants it; return its carry."""
+        source, target = (self.strategies[n].handover for n in (sequence.strategy, chosen))
+        if source is None or target is None or not source.may_go_to(target):
+            raise PromptError(
+                f"a sequence cannot go from `{sequence.strategy}` to `{chosen}` between steps",
+                "certificate.json of the artifact lists the switches that it may make, and why not",
+            )
+        text = sequence.history
+        takes = target.takes or 0
+        self.cache.forget(sequence.slot, takes - (len(text) - self.cache.length(sequence.slot)))
+        sequence.skips = target.skips
+        return {
+            name: torch.tensor([tokens], dtype=torch.int64, device=self.device)
+            for name, tokens in target.carry_of(text).items()
+        }

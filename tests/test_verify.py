@@ -33,7 +33,9 @@ def test_the_first_difference_is_shown_with_what_leads_there(
 def test_an_exact_strategy_gives_the_tokens_of_ar_in_any_batch(tmp_path: Path) -> None:
     artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 5})
     for options in ({"batch_size": 1}, {"temperature": 0.7, "seed": 3}):
-        found, _ = verify(artifact, GOLDEN, count=3, generation={"max_new_tokens": 11, **options})
+        (found,), _ = verify(
+            artifact, GOLDEN, count=3, generation={"max_new_tokens": 11, **options}
+        )
         assert found.same
         assert found.prompts == 3
         assert 3 <= found.tokens <= 33
@@ -41,7 +43,7 @@ def test_an_exact_strategy_gives_the_tokens_of_ar_in_any_batch(tmp_path: Path) -
 
 def test_an_inexact_strategy_is_seen_to_differ(tmp_path: Path) -> None:
     artifact = api.compile("block_diffusion", tmp_path / "blocks", {"block_length": 4})
-    found, _ = verify(artifact, GOLDEN, count=4, generation={"max_new_tokens": 12})
+    (found,), _ = verify(artifact, GOLDEN, count=4, generation={"max_new_tokens": 12})
     assert not found.same
     assert all(d.expected != d.found for d in found.differences)
 

@@ -6,6 +6,7 @@
 from nldc.check.lossless.cache_order import cache_order
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
 from nldc.check.lossless.constraints import constraints
+from nldc.check.lossless.handover import Handover, handover, handover_data
 from nldc.check.lossless.prove import prove
 from nldc.check.lossless.rule import lossless
 
@@ -13,9 +14,12 @@ __all__ = [
     "Boundary",
     "Certificate",
     "Ground",
+    "Handover",
     "Problem",
     "cache_order",
     "constraints",
+    "handover",
+    "handover_data",
     "lossless",
     "prove",
 ]

@@ -8,10 +8,11 @@ nothing new follows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nldc.check.lossless.held import Entry
-from nldc.check.lossless.terms import MASK, Equalities, Invariant, ar, choice
+from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, choice
 from nldc.check.lossless.trace import Trace
 
 
@@ -38,13 +39,16 @@ class Closer:
 
     _others: dict[tuple[str, int, int], tuple[int, ...] | None] = field(default_factory=dict)
 
-    def close(self, trace: Trace, known: Invariant, prompt: int) -> Closure:
+    def close(
+        self, trace: Trace, known: Invariant, prompt: int, given: Mapping[Term, Term] | None = None
+    ) -> Closure:
         """Return everything that follows from what is known before the region runs.
 
-        Tokens at offsets below `prompt` may be the prompt's, and those AR did not choose.
+        Tokens at offsets below `prompt` may be the prompt's, and those AR did not choose. `given`
+        are equalities that hold by decree.
         """
         equalities = Equalities(sorted(sorted(group, key=str) for group in known))
-        for pair in trace.equal:
+        for pair in (*trace.equal, *(given or {}).items()):
             equalities.join(*pair)
         left = sorted(
             (e for e in trace.entries if not e.adapted), key=lambda e: (e.position, e.number)

@@ -38,8 +38,21 @@ def prove(graph: Graph) -> Certificate:
     return _Prover(graph).run()
 
 
+def solve(graph: Graph, *, text_is_given: bool = False, entered_with: int = 0) -> Solution:
+    """Prove a graph and return what the proof found, without a certificate.
+
+    With `text_is_given`, whatever is emitted counts as if it were part of the prompt: what is
+    proved is that the cache holds the rows of that text, and what is known of the carried values
+    against AR's choice after it. With `entered_with`, that many tokens behind the cache may be
+    given ones at every step, and not only behind the prefill.
+    """
+    prover = _Prover(graph, text_is_given, entered_with)
+    boundary = prover.solve()
+    return Solution(boundary, tuple(prover.runs), tuple(prover.problems.values()))
+
+
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """One region in one outcome: what came out and what stays in the cache.
 
     `start` is the offset of the first token that may be emitted.
@@ -57,16 +70,31 @@ class _Run:
         return self.start + len(self.emitted) - len(self.kept)
 
 
+@dataclass(frozen=True)
+class Solution:
+    """What a proof found: the state between steps if there is one, the steps, the problems."""
+
+    boundary: Boundary | None
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...]
+
+
 @dataclass
 class _Prover:
     graph: Graph
+    text_is_given: bool = False
+    entered_with: int = 0
     problems: dict[tuple[str, str, str | None], Problem] = field(default_factory=dict)
-    prefills: list[_Run] = field(default_factory=list)
-    runs: list[_Run] = field(default_factory=list)
+    prefills: list[Run] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     history: list[Invariant] = field(default_factory=list)
     prompt: int = 0
 
     def run(self) -> Certificate:
+        return self._certificate(self.solve())
+
+    def solve(self) -> Boundary | None:
+        """Return the state between steps, or None and leave the problems."""
         self.tracer, self.closer = Tracer(self.graph), Closer()
         self.variants = [(graph, Tracer(graph)) for graph in self.graph.variants]
         lengths = prompt_lengths(self.graph)
@@ -78,7 +106,7 @@ class _Prover:
             elif self._count() > MOST_OUTCOMES:
                 self._undecided(f"there are {self._count()} outcomes, more than {MOST_OUTCOMES}")
             else:
-                return self._certificate(self._prove())
+                return self._prove()
         except UndecidedError as reason:
             self._undecided(str(reason))
         except UnknowableError as problem:
@@ -89,7 +117,7 @@ class _Prover:
                     "nothing is known of this value", span=problem.use.span,
                 )
             )  # fmt: skip
-        return self._certificate(None)
+        return None
 
     def _count(self) -> int:
         return sum(
@@ -111,7 +139,8 @@ class _Prover:
             self._frontiers([run.frontier for run in self.prefills])
         if self.problems:
             return None
-        self.prompt = max(run.start - len(run.kept) for run in self.prefills)
+        behind = (run.start - len(run.kept) for run in self.prefills)
+        self.prompt = max(self.entered_with, *behind)
         self.history = [self._carry_of(self.prefills, initial=True)]
         self.runs = list(self._steps(self.history[0], start))
         # What fails even with all that the prefill promises is the fault of the step itself.
@@ -126,16 +155,17 @@ class _Prover:
             self._check_first(self.runs)
         return None
 
-    def _prefill(self, length: int) -> Iterator[_Run]:
+    def _prefill(self, length: int) -> Iterator[Run]:
         for outcome in outcomes(self.graph.prefill):
             trace = self.tracer.prefill(length, outcome)
             closure = self.closer.close(trace, frozenset(), length)
             if closure.possible:
                 tokens = self.graph.prefill_tokens
                 emitted = () if tokens is None else self._terms(tokens, closure, self.tracer)
-                yield _Run(self.graph, closure, emitted, trace.cache, length)
+                run = Run(self.graph, closure, emitted, trace.cache, length)
+                yield self._decreed(run, frozenset()) if self.text_is_given else run
 
-    def _steps(self, known: Invariant, start: int) -> Iterator[_Run]:
+    def _steps(self, known: Invariant, start: int) -> Iterator[Run]:
         for graph, tracer in self.variants:
             emit = graph.emit
             for outcome in outcomes(graph.step):
@@ -147,7 +177,14 @@ class _Prover:
                 if not isinstance(keep, int):
                     raise UnknowableError(emit.keep or emit.tokens)
                 emitted = self._terms(emit.tokens, closure, tracer)
-                yield _Run(graph, closure, emitted, trace.cache[:keep], start)
+                run = Run(graph, closure, emitted, trace.cache[:keep], start)
+                yield self._decreed(run, known) if self.text_is_given else run
+
+    def _decreed(self, run: Run, known: Invariant) -> Run:
+        """Return the run with what it emits taken for the text: AR chooses only what follows."""
+        given = {ar(run.start + i): term for i, term in enumerate(run.emitted)}
+        end = run.start + len(run.emitted)
+        return replace(run, closure=self.closer.close(run.closure.trace, known, end, given))
 
     def _terms(self, value: Value, closure: Closure, tracer: Tracer) -> tuple[Term, ...]:
         held = tracer.value(closure.trace, value, closure.trace.prompt_length)
@@ -156,10 +193,10 @@ class _Prover:
             raise UnknowableError(value)
         return held
 
-    def _tracer(self, run: _Run) -> Tracer:
+    def _tracer(self, run: Run) -> Tracer:
         return next((t for graph, t in self.variants if graph is run.graph), self.tracer)
 
-    def _carry_of(self, runs: Sequence[_Run], *, initial: bool) -> Invariant:
+    def _carry_of(self, runs: Sequence[Run], *, initial: bool) -> Invariant:
         """Return what is known of the carried values after every one of the runs."""
         found: Invariant | None = None
         for run in runs:
@@ -186,14 +223,14 @@ class _Prover:
 
     # The obligations
 
-    def _check_first(self, runs: Sequence[_Run]) -> None:
+    def _check_first(self, runs: Sequence[Run]) -> None:
         """Note the problems of the first run that has any: those of others follow from them."""
         for run in runs:
             self._check(run)
             if self.problems:
                 return
 
-    def _check(self, run: _Run) -> None:
+    def _check(self, run: Run) -> None:
         self._unknown_ops(run.closure)
         is_step = run.closure.trace.prompt_length == 0
         emit = run.graph.emit
@@ -224,7 +261,7 @@ class _Prover:
                 self._problem(cause, run, context, span)
             break
 
-    def _kept(self, run: _Run, number: int, place: int) -> Cause:
+    def _kept(self, run: Run, number: int, place: int) -> Cause:
         """Return why an entry may not be kept as the cache's row at a place."""
         entry = run.closure.trace.entries[number]
         if number in run.closure.pure:
@@ -236,11 +273,11 @@ class _Prover:
             return replace(cause, code=codes.KEEPS_REJECTED)
         return cause
 
-    def _cause(self, run: _Run, term: Term, offset: int, node: str) -> Cause:
+    def _cause(self, run: Run, term: Term, offset: int, node: str) -> Cause:
         cause = Blame(run.graph, self.closer, run.closure).token(term, offset, node)
         return self._carried(run, cause)
 
-    def _carried(self, run: _Run, cause: Cause) -> Cause:
+    def _carried(self, run: Run, cause: Cause) -> Cause:
         """Follow a fault that lies in a carried value to where that value was made."""
         done: set[tuple[str, int, int]] = set()
         while cause.needs is not None and cause.needs not in done:
@@ -252,14 +289,14 @@ class _Prover:
                 text = f"`{name}` is carried, and no verifier row chose this token of it"
                 return Cause(codes.UNVERIFIED, cause.node, None, text)
             if lost[0]:
-                runs: Sequence[_Run] = self.prefills
+                runs: Sequence[Run] = self.prefills
             else:
                 runs = list(self._steps(self.history[lost.index(True) - 1], run.start))
             cause = self._maker(runs, name, element, offset, cause, initial=lost[0])
         return cause
 
     def _maker(
-        self, runs: Sequence[_Run], name: str, element: int, offset: int, cause: Cause,
+        self, runs: Sequence[Run], name: str, element: int, offset: int, cause: Cause,
         *, initial: bool,
     ) -> Cause:  # fmt: skip
         for run in runs:
@@ -288,7 +325,7 @@ class _Prover:
     # What was found
 
     def _problem(
-        self, cause: Cause, run: _Run, context: str, span: Span | None, at_value: bool = False
+        self, cause: Cause, run: Run, context: str, span: Span | None, at_value: bool = False
     ) -> None:
         kind = KINDS[cause.code]
         when = _when(run.closure.trace.outcome)
@@ -370,7 +407,7 @@ class _Prover:
             named, rows, reason = nodes[name]
             yield Ground(name, tuple(dict.fromkeys(named)), rows.data(), reason)
 
-    def _source(self, run: _Run, position: int) -> int | None:
+    def _source(self, run: Run, position: int) -> int | None:
         """Return the row of AR whose choice is the token after `position`."""
         for number in sorted(run.closure.pure):
             entry = run.closure.trace.entries[number]
@@ -390,7 +427,7 @@ class _Rows:
             for node, rows in other.items():
                 self.rows.setdefault(node, set()).update(rows)
 
-    def note(self, run: _Run, number: int | None) -> None:
+    def note(self, run: Run, number: int | None) -> None:
         if number is not None:
             entry: Any = run.closure.trace.entries[number]
             self.rows.setdefault(entry.node, set()).add(entry.row)

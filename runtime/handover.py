@@ -1,0 +1,142 @@
+"""Switching strategies between two steps of a sequence: what is handed over, and who chooses.
+
+Between steps the cache holds the causal rows of the text, all but its last tokens', whichever
+strategy ran. The next strategy wants it to trail by a number of tokens of its own, so rows at the
+end are forgotten, and gets those tokens as its carried values; see docs/switching.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nldc.runtime.errors import PromptError
+
+
+@dataclass(frozen=True)
+class Handover:
+    """How one strategy leaves a sequence, and how it is given one.
+
+    It leaves the cache `trails` tokens behind the text (None: it may not leave) and wants it
+    `takes` behind (None: it cannot be given a sequence). `carry` says for each element of each
+    carried value which token behind the cache it holds, from 0; None is a guess, for which any
+    token will do. The first `skips` tokens that it then emits are in the text already.
+    """
+
+    trails: int | None
+    takes: int | None
+    skips: int
+    carry: Mapping[str, Sequence[int | None]]
+
+    def may_go_to(self, other: Handover) -> bool:
+        """Whether a sequence may go from this strategy to the other."""
+        if self.trails is None or other.takes is None:
+            return False
+        return self.trails <= other.takes
+
+    def carry_of(self, text: Sequence[int]) -> dict[str, list[int]]:
+        """Return the token ids of each carried value for a text, at least `takes` tokens long.
+
+        A guess is the text's last token.
+        """
+        behind = list(text)[len(text) - (self.takes or 0) :]
+        return {
+            name: [text[-1] if place is None else behind[place] for place in places]
+            for name, places in self.carry.items()
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a chooser may look at: one sequence between two steps.
+
+    `sequence` is the prompt's place among the prompts; `tokens` what was generated so far;
+    `cycles` the steps taken; `strategy` who took the last ("" before the prefill); `live` how many
+    sequences are being decoded, this one included.
+    """
+
+    sequence: int
+    prompt_tokens: int
+    tokens: Sequence[int]
+    cycles: int
+    strategy: str
+    live: int
+
+
+Chooser = Callable[[Progress], str]
+"""Names the strategy that goes on; asked before the prefill, and whenever there are new tokens."""
+
+Choice = str | Sequence[str] | Chooser | None
+"""A strategy for all prompts, one for each, a chooser, or None for the artifact's first."""
+
+
+def chooser(choice: Choice, prompts: int, known: Sequence[str]) -> Chooser:
+    """Return the chooser that a choice stands for.
+
+    Raises:
+        PromptError: an unknown strategy, or a list that does not have one for each prompt.
+    """
+    if callable(choice):
+        return choice
+    if choice is None or isinstance(choice, str):
+        names = [known[0] if choice is None else choice] * prompts
+    else:
+        names = list(choice)
+    if len(names) != prompts:
+        raise PromptError(
+            f"{len(names)} strategies for {prompts} prompts", "give one, or one for each"
+        )
+    for name in names:
+        check_known(name, known)
+    return lambda progress: names[progress.sequence]
+
+
+def in_turn(handovers: Mapping[str, Handover], names: Sequence[str]) -> Chooser:
+    """Return a chooser that never stays if it may go, and in time takes every way there is."""
+
+    def choose(progress: Progress) -> str:
+        if progress.strategy not in names:
+            return names[progress.sequence % len(names)]
+        at = names.index(progress.strategy)
+        others = [*names[at + 1 :], *names[:at]]
+        first = (progress.cycles * 2_654_435_761 >> 7) % max(1, len(others))
+        order = (*others[first:], *others[:first])
+        here = handovers[progress.strategy]
+        return next((n for n in order if here.may_go_to(handovers[n])), progress.strategy)
+
+    return choose
+
+
+def check_known(name: object, known: Sequence[str]) -> str:
+    """Return the name of a strategy.
+
+    Raises:
+        PromptError: it is none of the known ones.
+    """
+    if not isinstance(name, str) or name not in known:
+        are = ", ".join(f"`{each}`" for each in known)
+        raise PromptError(f"the artifact has no strategy {name!r}", f"it has {are}")
+    return name
+
+
+def schedule(text: str, known: Sequence[str]) -> Chooser:
+    """Return a chooser from `NAME:TOKENS,NAME:TOKENS,NAME`: each for so many tokens, then the last.
+
+    Raises:
+        PromptError: the text is not of that form, or names an unknown strategy.
+    """
+    *timed, last = text.split(",")
+    ends: list[tuple[int, str]] = []
+    for part in timed:
+        name, _, count = part.partition(":")
+        if not count.isdecimal() or int(count) < 1:
+            raise PromptError(
+                f"{part!r} does not say for how many tokens", "write NAME:TOKENS, as in ar:32,tidar"
+            )
+        ends.append(((ends[-1][0] if ends else 0) + int(count), check_known(name, known)))
+    check_known(last, known)
+
+    def choose(progress: Progress) -> str:
+        return next((name for end, name in ends if len(progress.tokens) < end), last)
+
+    return choose
