@@ -1,0 +1,126 @@
+"""Check a compiled artifact against AR, without the compiler: its own code on a free backbone.
+
+The backbone is a hash (`backbone.py`) whose drafter agrees with AR for as many places as the plan
+of a step says, so that every acceptance count occurs. Emitted tokens, kept cache entries and
+progress are compared with AR of the same hash after every step (`run.py`). Nothing of nldc.ir,
+nldc.check or nldc.codegen is used: only the artifact, and the small ops of the runtime.
+
+Of an artifact with several strategies each is run so, and then they take turns: what a strategy
+that promises nothing emits then counts as given, and the cache must hold AR's rows of that text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nldc.certify.backbone import DifferenceError
+from nldc.certify.report import CertifyReport
+from nldc.certify.run import Run
+from nldc.runtime.artifact import check_artifact
+from nldc.runtime.errors import ArtifactError
+from nldc.runtime.sampling import Sampling
+from nldc.runtime.switching import SwitchingDecoder
+
+__all__ = ["CertifyReport", "certify", "certify_switching"]
+
+BATCHES = ((1, 0.0, None), (3, 0.0, None), (3, 0.9, None), (6, 0.9, None), (6, 0.0, 7), (3, 0.9, 2))
+"""How many sequences run together, at which temperature, and with which thinking budget."""
+
+
+def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyReport:
+    """Run the artifact in `artifact` until each sequence has so many tokens, and compare with AR.
+
+    Raises:
+        ArtifactError: there is no artifact, or it was edited.
+    """
+    folder = Path(artifact)
+    manifest: dict[str, Any] = check_artifact(folder)
+    if "strategies" in manifest:
+        parts = [part["folder"] for part in manifest["strategies"].values()]
+        own = tuple(certify(folder / part, tokens, seed) for part in parts)
+        return certify_switching(folder, tokens, seed, own)
+    from nldc.api import load  # imports the artifact's Python; nothing of the compiler's passes
+
+    run = Run(tokens, _frontier(folder))
+
+    def everything() -> None:
+        decoder = load(folder)
+        for number, (size, temperature, thinking) in enumerate(BATCHES):
+            sampling = Sampling(temperature=temperature, seed=seed)
+            run.batch(decoder, size, sampling, thinking, key=100 * number + seed)
+
+    return _report(manifest, run, _first_difference(everything))
+
+
+def certify_switching(
+    artifact: str | Path,
+    tokens: int = 48,
+    seed: int = 0,
+    parts: tuple[CertifyReport, ...] = (),
+) -> CertifyReport:
+    """Let the strategies of an artifact take turns, and compare with AR's continuation of the text.
+
+    `parts` are the reports on the strategies alone, to go with this one.
+
+    Raises:
+        ArtifactError: there is no artifact of several strategies, or it was edited.
+    """
+    from nldc.api import load
+
+    manifest: dict[str, Any] = check_artifact(artifact)
+    decoder = load(artifact)
+    if not issubclass(decoder, SwitchingDecoder):
+        raise ArtifactError(f"{artifact} holds one strategy", "compile several into one folder")
+    several = manifest["strategies"].items()
+    exact = {name for name, part in several if part["guarantee"]["claimed"] != "none"}
+    run = Run(tokens, None)
+
+    def everything() -> None:
+        for number, (size, temperature, thinking) in enumerate(BATCHES):
+            sampling = Sampling(temperature=temperature, seed=seed)
+            for sequence in range(size):
+                run.turns(decoder, exact, sampling, thinking, 100 * number + seed + sequence)
+
+    return _report(manifest, run, _first_difference(everything), parts)
+
+
+def _first_difference(everything: Callable[[], None]) -> str | None:
+    try:
+        everything()
+    except DifferenceError as found:
+        return str(found)
+    except (ValueError, IndexError, RuntimeError) as problem:
+        return f"its code fails: {problem}"
+    return None
+
+
+def _report(
+    manifest: dict[str, Any],
+    run: Run,
+    difference: str | None,
+    parts: tuple[CertifyReport, ...] = (),
+) -> CertifyReport:
+    return CertifyReport(
+        strategy=manifest["strategy"],
+        claimed=manifest["guarantee"]["claimed"],
+        switched="strategies" in manifest,
+        sequences=run.sequences,
+        steps=run.steps,
+        tokens=run.tokens,
+        entries=run.entries,
+        accepted=tuple(sorted(run.accepted.items())),
+        difference=difference,
+        parts=parts,
+    )
+
+
+def _frontier(folder: Path) -> int | None:
+    """Return how far the cache trails the text by the certificate, if there is one."""
+    path = folder / "certificate.json"
+    if not path.exists():
+        return None
+    between = json.loads(path.read_text(encoding="utf-8")).get("between_steps")
+    return None if between is None else int(between["frontier"])
