@@ -60,7 +60,9 @@ def emit_switch(
         out.line("PARTS = {")
         with out.indent():
             for name, graph in graphs.items():
-                out.line(f"# {commented(graph.summary)} (guarantee: {graph.guarantee})")
+                note = f"# {commented(graph.summary)} Guarantee: {graph.guarantee}."
+                for line in wrap(note, 92, subsequent_indent="# "):
+                    out.line(line)
                 out.line(f"{quoted(name)}: {classes[name]},")
         out.line("}")
         out.line("HANDOVERS = {")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldc.api import Checked
-from nldc.check.lossless import prove
+from nldc.check.lossless import handover, prove
 from nldc.expr import evaluate, show
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
@@ -20,9 +20,13 @@ PROMPT = 6
 
 
 def explain(checked: Checked) -> str:
-    """Return a strategy's promise and its proof, its graph, and a picture of each attention."""
+    """Return a strategy's promise and its proof, what it leaves between steps, and pictures.
+
+    The pictures are of the graph, and of the attention of each forward.
+    """
     graph = checked.graph
-    parts = [f"{graph.name}: {graph.summary}", promise(graph), show_graph(graph)]
+    head = f"{graph.name}: {graph.summary}"
+    parts = [head, promise(graph), between_steps(graph), show_graph(graph)]
     steps = (node for variant in graph.variants for node in variant.step.nodes)
     parts += [
         picture(graph, node)
@@ -46,6 +50,29 @@ def promise(graph: Graph) -> str:
             rests.append(f"{_listed(rows)} of {node}")
         lines.append(f"  {name}: {ground['reason']}")
         lines += [f"    by {rest}" for rest in rests]
+    return "\n".join(lines)
+
+
+def between_steps(graph: Graph) -> str:
+    """Return what the cache holds between steps, and whether another strategy may go on from it."""
+    found = handover(graph)
+    if found.trails is None:
+        why = f"between steps: the cache is not that of the text, for {found.stays}"
+        return f"{why}\nno other strategy may go on from it"
+    behind = {0: "", 1: ", all but its last token's"}.get(
+        found.trails, f", all but its last {found.trails} tokens'"
+    )
+    lines = [f"between steps: the cache holds the causal rows of the text{behind}"]
+    if found.takes is None:
+        return f"{lines[0]}\nit cannot go on for another strategy: {found.closed}"
+    held = [
+        f"{name}[{element}] = token {place}"
+        for name, places in found.carry.items()
+        for element, place in enumerate(places)
+        if place is not None
+    ]
+    given = f"{found.takes} token{'' if found.takes == 1 else 's'} behind the cache"
+    lines.append(f"it goes on for another strategy from {given}: {', '.join(held) or 'any'}")
     return "\n".join(lines)
 
 

@@ -252,6 +252,96 @@ def test_bench_prints_a_line_for_each_strategy_beside_ar() -> None:
     assert [row["strategy"] for row in found["results"]] == ["ar", "linear_ss"]
 
 
+# several strategies in one artifact
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("several") / "all"
+    result = nldc(
+        "compile", "linear_ss", "ar", "block_diffusion", "-o", out, "--set", "block_length=4"
+    )
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[1] == "between steps a sequence may go on with another strategy:"
+    assert lines[2].split() == ["linear_ss", "->", "ar,", "block_diffusion"]
+    return out
+
+
+def test_an_artifact_of_several_runs_the_one_that_is_named(several: Path, model: Path) -> None:
+    def ran(*more: str) -> Result:
+        options = ("--model", model, "--ids", "1,2", "--max-new-tokens", "9")
+        return nldc("run", several, *options, *more)
+
+    default, named = ran(), ran("--strategy", "linear_ss")
+    assert default.stdout == named.stdout
+    assert "9 tokens in 9 forwards" in ran("--strategy", "ar").stderr
+    assert ran("--strategy", "ar").stdout == default.stdout
+    assert ran("--strategy", "ar:4,linear_ss").stdout == default.stdout
+    assert ran("--strategy", "block_diffusion:4,ar").exit_code == 0
+    wrong = ran("--strategy", "beam")
+    assert wrong.exit_code == 1
+    assert "the artifact has no strategy 'beam'" in wrong.stderr
+    assert "it has `linear_ss`, `ar`, `block_diffusion`" in wrong.stderr
+    part = nldc("run", several / "ar", "--model", model, "--ids", "1,2", "--max-new-tokens", "9")
+    assert part.stdout == default.stdout
+
+
+def test_several_are_verified_each_and_in_turn(several: Path) -> None:
+    options = ("--model", GOLDEN, "--count", "2", "--max-new-tokens", "8")
+    result = nldc("verify", several, *options)
+    assert result.exit_code == 0, result.output
+    names = [line.split(":")[0] for line in result.stdout.splitlines()]
+    assert names == ["linear_ss", "ar", "linear_ss, ar in turn"]
+    assert nldc("verify", several, *options, "--strategy", "block_diffusion").exit_code == 1
+
+
+def test_several_are_certified_each_and_in_turn(several: Path) -> None:
+    result = nldc("certify", several, "--tokens", "10")
+    assert result.exit_code == 0, result.output
+    assert "linear_ss+ar+block_diffusion: " in result.stdout
+    assert "every switch goes on from the text" in result.stdout
+
+
+def test_mistakes_in_several_files_are_reported_together(tmp_path: Path) -> None:
+    bad, worse = tmp_path / "bad.yaml", tmp_path / "worse.yaml"
+    bad.write_text(BAD, encoding="utf-8")
+    worse.write_text("nldc: 2\n", encoding="utf-8")
+    result = nldc("compile", bad, "ar", worse, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "bad.yaml" in result.stderr
+    assert "worse.yaml" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_strategies_of_one_name_do_not_go_into_one_artifact(tmp_path: Path) -> None:
+    result = nldc("compile", "ar", "ar", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "two of the strategies are named `ar`" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_goes_to_every_file_that_has_the_param(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    nldc("compile", "linear_ss", "ar", "quadratic_ss", "-o", out, "--set", "block_length=5")
+    for name in ("linear_ss", "quadratic_ss"):
+        manifest = json.loads((out / name / "manifest.json").read_text("utf-8"))
+        assert manifest["params"] == {"block_length": 5}
+    unknown = nldc("compile", "linear_ss", "ar", "-o", tmp_path / "no", "--set", "blok_length=5")
+    assert unknown.exit_code == 1
+    assert "did you mean `block_length`?" in unknown.stderr
+
+
+def test_an_edit_in_a_part_of_several_is_found_out(several: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(several, copy)
+    with (copy / "ar" / "decode.py").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    result = nldc("run", copy, "--ids", "1")
+    assert result.exit_code == 1
+    assert "edited by hand" in result.stderr
+
+
 # explain, strategies, schema, doctor
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldc import api
-from nldc.explain import MAX_PICTURE, explain, picture, promise
+from nldc.explain import MAX_PICTURE, between_steps, explain, picture, promise
 
 
 def test_the_picture_of_the_quadratic_layout_shows_verifier_rows_and_groups() -> None:
@@ -44,3 +44,14 @@ def test_what_is_not_exact_says_why() -> None:
     text = promise(api.check("block_diffusion").graph)
     assert text.startswith("guarantee: none\nnot exact: ")
     assert "(NLD101)" in text
+
+
+def test_what_is_left_between_steps_is_said_in_words() -> None:
+    assert between_steps(api.check("linear_ss").graph).splitlines() == [
+        "between steps: the cache holds the causal rows of the text, all but its last token's",
+        "it goes on for another strategy from 1 token behind the cache: seed[0] = token 0",
+    ]
+    assert "for another strategy from 0 tokens" in between_steps(
+        api.check("block_diffusion@vllm").graph
+    )
+    assert "between steps: the cache holds" in explain(api.check("quadratic_ss"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,33 @@ def test_the_generated_source_of_a_strategy_is_pinned(name: str, golden: Golden)
     files = emitted(name)
     for file in PINNED:
         golden(GOLDEN / name / f"{file}.txt", files[file])
+
+
+def test_the_generated_source_of_several_strategies_is_pinned(
+    golden: Golden, tmp_path: Path
+) -> None:
+    folder = api.compile(["linear_ss", "block_diffusion", "quadratic_ss"], tmp_path / "three")
+    for file in ("decode.py", "certificate.json"):
+        text = (folder / file).read_text("utf-8").replace(f"nldc {api.__version__}", "nldc 0")
+        golden(GOLDEN / "switching" / f"{file}.txt", text)
+    for name in ("linear_ss", "block_diffusion", "quadratic_ss"):
+        alone = api.compile(name, tmp_path / name)
+        for file in sorted(alone.iterdir()):
+            assert (folder / name / file.name).read_bytes() == file.read_bytes()
+
+
+def test_strategies_named_like_python_or_like_our_files_get_other_folders(tmp_path: Path) -> None:
+    text = api.library()["ar"].read_text("utf-8")
+    files = []
+    for name in ("class", "decode", "a_b", "a__b"):
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(text.replace("name: ar", f"name: {name}"), encoding="utf-8")
+    folder = api.compile(files, tmp_path / "out")
+    parts = json.loads((folder / "manifest.json").read_text("utf-8"))["strategies"]
+    assert {name: part["folder"] for name, part in parts.items()} == {
+        "class": "class_", "decode": "decode_", "a_b": "a_b", "a__b": "a__b",
+    }  # fmt: skip
+    assert list(api.load(folder).PARTS) == ["class", "decode", "a_b", "a__b"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

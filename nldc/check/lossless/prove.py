@@ -399,7 +399,7 @@ class _Prover:
                 both,
                 "no adapter and no changed logits on these, nor on what they see",
             ),
-            "cache": (keep, kept, f"all but the last {boundary.frontier} tokens have their row"),
+            "cache": (keep, kept, _rows_of_tokens(boundary.frontier)),
             "seed": (carry, _Rows(), "what is known of carried values holds after every outcome"),
             "progress": (emit, _Rows(), "every outcome emits a token, and every loop is bounded"),
         }
@@ -434,6 +434,13 @@ class _Rows:
 
     def data(self) -> dict[str, tuple[int, ...]]:
         return {node: tuple(sorted(rows)) for node, rows in sorted(self.rows.items())}
+
+
+def _rows_of_tokens(frontier: int) -> str:
+    if frontier == 0:
+        return "every token of the text has its row"
+    last = "the last one" if frontier == 1 else f"the last {frontier}"
+    return f"every token of the text but {last} has its row"
 
 
 def _holds(known: Invariant, term: Term, wanted: Term) -> bool:
