@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import save_file
 
 from nldc.runtime.checkpoint import tensor_shapes
 from nldc.runtime.config import parse_config
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,37 +26,43 @@ class Geometry:
     scale: float
 
 
-def geometry(seed: int) -> Geometry:
-    """Draw a geometry: shared keys, head_dim unrelated to the width, rope of all kinds."""
-    draw = Random(seed)
-    kv_heads = draw.choice((1, 2, 3))
-    vocabulary = draw.choice((12, 19, 33))
+class Choose(Protocol):
+    """Takes one of several; the first is the plainest, and what hypothesis shrinks to."""
+
+    def __call__(self, options: Sequence[T], /) -> T: ...
+
+
+def geometry(choose: Choose) -> Geometry:
+    """Choose a geometry: shared keys, head_dim unrelated to the width, rope of all kinds."""
+    kv_heads = choose((1, 2, 3))
+    vocabulary = choose((12, 19, 33))
     yarn = {
         "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
-        "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": draw.choice((0.0, 0.3)),
-        "original_max_position_embeddings": draw.choice((8, 64)),
+        "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": choose((0.0, 0.3)),
+        "original_max_position_embeddings": choose((8, 64)),
     }  # fmt: skip
+    end = choose(range(vocabulary))
     settings = {
         "model_type": "nemotron_labs_diffusion",
-        "hidden_size": draw.choice((16, 24, 40)),
-        "intermediate_size": draw.choice((20, 48)),
-        "num_hidden_layers": draw.choice((1, 2, 3)),
-        "num_attention_heads": kv_heads * draw.choice((1, 2, 4)),
+        "hidden_size": choose((16, 24, 40)),
+        "intermediate_size": choose((20, 48)),
+        "num_hidden_layers": choose((1, 2, 3)),
+        "num_attention_heads": kv_heads * choose((1, 2, 4)),
         "num_key_value_heads": kv_heads,
-        "head_dim": draw.choice((4, 10, 16)),
+        "head_dim": choose((4, 10, 16)),
         "vocab_size": vocabulary,
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 512,
-        "mask_token_id": draw.randrange(vocabulary),
-        "eos_token_id": draw.sample(range(vocabulary), draw.choice((1, 2))),
-        "rope_parameters": draw.choice(({"rope_type": "default", "rope_theta": 1e4}, yarn)),
+        "mask_token_id": choose(range(vocabulary)),
+        "eos_token_id": choose(([end], [end, (end + 5) % vocabulary])),
+        "rope_parameters": choose(({"rope_type": "default", "rope_theta": 1e4}, yarn)),
     }
-    return Geometry(settings, draw.choice((0.2, 0.6, 1.5)))
+    return Geometry(settings, choose((0.2, 0.6, 1.5)))
 
 
-def write(folder: Path, seed: int) -> Path:
-    """Write the checkpoint of a seed, and its adapter."""
-    drawn = geometry(seed)
+def write(folder: Path, seed: int, drawn: Geometry | None = None) -> Path:
+    """Write a checkpoint and its adapter; without a geometry, that of the seed."""
+    drawn = drawn or geometry(Random(seed).choice)
     generator = torch.Generator().manual_seed(seed)
     config = parse_config(drawn.settings)
     folder.mkdir(parents=True, exist_ok=True)

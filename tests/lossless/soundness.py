@@ -6,7 +6,9 @@ counts as it goes; a counterexample is printed whole and ends the run with statu
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -62,12 +64,17 @@ def run(
     seed: int,
     look_at_refused: int = 50,
     progress: Callable[[Tally], None] = lambda _: None,
+    seconds: float = math.inf,
 ) -> tuple[Tally, str | None]:
-    """Try `count` different files; return the tally, and a counterexample if there is one."""
+    """Try `count` different files, or as many as fit into so many seconds.
+
+    Returns the tally, and a counterexample if there is one.
+    """
+    end = time.monotonic() + seconds
     tally = Tally()
     seen: set[int] = set()
     number = seed
-    while tally.made < count:
+    while tally.made < count and time.monotonic() < end:
         text = strategy(random_pick(number))
         number += 1
         if hash(text) in seen:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 
 from nldc import api
 from nldc.check.lossless import prove
@@ -15,15 +19,25 @@ from nldc.interpret import run
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.reference.model import ReferenceModel
 from tests.lossless.at_random import random_pick, strategy
+from tests.lossless.cases import EXACT, Case, cases, compiler
 from tests.lossless.checkpoints import write
 from tests.lossless.mutants import STRATEGIES, base_text, built
 from tests.lossless.soundness import graph_of
 
-EXACT = sorted(
-    path.stem for path in STRATEGIES.glob("*.yaml") if "guarantee: exact" in path.read_text("utf-8")
+QUICK = settings(
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-SMALL = {"block_length": 4, "k": 4, "length": 4, "ngram": 2, "most": 2}
-Compile = Callable[[str], type[Decoder]]
+LONG = settings(
+    max_examples=4000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+)
+Compile = Callable[[str, Mapping[str, int | float]], type[Decoder]]
+
+
+def can_interpret() -> bool:
+    pytest.importorskip("triton")
+    from nldc.runtime.triton_attention import can_interpret
+
+    return can_interpret()
 
 
 @pytest.fixture(autouse=True)
@@ -33,59 +47,56 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    known: dict[str, type[Decoder]] = {}
-
-    def get(text: str) -> type[Decoder]:
-        if text not in known:
-            folder = tmp_path_factory.mktemp("artifact")
-            file = folder / "strategy.yaml"
-            file.write_text(text, encoding="utf-8")
-            declared = api.load_source(file).data.get("params") or {}
-            given = {name: value for name, value in SMALL.items() if name in declared}
-            known[text] = api.load(api.compile(file, folder / "out", given))
-        return known[text]
-
-    return get
+    return compiler(tmp_path_factory.mktemp("artifacts"))
 
 
-def case(seed: int, vocabulary: int) -> tuple[list[list[int]], dict[str, float | int]]:
-    """Draw prompts of a batch, and options: greedy or sampled with one filter."""
-    draw = Random(seed)
-    prompts = [
-        [draw.randrange(vocabulary) for _ in range(draw.choice((1, 2, 5, 9)))]
-        for _ in range(draw.choice((1, 2, 4)))
-    ]
-    options: dict[str, float | int] = {"max_new_tokens": draw.choice((7, 16, 25))}
-    if draw.random() < 0.6:
-        options |= {"temperature": draw.choice((0.5, 1.0, 1.7)), "seed": seed}
-        options |= draw.choice(({}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.05}))
-    return prompts, options
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoint")
 
 
-def equals_ar(name: str, seed: int, compiled: Compile, folder: Path) -> None:
-    checkpoint = write(folder, seed)
-    exact = compiled(base_text(name)).from_checkpoint(checkpoint, dtype="float64", device="cpu")
-    plain = compiled(base_text("ar")).from_checkpoint(checkpoint, dtype="float64", device="cpu")
-    prompts, options = case(seed, exact.config.vocab_size)
-    expected = plain.generate(prompts, **options)  # type: ignore[arg-type]
-    assert exact.generate(prompts, **options).tokens == expected.tokens  # type: ignore[arg-type]
+def decoded(case: Case, compiled: Compile, folder: Path) -> None:
+    """Assert that an exact strategy gives AR's tokens in a case."""
+    checkpoint = write(folder, case.weights, case.geometry)
+    exact, plain = (
+        compiled(name, params).from_checkpoint(checkpoint, dtype=case.dtype, device="cpu")
+        for name, params in ((case.strategy, case.params), ("ar", {}))
+    )
+    expected = plain.generate(case.prompts, **case.options)
+    assert exact.generate(case.prompts, **case.options).tokens == expected.tokens
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", EXACT)
+@QUICK
+@given(case=cases(EXACT))
 def test_exact_strategies_equal_ar_on_random_checkpoints(
-    name: str, seed: int, compiled: Compile, tmp_path: Path
+    case: Case, compiled: Compile, folder: Path
 ) -> None:
-    equals_ar(name, seed, compiled, tmp_path)
+    decoded(case, compiled, folder)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", EXACT)
+@LONG
+@given(case=cases(EXACT))
 def test_exact_strategies_equal_ar_on_many_random_checkpoints(
-    name: str, compiled: Compile, tmp_path: Path
+    case: Case, compiled: Compile, folder: Path
 ) -> None:
-    for seed in range(100, 400):
-        equals_ar(name, seed, compiled, tmp_path / str(seed))
+    decoded(case, compiled, folder)
+
+
+@pytest.mark.skipif(not can_interpret(), reason="this triton cannot interpret with this numpy")
+@pytest.mark.parametrize("count", [12, pytest.param(300, marks=pytest.mark.long)])
+def test_exact_strategies_equal_ar_through_the_triton_kernels(count: int) -> None:
+    # Another process, because Triton reads TRITON_INTERPRET when it is imported.
+    run_it = subprocess.run(
+        [sys.executable, "-m", "tests.lossless.interpreted", str(count)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=STRATEGIES.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run_it.returncode == 0, run_it.stdout + run_it.stderr
+    assert f"{count} cases" in run_it.stdout
 
 
 def means_what_it_says(seed: int, folder: Path) -> bool:
