@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from nldc.expr.meaning import lookup, evaluate
+from nldc.expr.meaning import evaluate, lookup
 from nldc.expr.tree import (
     And,
     Binary,
