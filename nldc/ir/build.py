@@ -15,8 +15,11 @@ from nldc.diagnostics import Diagnostic, Label, nearest
 from nldc.expr import ExprError, parse, references
 from nldc.ir.graph import Alternative, Carried, Emission, Graph, leading_to, run_order
 from nldc.ir.header import read_header
-from nldc.ir.make import Made, Maker
+from nldc.ir.make import make
+from nldc.ir.make.loops import finish_loop
+from nldc.ir.make.tokens import make_join
 from nldc.ir.ops import Forward, Node, Region, Repeat, Value
+from nldc.ir.reader import Made, Reader
 from nldc.ir.route import read_routes
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
 from nldc.ir.size import Size
@@ -90,14 +93,14 @@ class _Builder:
         header = read_header(self.source, self.settings, self.found)
         self.kinds = tuple(dict.fromkeys(_labels(self.source.data)))
         compat = self.compat or header.compat
-        self.maker = Maker(
+        self.reader = Reader(
             self.source, header.params, self.kinds, header.adapters, self.found, compat
         )
         prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
         prefill = self._region(("prefill",), "prefill", prefill_scope)
         handed_out = self._prefill_emit(prefill_scope)
         initial = self._initial(prefill_scope)
-        routes = read_routes(self.source, self.maker)
+        routes = read_routes(self.source, self.reader)
         made = [self._step(route.path, route.prefix, initial) for route in routes]
         steps = [step for step in made if step is not None]
         if any(d.severity == "error" for d in self.found) or not steps or len(steps) < len(made):
@@ -152,7 +155,7 @@ class _Builder:
         models = {name: self._node_model((*path, name), name) for name in names}
         edges = list(self._edges(models, loop))
         accepts = [name for name, model in models.items() if isinstance(model, AcceptOp)]
-        self.maker.verified.update(f"{prefix}.{name}" for name in leading_to(accepts, edges))
+        self.reader.verified.update(f"{prefix}.{name}" for name in leading_to(accepts, edges))
         order, cycles = run_order(names, edges)
         for cycle in cycles:
             self._cycle(path, cycle)
@@ -228,7 +231,7 @@ class _Builder:
 
     def _appends(self, model: OpModel) -> bool:
         if isinstance(model, Loop):
-            return bool(self.maker.attribute("repeat.keys", model.keys) == "kept")
+            return bool(self.reader.attribute("repeat.keys", model.keys) == "kept")
         return bool(getattr(model, "cache", "read") != "read")
 
     def _node(
@@ -246,13 +249,13 @@ class _Builder:
         if isinstance(model, RepeatOp):
             made = self._repeat(here, full, model, scope)
         else:
-            made = self.maker.make(here, full, model, scope)
+            made = make(self.reader, here, full, model, scope)
         return None if made is None else Node(full, made[0], made[1], span)
 
     def _repeat(self, path: Path, full: str, model: RepeatOp, scope: Scope) -> Made | None:
         variable: str = model.on
-        initial = self.maker.rows_reference((*path, "on"), variable, scope)
-        at_most = self.maker.whole((*path, "at_most"), model.at_most, low=1)
+        initial = self.reader.rows_reference((*path, "on"), variable, scope)
+        at_most = self.reader.whole((*path, "at_most"), model.at_most, low=1)
         if variable not in model.body:
             self._error(
                 MISSING_KEY, f"the body of `repeat` makes no `{variable}`", (*path, "body"),
@@ -283,7 +286,7 @@ class _Builder:
             return None
         value = Value(result.name, result.span)
         op = Repeat(variable, initial[0], body, value, at_most, model.at_least)
-        finished = self.maker.finish_loop(path, full, model, op)
+        finished = finish_loop(self.reader, path, full, model, op)
         return None if finished is None else (finished, type_)
 
     # What goes in and out
@@ -295,7 +298,7 @@ class _Builder:
         model = fit(self.source, path, PrefillEmit, self.found, "`emit`")
         if model is None:
             return None
-        found = self.maker.reference((*path, "tokens"), model.tokens, scope, Tokens)
+        found = self.reader.reference((*path, "tokens"), model.tokens, scope, Tokens)
         return None if found is None else found[0]
 
     def _initial(self, scope: Scope) -> dict[str, tuple[Value | None, Type]]:
@@ -303,7 +306,7 @@ class _Builder:
         initial: dict[str, tuple[Value | None, Type]] = {}
         outside = Scope({f"prefill.{name}": b for name, b in scope.names.items()})
         for name in carry if isinstance(carry, Mapping) else ():
-            found = self.maker.reference(("carry", name), carry[name], outside, Tokens)
+            found = self.reader.reference(("carry", name), carry[name], outside, Tokens)
             initial[name] = (None, Unknown()) if found is None else found
         return initial
 
@@ -322,21 +325,21 @@ class _Builder:
         model = fit(self.source, path, StepEmit, self.found, "`emit`")
         if model is None:
             return None, {}, ()
-        tokens = self.maker.reference((*path, "tokens"), model.tokens, scope, Tokens)
+        tokens = self.reader.reference((*path, "tokens"), model.tokens, scope, Tokens)
         keep = self._keep((*path, "cache"), model.cache, scope, step)
         values: dict[str, tuple[Value, Type] | None] = {}
         joins: list[Node] = []
         for name, expr in model.next.items():
             place = (*path, "next", name)
             if isinstance(expr, list):
-                made = self.maker.join(place, expr, scope)
+                made = make_join(self.reader, place, expr, scope)
                 node = f"{prefix}.next_{name}"
                 span = self.source.span(place)
                 if made is not None:
                     joins.append(Node(node, made[0], made[1], span))
                 values[name] = None if made is None else (Value(node, span), made[1])
             else:
-                values[name] = self.maker.reference(place, expr, scope, Tokens)
+                values[name] = self.reader.reference(place, expr, scope, Tokens)
         if tokens is None or keep is False:
             return None, values, tuple(joins)
         return Emission(tokens[0], None if keep is True else keep), values, tuple(joins)
@@ -349,10 +352,10 @@ class _Builder:
             return False
         if words[1].strip() == "all":
             return True
-        found = self.maker.reference(path, words[1], scope, Count, offset=text.index(words[1]))
+        found = self.reader.reference(path, words[1], scope, Count, offset=text.index(words[1]))
         if found is None:
             return False
-        appended = sum(self.maker.appended(node.op) for node in step.nodes)
+        appended = sum(self.reader.appended(node.op) for node in step.nodes)
         if isinstance(found[1], Count) and found[1].high > appended:
             self._error(
                 KEEP, f"up to {found[1].high} rows are kept of the {appended} that were appended",

@@ -9,7 +9,7 @@ from nldc.diagnostics import nearest
 from nldc.expr import Boolean, Expr
 from nldc.ir.facts import row_kinds
 from nldc.ir.header import BAD_NAME, NAME
-from nldc.ir.make import Maker
+from nldc.ir.reader import Reader
 from nldc.shape import MISSING_KEY, WRONG_VALUE
 from nldc.source import Path, Source
 
@@ -25,14 +25,14 @@ class Route:
     condition: Expr
 
 
-def read_routes(source: Source, maker: Maker) -> tuple[Route, ...]:
+def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
     """Return the steps in the order in which they are tried; the last is taken otherwise."""
     data = source.data if isinstance(source.data, Mapping) else {}
     steps = data.get("steps")
     if (steps is None) == ("step" not in data):
         message = "a strategy has either `step` or `steps`"
         place: Path = ("steps",) if steps is not None else ()
-        maker.error(MISSING_KEY, message, place, "one of the two is required", True)
+        reader.error(MISSING_KEY, message, place, "one of the two is required", True)
         return ()
     if steps is None:
         return (Route(("step",), "step", Boolean(True)),)
@@ -40,30 +40,30 @@ def read_routes(source: Source, maker: Maker) -> tuple[Route, ...]:
     if not isinstance(steps, Mapping) or not steps or not isinstance(conditions, Mapping):
         place = ("route",) if isinstance(steps, Mapping) and steps else ("steps",)
         help_text = "route: {single: live > 4}: the first that holds, else the last of `steps`"
-        maker.error(WRONG_VALUE, "`steps` and `route` are mappings", place, "", True, help_text)
+        reader.error(WRONG_VALUE, "`steps` and `route` are mappings", place, "", True, help_text)
         return ()
     for name in conditions:
         if name not in steps:
             meant = nearest(name, steps)
             label = f"did you mean `{meant}`?" if meant else "no such step"
-            maker.error(ROUTE, f"there is no step `{name}`", ("route", name), label, True)
+            reader.error(ROUTE, f"there is no step `{name}`", ("route", name), label, True)
     for name in steps:
         if not NAME.fullmatch(str(name)) or name in ("prefill", "step", "carry"):
-            maker.error(BAD_NAME, f"`{name}` cannot name a step", ("steps", name), "", True)
+            reader.error(BAD_NAME, f"`{name}` cannot name a step", ("steps", name), "", True)
     *others, last = steps
     routes: list[Route] = []
     for name in others:
         if name not in conditions:
             message = f"nothing says when the step `{name}` is taken"
             help_text = f"route: {{{name}: live > 4}}"
-            maker.error(ROUTE, message, ("steps", name), "never taken", True, help_text)
+            reader.error(ROUTE, message, ("steps", name), "never taken", True, help_text)
             continue
         path: Path = ("route", name)
-        expr = maker.expression(path, conditions[name])
-        kinds = row_kinds((), (), {**maker.params, "live": 1})
-        if expr is not None and maker.is_condition(path, expr, kinds):
-            routes.append(Route(("steps", name), name, maker.fold(expr)))
+        expr = reader.expression(path, conditions[name])
+        kinds = row_kinds((), (), {**reader.params, "live": 1})
+        if expr is not None and reader.is_condition(path, expr, kinds):
+            routes.append(Route(("steps", name), name, reader.fold(expr)))
     if last in conditions:
         message = f"the last step, `{last}`, is taken whenever no other is"
-        maker.error(ROUTE, message, ("route", last), "a condition has no effect", True)
+        reader.error(ROUTE, message, ("route", last), "a condition has no effect", True)
     return (*routes, Route(("steps", last), last, Boolean(True)))

@@ -1,0 +1,251 @@
+"""What every op is made with: references, sizes, expressions, and the mistakes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nldc.diagnostics import Diagnostic, Label
+from nldc.expr import Expr, ExprError, Ref, evaluate, fold, kind_of, parse, references
+from nldc.expr import Value as Constant
+from nldc.ir import ops
+from nldc.ir.attributes import choose
+from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, facts_of, row_kinds, row_lookup
+from nldc.ir.graph import Adapter
+from nldc.ir.layout import Layout, plain
+from nldc.ir.ops import Op, Value
+from nldc.ir.scope import Resolver, Scope, constant
+from nldc.ir.size import Size
+from nldc.ir.types import Accepted, Count, Logits, Rows, Tokens, Type, Unknown
+from nldc.source import Path, Source
+
+EXPRESSION = "NLD030"
+UNKNOWN_NAME = "NLD031"
+BAD_PICK = "NLD035"
+WRONG_TYPE = "NLD050"
+WRONG_SIZE = "NLD051"
+BAD_SIZE = "NLD052"
+ATTRIBUTE = "NLD055"
+Made = tuple[Op, Type]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the parts of ops for concrete params; mistakes are added to `found`.
+
+    `compat` sets the attributes that the file leaves open, but for the seed of the blocks in
+    `verified`: a draft that `accept` checks begins with it in every engine.
+    """
+
+    source: Source
+    params: Mapping[str, Constant]
+    kinds: Sequence[str]
+    adapters: Sequence[Adapter]
+    found: list[Diagnostic]
+    compat: str | None = None
+    verified: set[str] = field(default_factory=set)
+
+    def attribute(self, name: str, written: str | None) -> Any:
+        """Return the value of an attribute, by what is written or the file's preset."""
+        return choose(name, written, self.compat)
+
+    def appended(self, op: Op) -> int:
+        """Return how many rows of a step's forward, or loop, stay in the cache."""
+        if isinstance(op, ops.Repeat) and op.keys == "kept":
+            (op,) = (node.op for node in op.body.nodes if isinstance(node.op, ops.Forward))
+            return op.layout.size.at(1)
+        if not isinstance(op, ops.Forward):
+            return 0
+        return sum(
+            bool(evaluate(op.append, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
+            for row in op.layout.rows(1)
+        )
+
+    def rows_reference(self, path: Path, text: Any, scope: Scope) -> tuple[Value, Type] | None:
+        """Return a reference to Rows."""
+        return self.reference(path, text, scope, Rows)
+
+    def reference(
+        self, path: Path, text: Any, scope: Scope, *wanted: type, offset: int = 0
+    ) -> tuple[Value, Type] | None:
+        """Return a value of one of the wanted types, or None after adding what is wrong."""
+        expr = self.expression(path, text, offset)
+        if expr is None:
+            return None
+        if not isinstance(expr, Ref):
+            self.error(WRONG_TYPE, f"`{text}` is not a value of the graph", path, "name a node")
+            return None
+        resolver = Resolver(scope, self.params, self.kinds)
+        span = self.source.inside(path, expr.start + offset, expr.end + offset)
+        try:
+            value, type_ = resolver.resolve(expr, span)
+        except ExprError as problem:
+            self.expression_error(path, problem, offset)
+            return None
+        if isinstance(type_, (Unknown, *wanted)):
+            return value, type_
+        names = " or ".join(w.__name__ for w in wanted)
+        hint = None
+        if isinstance(type_, Rows) and Tokens in wanted:
+            return Value(value.node, span, "tokens"), Tokens(type_.size)
+        if isinstance(type_, Accepted):
+            hint = f"`{text}.tokens`, `.drafted`, `.rows`, `.matches` and `.bonus` are its fields"
+        if isinstance(type_, Logits) and Tokens in wanted:
+            hint = "choose tokens from logits with `sample`"
+        self.error(
+            WRONG_TYPE, f"`{text}` is {type_}, expected {names}", path, f"this is {type_}",
+            help_text=hint,
+        )  # fmt: skip
+        return None
+
+    def whole(
+        self,
+        path: Path,
+        text: Any,
+        low: int,
+        high: int = 2**31 - 1,
+        extra: Mapping[str, Constant] | None = None,
+    ) -> int | None:
+        """Return a whole number between bounds from an expression over params."""
+        expr = self.expression(path, text)
+        if expr is None:
+            return None
+        try:
+            value = constant(expr, {**self.params, **(extra or {})})
+        except ExprError as problem:
+            self.expression_error(path, problem)
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.error(BAD_SIZE, f"`{text}` is {value}, not a whole number", path, "a size")
+            return None
+        if not low <= value <= high:
+            named = {ref.dotted for ref in references(expr)}
+            given = ", ".join(f"{name} = {n}" for name, n in self.params.items() if name in named)
+            limit = f"at least {low}" if value < low else f"at most {high}"
+            when = f" when {given}" if given else ""
+            self.error(BAD_SIZE, f"`{text}` is {value}{when}", path, f"must be {limit}")
+            return None
+        return value
+
+    def real(self, path: Path, text: Any) -> float | None:
+        """Return a real number from an expression over params."""
+        expr = self.expression(path, text)
+        if expr is None:
+            return None
+        try:
+            value = constant(expr, self.params)
+        except ExprError as problem:
+            self.expression_error(path, problem)
+            return None
+        if isinstance(value, bool):
+            self.error(EXPRESSION, "expected a number", path, "this is a condition")
+            return None
+        return float(value)
+
+    def row_predicate(self, path: Path, text: str) -> Expr | None:
+        """Return a condition over the facts of a row, or None after adding what is wrong."""
+        expr = self.expression(path, text)
+        kinds = row_kinds(ROW_FACTS, self.kinds, self.params)
+        if expr is None or not self.is_condition(path, expr, kinds):
+            return None
+        return self.fold(expr)
+
+    def fold(self, expr: Expr) -> Expr:
+        """Replace params by their values."""
+        return fold(expr, self.params)
+
+    def expression(self, path: Path, text: Any, offset: int = 0) -> Expr | None:
+        """Parse an expression; a bare number is one too."""
+        try:
+            return parse(str(text))
+        except ExprError as problem:
+            self.expression_error(path, problem, offset)
+            return None
+
+    def is_condition(self, path: Path, expr: Expr, kinds: Any) -> bool:
+        """Whether the expression is a condition, or add that it is not."""
+        return self._is(path, expr, kinds, ("bool",), "a condition", 0)
+
+    def is_number(self, path: Path, expr: Expr, kinds: Any, offset: int = 0) -> bool:
+        """Whether the expression is a number, or add that it is not."""
+        return self._is(path, expr, kinds, ("int", "float"), "a number", offset)
+
+    def _is(
+        self, path: Path, expr: Expr, kinds: Any, wanted: tuple[str, ...], what: str, offset: int
+    ) -> bool:
+        try:
+            found = kind_of(expr, kinds)
+        except ExprError as problem:
+            self.expression_error(path, problem, offset)
+            return False
+        if found in wanted:
+            return True
+        self.error(EXPRESSION, f"expected {what}", path, f"this is {found}")
+        return False
+
+    def same_size(
+        self,
+        path: Path,
+        first: tuple[str, tuple[Value, Type]],
+        second: tuple[str, tuple[Value, Type]],
+    ) -> bool:
+        """Whether two operands have as many rows, or add that they do not."""
+        types = first[1][1], second[1][1]
+        if any(isinstance(type_, Unknown) for type_ in types):
+            return False
+        if size_of(types[0]) == size_of(types[1]):
+            return True
+        self.error(
+            WRONG_SIZE,
+            f"`{second[0]}` has {size_of(types[1])} rows and `{first[0]}` has {size_of(types[0])}",
+            (*path, second[0]), f"this is {types[1]}",
+            also=((*path, first[0]), f"this is {types[0]}"),
+        )  # fmt: skip
+        return False
+
+    def expression_error(self, path: Path, problem: ExprError, offset: int = 0) -> None:
+        """Add a mistake inside an expression, at its characters."""
+        span = self.source.inside(path, problem.start + offset, problem.end + offset)
+        help_lines = () if problem.help is None else (problem.help,)
+        label = Label(span, "here" if not problem.help else "")
+        code = EXPRESSION
+        if isinstance(problem, UnknownNameError):
+            code = UNKNOWN_NAME
+        elif isinstance(problem, BadPickError):
+            code = BAD_PICK
+        self.found.append(Diagnostic(code, "error", problem.message, (label,), help_lines))
+
+    def error(
+        self,
+        code: str,
+        message: str,
+        path: Path,
+        label: str,
+        key: bool = False,
+        help_text: str | None = None,
+        also: tuple[Path, str] | None = None,
+    ) -> None:
+        """Add a mistake."""
+        labels = [Label(self.source.span(path, key=key), label)]
+        if also is not None:
+            labels.append(Label(self.source.span(also[0]), also[1], primary=False))
+        help_lines = () if help_text is None else (help_text,)
+        self.found.append(Diagnostic(code, "error", message, tuple(labels), help_lines))
+
+
+def size_of(type_: Type) -> Size:
+    """Return how many rows or tokens a value has."""
+    assert not isinstance(type_, (Accepted, Count, Unknown))
+    return type_.size
+
+
+def layout_of(type_: Type) -> Layout | None:
+    """Return the layout of rows to compute; tokens lie one after another."""
+    match type_:
+        case Rows(layout):
+            return layout
+        case Tokens(size):
+            return plain(size)
+        case _:
+            return None
