@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nldc import cli as cli_module
 from nldc.cli import cli
+from nldc.cli.group import INTERNAL, INTERRUPTED
 from nldc.errors import REGISTRY
 from nldc.runtime.errors import NldcRuntimeError
 
@@ -406,7 +406,7 @@ def test_a_bug_of_ours_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("nldc.doctor.examine", broken)
     result = nldc("doctor")
-    assert result.exit_code == cli_module.INTERNAL
+    assert result.exit_code == INTERNAL
     assert "Please report" in result.stderr
 
 
@@ -438,7 +438,7 @@ def test_an_interrupt_ends_without_a_traceback() -> None:
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == cli_module.INTERRUPTED
+    assert process.returncode == INTERRUPTED
     assert errors.strip() == "interrupted"
 
 

@@ -1,0 +1,51 @@
+"""The `nldc` command: arguments in, a call of the library, text and an exit code out.
+
+Exit codes: 0 fine, 1 a mistake of the user's or a difference found, 2 a wrong command line,
+70 a bug of ours, 130 interrupted. Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from nldc import __version__
+from nldc.cli import authoring, decoding, models
+from nldc.cli.group import Commands
+
+__all__ = ["cli", "main"]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nldc")
+def cli() -> None:
+    """Check, compile and run decoding strategies written in YAML."""
+
+
+for command in (
+    authoring.check,
+    authoring.compile_,
+    decoding.run,
+    decoding.verify,
+    decoding.certify,
+    decoding.bench,
+    decoding.sol,
+    authoring.explain,
+    authoring.diff,
+    authoring.strategies,
+    authoring.schema,
+    models.doctor,
+    models.import_gguf,
+    models.train,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `nldc` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack some characters
+    cli(prog_name="nldc")

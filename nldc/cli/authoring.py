@@ -1,0 +1,154 @@
+"""Commands for who writes strategies: check, compile, explain, diff, strategies, schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nldc.cli.options import settings
+from nldc.cli.output import colored, say, table
+from nldc.diagnostics import Diagnostic, StrategyError
+from nldc.render import render_json, render_line, render_text, summarize
+
+if TYPE_CHECKING:
+    from nldc.api import Checked
+
+
+def _promise(checked: Checked) -> str:
+    """Return what the file promises; an `exact` that could not be proved was refused."""
+    return "exact (proved)" if checked.guarantee == "exact" else checked.guarantee
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@settings
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "line", "json"]),
+    default="text",
+    show_default=True,
+    help="How mistakes are written.",
+)
+def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...], form: str) -> None:
+    """Check strategy FILES (or strategies of the library): all mistakes at once."""
+    from nldc import api
+
+    found: list[Diagnostic] = []
+    for file in files:
+        try:
+            checked = api.check(file, dict(settings))
+        except StrategyError as error:
+            found += error.diagnostics
+        else:
+            found += checked.warnings
+            if form == "text":
+                click.echo(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
+    if form == "json":
+        click.echo(render_json(found))
+    elif form == "line":
+        for diagnostic in found:
+            click.echo(render_line(diagnostic))
+    elif found:
+        say(render_text(found, color=colored(sys.stderr)))
+        say(summarize(found))
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise click.exceptions.Exit(1)
+
+
+@click.command("compile")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
+@settings
+def compile_(
+    files: tuple[str, ...], out: str, settings: tuple[tuple[str, int | float], ...]
+) -> None:
+    """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
+
+    Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
+    every file that has such a param.
+    """
+    from nldc import api
+
+    checked = api.check_together(files, dict(settings))
+    warnings = [warning for each in checked for warning in each.warnings]
+    if warnings:
+        say(render_text(warnings, color=colored(sys.stderr)))
+    click.echo(f"wrote {api.write(checked, out)}")
+    if len(checked) > 1:
+        for line in _switch_lines(api.switching(checked)):
+            click.echo(line)
+
+
+def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say between which strategies a sequence may go from one step to the next, and why not."""
+    yield "between steps a sequence may go on with another strategy:"
+    rows = [(f"  {name}", "->", ", ".join(data["switches"]) or "none")
+            for name, data in handovers.items()]  # fmt: skip
+    yield from table(rows)
+    for name, data in handovers.items():
+        for other, reason in data["refused"].items():
+            yield f"  not from {name} to {other}: {reason}"
+
+
+@click.command()
+@click.argument("what", metavar="FILE|CODE")
+@settings
+def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
+    """Explain an error CODE, or the graph, masks and promise of a strategy FILE."""
+    from nldc import errors
+
+    code = what.upper()
+    if re.fullmatch(r"NLD\d+", code):
+        if code not in errors.REGISTRY:
+            raise click.BadParameter(
+                f"{code} is no error code; they are {', '.join(errors.REGISTRY)}"
+            )
+        click.echo(errors.page(errors.REGISTRY[code]), nl=False)
+        return
+    from nldc import api
+    from nldc.explain import explain as explain_
+
+    click.echo(explain_(api.check(what, dict(settings))), nl=False)
+
+
+@click.command("diff")
+@click.argument("a")
+@click.argument("b")
+def diff(a: str, b: str) -> None:
+    """Tell in what strategies A and B differ, and where their outputs can part.
+
+    A strategy is a file, or the name of one of the library; FILE@PRESET sets its open attributes as
+    an engine has them, as in block_diffusion@vllm.
+    """
+    from nldc import api
+    from nldc import diff as diff_
+
+    found = diff_.diff(api.check(a), api.check(b), (a, b))
+    click.echo(diff_.render(found), nl=False)
+    if not found.same:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+def strategies() -> None:
+    """List the strategies of the library."""
+    from nldc import api
+
+    checked = [api.check(name) for name in api.library()]
+    rows = [(each.graph.name, _promise(each), each.graph.summary) for each in checked]
+    for line in table(rows, ("name", "guarantee", "what it does")):
+        click.echo(line)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of strategy files, for editors."""
+    from nldc.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))

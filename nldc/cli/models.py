@@ -1,0 +1,72 @@
+"""Commands around models and the machine: doctor, import-gguf, train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nldc.cli.options import settings
+from nldc.cli.output import table
+
+
+@click.command()
+def doctor() -> None:
+    """Tell what this machine can run, and why not the rest."""
+    from nldc.doctor import examine
+
+    findings = list(examine())
+    rows = [("ok" if each.usable else "no", each.name, each.detail) for each in findings]
+    for line in table(rows):
+        click.echo(line)
+    if any(each.needed and not each.usable for each in findings):
+        raise click.exceptions.Exit(1)
+
+
+@click.command("import-gguf")
+@click.argument("file", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What the weights are stored as.",
+)
+@click.option("--mask-token", help="Id or text of the token that stands for masked rows.")
+def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None:
+    """Turn a Llama model in a GGUF FILE into a checkpoint folder."""
+    from nldc.import_gguf import import_gguf as import_gguf_
+
+    mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
+    report = import_gguf_(file, out, dtype=dtype, mask_token=mask)
+    click.echo(str(report))
+
+
+@click.group()
+def train() -> None:
+    """Train a tri-mode model from scratch, or the LoRA drafter of a checkpoint."""
+
+
+@train.command("base")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--resume", is_flag=True, help="Go on from the state in OUT.")
+@settings
+def train_base(out: Path, resume: bool, settings: tuple[tuple[str, int | float], ...]) -> None:
+    """Train the demo model's recipe on the standard library's source: OUT/checkpoint."""
+    from nldc import training
+
+    click.echo(f"wrote {training.train_base(out, dict(settings), resume)}")
+
+
+@train.command("drafter")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the checkpoint.")
+@settings
+def train_drafter(
+    checkpoint: Path, out: Path | None, settings: tuple[tuple[str, int | float], ...]
+) -> None:
+    """Train a LoRA drafter against the frozen verifier: OUT/linear_spec_lora."""
+    from nldc import training
+
+    click.echo(f"wrote {training.train_drafter(checkpoint, out, dict(settings))}")

@@ -1,0 +1,109 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Setting(click.ParamType[tuple[str, int | float]]):
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | float]:
+        name, equals, text = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not of the form name=value", param, ctx)
+        try:
+            return name, int(text)
+        except ValueError:
+            pass
+        try:
+            return name, float(text)
+        except ValueError:
+            self.fail(f"{text!r} is not a number", param, ctx)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+settings = click.option(
+    "--set", "settings", type=_Setting(), multiple=True, help="Give a param another value."
+)
+loading = _options(
+    click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
+    click.option(
+        "--adapter", default="auto", show_default=True, help="Adapter folder, `auto` or `none`."
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="What the weights are computed in.",
+    ),
+    click.option("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)."),
+    click.option(
+        "--backend", type=click.Choice(["torch", "triton"]), help="Who computes attention."
+    ),
+)
+sampling = _options(
+    click.option("--max-new-tokens", type=int, default=128, show_default=True),
+    click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
+    click.option("--top-k", type=int),
+    click.option("--top-p", type=float),
+    click.option("--min-p", type=float),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option(
+        "--max-thinking-tokens", type=int, help="End thinking after so many tokens, in any mode."
+    ),
+    click.option(
+        "--end-think-token-id", type=int, help="Token that ends thinking (default: the model's)."
+    ),
+)
+prompt_set = _options(
+    click.option(
+        "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
+    ),
+    click.option(
+        "--count", type=click.IntRange(1), default=8, show_default=True, help="How many prompts."
+    ),
+    click.option(
+        "--batch", "batch_size", type=click.IntRange(1), help="Sequences at a time (default: all)."
+    ),
+)
+strategy = click.option(
+    "--strategy",
+    help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
+)
+_LOADING = ("adapter", "dtype", "device", "backend")
+
+
+_SAMPLING = (
+    *("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
+    *("max_thinking_tokens", "end_think_token_id"),
+)
+
+
+def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that go to `Decoder.from_checkpoint`."""
+    loading = {name: options[name] for name in _LOADING}
+    if loading["adapter"] == "none":
+        loading["adapter"] = None
+    return loading
+
+
+def generation_of(options: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """Return the options that go to `Decoder.generate`, and others by name."""
+    return {name: options[name] for name in (*_SAMPLING, *more)}
