@@ -50,6 +50,8 @@ def promise(graph: Graph) -> str:
             rests.append(f"{_listed(rows)} of {node}")
         lines.append(f"  {name}: {ground['reason']}")
         lines += [f"    by {rest}" for rest in rests]
+    lines.append("  constraints: every emitted token is chosen by one of these, and nothing else")
+    lines += [f"    by {node}" for node in certificate.sampled_by]
     return "\n".join(lines)
 
 

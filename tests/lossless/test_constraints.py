@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nldc.check.lossless import constraints
+import pytest
+
+from nldc.check.lossless import constraints, prove
 from nldc.diagnostics import Diagnostic
 from tests.lossless.mutants import STRATEGIES, base_text, built
 
@@ -30,6 +32,41 @@ def codes(step: str) -> list[str]:
 def test_the_library_goes_through_sample() -> None:
     for path in STRATEGIES.glob("*.yaml"):
         assert found_in(path.read_text("utf-8")) == [], path.stem
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes"),
+    [
+        ("ar", ("prefill.seed", "step.choice")),
+        ("prompt_lookup", ("prefill.seed", "step.choice")),
+        ("quadratic_ss", ("prefill.seed", "step.choice")),
+        ("block_diffusion", ("prefill.seed", "step.filled.pick", "step.after")),
+        ("concurrency_router", ("prefill.seed", "single.choice", "speculative.choice")),
+    ],
+)
+def test_the_certificate_names_the_nodes_that_every_emitted_token_goes_through(
+    name: str, nodes: tuple[str, ...]
+) -> None:
+    certificate = prove(built(base_text(name))[1])
+    assert certificate.sampled_by == nodes
+    assert certificate.data()["constraints"]["nodes"] == list(nodes)
+
+
+def test_a_strategy_with_too_many_outcomes_to_look_at_is_refused() -> None:
+    drafts = "".join(
+        f"""  block{n}: {{op: rows, segments: [{{tokens: seed}}, {{masks: 31}}]}}
+  seen{n}:  {{op: forward, tokens: block{n}, attention: bidirectional, cache: read}}
+  guess{n}: {{op: sample, logits: seen{n}}}
+  kept{n}:  {{op: accept, draft: guess{n}, target: guess{max(0, n - 1)}, rule: longest_prefix}}
+"""
+        for n in range(3)
+    )
+    emit = """  last:  {op: forward, tokens: seed, attention: causal, cache: append}
+  emit:  {tokens: kept2.tokens, cache: keep all, next: {seed: kept1.bonus}}
+"""
+    (diagnostic,) = found_in(PREFILL + drafts + emit)
+    assert diagnostic.code == "NLD121"
+    assert "more than 5000 outcomes" in diagnostic.labels[0].text
 
 
 def test_what_a_lookup_found_is_refused_with_its_way() -> None:

@@ -58,7 +58,8 @@ class Boundary:
 class Certificate:
     """A proof that a strategy is exact, for the params of one graph, or the reasons against.
 
-    `outcomes` are the combinations of accepted counts that were examined and can happen.
+    `outcomes` are the combinations of accepted counts that were examined and can happen;
+    `sampled_by` the nodes through which every emitted token goes, where what binds it applies.
     """
 
     strategy: str
@@ -69,6 +70,7 @@ class Certificate:
     outcomes: int
     boundary: Boundary | None
     grounds: tuple[Ground, ...]
+    sampled_by: tuple[str, ...]
     problems: tuple[Problem, ...]
 
     def data(self) -> dict[str, Any]:
@@ -96,6 +98,12 @@ class Certificate:
                     "rows": {node: _ranges(rows) for node, rows in sorted(ground.rows.items())},
                 }
                 for ground in self.grounds
+            },
+            "constraints": {
+                "reason": "every emitted token is chosen by one of these nodes, where temperature, "
+                "filters, logits processors and the thinking budget apply; EOS, stop strings and "
+                "max_new_tokens apply to whatever is emitted",
+                "nodes": list(self.sampled_by),
             },
             "problems": [
                 {"code": p.code, "node": p.node, "key": p.key, "what": p.message, "why": p.text}

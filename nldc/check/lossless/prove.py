@@ -20,14 +20,12 @@ from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
 from nldc.check.lossless.trace import Tracer, UnknowableError, outcomes
+from nldc.check.lossless.ways import MOST_OUTCOMES, Ways
 from nldc.diagnostics import Span
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Accept, Value
 from nldc.ir.ranges import UndecidedError
 from nldc.ir.types import Accepted, Tokens
-
-MOST_OUTCOMES = 5000
-"""More combinations of accepted counts than this are not examined."""
 
 
 def prove(graph: Graph) -> Certificate:
@@ -370,6 +368,7 @@ class _Prover:
             outcomes=len(self.runs),
             boundary=boundary if proved else None,
             grounds=tuple(self._grounds(boundary)) if proved and boundary else (),
+            sampled_by=_sampled_by(self.graph),
             problems=tuple(self.problems.values()),
         )
 
@@ -416,6 +415,15 @@ class _Prover:
             ):
                 return number
         return None
+
+
+def _sampled_by(graph: Graph) -> tuple[str, ...]:
+    """Return the nodes that choose what is emitted; none where that cannot be told."""
+    try:
+        found = [name for variant in graph.variants for name in Ways(variant).sampled_by()]
+    except (UndecidedError, UnknowableError):
+        return ()
+    return tuple(dict.fromkeys(found))
 
 
 class _Rows:
