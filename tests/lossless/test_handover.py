@@ -38,6 +38,22 @@ step:
 """
 
 
+DROPS_THE_SEED = """
+nldc: 1
+name: drops
+summary: Computes the seed and emits only what follows it, so that the cache has a token too many.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed:    {op: sample, logits: context.last}
+carry: {seed: prefill.seed}
+step:
+  late:   {op: forward, tokens: seed, attention: causal, cache: append}
+  choice: {op: sample, logits: late}
+  emit:   {tokens: choice, cache: keep all, next: {seed: choice}}
+"""
+
+
 def handover_of(text: str) -> Handover:
     graph = build(parse(text)).graph
     assert graph is not None
@@ -73,6 +89,14 @@ def test_a_cache_with_rows_that_are_not_the_texts_is_not_left() -> None:
     ar = handover_of(base_text("ar"))
     assert found.reason_against(ar) == found.stays
     assert ar.reason_against(found) == "what it needs between steps is not known"
+
+
+def test_a_row_of_a_token_that_was_never_emitted_is_not_the_texts() -> None:
+    """A counterexample to an early version: AR's choice was taken for the token that came."""
+    found = handover_of(DROPS_THE_SEED)
+    assert found.trails is None
+    assert found.stays is not None
+    assert "`seed` is not known to hold" in found.stays
 
 
 def test_a_cache_that_trails_by_more_than_the_other_takes_is_not_handed_over() -> None:

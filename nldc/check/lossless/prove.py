@@ -179,7 +179,12 @@ class _Prover:
                 yield self._decreed(run, known) if self.text_is_given else run
 
     def _decreed(self, run: Run, known: Invariant) -> Run:
-        """Return the run with what it emits taken for the text: AR chooses only what follows."""
+        """Return the run with what it emits taken for the text: AR chooses only what follows.
+
+        What was known of AR's choices from `start` on was about another text.
+        """
+        stays = (frozenset(t for t in group if not _follows(t, run.start)) for group in known)
+        known = frozenset(group for group in stays if len(group) > 1)
         given = {ar(run.start + i): term for i, term in enumerate(run.emitted)}
         end = run.start + len(run.emitted)
         return replace(run, closure=self.closer.close(run.closure.trace, known, end, given))
@@ -283,6 +288,8 @@ class _Prover:
             name, element, offset = cause.needs
             term, wanted = carried(name, element), ar(offset)
             lost = [not _holds(known, term, wanted) for known in self.history]
+            if True not in lost:
+                return replace(cause, needs=None)  # AR's token, and not the text's
             if lost[0] and offset > max(_offsets(self.history[0]), default=offset):
                 text = f"`{name}` is carried, and no verifier row chose this token of it"
                 return Cause(codes.UNVERIFIED, cause.node, None, text)
@@ -453,6 +460,10 @@ def _rows_of_tokens(frontier: int) -> str:
 
 def _holds(known: Invariant, term: Term, wanted: Term) -> bool:
     return any(term in group and wanted in group for group in known)
+
+
+def _follows(term: Term, start: int) -> bool:
+    return term[0] == "ar" and int(term[1]) >= start
 
 
 def _offsets(known: Invariant) -> Iterator[int]:

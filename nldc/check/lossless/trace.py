@@ -26,7 +26,7 @@ from nldc.check.lossless.held import (
 )
 from nldc.check.lossless.sight import Rowset
 from nldc.check.lossless.terms import MASK, Term, ar, carried, choice, made
-from nldc.expr import Number
+from nldc.expr import Boolean, Expr, Number, fold
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
@@ -269,8 +269,18 @@ class _Walk:
             return Nothing()
         everything = isinstance(op.at_least, Number) and op.at_least.value <= 0
         everything = everything and not op.less_is_surer
+        only_where = all(
+            rule is None for rule in (op.at_least, op.at_most, op.best, op.within, op.always_best)
+        )
         return HeldMask(
-            tuple(False if take is False else take if everything else None for take in among.rows)
+            tuple(
+                False
+                if take is False or (only_where and _excludes(op.where, row))
+                else take
+                if everything
+                else None
+                for row, take in enumerate(among.rows)
+            )
         )
 
     def accept(self, node: Node, op: Accept) -> Held:
@@ -403,6 +413,12 @@ class _Walk:
         layout = getattr(node.type, "layout", None)
         assert isinstance(layout, Layout)
         return layout
+
+
+def _excludes(where: Expr | None, row: int) -> bool:
+    """Whether a condition fails for a row, whatever its rank and score."""
+    values = {"row": row}
+    return where is not None and fold(where, lambda ref: values.get(ref.root)) == Boolean(False)
 
 
 def _field(held: Any, name: str) -> Any:
