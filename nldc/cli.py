@@ -62,7 +62,14 @@ class _Commands(click.Group):
         except InternalError as error:
             _say(str(error))
             ctx.exit(INTERNAL)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            _say_error(f"{place}{(error.strerror or str(error)).lower()}", None)
+            ctx.exit(1)
         except Exception as error:
+            if _is_interrupt(error):
+                _say("\ninterrupted")
+                ctx.exit(INTERRUPTED)
             if type(error).__name__ == "OutOfMemoryError":
                 _say_error(
                     "the device has not enough memory", "use dtype bfloat16, or fewer prompts"
@@ -71,6 +78,13 @@ class _Commands(click.Group):
             _say(traceback.format_exc())
             _say(str(InternalError(f"{type(error).__name__}: {error}")))
             ctx.exit(INTERNAL)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a library in the middle of an import may wrap it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _say(text: str) -> None:
@@ -335,7 +349,8 @@ def _prompt_of(options: Mapping[str, Any]) -> tuple[str | list[int], bool]:
         except OSError as error:
             raise PromptError(f"cannot read {value}: {error.strerror}", None) from None
         except UnicodeDecodeError:
-            raise PromptError(f"{value} is not UTF-8 text", "save it as UTF-8") from None
+            name = "standard input" if value == "-" else value
+            raise PromptError(f"{name} is not UTF-8 text", "save it as UTF-8") from None
     return value, given[0] == "chat"
 
 
