@@ -115,6 +115,25 @@ def test_settings_are_checked(setting: str, code: int, message: str) -> None:
 # compile
 
 
+def test_a_misspelt_strategy_of_the_library_is_recognised() -> None:
+    result = nldc("check", "linear_s")
+    assert result.exit_code == 1
+    assert "there is no file `linear_s`, and no such strategy in the library" in result.output
+    assert "did you mean `linear_ss`?" in result.output
+
+
+def test_a_folder_does_not_hide_a_strategy_of_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ar").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = nldc("check", "ar")
+    assert (result.exit_code, result.output) == (
+        0,
+        "ar: ar is fine; guarantee: exact (proved)\n",
+    )
+
+
 def test_compile_writes_a_folder_that_loads(artifacts: Path) -> None:
     from nldc import api
 
