@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from nldc.runtime.abi import MANIFEST
 from nldc.runtime.errors import ArtifactError
+
+CACHE = "__pycache__"
 
 
 def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
@@ -16,13 +19,8 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
     Raises:
         ArtifactError: `out` is something else, or cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise ArtifactError(f"{out} is a file", "choose a folder: -o DIR")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():
-        raise ArtifactError(
-            f"{out} is not empty and holds no artifact", "choose a new folder: -o DIR"
-        )
     try:
+        _check_replaceable(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as held:
             fresh = Path(held) / "new"
@@ -39,3 +37,23 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
             f"cannot write {out}: {reason.lower()}", "choose a folder that you may write: -o DIR"
         ) from problem
     return out
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise ArtifactError unless all that is in `out` was generated: the rest would be lost."""
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out} is a file", "choose a folder: -o DIR")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    new = "choose a new folder: -o DIR"
+    try:
+        manifest = json.loads((out / MANIFEST).read_bytes())
+        generated = {MANIFEST, *manifest["files"]} if "compiler" in manifest else None
+    except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError):
+        generated = None
+    if generated is None:
+        raise ArtifactError(f"{out} is not empty and holds no artifact", new)
+    for file in sorted(out.rglob("*")):
+        name = file.relative_to(out)
+        if not file.is_dir() and name.as_posix() not in generated and CACHE not in name.parts:
+            raise ArtifactError(f"{file} is no part of the artifact in {out}", "move it, or " + new)

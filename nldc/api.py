@@ -17,7 +17,7 @@ from nldc.diagnostics import Diagnostic, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee
-from nldc.source import Source
+from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def find(file: str | Path) -> Path:
     """Return the file that is meant: a path, or the name of a strategy of the library."""
     known = library()
     path = Path(file)
-    return known[str(file)] if not path.exists() and str(file) in known else path
+    return known[str(file)] if str(file) in known and (path.is_dir() or not path.exists()) else path
 
 
 def check(file: str | Path, settings: Settings | None = None) -> Checked:
@@ -81,7 +81,13 @@ def check(file: str | Path, settings: Settings | None = None) -> Checked:
         StrategyError: with every mistake in it.
     """
     name, compat = split_preset(file)
-    return check_source(load_source(find(name)), settings, compat)
+    path = find(name)
+    meant = nearest(str(name), library())
+    if meant is not None and not path.exists():
+        message = f"there is no file `{name}`, and no such strategy in the library"
+        help_text = f"did you mean `{meant}`? `nldc strategies` lists them"
+        raise StrategyError([Diagnostic(CANNOT_READ, "error", message, (), (help_text,))])
+    return check_source(load_source(path), settings, compat)
 
 
 def check_source(

@@ -33,12 +33,27 @@ def fit(
         return TypeAdapter(model).validate_python(data)
     except ValidationError as error:
         seen: set[tuple[Path, str]] = set()
-        for problem in error.errors(include_url=False):
+        problems = error.errors(include_url=False)
+        misspelt = {_meant(source, path, model, problem) for problem in problems}
+        for problem in problems:
+            if problem["type"] == "missing" and _walk(source, path, problem["loc"]) in misspelt:
+                continue  # said where the misspelt key is
             diagnostic, place = _diagnose(source, path, model, problem, what)
             if (place, diagnostic.code) not in seen:
                 seen.add((place, diagnostic.code))
                 found.append(diagnostic)
         return None
+
+
+def _meant(
+    source: Source, path: Path, model: type[BaseModel], problem: Any
+) -> tuple[Path, tuple[str | int, ...]] | None:
+    """Return the place of an unknown key's mapping and the key that was meant, or None."""
+    if problem["type"] != "extra_forbidden":
+        return None
+    place, _ = _walk(source, path, problem["loc"])
+    meant = nearest(str(place[-1]), _fields_at(model, place[len(path) : -1]))
+    return None if meant is None else (place[:-1], (meant,))
 
 
 def _diagnose(

@@ -7,7 +7,6 @@ therefore bitwise the row of a model that has none.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,11 +19,13 @@ from torch import Tensor
 
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.errors import AdapterError
+from nldc.runtime.json_file import read_json
 from nldc.runtime.linear import linear
 from nldc.runtime.tensors import TensorFile
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+LARGEST_ALPHA = 1_000_000
 FOREIGN = "use the adapter that was made for this model"
 _NAME = re.compile(
     r"(?:base_model\.model\.)?encoder\.layers\.(\d+)\.(self_attn|mlp)\.([a-z]+_proj)"
@@ -65,10 +66,16 @@ class Adapter:
         path = Path(folder)
         settings = _settings(path)
         rank = settings.get("r")
-        alpha = settings.get("lora_alpha")
-        if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
+        alpha: Any = settings.get("lora_alpha")
+        if type(rank) is not int or rank < 1:
             raise AdapterError(
-                f"{path / CONFIG}: r = {rank!r} and lora_alpha = {alpha!r}", "give two numbers"
+                f"{path / CONFIG}: r = {rank!r}", "give a whole number of at least 1"
+            )
+        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not is_number or not abs(alpha) <= LARGEST_ALPHA:
+            raise AdapterError(
+                f"{path / CONFIG}: lora_alpha = {alpha!r}",
+                f"give a number of at most {LARGEST_ALPHA}",
             )
         scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
         file = TensorFile.open(path / WEIGHTS, AdapterError)
@@ -126,16 +133,17 @@ class Selected:
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
     except FileNotFoundError:
         raise AdapterError(
             f"{path} is missing", f"an adapter's folder holds {CONFIG} and {WEIGHTS}"
         ) from None
-    except (OSError, ValueError) as problem:
+    except ValueError as problem:
         raise AdapterError(f"{path} cannot be read: {problem}", "download it again") from problem
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise AdapterError(f"{path} describes no LoRA adapter", "peft_type must be LORA")
     for key, fine in (
+        ("use_rslora", (False, True, None)),
         ("bias", ("none", None)),
         ("use_dora", (False, None)),
         ("fan_in_fan_out", (False, None)),

@@ -7,14 +7,15 @@ no torch.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from nldc import __version__
 from nldc.runtime.abi import ABI_VERSION, MANIFEST
 from nldc.runtime.errors import ArtifactError
+from nldc.runtime.json_file import read_json
 
+COMPILE = "compile the strategy first: nldc compile STRATEGY.yaml -o FOLDER"
 AGAIN = "compile the strategy again: nldc compile STRATEGY.yaml -o FOLDER"
 
 
@@ -26,13 +27,19 @@ def check_artifact(folder: str | Path) -> dict[str, Any]:
             not as it was generated.
     """
     path = Path(folder) / MANIFEST
+    if Path(folder).is_file():
+        raise ArtifactError(f"{folder} is a file; an artifact is a folder", COMPILE)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         compiler, abi, files = manifest["compiler"], manifest["abi"], dict(manifest["files"])
+        missing = {"strategy", "guarantee"} - set(manifest)
+        if missing or not all(isinstance(name, str) and name.isprintable() for name in files):
+            raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'names of files'}")
     except FileNotFoundError:
-        raise ArtifactError(f"{folder} holds no artifact: {MANIFEST} is missing", AGAIN) from None
+        raise ArtifactError(f"{folder} holds no artifact: {MANIFEST} is missing", COMPILE) from None
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise ArtifactError(f"{path} is damaged: {problem!r}", AGAIN) from problem
+        reason = f"it lacks {problem}" if isinstance(problem, KeyError) else problem
+        raise ArtifactError(f"{path} is damaged: {reason}", AGAIN) from problem
     if compiler != __version__:
         raise ArtifactError(
             f"{folder} was compiled by nldc {compiler}; this is nldc {__version__}", AGAIN
@@ -42,6 +49,9 @@ def check_artifact(folder: str | Path) -> dict[str, Any]:
             f"{folder} was compiled for runtime interface {abi}; this runtime has {ABI_VERSION}",
             AGAIN,
         )
+    for file in sorted(Path(folder).rglob("*.py")):
+        if file.relative_to(folder).as_posix() not in files:
+            raise ArtifactError(f"{file} is not among the files of {path}", AGAIN)
     for name, digest in sorted(files.items()):
         file = Path(folder) / name
         try:

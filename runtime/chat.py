@@ -6,16 +6,24 @@ The template is chat_template.jinja, or the `chat_template` of tokenizer_config.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import Any, NoReturn
 
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nldc.runtime.errors import PromptError, TokenizerError
 from nldc.runtime.tokenizer import Tokenizer
 
 TEMPLATE = "chat_template.jinja"
+SECONDS = 10.0
+"""The longest that a template may take."""
 Message = Mapping[str, Any]
 """One turn of a conversation: `role` and `content`."""
 
@@ -44,12 +52,17 @@ def chat_prompt(tokenizer: Tokenizer, prompt: str | Sequence[Any], name: str) ->
         raise PromptError(
             f"{name} is no conversation", "give text, or messages with a role and a content each"
         )
-    return tokenizer.encode(render(tokenizer, messages, name), special=False)
+    text = render(tokenizer, messages, name)
+    if not text:
+        raise PromptError(
+            f"{name} is empty: the chat template writes nothing", "see the model's chat template"
+        )
+    return tokenizer.encode(text, special=False)
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], name: str = "prompt") -> str:
     """Return the text that the template makes of `messages`."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.globals["raise_exception"] = _refuse
@@ -60,15 +73,45 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], name: str = "promp
         for key, value in tokenizer.settings.items()
         if key.endswith("_token") and isinstance(value, str | Mapping)
     }
+    source = _template(tokenizer)
     try:
-        template = environment.from_string(_template(tokenizer))
-        return template.render(messages=list(messages), add_generation_prompt=True, **special)
+        with _within(SECONDS):
+            template = environment.from_string(source)
+            return template.render(messages=list(messages), add_generation_prompt=True, **special)
     except _RefusedError as problem:
         raise PromptError(f"{name}: {problem}", "see the model's chat template") from problem
     except Exception as problem:  # a template can make Python raise anything
         raise TokenizerError(
-            f"{tokenizer.folder}: the chat template fails: {problem}", "download it again"
+            f"{tokenizer.folder}: the chat template fails: {problem or type(problem).__name__}",
+            "download it again",
         ) from problem
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, which bounds neither time nor the size of numbers, without powers."""
+
+    intercepted_binops = frozenset(("**",))
+
+    def call_binop(self, _context: Context, operator: str, _left: Any, _right: Any) -> Any:
+        raise SecurityError(f"`{operator}` is not allowed")
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Stop Python code that runs longer: a template may loop for ever."""
+    end = time.monotonic() + seconds
+
+    def trace(_frame: FrameType, _event: str, _arg: Any) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes longer than {seconds:g} s")
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -78,7 +121,10 @@ def _refuse(message: str) -> NoReturn:
 def _template(tokenizer: Tokenizer) -> str:
     path = tokenizer.folder / TEMPLATE
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as problem:
+            raise TokenizerError(f"{path} cannot be read: {problem}", "download it again") from None
     template = tokenizer.settings.get("chat_template")
     if isinstance(template, str):
         return template

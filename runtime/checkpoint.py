@@ -6,9 +6,8 @@ gate and up in another. Exactly the tensors of the config must be there, in its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from nldc.runtime.config import CONFIG, ModelConfig
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.json_file import read_json
 from nldc.runtime.linear import Weight
 from nldc.runtime.tensors import AGAIN, TensorFile
 
@@ -80,7 +80,9 @@ def load_weights(
         CheckpointError: a file or tensor is missing, damaged, misshapen or not of this config.
     """
     files = open_files(Path(folder))
-    shapes = tensor_shapes(config)
+    # of one layer more than there are tensors, one is missing: no need to list a billion layers
+    layers = min(config.num_layers, len(files) + 1)
+    shapes = tensor_shapes(replace(config, num_layers=layers))
     for name, shape in shapes.items():
         if name not in files:
             raise CheckpointError(
@@ -145,14 +147,15 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
             f"{folder} holds no {SINGLE}", f"download {SINGLE}, or {INDEX} and its shards"
         )
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(index)["weight_map"]
         shards = {str(name) for name in places.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise CheckpointError(f"{index} holds no weight_map", AGAIN) from problem
     for shard in sorted(shards):
-        if Path(shard).name != shard:
+        if Path(shard).name != shard or shard in ("", "..") or not shard.isprintable():
             raise CheckpointError(
-                f"{index} names a shard outside its folder: {shard}", "do not use this checkpoint"
+                f"{index} names a shard that is no file of its folder: {shard!r}",
+                "do not use this checkpoint",
             )
     opened = {shard: TensorFile.open(folder / shard) for shard in sorted(shards)}
     files: dict[str, TensorFile] = {}

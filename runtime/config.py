@@ -6,16 +6,18 @@ would change the numbers in a way the backbone does not compute is an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.json_file import read_json
 
 MODEL_TYPE = "nemotron_labs_diffusion"
 CONFIG = "config.json"
+LARGEST = 1e30
+"""No setting that means anything is larger; it keeps out infinity and what overflows."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,13 @@ class ModelConfig:
                 "give the folder that holds config.json and model.safetensors",
             )
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError:
             raise CheckpointError(
                 f"{path} is missing",
                 "a checkpoint folder holds config.json, model.safetensors and tokenizer.json",
             ) from None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise CheckpointError(
                 f"{path} cannot be read as JSON: {error}", "download the file again"
             ) from error
@@ -129,7 +131,7 @@ def parse_config(data: Mapping[str, Any], origin: str = CONFIG) -> ModelConfig:
         eos_token_ids=_ids(data.get("eos_token_id"), "eos_token_id", origin),
         bos_token_id=next(iter(_ids(data.get("bos_token_id"), "bos_token_id", origin)), None),
         block_size=read.whole("block_size", 0, least=0) or None,
-        tied_head=bool(data.get("tie_word_embeddings", False)),
+        tied_head=read.flag("tie_word_embeddings", default=False),
         end_think_token_id=next(
             iter(_ids(data.get("end_think_token_id"), "end_think_token_id", origin)), None
         ),
@@ -163,7 +165,7 @@ def _rope(data: Mapping[str, Any], origin: str) -> RopeConfig:
         settings = {"rope_type": "default", "rope_theta": data.get("rope_theta")}
         scaling = data.get("rope_scaling")
         if isinstance(scaling, Mapping):
-            settings = {**settings, **scaling}
+            settings = {**settings, "rope_type": scaling.get("type", "default"), **scaling}
     if not isinstance(settings, Mapping):
         raise CheckpointError(f"{where} is no object", "see rope_parameters of a released config")
     read = _Reader(settings, where)
@@ -173,6 +175,12 @@ def _rope(data: Mapping[str, Any], origin: str) -> RopeConfig:
         raise CheckpointError(
             f"{where}: partial_rotary_factor is not supported", "the whole head is rotated"
         )
+    if rope_type not in ("default", "yarn"):
+        raise CheckpointError(
+            f"{where}: rope_type `{rope_type}` is not supported", "use `default` or `yarn`"
+        )
+    if theta <= 1:
+        raise read.wrong("rope_theta", theta, "a number above 1")
     beta = read.number("llama_4_scaling_beta", 0.0, least=0.0)
     original = settings.get("original_max_position_embeddings")
     if rope_type == "default":
@@ -183,10 +191,6 @@ def _rope(data: Mapping[str, Any], origin: str) -> RopeConfig:
             )
         known = read.whole("original_max_position_embeddings") if original is not None else 0
         return RopeConfig("default", theta, original_context=known, llama_4_beta=beta)
-    if rope_type != "yarn":
-        raise CheckpointError(
-            f"{where}: rope_type `{rope_type}` is not supported", "use `default` or `yarn`"
-        )
     factor = settings.get("attention_factor")
     return RopeConfig(
         rope_type="yarn",
@@ -198,7 +202,7 @@ def _rope(data: Mapping[str, Any], origin: str) -> RopeConfig:
         mscale=read.number("mscale", 0.0, least=0.0),
         mscale_all_dim=read.number("mscale_all_dim", 0.0, least=0.0),
         attention_factor=None if factor is None else read.number("attention_factor"),
-        truncate=bool(settings.get("truncate", True)),
+        truncate=read.flag("truncate", default=True),
         llama_4_beta=beta,
     )
 
@@ -239,10 +243,17 @@ class _Reader:
     def number(self, key: str, default: float | None = None, least: float | None = None) -> float:
         value = self.value(key, default)
         fine = isinstance(value, int | float) and not isinstance(value, bool)
+        fine = fine and abs(value) <= LARGEST
         if not fine or not (value > 0 if least is None else value >= least):
             wanted = "a number above 0" if least is None else f"a number of at least {least:g}"
             raise self.wrong(key, value, wanted)
         return float(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self.value(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, value, "true or false")
+        return value
 
     def text(self, key: str, default: str) -> str:
         value = self.value(key, default)

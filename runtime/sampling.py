@@ -15,6 +15,9 @@ from torch import Tensor
 
 from nldc.runtime.errors import PromptError
 
+LOWEST_TEMPERATURE = 1e-6
+"""Logits divided by less may overflow; a choice at this one is greedy but for exact ties."""
+
 Processor = Callable[[Tensor, Tensor], Tensor]
 """Maps logits [B, n, V] and the positions they predict, int64 [B, n], to logits [B, n, V]."""
 
@@ -36,9 +39,12 @@ class Sampling:
 
     def check(self) -> None:
         """Raise PromptError unless every option is in its range."""
-        if not _real(self.temperature) or self.temperature < 0:
+        if not _real(self.temperature) or not (
+            self.temperature == 0 or self.temperature >= LOWEST_TEMPERATURE
+        ):
             raise PromptError(
-                f"temperature {self.temperature!r} is not allowed", "use 0 (greedy) or more"
+                f"temperature {self.temperature!r} is not allowed",
+                f"use 0 (greedy), or {LOWEST_TEMPERATURE:g} or more",
             )
         if self.top_k is not None and (not _whole(self.top_k) or self.top_k < 1):
             raise PromptError(f"top_k {self.top_k!r} is not allowed", "use a whole number above 0")

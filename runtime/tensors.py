@@ -6,7 +6,6 @@ kind, by name, whatever the safetensors library says.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError
+from nldc.runtime.json_file import parse_json
 
 LARGEST_HEADER = 100_000_000
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -95,13 +95,15 @@ def _header(path: Path, error: type[NldcRuntimeError]) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise error(f"{path} is missing", "give the folder of a complete checkpoint") from None
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem}", AGAIN) from problem
+        raise error(
+            f"{path} cannot be read: {(problem.strerror or str(problem)).lower()}", AGAIN
+        ) from problem
     if not text.startswith(b"{"):
         raise foreign
     if len(text) < length:
         raise error(f"{path} is truncated inside its header", AGAIN)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         ends = {
             name: int(entry["data_offsets"][1])
             for name, entry in header.items()

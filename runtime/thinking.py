@@ -40,6 +40,11 @@ def thinking_limit(
     Raises:
         PromptError: one of the two numbers is missing or out of its range.
     """
+    if tokens is None and end is not None:
+        raise PromptError(
+            f"end_think_token_id {end!r} has no effect without max_thinking_tokens",
+            "give both, or neither",
+        )
     if tokens is None:
         return None
     if not _whole(tokens) or tokens < 0:

@@ -6,14 +6,14 @@ shown never changes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from nldc.runtime.errors import TokenizerError
+from nldc.runtime.errors import PromptError, TokenizerError
+from nldc.runtime.json_file import read_json
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -65,7 +65,15 @@ class Tokenizer:
         return found
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the ids of `text`; `special` adds what the model expects around a prompt."""
+        """Return the ids of `text`; `special` adds what the model expects around a prompt.
+
+        Raises:
+            PromptError: the text has parts that are no characters.
+        """
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise PromptError(
+                "the prompt is not UTF-8 text", "use a terminal in UTF-8, or give it in a file"
+            )
         return list(self.inner.encode(text, add_special_tokens=special).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -111,8 +119,8 @@ def _settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+        settings = read_json(path)
+    except ValueError as problem:
         raise TokenizerError(
             f"{path} cannot be read as JSON: {problem}", "download the file again"
         ) from problem

@@ -115,6 +115,25 @@ def test_settings_are_checked(setting: str, code: int, message: str) -> None:
 # compile
 
 
+def test_a_misspelt_strategy_of_the_library_is_recognised() -> None:
+    result = nldc("check", "linear_s")
+    assert result.exit_code == 1
+    assert "there is no file `linear_s`, and no such strategy in the library" in result.output
+    assert "did you mean `linear_ss`?" in result.output
+
+
+def test_a_folder_does_not_hide_a_strategy_of_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ar").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = nldc("check", "ar")
+    assert (result.exit_code, result.output) == (
+        0,
+        "ar: ar is fine; guarantee: exact (proved)\n",
+    )
+
+
 def test_compile_writes_a_folder_that_loads(artifacts: Path) -> None:
     from nldc import api
 
@@ -416,6 +435,33 @@ def test_messages_cannot_send_escapes_to_the_terminal(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("nldc.doctor.examine", refuse)
     assert nldc("doctor").stderr == "error: odd \\x1b[2J name\nhelp: try \\x07 again\n"
+
+
+def test_an_interrupt_that_a_library_wraps_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ImportError("half a module") from None
+
+    monkeypatch.setattr(cli.commands["schema"], "callback", interrupted)
+    result = nldc("schema")
+    assert (result.exit_code, result.output.strip()) == (130, "interrupted")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_no_bug_of_ours() -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "nldc.cli", "schema"]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert found.returncode == 1
+    assert found.stderr.decode() == "error: no space left on device\n"
+
+
+def test_a_prompt_in_another_encoding_is_an_error(artifacts: Path, model: Path) -> None:
+    result = nldc("run", artifacts / "ar", "--model", model, "--prompt", "\udcff")
+    assert result.exit_code == 1
+    assert "the prompt is not UTF-8 text" in result.output
 
 
 def test_an_interrupt_ends_without_a_traceback() -> None:

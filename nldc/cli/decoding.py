@@ -76,7 +76,8 @@ def _prompt_of(options: Mapping[str, Any]) -> tuple[str | list[int], bool]:
         except OSError as error:
             raise PromptError(f"cannot read {value}: {error.strerror}", None) from None
         except UnicodeDecodeError:
-            raise PromptError(f"{value} is not UTF-8 text", "save it as UTF-8") from None
+            name = "standard input" if value == "-" else value
+            raise PromptError(f"{name} is not UTF-8 text", "save it as UTF-8") from None
     return value, given[0] == "chat"
 
 

@@ -42,7 +42,14 @@ class Commands(click.Group):
         except InternalError as error:
             say(str(error))
             ctx.exit(INTERNAL)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            say_error(f"{place}{(error.strerror or str(error)).lower()}", None)
+            ctx.exit(1)
         except Exception as error:
+            if _is_interrupt(error):
+                say("\ninterrupted")
+                ctx.exit(INTERRUPTED)
             if type(error).__name__ == "OutOfMemoryError":
                 say_error(
                     "the device has not enough memory", "use dtype bfloat16, or fewer prompts"
@@ -51,3 +58,10 @@ class Commands(click.Group):
             say(traceback.format_exc())
             say(str(InternalError(f"{type(error).__name__}: {error}")))
             ctx.exit(INTERNAL)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a library in the middle of an import may wrap it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

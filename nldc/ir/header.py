@@ -51,9 +51,11 @@ def read_header(
     if not isinstance(data, Mapping):
         found.append(_error(source, WRONG_VALUE, "a strategy is a mapping", (), "not a mapping"))
         return Header()
+    misspelt = set()
     for key in data:
         if key not in StrategyFile.model_fields:
             meant = nearest(str(key), StrategyFile.model_fields)
+            misspelt.add(meant)
             label = f"did you mean `{meant}`?" if meant else "unknown"
             message = f"a strategy has no key `{key}`"
             keys = ", ".join(f"`{name}`" for name in StrategyFile.model_fields)
@@ -61,7 +63,7 @@ def read_header(
                 _error(source, UNKNOWN_KEY, message, (key,), label, True, f"the keys are {keys}")
             )
     for key in REQUIRED:
-        if key not in data:
+        if key not in data and key not in misspelt:
             message = f"the strategy lacks `{key}`"
             found.append(_error(source, MISSING_KEY, message, (), f"`{key}` is required", True))
     version = data.get("nldc", 1)
@@ -162,6 +164,11 @@ def _check_declared(
             message = f"`{key}` of param `{name}` is too large"
             found.append(_error(source, BAD_PARAM, message, ("params", name, key), "too large"))
             return
+    if model.min > model.max:
+        message = f"the bounds of `{name}` leave nothing between {model.min} and {model.max}"
+        label = f"more than the max, {model.max}"
+        found.append(_error(source, BAD_PARAM, message, ("params", name, "min"), label))
+        return
     if model.min <= model.default <= model.max:
         return
     message = f"the default of `{name}` is not between {model.min} and {model.max}"

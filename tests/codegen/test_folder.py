@@ -29,6 +29,32 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("manifest", ['{"name": "an extension"}', "[]", "{", '{"compiler": 1}'])
+def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest, encoding="utf-8")
+    (tmp_path / "popup.js").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="not empty and holds no artifact"):
+        api.compile("ar", tmp_path)
+    assert (tmp_path / "popup.js").exists()
+
+
+def test_what_was_put_beside_the_generated_files_is_not_lost(tmp_path: Path) -> None:
+    out = api.compile("ar", tmp_path / "a")
+    (out / "notes.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"notes\.txt is no part of the artifact"):
+        api.compile("ar", out)
+    assert (out / "notes.txt").exists()
+    (out / "notes.txt").unlink()
+    (out / "__pycache__").mkdir()
+    (out / "__pycache__" / "decode.pyc").touch()
+    api.compile("ar", out)
+
+
+def test_a_name_that_no_folder_can_have_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot write .*: file name too long"):
+        api.compile("ar", tmp_path / ("a" * 300))
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ArtifactError, match="is a file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,12 @@ HALF = dict(list(GOOD.items())[:1])
         (lora(0, "mlp.odd_proj", 40, 40), {}, "fits no module of the model"),
         (HALF, {}, "lora_B.weight` is missing"),
         (GOOD, {"r": 4}, "has the shape [3, 40], not [4, 40]"),
-        (GOOD, {"r": None}, "r = None and lora_alpha = 6"),
+        (GOOD, {"r": None}, "r = None"),
+        (GOOD, {"r": True}, "r = True"),
+        (GOOD, {"lora_alpha": math.nan}, "lora_alpha = nan"),
+        (GOOD, {"lora_alpha": math.inf}, "lora_alpha = inf"),
+        (GOOD, {"lora_alpha": 10**400}, "lora_alpha = 1000"),
+        (GOOD, {"use_rslora": "no"}, "use_rslora = 'no' is not supported"),
         (GOOD, {"bias": "all"}, "bias = 'all' is not supported"),
         (GOOD, {"use_dora": True}, "use_dora = True is not supported"),
         (GOOD, {"peft_type": "IA3"}, "describes no LoRA adapter"),

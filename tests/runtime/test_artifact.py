@@ -23,7 +23,13 @@ def folder(tmp_path: Path) -> Path:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
-    manifest = {"compiler": __version__, "abi": ABI_VERSION, "strategy": "s", "files": digests}
+    manifest = {
+        "compiler": __version__,
+        "abi": ABI_VERSION,
+        "strategy": "s",
+        "guarantee": {},
+        "files": digests,
+    }
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     return tmp_path
 
@@ -61,6 +67,40 @@ def test_what_is_missing_or_damaged_is_named(folder: Path, tmp_path: Path) -> No
         check_artifact(folder)
     with pytest.raises(ArtifactError, match=r"holds no artifact"):
         check_artifact(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("[" * 100_000, "is damaged: it is nested too deeply"),
+        ('{"compiler": "0", "abi": 1}', "is damaged: it lacks 'files'"),
+        ('{"compiler": "0", "abi": 1, "files": {}}', "is damaged: it lacks guarantee, strategy"),
+        (
+            '{"compiler": 0, "abi": 1, "files": {"\\u0000": 0}, "strategy": 0, "guarantee": 0}',
+            "is damaged: it lacks names of files",
+        ),
+    ],
+)
+def test_a_manifest_that_is_no_manifest_is_named(folder: Path, manifest: str, message: str) -> None:
+    (folder / MANIFEST).write_text(manifest)
+    with pytest.raises(ArtifactError) as caught:
+        check_artifact(folder)
+    assert message in caught.value.message
+
+
+def test_code_that_the_manifest_does_not_name_is_refused(folder: Path) -> None:
+    (folder / "more.py").write_text("")
+    with pytest.raises(ArtifactError, match=r"more\.py is not among the files of .*manifest\.json"):
+        check_artifact(folder)
+    (folder / "more.py").unlink()
+    rewrite(folder, files={})
+    with pytest.raises(ArtifactError, match=r"decode\.py is not among the files"):
+        check_artifact(folder)
+
+
+def test_a_strategy_file_is_told_from_an_artifact(folder: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"strategy\.yaml is a file; an artifact is a folder"):
+        check_artifact(folder / "strategy.yaml")
 
 
 def test_checking_an_artifact_loads_no_torch() -> None:

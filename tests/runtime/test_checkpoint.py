@@ -121,9 +121,17 @@ def swapped(folder: Path) -> None:
     index.write_text(json.dumps(data))
 
 
-def escaping(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"encoder.norm.weight": "../model.safetensors"}}))
+def shard(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": {"encoder.norm.weight": name}}))
+
+    return damage
+
+
+def billion_layers(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +139,15 @@ def escaping(folder: Path) -> None:
     [
         (missing_shard, "model-00002-of-00002.safetensors is missing"),
         (swapped, "model-00001-of-00002.safetensors: tensor `encoder.norm.weight` is missing"),
-        (escaping, "names a shard outside its folder: ../model.safetensors"),
+        (shard("../model.safetensors"), "no file of its folder: '../model.safetensors'"),
+        (shard(".."), "no file of its folder: '..'"),
+        (shard(""), "no file of its folder: ''"),
+        (shard("a\0b"), "no file of its folder: 'a\\x00b'"),
+        (billion_layers, ".input_layernorm.weight` is in none of the weight files"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text("[" * 100_000) and None,
+            "model.safetensors.index.json holds no weight_map",
+        ),
         (
             lambda f: (f / "model.safetensors.index.json").write_text("{}") and None,
             "model.safetensors.index.json holds no weight_map",

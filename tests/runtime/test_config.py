@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def test_rope_settings_of_older_configs_are_read() -> None:
             "c: rope_parameters: `factor` is missing",
         ),
         ({"rope_parameters": {"rope_theta": -1}}, "c: rope_parameters: rope_theta = -1"),
+        ({"rope_parameters": {"rope_theta": 1}}, "c: rope_parameters: rope_theta = 1.0"),
+        ({"rope_parameters": {"rope_theta": math.inf}}, "c: rope_parameters: rope_theta = inf"),
+        ({"rms_norm_eps": 10**400}, f"c: rms_norm_eps = {10**400}"),
+        ({"tie_word_embeddings": "no"}, "c: tie_word_embeddings = 'no'"),
+        (
+            {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"type": "linear"}},
+            "c: rope_parameters: rope_type `linear` is not supported",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_its_value(
@@ -90,6 +99,7 @@ def test_a_missing_folder_file_and_broken_json_are_told_apart(tmp_path: Path) ->
         (tmp_path, None, "config.json is missing"),
         (tmp_path, "{", "cannot be read as JSON"),
         (tmp_path, "[]", "holds no JSON object"),
+        (tmp_path, "[" * 100_000, "cannot be read as JSON: it is nested too deeply"),
     ):
         if content is not None:
             (folder / "config.json").write_text(content)

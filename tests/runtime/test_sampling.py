@@ -126,6 +126,7 @@ def test_processors_see_positions_and_change_the_greedy_choice() -> None:
         {"temperature": math.nan},
         {"temperature": math.inf},
         {"temperature": -0.1},
+        {"temperature": 1e-320},
         {"temperature": "hot"},
         {"top_k": 0},
         {"top_k": 1.5},

@@ -166,6 +166,7 @@ def test_the_checkpoint_may_name_the_end_of_thinking(tmp_path: Path) -> None:
         ({"max_thinking_tokens": 1.5}, "max_thinking_tokens 1.5 is not allowed"),
         ({"max_thinking_tokens": 4}, "max_thinking_tokens needs the token that ends thinking"),
         ({"max_thinking_tokens": 4, "end_think_token_id": 10**6}, "end_think_token_id 1000000 is"),
+        ({"end_think_token_id": 4}, "end_think_token_id 4 has no effect without"),
     ],
 )
 def test_a_budget_that_cannot_be_kept_is_refused(

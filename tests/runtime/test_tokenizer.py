@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nldc.runtime import chat
 from nldc.runtime.chat import chat_prompt, render
 from nldc.runtime.errors import PromptError, TokenizerError
 from nldc.runtime.tokenizer import TextStream, Tokenizer
@@ -141,10 +143,29 @@ def test_a_template_cannot_reach_out_of_its_sandbox(folder: Path) -> None:
         "{{ ''.__class__.__base__.__subclasses__() }}",
         "{% for i in range(10**9) %}{% endfor %}",
         "{% include '/etc/passwd' %}",
+        "{{ 9 ** (9 ** 9) }}",
     ):
         (folder / "chat_template.jinja").write_text(attack)
         with pytest.raises(TokenizerError, match="the chat template fails"):
             render(Tokenizer.load(folder), [{"role": "user", "content": "hi"}])
+
+
+def test_a_template_that_loops_for_ever_is_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "SECONDS", 0.1)
+    nested = "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(nested)
+    before = sys.gettrace()
+    with pytest.raises(TokenizerError, match=r"template fails: it takes longer than 0\.1 s"):
+        render(Tokenizer.load(folder), [{"role": "user", "content": "hi"}])
+    assert sys.gettrace() is before
+
+
+def test_a_template_that_writes_nothing_is_an_error_about_the_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("")
+    with pytest.raises(PromptError, match="prompt 0 is empty: the chat template writes nothing"):
+        chat_prompt(Tokenizer.load(folder), "hi", "prompt 0")
 
 
 def test_a_refused_conversation_and_a_missing_template_are_told_apart(folder: Path) -> None:
@@ -154,5 +175,5 @@ def test_a_refused_conversation_and_a_missing_template_are_told_apart(folder: Pa
     with pytest.raises(PromptError, match="prompt 3 is no conversation"):
         chat_prompt(tokenizer, [1, 2], "prompt 3")
     (folder / "tokenizer_config.json").unlink()
-    with pytest.raises(TokenizerError, match="has no chat template"):
+    with pytest.raises(TokenizerError, match=r"^(?!.*fails).*has no chat template"):
         chat_prompt(Tokenizer.load(folder), "hi", "prompt 0")
