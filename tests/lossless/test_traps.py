@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nldc.check.lossless import prove
+from nldc.check.lossless import cache_order, prove
 from nldc.interpret import run
 from tests.lossless.hash_model import HashModel, first_difference
 from tests.lossless.mutants import base_text, built
@@ -67,3 +67,15 @@ def test_what_is_sampled_inside_the_prompt_is_not_the_prompt() -> None:
     _, graph = built(text)
     assert first_difference(graph) is not None
     assert [problem.code for problem in prove(graph).problems] == ["NLD101"]
+
+
+def test_a_row_out_of_order_that_every_outcome_forgets_is_refused_all_the_same() -> None:
+    """What was certified did not load: the cache takes an appended row's place for its position."""
+    text = base_text("linear_ss").replace(
+        "checked: {op: forward, tokens: drafted, attention: causal, cache: append}",
+        "checked: {op: forward, tokens: drafted, attention: causal, cache: append, position: 0}",
+    )
+    text = text.replace("draft: drafted, target", 'draft: "drafted[:1]", target')
+    source, graph = built(text, {"block_length": 2})
+    assert prove(graph).proved == "exact"
+    assert [found.code for found in cache_order(graph, source)] == ["NLD115"]

@@ -1,7 +1,8 @@
 """Rows that stay in the cache lie where they are kept: row n of those that a forward appends, at n.
 
 An entry's place is its position, for every strategy: what reads the cache takes that for granted,
-and so does cropping it. For strategies that promise exactness the proof says the same, and more.
+and so does cropping it. The proof of exactness says the same of the entries that stay; here it is
+asked of those too that every outcome forgets.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from nldc.check.lossless import codes
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
+from nldc.check.lossless.prove import prove
 from nldc.check.lossless.sight import Rowset
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, walk
@@ -22,8 +24,8 @@ from nldc.source import Source
 
 def cache_order(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Refuse a forward whose appended rows do not follow the cache in order."""
-    if graph.guarantee != "none":
-        return
+    if graph.guarantee != "none" and prove(graph).problems:
+        return  # what is wrong is said there
     yield from _uneven(graph, source)
     regions = (graph.prefill, *(variant.step for variant in graph.variants))
     for node in walk(node for region in regions for node in region.nodes):
