@@ -47,8 +47,3 @@ def test_a_packed_weight_gives_the_product(dtype: torch.dtype) -> None:
         torch.testing.assert_close(linear(rows, pack(weight)), F.linear(rows, weight))
 
 
-def test_only_float32_is_packed() -> None:
-    assert isinstance(pack(torch.zeros(4, 4)), Packed) == torch._C._has_mkldnn
-    for dtype in (torch.float64, torch.bfloat16, torch.float16):
-        weight = torch.zeros(4, 4, dtype=dtype)
-        assert pack(weight) is weight
