@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.errors import AdapterError
-from nldc.runtime.linear import Weight, linear, pack, plus, times
+from nldc.runtime.linear import Weight, linear, pack
 from nldc.runtime.tensors import TensorFile
 
 CONFIG = "adapter_config.json"
@@ -112,7 +112,9 @@ class Selected:
     def linear(self, layer: int, module: str, x: Tensor, weight: Weight) -> Tensor:
         """Return the product of `x` [n, in] with a layer's weight, and the adapter's beside it."""
         product = linear(x, weight)
-        for low in self._products(layer, module):
+        if self.adapter is None:
+            return product
+        for low in self.adapter.products.get((layer, module), ()):
             columns = product[:, low.start : low.stop]
             if self.rows is None:
                 columns.add_(linear(linear(x, low.down), low.up), alpha=low.scale)
@@ -120,21 +122,6 @@ class Selected:
                 delta = linear(linear(x[self.rows], low.down), low.up)
                 columns.index_add_(0, self.rows, delta, alpha=low.scale)
         return product
-
-    def plus(self, layer: int, module: str, x: Tensor, weight: Weight, other: Tensor) -> Tensor:
-        """Return `linear(...) + other`, `other` [n, out]."""
-        if self._products(layer, module):
-            return self.linear(layer, module, x, weight).add_(other)
-        return plus(x, weight, other)
-
-    def times(self, layer: int, module: str, x: Tensor, weight: Weight, other: Tensor) -> Tensor:
-        """Return `linear(...) * other`, `other` [n, out]."""
-        if self._products(layer, module):
-            return self.linear(layer, module, x, weight).mul_(other)
-        return times(x, weight, other)
-
-    def _products(self, layer: int, module: str) -> tuple[LowRank, ...]:
-        return () if self.adapter is None else self.adapter.products.get((layer, module), ())
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from nldc.runtime.attention import Attention
 from nldc.runtime.checkpoint import Weights
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.linear import linear, pack
-from nldc.runtime.norm import rms_norm, silu
+from nldc.runtime.norm import RMSNorm, silu
 from nldc.runtime.rope import RopeTable, rotate
 
 
@@ -30,6 +30,12 @@ class Backbone:
     ) -> None:
         self.config = config
         self.weights = _packed(weights)
+        eps = config.rms_norm_eps
+        self.norms = tuple(
+            (RMSNorm(layer.input_norm, eps), RMSNorm(layer.post_norm, eps))
+            for layer in weights.layers
+        )
+        self.last_norm = RMSNorm(weights.norm, eps)
         self.dtype = dtype
         self.device = device
         wide = torch.promote_types(dtype, torch.float32)
@@ -52,27 +58,27 @@ class Backbone:
         `adapter` adds its products on the rows with the numbers `adapter_rows` (None: on all).
         Returns [n, hidden] before the last norm, which `head` applies.
         """
-        config, eps = self.config, self.config.rms_norm_eps
+        config = self.config
         heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
         rotated = heads + kv_heads
         cos, sin, factor = self.rope.at(positions)
         lora = Selected(adapter, adapter_rows)
         for number, layer in enumerate(self.weights.layers):
-            x = rms_norm(states, layer.input_norm, eps)
+            input_norm, post_norm = self.norms[number]
+            x = input_norm(states)
             qkv = lora.linear(number, "qkv", x, layer.qkv).view(-1, rotated + kv_heads, dim)
             turned = rotate(qkv[:, :rotated], cos, sin)
             x = attention(number, turned[:, :heads], turned[:, heads:], qkv[:, rotated:], factor)
-            states = lora.plus(number, "output", x, layer.output, states)
-            x = rms_norm(states, layer.post_norm, eps)
+            states = lora.linear(number, "output", x, layer.output).add_(states)
+            x = post_norm(states)
             gate = silu(lora.linear(number, "gate", x, layer.gate))
-            x = lora.times(number, "up", x, layer.up, gate)
-            states = lora.plus(number, "down", x, layer.down, states)
+            x = lora.linear(number, "up", x, layer.up).mul_(gate)
+            states = lora.linear(number, "down", x, layer.down).add_(states)
         return states
 
     def head(self, states: Tensor) -> Tensor:
         """Return logits [n, vocabulary] of states [n, hidden] as `forward` returns them."""
-        normed = rms_norm(states, self.weights.norm, self.config.rms_norm_eps)
-        return linear(normed, self.weights.head)
+        return linear(self.last_norm(states), self.weights.head)
 
 
 def _packed(weights: Weights) -> Weights:

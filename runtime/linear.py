@@ -14,14 +14,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EXPECTED_ROWS = 32
-"""The number of rows that oneDNN's packed form is made for; any number works."""
+EXPECTED_ROWS = 256
+"""The number of rows that a library's packed form is made for; any number works."""
 
 COUNTS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 272)
 """Numbers of rows that are tried."""
@@ -31,36 +31,36 @@ COUNTS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 272)
 class Way:
     """How a product is computed.
 
-    `packed`: over oneDNN's own form of the weight. `twice`: a lone row is computed twice, since it
-    alone is treated differently. `tile`: every product has exactly that many rows, 0 for as many as
-    there are.
+    `form` is the weight as it is, or packed by MKL or oneDNN. `twice`: a lone row is computed
+    twice, where it alone is treated differently. `tile`: every product has exactly that many rows,
+    0 for as many as there are.
     """
 
-    packed: bool = False
+    form: Literal["plain", "mkl", "onednn"] = "plain"
     twice: bool = False
     tile: int = 0
 
     def __str__(self) -> str:
-        form = "packed" if self.packed else "plain"
         rows = f", {self.tile} rows at a time" if self.tile else ""
-        return form + rows + (", a lone row twice" if self.twice else "")
+        return self.form + rows + (", a lone row twice" if self.twice else "")
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A weight [out, in] in the form that its `way` computes with.
+    """A weight of `shape` [out, in] in the form that its `way` computes with.
 
-    `fuses`: adding to a product, or multiplying it, within the product gives the same bits as
-    afterwards.
+    `shaped` has that shape and takes no memory: MKL's product asks for it.
     """
 
     data: Tensor
+    shaped: Tensor
     way: Way
-    fuses: bool
 
     def to_dense(self) -> Tensor:
         """Return the weight as a plain tensor."""
-        return self.data.to_dense() if self.data.is_mkldnn else self.data
+        width = self.shaped.shape[1]
+        unit = torch.eye(width, dtype=self.shaped.dtype, device=self.shaped.device)
+        return linear(unit, self).T
 
 
 Weight: TypeAlias = Tensor | Packed
@@ -71,8 +71,20 @@ def pack(weight: Weight) -> Weight:
     if isinstance(weight, Packed):
         return weight
     out, width = weight.shape
-    way, fuses = choose(out, width, weight.dtype, weight.device, torch.get_num_threads())
-    return _in_form(weight, way, fuses=fuses)
+    return formed(weight, choose(out, width, weight.dtype, weight.device, torch.get_num_threads()))
+
+
+def formed(weight: Tensor, way: Way) -> Packed:
+    """Return `weight` [out, in] in the form of that way."""
+    shaped = weight.new_empty(1).expand(weight.shape)
+    rows = way.tile or EXPECTED_ROWS
+    if way.form == "mkl":
+        data = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), rows)
+    elif way.form == "onednn":
+        data = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    else:
+        data = weight
+    return Packed(data, shaped, way)
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
@@ -93,42 +105,15 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
     return _product(x, weight)
 
 
-def plus(x: Tensor, weight: Weight, other: Tensor) -> Tensor:
-    """Return `x @ weight.T + other`, `other` [n, out]: the bits of `linear`, then of the sum."""
-    if isinstance(weight, Packed) and weight.fuses:
-        return _fused(x, weight, other, "add")
-    return linear(x, weight).add_(other)
-
-
-def times(x: Tensor, weight: Weight, other: Tensor) -> Tensor:
-    """Return `(x @ weight.T) * other`, `other` [n, out]; see `plus`."""
-    if isinstance(weight, Packed) and weight.fuses:
-        return _fused(x, weight, other, "mul")
-    return linear(x, weight).mul_(other)
-
-
 def _product(x: Tensor, weight: Packed) -> Tensor:
-    if not weight.way.packed:
-        return F.linear(x, weight.data)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.data, None, "none", [], "")
-    return product
-
-
-def _fused(x: Tensor, weight: Packed, other: Tensor, operation: str) -> Tensor:
-    product = torch.ops.mkldnn._linear_pointwise.binary
-    if weight.way.twice and x.shape[0] == 1:
-        x, other = torch.cat((x, x)), torch.cat((other, other))
-        found: Tensor = product(x, other, weight.data, None, operation)[:1]
+    product: Tensor
+    if weight.way.form == "mkl":
+        product = torch.ops.mkl._mkl_linear(x, weight.data, weight.shaped, None, x.shape[0])
+    elif weight.way.form == "onednn":
+        product = torch.ops.mkldnn._linear_pointwise(x, weight.data, None, "none", [], "")
     else:
-        found = product(x, other, weight.data, None, operation)
-    return found
-
-
-def _in_form(weight: Tensor, way: Way, *, fuses: bool) -> Packed:
-    if way.packed:
-        rows = way.tile or EXPECTED_ROWS
-        weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-    return Packed(weight, way, fuses)
+        product = F.linear(x, weight.data)
+    return product
 
 
 def ways(dtype: torch.dtype, device: torch.device) -> Iterator[Way]:
@@ -137,14 +122,17 @@ def ways(dtype: torch.dtype, device: torch.device) -> Iterator[Way]:
         # Below some 200 rows a product takes the time in which its weight is read.
         yield Way(tile=128)
         return
-    if _can_pack(dtype):
-        yield Way(packed=True)
-        yield Way(packed=True, twice=True)
-        yield Way(packed=True, tile=32)
+    if dtype == torch.float32 and torch._C.has_mkl:
+        yield Way("mkl")
+        yield Way("mkl", twice=True)
+    if _onednn_has(dtype):
+        yield Way("onednn")
+        yield Way("onednn", twice=True)
+        yield Way("onednn", tile=32)
     yield Way(tile=16)
 
 
-def _can_pack(dtype: torch.dtype) -> bool:
+def _onednn_has(dtype: torch.dtype) -> bool:
     if not torch._C._has_mkldnn:
         return False
     if dtype == torch.bfloat16:
@@ -155,26 +143,22 @@ def _can_pack(dtype: torch.dtype) -> bool:
 
 
 @cache
-def choose(
-    out: int, width: int, dtype: torch.dtype, device: torch.device, threads: int
-) -> tuple[Way, bool]:
-    """Return the quickest way that holds for weights [out, in], and whether it can be fused.
+def choose(out: int, width: int, dtype: torch.dtype, device: torch.device, threads: int) -> Way:
+    """Return the quickest way that holds for weights [out, in].
 
     What is found is true of so many `threads`.
     """
     del threads
-    weight, rows = _cancelling(out, width, dtype, device)
+    weight, rows = cancelling(out, width, dtype, device)
     for way in ways(dtype, device):
-        packed = _in_form(weight, way, fuses=True)
-        if holds(packed, rows):
-            fuses = way.packed and not way.tile and dtype == torch.float32
-            return way, fuses and _fuses(packed, out)
+        if holds(formed(weight, way), rows):
+            return way
     warnings.warn(
         f"no product of {dtype} rows with a weight [{out}, {width}] on {device} was found whose "
         "rows do not depend on the rows beside them: self-speculation may differ from AR",
         stacklevel=3,
     )
-    return way, False
+    return way
 
 
 def holds(weight: Packed, rows: Tensor) -> bool:
@@ -188,7 +172,7 @@ def holds(weight: Packed, rows: Tensor) -> bool:
     return True
 
 
-def _cancelling(
+def cancelling(
     out: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return a weight and rows whose exact products are all zero.
@@ -207,18 +191,3 @@ def _cancelling(
     rows = torch.cat((given, -given[:, : width - half]), 1)[:, order]
     weight = weight.repeat(-(-out // len(weight)), 1)[:out]
     return weight.to(device, dtype), rows.to(device, dtype)
-
-
-def _fuses(weight: Packed, out: int) -> bool:
-    generator = torch.Generator().manual_seed(1)
-    width = weight.to_dense().shape[1]
-    rows = torch.randn(COUNTS[-1], width, generator=generator)
-    other = torch.randn(COUNTS[-1], out, generator=generator)
-    for count in COUNTS:
-        x, y = rows[:count], other[:count]
-        product = linear(x, weight)
-        if not torch.equal(plus(x, weight, y), product + y):
-            return False
-        if not torch.equal(times(x, weight, y), product * y):
-            return False
-    return True

@@ -100,3 +100,27 @@ def test_a_row_has_the_same_bits_whatever_rows_and_keys_surround_it(
         alone = row(place, 1, 0)
         for rows, before in ((2, 1), (7, 0), (7, 6), (32, 30), (32, 0), (272, 40), (272, 0)):
             assert torch.equal(row(place, rows, before), alone), (place, rows, before)
+
+
+@pytest.mark.parametrize("length", [0, 3, 60, 64])
+def test_rows_that_were_given_up_leave_nothing_behind(length: int) -> None:
+    torch.manual_seed(0)
+    device, dtype = torch.device("cpu"), torch.float32
+    prefix = torch.randn(2, 2, length, 8)
+
+    def attend(cache: KVCache, rows: int, value: float | None = None) -> torch.Tensor:
+        plan = Plan.of(Layout.causal(rows), CAUSAL, device, dtype)
+        places = Places((0,), (length,), torch.tensor([0]), torch.tensor([length]))
+        generator = torch.Generator().manual_seed(1)
+        heads = [torch.randn(rows, n, 8, generator=generator) for n in (4, 2, 2)]
+        query, key, held = heads if value is None else (h.fill_(value) for h in heads)
+        factor = torch.ones(rows, 1, 1)
+        return TorchAttention(plan, cache, places)(0, query, key, held, factor)
+
+    clean, used = (KVCache(config(4, 2, 8), 1, 200, dtype, device) for _ in range(2))
+    for cache in (clean, used):
+        write(cache, 0, *prefix)
+    attend(used, 100, torch.nan)
+    attend(used, 9, torch.inf)
+    for rows in (4, 1, 70):
+        assert torch.equal(attend(used, rows), attend(clean, rows))
