@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from handwritten import CAUSAL, Ar
+from handwritten import CAUSAL, CHECKPOINTS, Ar, LinearSS
 from random_model import random_checkpoint
 from test_golden import batch_of
 from torch import Tensor
@@ -42,14 +42,16 @@ def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def logits(decoder: Decoder, tokens: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
+def logits(
+    decoder: Decoder, tokens: Tensor, counts: tuple[int, ...], adapter: str | None = None
+) -> list[Tensor]:
     """Return the logits of `tokens` [B, n] in forwards of so many rows, one behind another."""
     batch = batch_of(decoder, len(tokens), 512)
     found, start = [], 0
     with torch.inference_mode():
         for count in counts:
             part = tokens[:, start : start + count]
-            seen = batch.forward(part, Layout.causal(count), CAUSAL)
+            seen = batch.forward(part, Layout.causal(count), CAUSAL, adapter=adapter)
             found.append(batch.head(seen).values)
             start += count
     return found
@@ -76,3 +78,14 @@ def test_a_row_has_the_same_logits_in_any_company(model: str, dtype: str, tmp_pa
     assert torch.equal(in_parts[:, PREFIX:], whole)
     among_others = logits(decoder, tokens, (PREFIX, 7))[1]
     assert torch.equal(among_others[0], whole[0, :7])
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_so_has_a_row_with_an_adapter(dtype: str) -> None:
+    decoder = LinearSS.from_checkpoint(CHECKPOINTS[4], dtype=dtype, device="cpu", backend="torch")
+    tokens = torch.arange(3, 43).view(1, -1)
+    whole = torch.cat(logits(decoder, tokens, (40,), "drafter"), 1)
+    for counts in ((1,) * 40, (2, 7, 31)):
+        assert torch.equal(torch.cat(logits(decoder, tokens, counts, "drafter"), 1), whole)
+    assert not torch.equal(whole, torch.cat(logits(decoder, tokens, (40,)), 1))
