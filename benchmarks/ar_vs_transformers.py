@@ -69,10 +69,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def our_decoder(checkpoint: Path) -> Decoder:
+def our_decoder(checkpoint: Path, dtype: str = "float32") -> Decoder:
     with tempfile.TemporaryDirectory() as folder:
         artifact = compile_strategy("ar", Path(folder) / "ar")
-        return load(artifact).from_checkpoint(checkpoint, device="cpu", backend="torch")
+        return load(artifact).from_checkpoint(
+            checkpoint, dtype=dtype, device="cpu", backend="torch"
+        )
 
 
 def their_model(checkpoint: Path) -> Any:
@@ -159,7 +161,7 @@ def check_texts(decoder: Decoder, model: Any, prompt: list[int], count: int) -> 
         sys.exit("that is more than rounding explains: no speed is reported")
 
 
-def print_machine(threads: int) -> None:
+def print_machine(threads: int, dtype: str = "float32") -> None:
     import transformers
 
     model = platform.processor()
@@ -167,7 +169,7 @@ def print_machine(threads: int) -> None:
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
-    print(f"device        {model}, {threads} threads, float32")
+    print(f"device        {model}, {threads} threads, {dtype}")
     print(
         f"versions      nldc {nldc.__version__}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, python {platform.python_version()}"

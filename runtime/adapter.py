@@ -20,7 +20,7 @@ from torch import Tensor
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.errors import AdapterError
 from nldc.runtime.json_file import read_json
-from nldc.runtime.linear import linear
+from nldc.runtime.linear import Weight, linear, pack
 from nldc.runtime.tensors import TensorFile
 
 CONFIG = "adapter_config.json"
@@ -35,21 +35,21 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class LowRank:
-    """One low-rank product, added to the columns `start` to `stop` of a fused base product.
+    """One low-rank product, added to the columns `start` to `stop` of a base product.
 
     `down` is [r, in], `up` [stop - start, r].
     """
 
     start: int
     stop: int
-    down: Tensor
-    up: Tensor
+    down: Weight
+    up: Weight
     scale: float
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """The products of one adapter, by layer and fused module: qkv, output, gate_up, down."""
+    """The products of one adapter, by layer and product: qkv, output, gate, up, down."""
 
     products: Mapping[tuple[int, str], tuple[LowRank, ...]]
 
@@ -97,8 +97,8 @@ class Adapter:
                 product = LowRank(
                     start=start,
                     stop=start + size,
-                    down=file.read(name).to(device, dtype),
-                    up=file.read(other).to(device, dtype),
+                    down=pack(file.read(name).to(device, dtype)),
+                    up=pack(file.read(other).to(device, dtype)),
                     scale=float(scale),
                 )
                 found.setdefault((int(match[1]), fused), []).append(product)
@@ -116,8 +116,9 @@ class Selected:
     adapter: Adapter | None
     rows: Tensor | None = None
 
-    def add(self, layer: int, module: str, x: Tensor, product: Tensor) -> Tensor:
-        """Return `product` [n, out] of `x` [n, in], with the adapter's products added in place."""
+    def linear(self, layer: int, module: str, x: Tensor, weight: Weight) -> Tensor:
+        """Return the product of `x` [n, in] with a layer's weight, and the adapter's beside it."""
+        product = linear(x, weight)
         if self.adapter is None:
             return product
         for low in self.adapter.products.get((layer, module), ()):
@@ -160,7 +161,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _places(config: ModelConfig) -> dict[str, tuple[str, int, int, int]]:
-    """Return the fused product, its first column, the columns and the inputs of each module."""
+    """Return the base product, its first column, the columns and the inputs of each module."""
     hidden, mlp = config.hidden_size, config.intermediate_size
     query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     return {
@@ -168,7 +169,7 @@ def _places(config: ModelConfig) -> dict[str, tuple[str, int, int, int]]:
         "self_attn.k_proj": ("qkv", query, key, hidden),
         "self_attn.v_proj": ("qkv", query + key, key, hidden),
         "self_attn.o_proj": ("output", 0, hidden, query),
-        "mlp.gate_proj": ("gate_up", 0, mlp, hidden),
-        "mlp.up_proj": ("gate_up", mlp, mlp, hidden),
+        "mlp.gate_proj": ("gate", 0, mlp, hidden),
+        "mlp.up_proj": ("up", 0, mlp, hidden),
         "mlp.down_proj": ("down", 0, hidden, mlp),
     }

@@ -2,27 +2,26 @@
 
 A `Pattern` says which keys a row sees. Each sequence attends over its own prefix at its own
 length. All products are of one fixed shape, so no row's result depends on what is computed with it.
+What depends on the forward but not on the layer is prepared once a forward.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from nldc.runtime.kv_cache import KVCache, Places
+from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places
 from nldc.runtime.layout import NONE, Layout
 
 QUERY_TILE = 256
 """Rows whose bias is made at a time: bounds the memory that a long prompt takes."""
-ROW_TILE = 16
-KEY_TILE = 64
-"""Lines and keys of one product; see `attend`."""
+LINE_TILE = 16
+"""Lines of one product, which has `kv_cache.KEY_TILE` keys; see `_Piece`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,105 +179,172 @@ class TorchAttention:
     """The torch backend: one sequence after another, each over its own prefix."""
 
     def __init__(self, plan: Plan, cache: KVCache, places: Places) -> None:
-        self.plan = plan
-        self.cache = cache
-        self.places = tuple(zip(places.slots, places.lengths, strict=True))
-        self.rows = plan.layout.size
-        self.single = len(self.places) == 1
-        self.compute = torch.promote_types(cache.dtype, torch.float32)
-        self.exact = self.compute == cache.dtype
-        self.biases: dict[int, Tensor] = {}
+        self.dtype = cache.dtype
+        self.exact = _wide(cache.dtype) == cache.dtype
+        biases: dict[int, Tensor] = {}
+        self.sequences = tuple(
+            _Sequence(plan, cache, slot, length, biases)
+            for slot, length in zip(places.slots, places.lengths, strict=True)
+        )
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
     ) -> Tensor:
         """See `Attention`."""
-        query = query.to(self.compute) * factor
-        if self.single:
-            result = self._sequence(layer, *self.places[0], query, key, value)
+        if len(self.sequences) == 1:
+            result = self.sequences[0].attend(layer, query, key, value, factor)
         else:
-            parts = (rows.chunk(len(self.places)) for rows in (query, key, value))
+            parts = (rows.chunk(len(self.sequences)) for rows in (query, key, value, factor))
             result = torch.cat(
                 [
-                    self._sequence(layer, *place, *rows)
-                    for place, *rows in zip(self.places, *parts, strict=True)
+                    sequence.attend(layer, *own)
+                    for sequence, *own in zip(self.sequences, *parts, strict=True)
                 ]
             )
-        return result if self.exact else result.to(self.cache.dtype)
-
-    def _sequence(
-        self, layer: int, slot: int, length: int, query: Tensor, key: Tensor, value: Tensor
-    ) -> Tensor:
-        keys, values = self.cache.slot_keys[layer][slot], self.cache.slot_values[layer][slot]
-        keys.narrow(1, length, self.rows).copy_(key.transpose(0, 1))
-        values.narrow(1, length, self.rows).copy_(value.transpose(0, 1))
-        keys, values = (
-            keys.narrow(1, 0, length + self.rows),
-            values.narrow(1, 0, length + self.rows),
-        )
-        if not self.exact:
-            keys, values = keys.to(self.compute), values.to(self.compute)
-        shared, blind = query.shape[1] // keys.shape[0], self.plan.blind
-        if self.rows <= QUERY_TILE:
-            if length not in self.biases:
-                self.biases[length] = self._bias(length, slice(None), shared)
-            return attend(query, keys, values, self.biases[length], blind=blind)
-        outputs = []
-        for start in range(0, self.rows, QUERY_TILE):
-            tile = slice(start, min(start + QUERY_TILE, self.rows))
-            bias = self._bias(length, tile, shared)
-            outputs.append(attend(query[tile], keys, values, bias, blind=blind))
-        return torch.cat(outputs)
-
-    def _bias(self, length: int, tile: slice, shared: int) -> Tensor:
-        """Return the bias that `attend` takes for a prefix of that length, for a tile of rows."""
-        plan, end = self.plan, length + self.rows
-        own, cached = plan.own, None
-        if own is None or not plan.pattern.sees_prefix:
-            sees_cached, sees_own = visible(plan.layout, plan.pattern, length, tile)
-            own = _bias(sees_own, self.cache.device, self.compute)
-            cached = _bias(sees_cached, self.cache.device, self.compute)
-        bias = own.new_zeros(own.shape[0], -(-end // KEY_TILE) * KEY_TILE)
-        bias[:, length:end] = own
-        bias[:, end:] = -math.inf
-        if cached is not None:
-            bias[:, :length] = cached
-        lines = bias.repeat_interleave(shared, 0)
-        return F.pad(lines, (0, 0, 0, -lines.shape[0] % ROW_TILE))
+        return result if self.exact else result.to(self.dtype)
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, *, blind: bool) -> Tensor:
-    """Return softmax(query keys^T + bias) values: [R, heads * head_dim].
+class _Sequence:
+    """One sequence of a forward: where its rows go in the cache, and the tiles that they look at.
 
-    `query` [R, heads, head_dim], already scaled; `keys` and `values` [kv_heads, n, head_dim]. A
-    line is a row and one of the heads that share a key head. `bias` holds 0 and -inf for each line
-    and key, with lines rounded up to `ROW_TILE` and keys to `KEY_TILE`. With `blind`, a row that
-    sees nothing gets zeros.
-
-    Every product has the shape of one tile of lines and one of keys, so that a row's bits depend
-    neither on the other rows nor on keys that it does not see.
+    Sequences of one length share their bias through `biases`.
     """
-    rows, heads, dim = query.shape
-    kv_heads, count = keys.shape[0], keys.shape[1]
-    shared, padded = heads // kv_heads, bias.shape[1]
-    tiles = padded // KEY_TILE
-    missing = (0, 0, 0, padded - count)
-    keys = F.pad(keys, missing).view(kv_heads * tiles, KEY_TILE, dim).transpose(1, 2)
-    values = F.pad(values, missing).view(kv_heads * tiles, KEY_TILE, dim)
-    lines = query.view(rows, kv_heads, shared, dim).transpose(0, 1).reshape(kv_heads, -1, dim)
-    lines = F.pad(lines, (0, 0, 0, bias.shape[0] - lines.shape[1]))
-    found = []
-    for start in range(0, bias.shape[0], ROW_TILE):
-        tile = lines.narrow(1, start, ROW_TILE).unsqueeze(1)
-        tile = tile.expand(kv_heads, tiles, ROW_TILE, dim).reshape(-1, ROW_TILE, dim)
-        scores = torch.bmm(tile, keys).view(kv_heads, tiles, ROW_TILE, KEY_TILE)
-        scores = scores.transpose(1, 2).reshape(kv_heads, ROW_TILE, padded)
-        weights = torch.softmax(scores.add_(bias.narrow(0, start, ROW_TILE)), -1)
-        if blind:
+
+    def __init__(
+        self, plan: Plan, cache: KVCache, slot: int, length: int, biases: dict[int, Tensor]
+    ) -> None:
+        rows = plan.layout.size
+        end = length + rows
+        cache.claim(slot, end)
+        held = cache.data[:, :, slot]
+        self.targets = tuple(
+            (slice(first - length, last - length), *_layers(held, first, last))
+            for first, last in _tile_by_tile(length, end)
+        )
+        self.tiles = -(-end // KEY_TILE)
+        seen = held[:, :, : self.tiles].flatten(2, 3)
+        self.keys = seen[0].transpose(2, 3).unbind()
+        self.values = seen[1].unbind()
+        self.wide = None if _wide(cache.dtype) == cache.dtype else _wide(cache.dtype)
+        self.pieces: list[tuple[slice, _Piece]] = []
+        for start in range(0, rows, QUERY_TILE):
+            tile = slice(start, min(start + QUERY_TILE, rows))
+            bias = biases.get(length)
+            if bias is None:
+                bias = _lines_bias(plan, cache, length, tile)
+            if rows <= QUERY_TILE:
+                biases[length] = bias
+            size = tile.stop - tile.start
+            self.pieces.append((tile, _Piece(cache, size, self.tiles, bias, blind=plan.blind)))
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
+    ) -> Tensor:
+        """Write the rows' keys and values; return [R, heads * head_dim]."""
+        key, value = key.transpose(0, 1), value.transpose(0, 1)
+        for rows, keys, values in self.targets:
+            keys[layer].copy_(key[:, rows])
+            values[layer].copy_(value[:, rows])
+        seen, read = self.keys[layer], self.values[layer]
+        if self.wide is not None:
+            seen, read = seen.to(self.wide), read.to(self.wide)
+        if len(self.pieces) == 1:
+            return self.pieces[0][1].attend(query, factor, seen, read)
+        return torch.cat(
+            [piece.attend(query[rows], factor[rows], seen, read) for rows, piece in self.pieces]
+        )
+
+
+class _Piece:
+    """Some rows of a sequence, and room to compute their attention in.
+
+    A line is a row and one of the query heads that share a key head. Every product has the shape of
+    one tile of lines and one of keys, so that a row's bits depend neither on the other rows nor on
+    keys that it does not see. `bias` [lines, keys] holds 0 and -inf, lines rounded up to
+    `LINE_TILE` and keys to `KEY_TILE`. With `blind`, a row that sees nothing gets zeros.
+    """
+
+    def __init__(self, cache: KVCache, rows: int, tiles: int, bias: Tensor, *, blind: bool) -> None:
+        config, dtype, device = cache.config, bias.dtype, cache.device
+        kv_heads, dim = config.num_kv_heads, config.head_dim
+        shared = config.num_heads // kv_heads
+        self.blind = blind
+        self.used = rows * shared
+        self.by_row = (rows, kv_heads, shared, dim)
+        self.by_head = (kv_heads, rows, shared, dim)
+        self.lines = torch.zeros((kv_heads, len(bias), dim), dtype=dtype, device=device)
+        self.rows = self.lines[:, : self.used].view(self.by_head).transpose(0, 1)
+        self.bias = torch.split(bias.view(-1, tiles, KEY_TILE), LINE_TILE)
+        self.operand = (tiles * kv_heads, LINE_TILE, dim)
+        self.by_tile = (tiles, kv_heads, LINE_TILE)
+        self.repeated = torch.empty((tiles, *self.lines[:, :LINE_TILE].shape), **_like(bias))
+        self.scores = torch.empty((kv_heads, LINE_TILE, tiles, KEY_TILE), **_like(bias))
+
+    def attend(self, query: Tensor, factor: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return softmax(query keys + bias) values: [R, heads * head_dim].
+
+        `query` [R, heads, head_dim], scaled by `factor` [R, 1, 1] here; `keys`
+        [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim].
+        """
+        torch.mul(query.view(self.by_row), factor.unsqueeze(3), out=self.rows)
+        if len(self.bias) == 1:
+            found = self._tile(self.lines, self.bias[0], keys, values)
+        else:
+            tiles = zip(torch.split(self.lines, LINE_TILE, 1), self.bias, strict=True)
+            found = torch.cat([self._tile(*tile, keys, values) for tile in tiles], 1)
+        found = found.narrow(1, 0, self.used).view(self.by_head)
+        return found.transpose(0, 1).reshape(self.by_row[0], -1)
+
+    def _tile(self, lines: Tensor, bias: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return [kv_heads, LINE_TILE, head_dim] for one tile of lines."""
+        lines = self.repeated.copy_(lines).view(self.operand)
+        scores = torch.bmm(lines, keys).view(*self.by_tile, KEY_TILE).permute(1, 2, 0, 3)
+        torch.add(scores, bias, out=self.scores)
+        weights = torch.softmax(self.scores.flatten(2), -1)
+        if self.blind:
             weights = weights.nan_to_num(nan=0.0)
-        weights = weights.view(kv_heads, ROW_TILE, tiles, KEY_TILE).transpose(1, 2)
-        parts = torch.bmm(weights.reshape(-1, ROW_TILE, KEY_TILE), values)
-        found.append(parts.view(kv_heads, tiles, ROW_TILE, dim).sum(1))
-    whole = found[0] if len(found) == 1 else torch.cat(found, 1)
-    whole = whole.narrow(1, 0, rows * shared).reshape(kv_heads, rows, shared, dim)
-    return whole.transpose(0, 1).reshape(rows, heads * dim)
+        weights = weights.view(self.scores.shape).permute(2, 0, 1, 3)
+        parts = torch.bmm(weights.reshape(-1, LINE_TILE, KEY_TILE), values)
+        return parts.view(*self.by_tile, -1).sum(0)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _like(tensor: Tensor) -> dict[str, Any]:
+    return {"dtype": tensor.dtype, "device": tensor.device}
+
+
+def _tile_by_tile(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of `first` to `last` that lie in one tile of the cache each."""
+    while first < last:
+        end = min(last, (first // KEY_TILE + 1) * KEY_TILE)
+        yield first, end
+        first = end
+
+
+def _layers(held: Tensor, first: int, last: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return each layer's keys and values of a run within a tile, [kv_heads, n, head_dim]."""
+    tile, row = divmod(first, KEY_TILE)
+    keys, values = held[:, :, tile, :, row : row + last - first]
+    return keys.unbind(), values.unbind()
+
+
+def _lines_bias(plan: Plan, cache: KVCache, length: int, rows: slice) -> Tensor:
+    """Return the bias of `_Piece` for a prefix of that length, for a run of rows."""
+    end, own, cached = length + plan.layout.size, plan.own, None
+    dtype = _wide(cache.dtype)
+    if own is None or not plan.pattern.sees_prefix:
+        sees_cached, sees_own = visible(plan.layout, plan.pattern, length, rows)
+        own = _bias(sees_own, cache.device, dtype)
+        cached = _bias(sees_cached, cache.device, dtype)
+    shared = cache.config.num_heads // cache.config.num_kv_heads
+    lines = -(-own.shape[0] * shared // LINE_TILE) * LINE_TILE
+    bias = own.new_zeros(lines, -(-end // KEY_TILE) * KEY_TILE)
+    used = bias[: own.shape[0] * shared].view(own.shape[0], shared, -1)
+    used[:, :, length:end] = own.unsqueeze(1)
+    used[:, :, end:] = -math.inf
+    if cached is not None:
+        used[:, :, :length] = cached.unsqueeze(1)
+    return bias

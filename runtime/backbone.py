@@ -18,6 +18,7 @@ from nldc.runtime.attention import Attention
 from nldc.runtime.checkpoint import Weights
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.linear import linear, pack
+from nldc.runtime.norm import RMSNorm, silu
 from nldc.runtime.rope import RopeTable, rotate
 
 
@@ -29,6 +30,12 @@ class Backbone:
     ) -> None:
         self.config = config
         self.weights = _packed(weights)
+        eps = config.rms_norm_eps
+        self.norms = tuple(
+            (RMSNorm(layer.input_norm, eps), RMSNorm(layer.post_norm, eps))
+            for layer in weights.layers
+        )
+        self.last_norm = RMSNorm(weights.norm, eps)
         self.dtype = dtype
         self.device = device
         wide = torch.promote_types(dtype, torch.float32)
@@ -52,29 +59,26 @@ class Backbone:
         Returns [n, hidden] before the last norm, which `head` applies.
         """
         config = self.config
-        eps, hidden = config.rms_norm_eps, (config.hidden_size,)
         heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
         rotated = heads + kv_heads
         cos, sin, factor = self.rope.at(positions)
         lora = Selected(adapter, adapter_rows)
         for number, layer in enumerate(self.weights.layers):
-            x = F.rms_norm(states, hidden, layer.input_norm, eps)
-            qkv = lora.add(number, "qkv", x, linear(x, layer.qkv)).view(-1, rotated + kv_heads, dim)
+            input_norm, post_norm = self.norms[number]
+            x = input_norm(states)
+            qkv = lora.linear(number, "qkv", x, layer.qkv).view(-1, rotated + kv_heads, dim)
             turned = rotate(qkv[:, :rotated], cos, sin)
             x = attention(number, turned[:, :heads], turned[:, heads:], qkv[:, rotated:], factor)
-            states = states + lora.add(number, "output", x, linear(x, layer.output))
-            x = F.rms_norm(states, hidden, layer.post_norm, eps)
-            gate, up = lora.add(number, "gate_up", x, linear(x, layer.gate_up)).chunk(2, -1)
-            x = F.silu(gate).mul_(up)
-            states = states + lora.add(number, "down", x, linear(x, layer.down))
+            states = lora.linear(number, "output", x, layer.output).add_(states)
+            x = post_norm(states)
+            gate = silu(lora.linear(number, "gate", x, layer.gate))
+            x = lora.linear(number, "up", x, layer.up).mul_(gate)
+            states = lora.linear(number, "down", x, layer.down).add_(states)
         return states
 
     def head(self, states: Tensor) -> Tensor:
         """Return logits [n, vocabulary] of states [n, hidden] as `forward` returns them."""
-        normed = F.rms_norm(
-            states, (self.config.hidden_size,), self.weights.norm, self.config.rms_norm_eps
-        )
-        return linear(normed, self.weights.head)
+        return linear(self.last_norm(states), self.weights.head)
 
 
 def _packed(weights: Weights) -> Weights:
@@ -83,7 +87,8 @@ def _packed(weights: Weights) -> Weights:
             layer,
             qkv=pack(layer.qkv),
             output=pack(layer.output),
-            gate_up=pack(layer.gate_up),
+            gate=pack(layer.gate),
+            up=pack(layer.up),
             down=pack(layer.down),
         )
         for layer in weights.layers

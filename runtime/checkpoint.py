@@ -1,7 +1,7 @@
 """A released checkpoint: config.json beside one model.safetensors or its shards.
 
-`load_weights` returns the weights as the backbone wants them: query, key and value in one matrix,
-gate and up in another. Exactly the tensors of the config must be there, in its shapes.
+`load_weights` returns the weights as the backbone wants them: query, key and value in one matrix.
+Exactly the tensors of the config must be there, in its shapes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ HEAD = "diffusion_head.weight"
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer. `qkv` [(heads + 2 kv_heads) * head_dim, hidden], `gate_up` [2 * mlp, hidden]."""
+    """One layer. `qkv` is [(heads + 2 kv_heads) * head_dim, hidden]."""
 
     input_norm: Tensor
     qkv: Weight
     output: Weight
     post_norm: Tensor
-    gate_up: Weight
+    gate: Weight
+    up: Weight
     down: Weight
 
 
@@ -112,7 +113,8 @@ def load_weights(
             qkv=torch.cat([own(f"self_attn.{part}_proj") for part in "qkv"]),
             output=own("self_attn.o_proj"),
             post_norm=own("post_attention_layernorm"),
-            gate_up=torch.cat([own("mlp.gate_proj"), own("mlp.up_proj")]),
+            gate=own("mlp.gate_proj"),
+            up=own("mlp.up_proj"),
             down=own("mlp.down_proj"),
         )
 

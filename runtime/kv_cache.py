@@ -3,6 +3,9 @@
 A place ("slot") holds committed rows, then speculative ones, then scratch room that every forward
 overwrites. `keep` turns the first speculative rows into committed ones and forgets the rest, which
 is only a change of length: nothing is copied.
+
+Rows lie in tiles of `KEY_TILE`, each tile with all its key heads, so that a prefix of whole tiles
+is one piece of memory and products of fixed shape read it where it lies.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.config import ModelConfig
+
+KEY_TILE = 64
+"""Rows of a tile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +35,9 @@ class Places:
 
 
 class KVCache:
-    """`keys[layer]` and `values[layer]` are [slots, kv_heads, capacity, head_dim].
+    """`keys[layer]` and `values[layer]` are [slots, tiles, kv_heads, KEY_TILE, head_dim].
 
-    `slot_keys[layer][slot]` and `slot_values[layer][slot]` are the same memory, sequence by
-    sequence.
+    `data` is the memory of both: [2, layers, slots, tiles, kv_heads, KEY_TILE, head_dim].
     """
 
     def __init__(
@@ -43,16 +48,18 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (config.num_layers, slots, config.num_kv_heads, capacity, config.head_dim)
+        tiles = -(-capacity // KEY_TILE)
+        shape = (slots, tiles, config.num_kv_heads, KEY_TILE, config.head_dim)
+        self.config = config
         self.capacity = capacity
         self.dtype = dtype
         self.device = device
-        self.keys: tuple[Tensor, ...] = torch.empty(shape, dtype=dtype, device=device).unbind()
-        self.values: tuple[Tensor, ...] = torch.empty(shape, dtype=dtype, device=device).unbind()
-        self.slot_keys = tuple(layer.unbind() for layer in self.keys)
-        self.slot_values = tuple(layer.unbind() for layer in self.values)
+        self.data = torch.zeros((2, config.num_layers, *shape), dtype=dtype, device=device)
+        self.keys: tuple[Tensor, ...] = self.data[0].unbind()
+        self.values: tuple[Tensor, ...] = self.data[1].unbind()
         self.committed = [0] * slots
         self.speculative = [0] * slots
+        self._written = [0] * slots
         self._free = list(range(slots))[::-1]
 
     @property
@@ -74,6 +81,18 @@ class KVCache:
         """Return the number of rows that the next forward sees as its prefix."""
         return self.committed[slot] + self.speculative[slot]
 
+    def claim(self, slot: int, end: int) -> None:
+        """Prepare a forward that reads the tiles of the first `end` rows: its own come last.
+
+        What older forwards left behind them in the last tile becomes zero. A product gives those
+        keys no weight, but no weight times NaN is NaN.
+        """
+        tile, row = divmod(end, KEY_TILE)
+        stale = min(self._written[slot] - tile * KEY_TILE, KEY_TILE)
+        if row and stale > row:
+            self.data[:, :, slot, tile, :, row:stale] = 0
+        self._written[slot] = max(self._written[slot], end)
+
     def append(self, slot: int, rows: int) -> None:
         """Let the first `rows` rows written behind the length stay, as speculative ones."""
         self.speculative[slot] += rows
@@ -91,3 +110,18 @@ class KVCache:
         if self.speculative[slot] or not 0 <= rows <= self.committed[slot]:
             raise ValueError(f"cannot forget {rows} of {self.committed[slot]} committed rows")
         self.committed[slot] -= rows
+
+
+def tiled(rows: Tensor) -> Tensor:
+    """Return [slots, kv_heads, n, head_dim] as the cache holds it, with zeros behind row n."""
+    slots, kv_heads, count, dim = rows.shape
+    tiles = -(-count // KEY_TILE)
+    held = rows.new_zeros(slots, kv_heads, tiles * KEY_TILE, dim)
+    held[:, :, :count] = rows
+    return held.view(slots, kv_heads, tiles, KEY_TILE, dim).transpose(1, 2).contiguous()
+
+
+def untiled(held: Tensor) -> Tensor:
+    """Return one layer's keys or values as [slots, kv_heads, tiles * KEY_TILE, head_dim]."""
+    slots, tiles, kv_heads, _, dim = held.shape
+    return held.transpose(1, 2).reshape(slots, kv_heads, tiles * KEY_TILE, dim)

@@ -1,66 +1,90 @@
-"""The one product of rows with a weight matrix; the policy of how rows are grouped lives here.
+"""The product of rows with a weight matrix; the policy of how rows are grouped lives here.
 
 Self-speculation is exact only if a row's product does not depend on how many rows are computed with
-it, and torch's own float32 product on a CPU takes another way through its library for 1, for 4 and
-for 16 rows. oneDNN's product over a weight that was packed beforehand adds up each row in one order
-whatever the number of rows; so weights are packed. Over more than `MAX_INPUTS` inputs it is slow
-for few rows and treats a lone row differently, so wide weights are packed in blocks of inputs whose
-products are added up. Whether a lone row is like the others is tried when a weight is packed; where
-it is not, it is computed twice. benchmarks/README.md has the figures.
+it, and a library's product takes another way, with another order of sums, for 1, for 4 and for 300
+rows. There are ways around that, some quicker than others (`Way`), and which of them hold depends
+on the shape, the dtype and the machine. So `pack` tries them here and now, quickest first, and
+takes the first under which rows are bitwise the same in any company. benchmarks/README.md has the
+price of each.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cache
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EXPECTED_ROWS = 32
-"""The number of rows that the packed form suits best; any number works."""
+EXPECTED_ROWS = 256
+"""The number of rows that a library's packed form is made for; any number works."""
 
-MAX_INPUTS = 1024
-"""The widest block that is packed in one."""
+COUNTS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 272)
+"""Numbers of rows that are tried."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a product is computed.
+
+    `form` is the weight as it is, or packed by MKL or oneDNN. `twice`: a lone row is computed
+    twice, where it alone is treated differently. `tile`: every product has exactly that many rows,
+    0 for as many as there are.
+    """
+
+    form: Literal["plain", "mkl", "onednn"] = "plain"
+    twice: bool = False
+    tile: int = 0
+
+    def __str__(self) -> str:
+        rows = f", {self.tile} rows at a time" if self.tile else ""
+        return self.form + rows + (", a lone row twice" if self.twice else "")
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A float32 weight [out, in] as oneDNN's opaque blocks, side by side in the inputs.
+    """A weight of `shape` [out, in] in the form that its `way` computes with.
 
-    `alone` says that a lone row's product is bitwise what it is in company.
+    `shaped` has that shape and takes no memory: MKL's product asks for it.
     """
 
-    blocks: tuple[Tensor, ...]
-    alone: bool
+    data: Tensor
+    shaped: Tensor
+    way: Way
 
     def to_dense(self) -> Tensor:
         """Return the weight as a plain tensor."""
-        return torch.cat([block.to_dense() for block in self.blocks], 1)
+        width = self.shaped.shape[1]
+        unit = torch.eye(width, dtype=self.shaped.dtype, device=self.shaped.device)
+        return linear(unit, self).T
 
 
 Weight: TypeAlias = Tensor | Packed
 
 
 def pack(weight: Weight) -> Weight:
-    """Return `weight` [out, in] in the form that `linear` computes with.
-
-    That is a packed copy for float32 on a CPU with oneDNN, and otherwise `weight` itself.
-    """
+    """Return `weight` [out, in] in the form that `linear` computes with, in the way found best."""
     if isinstance(weight, Packed):
         return weight
-    packable = weight.device.type == "cpu" and weight.dtype == torch.float32
-    if not packable or not torch._C._has_mkldnn:
-        return weight
-    blocks = tuple(
-        torch.ops.mkldnn._reorder_linear_weight(block.contiguous(), EXPECTED_ROWS)
-        for block in torch.split(weight, MAX_INPUTS, 1)
-    )
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(2, weight.shape[1], generator=generator)
-    alone = torch.equal(_product(rows[:1], blocks)[0], _product(rows, blocks)[0])
-    return Packed(blocks, alone)
+    out, width = weight.shape
+    return formed(weight, choose(out, width, weight.dtype, weight.device, torch.get_num_threads()))
+
+
+def formed(weight: Tensor, way: Way) -> Packed:
+    """Return `weight` [out, in] in the form of that way."""
+    shaped = weight.new_empty(1).expand(weight.shape)
+    rows = way.tile or EXPECTED_ROWS
+    if way.form == "mkl":
+        data = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), rows)
+    elif way.form == "onednn":
+        data = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    else:
+        data = weight
+    return Packed(data, shaped, way)
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
@@ -70,21 +94,100 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
     """
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
-    if x.shape[0] == 1 and not weight.alone:
-        return _product(torch.cat((x, x)), weight.blocks)[:1]
-    return _product(x, weight.blocks)
+    way, rows = weight.way, x.shape[0]
+    if way.tile:
+        short = -rows % way.tile
+        tiles = torch.split(F.pad(x, (0, 0, 0, short)) if short else x, way.tile)
+        found = [_product(tile, weight) for tile in tiles]
+        return (found[0] if len(found) == 1 else torch.cat(found))[:rows]
+    if way.twice and rows == 1:
+        return _product(torch.cat((x, x)), weight)[:1]
+    return _product(x, weight)
 
 
-def _product(x: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
-    if len(blocks) == 1:
-        return _block(x, blocks[0])
-    parts = torch.split(x, MAX_INPUTS, 1)
-    total = _block(parts[0], blocks[0])
-    for part, block in zip(parts[1:], blocks[1:], strict=True):
-        total += _block(part, block)
-    return total
-
-
-def _block(x: Tensor, block: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, block, None, "none", [], "")
+def _product(x: Tensor, weight: Packed) -> Tensor:
+    product: Tensor
+    if weight.way.form == "mkl":
+        product = torch.ops.mkl._mkl_linear(x, weight.data, weight.shaped, None, x.shape[0])
+    elif weight.way.form == "onednn":
+        product = torch.ops.mkldnn._linear_pointwise(x, weight.data, None, "none", [], "")
+    else:
+        product = F.linear(x, weight.data)
     return product
+
+
+def ways(dtype: torch.dtype, device: torch.device) -> Iterator[Way]:
+    """Yield the ways to try, quickest first; the last should hold anywhere."""
+    if device.type != "cpu":
+        # Below some 200 rows a product takes the time in which its weight is read.
+        yield Way(tile=128)
+        return
+    if dtype == torch.float32 and torch._C.has_mkl:
+        yield Way("mkl")
+        yield Way("mkl", twice=True)
+    if _onednn_has(dtype):
+        yield Way("onednn")
+        yield Way("onednn", twice=True)
+        yield Way("onednn", tile=32)
+    yield Way(tile=16)
+
+
+def _onednn_has(dtype: torch.dtype) -> bool:
+    if not torch._C._has_mkldnn:
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32
+
+
+@cache
+def choose(out: int, width: int, dtype: torch.dtype, device: torch.device, threads: int) -> Way:
+    """Return the quickest way that holds for weights [out, in].
+
+    What is found is true of so many `threads`.
+    """
+    del threads
+    weight, rows = cancelling(out, width, dtype, device)
+    for way in ways(dtype, device):
+        if holds(formed(weight, way), rows):
+            return way
+    warnings.warn(
+        f"no product of {dtype} rows with a weight [{out}, {width}] on {device} was found whose "
+        "rows do not depend on the rows beside them: self-speculation may differ from AR",
+        stacklevel=3,
+    )
+    return way
+
+
+def holds(weight: Packed, rows: Tensor) -> bool:
+    """Whether rows [n, in] come out bitwise alike, however many are computed together."""
+    whole = linear(rows, weight)
+    for count in COUNTS:
+        for start in (0, 5) if count < 64 else (0,):
+            some = linear(rows[start : start + count], weight)
+            if not torch.equal(some, whole[start : start + count]):
+                return False
+    return True
+
+
+def cancelling(
+    out: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return a weight and rows whose exact products are all zero.
+
+    What is computed is then rounding alone, and any other order of its sums shows, even where
+    results are rounded to 16 bits.
+    """
+    generator = torch.Generator().manual_seed(0)
+    half = (width + 1) // 2
+    order = torch.randperm(width, generator=generator)
+    left = torch.randn(min(out, 512), half, generator=generator)
+    given = torch.randn(COUNTS[-1] + 8, half, generator=generator)
+    weight = torch.cat((left, left[:, : width - half]), 1)[:, order]
+    if width % 2:
+        given[:, -1] = 0
+    rows = torch.cat((given, -given[:, : width - half]), 1)[:, order]
+    weight = weight.repeat(-(-out // len(weight)), 1)[:out]
+    return weight.to(device, dtype), rows.to(device, dtype)

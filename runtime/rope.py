@@ -102,6 +102,6 @@ class RopeTable:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate [n, heads, head_dim] by the tables of n positions; the result has the dtype of x."""
-    first, second = x.chunk(2, -1)
-    turned = torch.addcmul(x * cos, torch.cat((second, first), -1), sin)
+    swapped = torch.roll(x, x.shape[-1] // 2, -1)
+    turned = (x * cos).add_(swapped * sin)
     return turned.to(x.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nldc.runtime.attention import Plan
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels.attention import attention
-from nldc.runtime.kv_cache import KVCache, Places
+from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places
 
 
 class TritonAttention:
@@ -33,9 +33,9 @@ class TritonAttention:
         self.predicate = plan.pattern.kernel()
         self.facts = plan.facts
         self.slots = places.slot_index.unsqueeze(1)
-        self.targets = places.start.unsqueeze(1) + torch.arange(
-            plan.layout.size, device=cache.device
-        )
+        rows = torch.arange(plan.layout.size, device=cache.device)
+        targets = places.start.unsqueeze(1) + rows
+        self.tiles, self.rows = targets // KEY_TILE, targets % KEY_TILE
         self.upcast = cache.dtype == torch.float32 or interpreted()
 
     def __call__(
@@ -43,9 +43,9 @@ class TritonAttention:
     ) -> Tensor:
         """See `attention.Attention`."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        shape = (*self.targets.shape, *key.shape[1:])
-        keys[self.slots, :, self.targets] = key.reshape(shape)
-        values[self.slots, :, self.targets] = value.reshape(shape)
+        shape = (*self.rows.shape, *key.shape[1:])
+        keys[self.slots, self.tiles, :, self.rows] = key.reshape(shape)
+        values[self.slots, self.tiles, :, self.rows] = value.reshape(shape)
         return attention(
             query,
             keys,

@@ -17,9 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from nldc.runtime.kv_cache import KEY_TILE
+
 TILE_ROWS = 32
 """Rows of a program, the heads of a group counted; never chosen by the number of rows."""
-TILE_KEYS = 64
 OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
 """Fixed, fusion too: a row's bits depend on them."""
 FACTS = 7
@@ -28,11 +29,11 @@ FACTS = 7
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _weigh(  # type: ignore[no-untyped-def]
-    query, factor, key_ptr, value_ptr, key, feature, inside, sees, total, top, found,
+    query, factor, key_ptr, value_ptr, place, feature, inside, sees, total, top, found,
     HEAD_DIM: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Add one tile of keys to the running sums: `total` [M], `top` [M] and `found` [M, D]."""
-    place = key[:, None] * HEAD_DIM + feature[None, :]
+    """Add the keys of one tile, at `place` [N], to `total` [M], `top` [M] and `found` [M, D]."""
+    place = place[:, None] + feature[None, :]
     held = inside[:, None] & (feature < HEAD_DIM)[None, :]
     keys = tl.load(key_ptr + place, mask=held, other=0.0)
     values = tl.load(value_ptr + place, mask=held, other=0.0)
@@ -56,7 +57,7 @@ def _weigh(  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def attention_kernel(  # type: ignore[no-untyped-def]
     query_ptr, key_ptr, value_ptr, output_ptr, slot_ptr, length_ptr, factor_ptr, fact_ptr,
-    rows, kv_heads, query_stride, slot_stride, head_stride,
+    rows, kv_heads, query_stride, slot_stride,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, FACT_COUNT: tl.constexpr,
     SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr, PREDICATE: tl.constexpr,
@@ -64,7 +65,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     """Attend from one tile of query rows of one sequence and key head.
 
     `query_ptr` [B * rows, heads, HEAD_DIM] with `query_stride` between rows, `output_ptr` the same
-    without gaps; `key_ptr` and `value_ptr` are one layer's cache, [slots, kv_heads, capacity,
+    without gaps; `key_ptr` and `value_ptr` are one layer's cache, [slots, tiles, kv_heads, TILE_N,
     HEAD_DIM]; `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows,
     FACT_COUNT]. Grid: tiles of rows, B * kv_heads. One compiled kernel serves every number of
     rows, or a row's bits could depend on it.
@@ -85,7 +86,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     factor = tl.load(factor_ptr + line, mask=live, other=0.0) * 1.4426950408889634  # log2(e)
     length = tl.load(length_ptr + sequence).to(tl.int32)
     slot = tl.load(slot_ptr + sequence).to(tl.int64)
-    start = slot * slot_stride + kv_head.to(tl.int64) * head_stride
+    start = slot * slot_stride + kv_head.to(tl.int64) * (TILE_N * HEAD_DIM)
     key_ptr += start
     value_ptr += start
 
@@ -103,10 +104,11 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     found = tl.zeros([TILE_M, BLOCK_D], dtype=tl.float32)
     step = tl.arange(0, TILE_N)
     whole = length // TILE_N * TILE_N if SEES_PREFIX else 0
+    key_stride = kv_heads * HEAD_DIM  # a tile holds all heads of its keys
     for first in range(0, whole, TILE_N):
-        key = first + step
         total, top, found = _weigh(
-            query, factor, key_ptr, value_ptr, key, feature, key >= 0, live[:, None],
+            query, factor, key_ptr, value_ptr, first * key_stride + step * HEAD_DIM, feature,
+            step >= 0, live[:, None],
             total, top, found, HEAD_DIM, False, UPCAST,
         )  # fmt: skip
     for first in range(whole, length + rows, TILE_N):
@@ -129,8 +131,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
             k_index, k_row, k_position, q_segment, q_masked, k_segment, k_masked,
         )  # fmt: skip
         total, top, found = _weigh(
-            query, factor, key_ptr, value_ptr, key, feature, inside,
-            sees & inside[None, :] & live[:, None],
+            query, factor, key_ptr, value_ptr, first * key_stride + step * HEAD_DIM, feature,
+            inside, sees & inside[None, :] & live[:, None],
             total, top, found, HEAD_DIM, True, UPCAST,
         )  # fmt: skip
     found = found / tl.where(total == 0.0, 1.0, total)[:, None]
@@ -145,7 +147,7 @@ def constants(group: int, head_dim: int, *, sees_prefix: bool, upcast: bool) -> 
         "HEAD_DIM": head_dim,
         "BLOCK_D": max(16, triton.next_power_of_2(head_dim)),
         "TILE_M": TILE_ROWS,
-        "TILE_N": TILE_KEYS,
+        "TILE_N": KEY_TILE,
         "FACT_COUNT": FACTS,
         "SEES_PREFIX": sees_prefix,
         "UPCAST": upcast,
@@ -167,18 +169,18 @@ def attention(
 ) -> Tensor:
     """Return [B * R, heads * head_dim] for query [B * R, heads, head_dim].
 
-    `keys` and `values` [slots, kv_heads, capacity, head_dim] hold the rows already, behind each
-    sequence's length. `slots`, `lengths` int64 [B]; `factor` float32 [B * R]; `facts` int32
+    `keys` and `values` [slots, tiles, kv_heads, KEY_TILE, head_dim] hold the rows already, behind
+    each sequence's length. `slots`, `lengths` int64 [B]; `factor` float32 [B * R]; `facts` int32
     [R, FACTS]. `upcast` computes 16-bit values in float32 throughout.
     """
     count, heads, dim = query.shape
-    rows, batch, kv_heads = facts.shape[0], slots.shape[0], keys.shape[1]
+    rows, batch, kv_heads = facts.shape[0], slots.shape[0], keys.shape[2]
     group = heads // kv_heads
     output = torch.empty((count, heads * dim), dtype=keys.dtype, device=query.device)
     grid = (triton.cdiv(rows * group, TILE_ROWS), batch * kv_heads)
     attention_kernel[grid](
         query, keys, values, output, slots, lengths, factor, facts,
-        rows, kv_heads, query.stride(0), keys.stride(0), keys.stride(1),
+        rows, kv_heads, query.stride(0), keys.stride(0),
         **constants(group, dim, sees_prefix=sees_prefix, upcast=upcast),
         PREDICATE=predicate,
         **OPTIONS,

@@ -20,7 +20,7 @@ TARGETS = (
     GPUTarget("hip", "gfx942", 64),
 )
 DTYPES = ("bf16", "fp32", "fp16", "bf16")
-SCALARS = ("rows", "kv_heads", "query_stride", "slot_stride", "head_stride")
+SCALARS = ("rows", "kv_heads", "query_stride", "slot_stride")
 
 
 def attention_source(dtype: str, predicate: Any, *, sees_prefix: bool) -> ASTSource:
@@ -38,7 +38,7 @@ def attention_source(dtype: str, predicate: Any, *, sees_prefix: bool) -> ASTSou
         **dict.fromkeys(constants, "constexpr"),
     }
     names = kernels.attention_kernel.arg_names
-    aligned = (*pointers, "query_stride", "slot_stride", "head_stride")
+    aligned = (*pointers, "query_stride", "slot_stride")
     hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     return ASTSource(kernels.attention_kernel, signature, constants, hints)
 

@@ -25,6 +25,7 @@ from handwritten import (
 
 from nldc.runtime.attention import Pattern, RowFacts
 from nldc.runtime.kernels import attention as kernels
+from nldc.runtime.kv_cache import tiled
 from nldc.runtime.layout import Layout
 from nldc.runtime.reference.attention import attention as reference
 
@@ -108,19 +109,22 @@ def errors() -> list[float]:
                 for held in (keys, values):
                     held[slot, :, : length + rows] = torch.randn(kv_heads, length + rows, dim)
             factor = torch.rand(batch * rows) + 0.1
-            given = (query, keys, values, slots, torch.tensor(lengths), factor)
+            places = (slots, torch.tensor(lengths), factor)
             facts = (
                 *(layout.kind, layout.group, layout.index, layout.row, layout.segment),
                 *(layout.masked, layout.offset),
             )
             output = kernels.attention(
-                *given,
+                query,
+                tiled(keys),
+                tiled(values),
+                *places,
                 torch.stack([fact.int() for fact in facts], 1),
                 KERNELS[pattern],
                 sees_prefix=pattern.sees_prefix,
                 upcast=True,
             )
-            want = reference(*given, layout, pattern)
+            want = reference(query, keys, values, *places, layout, pattern)
             found.append(float((output.double() - want).abs().max()))
     return found
 

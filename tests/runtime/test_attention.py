@@ -8,7 +8,7 @@ from handwritten import BIDIRECTIONAL, CAUSAL, QUADRATIC, block_layout, quadrati
 
 from nldc.runtime.attention import Pattern, Plan, RowFacts, TorchAttention
 from nldc.runtime.config import ModelConfig, RopeConfig
-from nldc.runtime.kv_cache import KVCache, Places
+from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places, untiled
 from nldc.runtime.layout import Layout
 from nldc.runtime.reference.attention import attention as reference
 
@@ -25,6 +25,14 @@ def config(heads: int, kv_heads: int, dim: int) -> ModelConfig:
         8, 8, 1, heads, kv_heads, dim, 9, 1e-5, 99, RopeConfig("default", 1e4), 0, (), None, None,
         tied_head=False,
     )  # fmt: skip
+
+
+def write(cache: KVCache, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Write keys and values [kv_heads, n, head_dim] as the first n rows of a slot of layer 0."""
+    for place in range(keys.shape[1]):
+        tile, row = divmod(place, KEY_TILE)
+        cache.keys[0][slot, tile, :, row] = keys[:, place]
+        cache.values[0][slot, tile, :, row] = values[:, place]
 
 
 @pytest.mark.parametrize(
@@ -47,12 +55,12 @@ def test_attention_is_what_its_definition_says(
     rows, batch, dim = layout.size, len(lengths), 8
     device = torch.device("cpu")
     cache = KVCache(config(heads, kv_heads, dim), batch + 1, 400, torch.float64, device)
-    cache.keys[0].fill_(torch.nan)
-    cache.values[0].fill_(torch.nan)
     slots = tuple(range(batch, 0, -1))
     for slot, length in zip(slots, lengths, strict=True):
-        cache.keys[0][slot, :, :length] = torch.randn(kv_heads, length, dim).double()
-        cache.values[0][slot, :, :length] = torch.randn(kv_heads, length, dim).double()
+        cache.claim(slot, cache.capacity)
+        cache.data[:, :, slot] = torch.nan
+        held = torch.randn(2, kv_heads, length, dim, dtype=torch.float64)
+        write(cache, slot, *held)
     places = Places(slots, lengths, torch.tensor(slots), torch.tensor(lengths))
     query, key, value = (
         torch.randn(batch * rows, count, dim).double() for count in (heads, kv_heads, kv_heads)
@@ -61,8 +69,8 @@ def test_attention_is_what_its_definition_says(
     plan = Plan.of(layout, pattern, device, torch.float64)
     found = TorchAttention(plan, cache, places)(0, query, key, value, factor.view(-1, 1, 1))
     want = reference(
-        query, cache.keys[0], cache.values[0], places.slot_index, places.start, factor, layout,
-        pattern,
+        query, untiled(cache.keys[0]), untiled(cache.values[0]), places.slot_index, places.start,
+        factor, layout, pattern,
     )  # fmt: skip
     torch.testing.assert_close(found, want)
 
@@ -78,8 +86,7 @@ def test_a_row_has_the_same_bits_whatever_rows_and_keys_surround_it(
     key, value = (torch.randn(size, kv_heads, dim).to(dtype) for _ in range(2))
     factor = torch.full((size, 1, 1), dim**-0.5, dtype=dtype)
     cache = KVCache(config(heads, kv_heads, dim), 1, 2048, dtype, device)
-    cache.keys[0][0, :, :size] = key.transpose(0, 1)
-    cache.values[0][0, :, :size] = value.transpose(0, 1)
+    write(cache, 0, key.transpose(0, 1), value.transpose(0, 1))
 
     def row(place: int, rows: int, before: int) -> torch.Tensor:
         start = place - before
@@ -93,3 +100,27 @@ def test_a_row_has_the_same_bits_whatever_rows_and_keys_surround_it(
         alone = row(place, 1, 0)
         for rows, before in ((2, 1), (7, 0), (7, 6), (32, 30), (32, 0), (272, 40), (272, 0)):
             assert torch.equal(row(place, rows, before), alone), (place, rows, before)
+
+
+@pytest.mark.parametrize("length", [0, 3, 60, 64])
+def test_rows_that_were_given_up_leave_nothing_behind(length: int) -> None:
+    torch.manual_seed(0)
+    device, dtype = torch.device("cpu"), torch.float32
+    prefix = torch.randn(2, 2, length, 8)
+
+    def attend(cache: KVCache, rows: int, value: float | None = None) -> torch.Tensor:
+        plan = Plan.of(Layout.causal(rows), CAUSAL, device, dtype)
+        places = Places((0,), (length,), torch.tensor([0]), torch.tensor([length]))
+        generator = torch.Generator().manual_seed(1)
+        heads = [torch.randn(rows, n, 8, generator=generator) for n in (4, 2, 2)]
+        query, key, held = heads if value is None else (h.fill_(value) for h in heads)
+        factor = torch.ones(rows, 1, 1)
+        return TorchAttention(plan, cache, places)(0, query, key, held, factor)
+
+    clean, used = (KVCache(config(4, 2, 8), 1, 200, dtype, device) for _ in range(2))
+    for cache in (clean, used):
+        write(cache, 0, *prefix)
+    attend(used, 100, torch.nan)
+    attend(used, 9, torch.inf)
+    for rows in (4, 1, 70):
+        assert torch.equal(attend(used, rows), attend(clean, rows))

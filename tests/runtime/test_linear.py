@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from nldc.runtime.linear import Packed, linear, pack
+from nldc.runtime import linear as module
+from nldc.runtime.linear import Packed, Way, cancelling, formed, holds, linear, pack, ways
 
-COUNTS = (2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 100)
+CPU = torch.device("cpu")
+COUNTS = (2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 100, 272, 600)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+SHAPES = ((960, 576), (576, 1536), (4100, 64), (61, 40), (97, 101), (577, 1000), (64, 4096), (1, 8))
 
 
 @pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"], autouse=True)
@@ -21,34 +26,70 @@ def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("out", "width"),
-    [(960, 576), (576, 1536), (3072, 576), (4100, 64), (61, 40), (97, 101), (64, 4096), (1, 8)],
-)
-def test_a_row_is_bitwise_the_same_in_any_company(out: int, width: int) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("out", "width"), SHAPES)
+def test_a_row_is_bitwise_the_same_in_any_company(out: int, width: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    packed = pack(torch.randn(out, width))
-    if not isinstance(packed, Packed):
-        pytest.skip("this build of torch has no oneDNN")
-    x = torch.randn(120, width)
-    alone = torch.cat([linear(row, packed) for row in x[:24].split(1)])
+    weight, some = cancelling(out, width, dtype, CPU)
+    packed = pack(weight)
+    x = torch.cat((torch.randn(400, width).to(dtype), some))
+    first = len(x) - 25
+    alone = torch.cat([linear(row, packed) for row in x[first:].split(1)])
     for count in COUNTS:
-        for start in (0, 5):
-            found = linear(x[start : start + count], packed)
-            wanted = alone[start : start + count]
-            assert torch.equal(found[: len(wanted)], wanted), (count, start)
+        for end in (len(x), len(x) - 5):
+            found, shared = linear(x[end - count : end], packed), min(count, 20)
+            wanted = alone[end - shared - first : end - first]
+            assert torch.equal(found[-shared:], wanted), (count, end)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_packed_weight_gives_the_product(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     weight, x = torch.randn(48, 96, dtype=dtype), torch.randn(5, 96, dtype=dtype)
-    for rows in (x, x[:1], x[::2], x.t().contiguous().t()):
-        torch.testing.assert_close(linear(rows, pack(weight)), F.linear(rows, weight))
+    packed = pack(weight)
+    assert isinstance(packed, Packed)
+    assert torch.equal(packed.to_dense(), weight)
+    for rows in (x, x[:1], x[:0], x[::2], x.t().contiguous().t()):
+        torch.testing.assert_close(linear(rows, packed), F.linear(rows, weight))
 
 
-def test_only_float32_is_packed() -> None:
-    assert isinstance(pack(torch.zeros(4, 4)), Packed) == torch._C._has_mkldnn
-    for dtype in (torch.float64, torch.bfloat16, torch.float16):
-        weight = torch.zeros(4, 4, dtype=dtype)
-        assert pack(weight) is weight
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_way_gives_the_product(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(48, 96, dtype=dtype), torch.randn(37, 96, dtype=dtype)
+    for way in ways(dtype, CPU):
+        for rows in (x, x[:1]):
+            found = linear(rows, formed(weight, way))
+            torch.testing.assert_close(found, F.linear(rows, weight))
+
+
+def test_the_trial_sees_sums_in_another_order_even_behind_16_bits() -> None:
+    def halves(x: torch.Tensor, weight: Packed) -> torch.Tensor:
+        """A product that adds up few rows in two parts."""
+        product = F.linear(x.float(), weight.data.float())
+        if len(x) == 2:
+            left = F.linear(x[:, :50].float(), weight.data[:, :50].float())
+            product = left + F.linear(x[:, 50:].float(), weight.data[:, 50:].float())
+        return product.to(x.dtype)
+
+    for dtype in (torch.float32, torch.bfloat16):
+        weight, rows = cancelling(30, 101, dtype, CPU)
+        plain = formed(weight, Way(tile=16))
+        assert holds(plain, rows)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "linear", halves)
+            assert not holds(plain, rows)
+
+
+def test_without_a_way_that_holds_there_is_a_warning() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "holds", lambda *_: False)
+        with pytest.warns(UserWarning, match="may differ from AR"):
+            module.choose.__wrapped__(3, 4, torch.float64, CPU, 1)
+
+
+def test_what_a_shape_needs_is_tried_once() -> None:
+    pack(torch.zeros(5, 6))
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(module, "holds", lambda *_: 1 / 0)
+        pack(torch.ones(5, 6))
