@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "compat": ("ir",),
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
+    "ahead": ("api", "verify"),
     "bench": ("", "api", "prompts", "verify"),
     "sol": ("api", "diagnostics", "prompts", "verify"),
     "training": ("diagnostics", "runtime.errors"),
@@ -49,12 +50,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 LAZY: dict[str, tuple[str, ...]] = {
     "api": ("codegen", "runtime"),
     "verify": ("runtime",),
+    "ahead": ("runtime",),
     "bench": ("runtime",),
     "sol": ("runtime",),
     "training": ("runtime",),
     "certify": ("api",),
     "cli": (
-        "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
+        "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
         "prompts", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,8 +67,27 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
 @settings
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Also compile the kernels for this GPU, cuda:90 or hip:gfx942, and say what they take.",
+)
+@click.option(
+    "--model", type=click.Path(), help="With --target: for whose heads (default: the demo model)."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float16", "float32"]),
+    help="With --target: what is computed in (default: bfloat16).",
+)
 def compile_(
-    files: tuple[str, ...], out: str, settings: tuple[tuple[str, int | float], ...]
+    files: tuple[str, ...],
+    out: str,
+    settings: tuple[tuple[str, int | float], ...],
+    targets: tuple[str, ...],
+    model: str | None,
+    dtype: str | None,
 ) -> None:
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
 
@@ -75,14 +96,47 @@ def compile_(
     """
     from nldc import api
 
+    if not targets and (model or dtype):
+        raise click.UsageError("--model and --dtype say what --target compiles for: give a target")
     checked = api.check_together(files, dict(settings))
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say(render_text(warnings, color=colored(sys.stderr)))
+    kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
     click.echo(f"wrote {api.write(checked, out)}")
     if len(checked) > 1:
         for line in _switch_lines(api.switching(checked)):
             click.echo(line)
+    for line in kernels:
+        click.echo(line)
+
+
+def _kernels(
+    checked: Sequence[Checked], targets: tuple[str, ...], model: str | None, dtype: str
+) -> list[str]:
+    """Compile the kernels from a folder that does not stay: one that fails leaves nothing."""
+    from nldc import api
+    from nldc.ahead import compile_ahead
+
+    with tempfile.TemporaryDirectory() as scratch:
+        artifact = api.write(checked, Path(scratch) / "artifact")
+        found = compile_ahead(artifact, targets, model, dtype)
+    lines = []
+    for each in found:
+        heads = f"{each.group} query heads a key head, head_dim {each.head_dim}"
+        lines.append(f"kernels for {each.target}, {each.dtype}, {heads}:")
+        lines += table(
+            [
+                (
+                    f"  {name}",
+                    f"{kernel.shared / 1024:.1f} KiB shared",
+                    "" if kernel.registers is None else f"{kernel.registers} registers",
+                    {None: "", 0: "no spills"}.get(kernel.stack, f"{kernel.stack} bytes of spills"),
+                )
+                for name, kernel in each.kernels.items()
+            ]
+        )
+    return lines
 
 
 def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -1,0 +1,143 @@
+"""Kernels compiled for a GPU that is not here: whether they fit it, and what they take.
+
+Nothing is launched. Registers and stack are read from the compiled kernel with the tool that comes
+with Triton for CUDA; other targets only say how much shared memory they take.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from nldc.runtime.attention import Pattern
+from nldc.runtime.errors import BackendError
+from nldc.runtime.kernels import attention as kernels
+from nldc.runtime.triton_attention import interpreted
+
+TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+SCALARS = ("rows", "kv_heads", "query_stride", "slot_stride")
+SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
+"""What a block may take of shared memory, by compute capability (CUDA C++ programming guide)."""
+HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
+"""Threads of a wave."""
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """What one kernel takes: bytes of shared memory, registers a thread, bytes of stack a thread.
+
+    Stack means that values were spilled. The last two are None where they are not known.
+    """
+
+    shared: int
+    registers: int | None
+    stack: int | None
+
+
+def target_of(text: str) -> GPUTarget:
+    """Return the target that `cuda:90` or `hip:gfx942` names.
+
+    Raises:
+        BackendError: it names none.
+    """
+    kind, _, arch = text.partition(":")
+    if kind == "cuda" and arch.isdecimal() and int(arch) in SHARED_KIB:
+        return GPUTarget("cuda", int(arch), 32)
+    if kind == "hip" and arch in HIP_WAVES:
+        return GPUTarget("hip", arch, HIP_WAVES[arch])
+    known = [f"cuda:{each}" for each in SHARED_KIB] + [f"hip:{each}" for each in HIP_WAVES]
+    raise BackendError(f"target {text!r} is unknown", f"the targets are {', '.join(known)}")
+
+
+def compile_pattern(
+    pattern: Pattern, target: GPUTarget, group: int, head_dim: int, dtype: torch.dtype
+) -> KernelReport:
+    """Compile the attention kernel of a pattern, for `group` query heads a key head.
+
+    Raises:
+        BackendError: it does not compile, or takes more shared memory than the target has.
+    """
+    if interpreted():
+        raise BackendError(
+            "kernels are interpreted here, not compiled", "unset TRITON_INTERPRET for --target"
+        )
+    if dtype not in TYPES:
+        raise BackendError(f"the kernels do not compute in {dtype}", "use dtype bfloat16")
+    if pattern.kernel is None:
+        raise BackendError(f"the pattern `{pattern.name}` has no kernel", "compile it with kernels")
+    source = attention_source(
+        pattern.kernel(), TYPES[dtype], group, head_dim, sees_prefix=pattern.sees_prefix
+    )
+    name = f"{target.backend}:{target.arch}"
+    try:
+        compiled = triton.compile(source, target=target, options=kernels.OPTIONS)
+    except Exception as problem:  # a compiler fails in its own ways
+        reason = str(problem).strip().splitlines()
+        raise BackendError(
+            f"the kernel of `{pattern.name}` does not compile for {name}: "
+            f"{reason[-1] if reason else type(problem).__name__}",
+            "see `nldc doctor` for the triton that is installed",
+        ) from problem
+    shared = int(compiled.metadata.shared)
+    most = SHARED_KIB.get(target.arch) if target.backend == "cuda" else None
+    if most is not None and shared > most * 1024:
+        raise BackendError(
+            f"the kernel of `{pattern.name}` takes {shared / 1024:.0f} KiB of shared memory, and "
+            f"{name} has {most}",
+            "use a smaller dtype",
+        )
+    registers, stack = _resources(compiled.asm.get("cubin"))
+    return KernelReport(shared, registers, stack)
+
+
+def attention_source(
+    predicate: Any, dtype: str, group: int, head_dim: int, *, sees_prefix: bool
+) -> ASTSource:
+    """Return the attention kernel as Triton compiles it, specialised as a launch would have it."""
+    constants = kernels.constants(group, head_dim, sees_prefix=sees_prefix, upcast=dtype == "fp32")
+    constants["PREDICATE"] = predicate
+    pointers = {
+        **dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "output_ptr"), f"*{dtype}"),
+        **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
+        "factor_ptr": "*fp32",
+        "fact_ptr": "*i32",
+    }
+    signature = {
+        **pointers,
+        **dict.fromkeys(SCALARS, "i32"),
+        **dict.fromkeys(constants, "constexpr"),
+    }
+    names = kernels.attention_kernel.arg_names
+    aligned = (*pointers, "query_stride", "slot_stride")
+    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    return ASTSource(kernels.attention_kernel, signature, constants, hints)
+
+
+def _resources(cubin: bytes | None) -> tuple[int | None, int | None]:
+    """Return registers and stack of a CUDA kernel, None where nothing says."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if cubin is None or not tool.exists():
+        return None, None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        try:
+            done = subprocess.run(
+                [tool, "--dump-resource-usage", file.name],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError:
+            return None, None
+    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    return (int(found[1]), int(found[2])) if found else (None, None)
