@@ -21,4 +21,8 @@ if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
     fi
 fi
 "$VENV/bin/pip" install -q -e '.[dev]'
+if "$VENV/bin/python" -c 'import triton, sys; sys.exit(not triton.__version__.startswith("3.6."))'
+then
+    "$VENV/bin/pip" install -q 'numpy<2.4'  # with a newer one triton 3.6 interprets no loops
+fi
 "$VENV/bin/nldc" doctor

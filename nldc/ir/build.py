@@ -304,7 +304,8 @@ class _Builder:
     def _initial(self, scope: Scope) -> dict[str, tuple[Value | None, Type]]:
         carry = self._get(("carry",))
         initial: dict[str, tuple[Value | None, Type]] = {}
-        outside = Scope({f"prefill.{name}": b for name, b in scope.names.items()})
+        nodes = {name: b for name, b in scope.names.items() if not name.startswith("$")}
+        outside = Scope({f"prefill.{name}": b for name, b in nodes.items()})
         for name in carry if isinstance(carry, Mapping) else ():
             found = self.reader.reference(("carry", name), carry[name], outside, Tokens)
             initial[name] = (None, Unknown()) if found is None else found
@@ -352,6 +353,13 @@ class _Builder:
             return False
         if words[1].strip() == "all":
             return True
+        if words[1].strip().isdecimal():
+            self._error(
+                KEEP, "how many rows are kept is `all`, or counted when the step runs", path,
+                "a number", help_text="for fixed rows: `cache: {append: \"row < 1\"}` in the "
+                "forward, and `keep all`",
+            )  # fmt: skip
+            return False
         found = self.reader.reference(path, words[1], scope, Count, offset=text.index(words[1]))
         if found is None:
             return False

@@ -55,6 +55,22 @@ def test_a_tied_head_is_the_embedding(single: Path) -> None:
     assert torch.equal(weights.head.to_dense(), weights.embedding)
 
 
+def test_a_head_that_is_stored_beside_a_tied_embedding_is_not_used(single: Path) -> None:
+    config = json.loads((single / "config.json").read_text())
+    (single / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    weights = load(single).model.backbone.weights
+    stored = load_file(single / "model.safetensors")["diffusion_head.weight"]
+    assert torch.equal(weights.head.to_dense(), weights.embedding)
+    assert not torch.equal(weights.embedding, stored)
+
+
+def test_stored_rotary_frequencies_are_no_foreign_tensor(single: Path) -> None:
+    tensors = load_file(single / "model.safetensors")
+    tensors["encoder.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(tensors, single / "model.safetensors")
+    load(single)
+
+
 def edit(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
     def damage(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")

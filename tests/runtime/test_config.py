@@ -57,6 +57,7 @@ def test_rope_settings_of_older_configs_are_read() -> None:
         ({"model_type": "llama"}, "c: model_type is `llama`"),
         ({"hidden_act": "gelu"}, "c: hidden_act = 'gelu' is not supported"),
         ({"attention_bias": True}, "c: attention_bias = True is not supported"),
+        ({"mlp_bias": True}, "c: mlp_bias = True is not supported"),
         ({"sliding_window": 128}, "c: sliding_window = 128 is not supported"),
         ({"quantization_config": {}}, "c: quantization_config = {} is not supported"),
         ({"num_key_value_heads": 3}, "c: 2 attention heads cannot share 3 key-value heads evenly"),

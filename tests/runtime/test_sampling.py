@@ -147,3 +147,14 @@ def test_an_option_out_of_range_is_an_error_with_its_name_and_range(
         Sampling(**options).check()  # type: ignore[arg-type]
     assert next(iter(options)) in caught.value.message
     assert caught.value.hint
+
+
+def test_top_k_of_all_but_one_removes_the_least() -> None:
+    values = filtered(torch.tensor([3.0, 1.0, 2.0]), Sampling(temperature=1.0, top_k=2))
+    assert values.tolist() == [3.0, -math.inf, 2.0]
+
+
+def test_logits_are_divided_by_the_temperature_in_float64() -> None:
+    logits = torch.tensor([1.0, 1.0 + 2**-23])
+    values = filtered(logits, Sampling(temperature=3.0))
+    assert values.tolist() == [1.0 / 3.0, (1.0 + 2**-23) / 3.0]
