@@ -1,7 +1,7 @@
 """Attention of a forward's rows over the cached prefix and one another, in torch.
 
 A `Pattern` says which keys a row sees. Each sequence attends over its own prefix at its own
-length. All products are of one fixed shape, so no row's result depends on what is computed with it.
+length. Products have fixed shapes, so no row's result depends on what is computed with it.
 What depends on the forward but not on the layer is prepared once a forward.
 """
 
@@ -17,11 +17,10 @@ from torch import Tensor
 
 from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places
 from nldc.runtime.layout import NONE, Layout
+from nldc.runtime.line_tiles import cut, line_tiles
 
 QUERY_TILE = 256
 """Rows whose bias is made at a time: bounds the memory that a long prompt takes."""
-LINE_TILE = 16
-"""Lines of one product, which has `kv_cache.KEY_TILE` keys; see `_Piece`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,15 +226,21 @@ class _Sequence:
         self.values = seen[1].unbind()
         self.wide = None if _wide(cache.dtype) == cache.dtype else _wide(cache.dtype)
         self.pieces: list[tuple[slice, _Piece]] = []
+        shared = cache.config.num_heads // cache.config.num_kv_heads
+        fitting = line_tiles(
+            cache.config.head_dim, _wide(cache.dtype), cache.device, torch.get_num_threads()
+        )
         for start in range(0, rows, QUERY_TILE):
             tile = slice(start, min(start + QUERY_TILE, rows))
+            size = tile.stop - tile.start
+            sizes = cut(size * shared, fitting)
             bias = biases.get(length)
             if bias is None:
-                bias = _lines_bias(plan, cache, length, tile)
+                bias = _lines_bias(plan, cache, length, tile, sum(sizes))
             if rows <= QUERY_TILE:
                 biases[length] = bias
-            size = tile.stop - tile.start
-            self.pieces.append((tile, _Piece(cache, size, self.tiles, bias, blind=plan.blind)))
+            piece = _Piece(cache, size, self.tiles, bias, sizes, blind=plan.blind)
+            self.pieces.append((tile, piece))
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
@@ -258,13 +263,22 @@ class _Sequence:
 class _Piece:
     """Some rows of a sequence, and room to compute their attention in.
 
-    A line is a row and one of the query heads that share a key head. Every product has the shape of
-    one tile of lines and one of keys, so that a row's bits depend neither on the other rows nor on
-    keys that it does not see. `bias` [lines, keys] holds 0 and -inf, lines rounded up to
-    `LINE_TILE` and keys to `KEY_TILE`. With `blind`, a row that sees nothing gets zeros.
+    A line is a row and one of the query heads that share a key head. Every product has the lines of
+    one of `sizes`, which agree bit for bit, and one tile of keys, so that a row's bits depend
+    neither on the other rows nor on keys that it does not see. `bias` [lines, keys] holds 0 and
+    -inf, keys rounded up to `KEY_TILE`. With `blind`, a row that sees nothing gets zeros.
     """
 
-    def __init__(self, cache: KVCache, rows: int, tiles: int, bias: Tensor, *, blind: bool) -> None:
+    def __init__(
+        self,
+        cache: KVCache,
+        rows: int,
+        tiles: int,
+        bias: Tensor,
+        sizes: tuple[int, ...],
+        *,
+        blind: bool,
+    ) -> None:
         config, dtype, device = cache.config, bias.dtype, cache.device
         kv_heads, dim = config.num_kv_heads, config.head_dim
         shared = config.num_heads // kv_heads
@@ -274,11 +288,15 @@ class _Piece:
         self.by_head = (kv_heads, rows, shared, dim)
         self.lines = torch.zeros((kv_heads, len(bias), dim), dtype=dtype, device=device)
         self.rows = self.lines[:, : self.used].view(self.by_head).transpose(0, 1)
-        self.bias = torch.split(bias.view(-1, tiles, KEY_TILE), LINE_TILE)
-        self.operand = (tiles * kv_heads, LINE_TILE, dim)
-        self.by_tile = (tiles, kv_heads, LINE_TILE)
-        self.repeated = torch.empty((tiles, *self.lines[:, :LINE_TILE].shape), **_like(bias))
-        self.scores = torch.empty((kv_heads, LINE_TILE, tiles, KEY_TILE), **_like(bias))
+        self.bias = torch.split(bias.view(-1, tiles, KEY_TILE), list(sizes))
+        self.sizes = sizes
+        self.room = {
+            size: (
+                torch.empty((tiles, kv_heads, size, dim), **_like(bias)),
+                torch.empty((kv_heads, size, tiles, KEY_TILE), **_like(bias)),
+            )
+            for size in set(sizes)
+        }
 
     def attend(self, query: Tensor, factor: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return softmax(query keys + bias) values: [R, heads * head_dim].
@@ -287,25 +305,27 @@ class _Piece:
         [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim].
         """
         torch.mul(query.view(self.by_row), factor.unsqueeze(3), out=self.rows)
-        if len(self.bias) == 1:
+        if len(self.sizes) == 1:
             found = self._tile(self.lines, self.bias[0], keys, values)
         else:
-            tiles = zip(torch.split(self.lines, LINE_TILE, 1), self.bias, strict=True)
+            tiles = zip(torch.split(self.lines, list(self.sizes), 1), self.bias, strict=True)
             found = torch.cat([self._tile(*tile, keys, values) for tile in tiles], 1)
         found = found.narrow(1, 0, self.used).view(self.by_head)
         return found.transpose(0, 1).reshape(self.by_row[0], -1)
 
     def _tile(self, lines: Tensor, bias: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return [kv_heads, LINE_TILE, head_dim] for one tile of lines."""
-        lines = self.repeated.copy_(lines).view(self.operand)
-        scores = torch.bmm(lines, keys).view(*self.by_tile, KEY_TILE).permute(1, 2, 0, 3)
-        torch.add(scores, bias, out=self.scores)
-        weights = torch.softmax(self.scores.flatten(2), -1)
+        """Return [kv_heads, n, head_dim] for the n lines of one product."""
+        size = lines.shape[1]
+        repeated, scores = self.room[size]
+        by_tile = repeated.shape[:3]
+        seen = torch.bmm(repeated.copy_(lines).flatten(0, 1), keys).view(*by_tile, KEY_TILE)
+        torch.add(seen.permute(1, 2, 0, 3), bias, out=scores)
+        weights = torch.softmax(scores.flatten(2), -1)
         if self.blind:
             weights = weights.nan_to_num(nan=0.0)
-        weights = weights.view(self.scores.shape).permute(2, 0, 1, 3)
-        parts = torch.bmm(weights.reshape(-1, LINE_TILE, KEY_TILE), values)
-        return parts.view(*self.by_tile, -1).sum(0)
+        weights = weights.view(scores.shape).permute(2, 0, 1, 3)
+        parts = torch.bmm(weights.reshape(-1, size, KEY_TILE), values)
+        return parts.view(*by_tile, -1).sum(0)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -331,8 +351,8 @@ def _layers(held: Tensor, first: int, last: int) -> tuple[tuple[Tensor, ...], tu
     return keys.unbind(), values.unbind()
 
 
-def _lines_bias(plan: Plan, cache: KVCache, length: int, rows: slice) -> Tensor:
-    """Return the bias of `_Piece` for a prefix of that length, for a run of rows."""
+def _lines_bias(plan: Plan, cache: KVCache, length: int, rows: slice, lines: int) -> Tensor:
+    """Return the bias of `_Piece` for a prefix of that length, for a run of rows in `lines`."""
     end, own, cached = length + plan.layout.size, plan.own, None
     dtype = _wide(cache.dtype)
     if own is None or not plan.pattern.sees_prefix:
@@ -340,7 +360,6 @@ def _lines_bias(plan: Plan, cache: KVCache, length: int, rows: slice) -> Tensor:
         own = _bias(sees_own, cache.device, dtype)
         cached = _bias(sees_cached, cache.device, dtype)
     shared = cache.config.num_heads // cache.config.num_kv_heads
-    lines = -(-own.shape[0] * shared // LINE_TILE) * LINE_TILE
     bias = own.new_zeros(lines, -(-end // KEY_TILE) * KEY_TILE)
     used = bias[: own.shape[0] * shared].view(own.shape[0], shared, -1)
     used[:, :, length:end] = own.unsqueeze(1)
