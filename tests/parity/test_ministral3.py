@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ ROPES = {
     "mscale_that_matters": MIDDLE | {"mscale": 1.0, "mscale_all_dim": 0.5},
     "no_mscale": {k: v for k, v in MIDDLE.items() if not k.startswith("mscale")},
     "given_attention_factor": MIDDLE | {"attention_factor": 1.3},
+    "a_factor_below_one": MIDDLE | {"factor": 0.5, "mscale": 1.0, "mscale_all_dim": 0.5},
     "not_truncated": MIDDLE | {"truncate": False},
 }
 
@@ -256,6 +258,10 @@ def test_a_prompt_longer_than_the_original_context_has_the_same_logits(tmp_path:
     for start in range(0, length, chunk):
         part = tokens[:, start : start + chunk]
         positions = torch.arange(start, start + chunk).unsqueeze(0)
-        wanted = pair.reference(part, positions, past_key_values=cache, use_cache=True)
+        # transformers is about to rename the argument
+        name = (
+            "cache" if "cache" in signature(pair.theirs.forward).parameters else "past_key_values"
+        )
+        wanted = pair.reference(part, positions, use_cache=True, **{name: cache})
         found = pair.forward(part, Layout.causal(chunk))
         assert_same(found, wanted)
