@@ -143,10 +143,13 @@ class Batch:
 
     `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
     in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
-    sequences' prompts, which a `thinking` budget needs.
+    sequences' prompts, which a `thinking` budget needs. While it is `watched`, `broken`, bool [],
+    says whether a logit was no number.
     """
 
     thinking: ThinkingBudget | None = None
+    watched: bool = False
+    broken: Tensor | None = None
     _embeddings: Tensor | None = None
 
     def __init__(
@@ -307,6 +310,9 @@ class Batch:
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
         values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
+        if self.watched:
+            found = values.isnan().any()
+            self.broken = found if self.broken is None else self.broken | found
         return Logits(values.view(count, rows, -1), hidden.positions, hidden.due)
 
     def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:

@@ -361,6 +361,11 @@ class Decoder:
         elif chat:
             tokens = chat_prompt(self.tokenizer, prompt, name)
         elif isinstance(prompt, str):
+            if self.tokenizer.exceeds(prompt, self.config.context):
+                raise PromptError(
+                    f"{name} has more tokens than the model's context of {self.config.context}",
+                    "shorten the prompt",
+                )
             tokens = self.tokenizer.encode(prompt)
         elif isinstance(prompt, Sequence):
             tokens = prompt
@@ -466,10 +471,15 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-    except RuntimeError as problem:
-        raise BackendError(f"device {device!r} is unknown: {problem}", "use cpu or cuda") from None
+    except RuntimeError:
+        place = torch.device("meta")
+    if place.type not in ("cpu", "cuda"):
+        raise BackendError(f"device {str(device)!r} is unknown", "use cpu, cuda or cuda:N")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise BackendError("there is no CUDA device that torch can use", "use device cpu")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise BackendError(f"there is no device {place}", f"the last one is cuda:{last}")
     return place
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.batch import Batch, Emit
-from nldc.runtime.errors import PromptError
+from nldc.runtime.errors import CheckpointError, PromptError
 from nldc.runtime.handover import Chooser, Handover, Progress, check_known
 from nldc.runtime.kv_cache import KVCache
 from nldc.runtime.stats import Stats
@@ -142,6 +142,7 @@ class Session:
 
         Raises:
             PromptError: a strategy was chosen that does not exist, or that cannot go on.
+            CheckpointError: the model's logits are no numbers.
         """
         start = time.perf_counter()
         waiting = deque(sequences)
@@ -177,7 +178,13 @@ class Session:
         prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():
             batch = self.make_batch(self.cache, (sequence,))
+            batch.watched = True
             emit = prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
+            if batch.broken is not None and bool(batch.broken):
+                raise CheckpointError(
+                    f"the model's logits for prompt {sequence.place} are no numbers",
+                    "the weights are damaged, or too large for this dtype: try bfloat16 or float32",
+                )
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 

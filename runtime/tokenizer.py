@@ -76,6 +76,14 @@ class Tokenizer:
             )
         return list(self.inner.encode(text, add_special_tokens=special).ids)
 
+    def exceeds(self, text: str, tokens: int) -> bool:
+        """Whether the beginning of `text` alone has clearly more than so many tokens.
+
+        A text that is far too long is refused without being encoded, which takes minutes.
+        """
+        beginning = text[: 32 * tokens]
+        return len(beginning) < len(text) and len(self.encode(beginning)) > tokens + 64
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens`, special ones left out."""
         return self.inner.decode(list(tokens), skip_special_tokens=True)

@@ -94,7 +94,13 @@ class _Builder:
         self.kinds = tuple(dict.fromkeys(_labels(self.source.data)))
         compat = self.compat or header.compat
         self.reader = Reader(
-            self.source, header.params, self.kinds, header.adapters, self.found, compat
+            self.source,
+            header.params,
+            self.kinds,
+            header.adapters,
+            self.found,
+            compat,
+            broken=header.broken,
         )
         prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
         prefill = self._region(("prefill",), "prefill", prefill_scope)

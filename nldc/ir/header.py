@@ -29,12 +29,16 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 
 @dataclass(frozen=True)
 class Header:
-    """What the head of the file says, with the values of the params that are compiled in."""
+    """What the head of the file says, with the values of the params that are compiled in.
+
+    `broken` are params that are declared wrongly: nothing that uses them is at fault.
+    """
 
     name: str = "unnamed"
     summary: str = ""
     guarantee: Guarantee = "none"
     params: Mapping[str, int | float] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
     adapters: tuple[Adapter, ...] = ()
     compat: str | None = None
 
@@ -76,6 +80,7 @@ def read_header(
         summary=_text(source, "summary", found),
         guarantee=_guarantee(source, found),
         params=params,
+        broken=frozenset(map(str, _mapping(source, "params", []))) - set(params),
         adapters=_adapters(source, found),
         compat=_compat(source, found),
     )

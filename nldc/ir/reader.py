@@ -34,6 +34,7 @@ Made = tuple[Op, Type]
 class Reader:
     """Reads the parts of ops for concrete params; mistakes are added to `found`.
 
+    What uses one of the `broken` params is passed over: the mistake is where that is declared.
     `compat` sets the attributes that the file leaves open, but for the seed of the blocks in
     `verified`: a draft that `accept` checks begins with it in every engine.
     """
@@ -45,6 +46,7 @@ class Reader:
     found: list[Diagnostic]
     compat: str | None = None
     verified: set[str] = field(default_factory=set)
+    broken: frozenset[str] = frozenset()
 
     def attribute(self, name: str, written: str | None) -> Any:
         """Return the value of an attribute, by what is written or the file's preset."""
@@ -158,10 +160,11 @@ class Reader:
     def expression(self, path: Path, text: Any, offset: int = 0) -> Expr | None:
         """Parse an expression; a bare number is one too."""
         try:
-            return parse(str(text))
+            expr = parse(str(text))
         except ExprError as problem:
             self.expression_error(path, problem, offset)
             return None
+        return None if any(ref.root in self.broken for ref in references(expr)) else expr
 
     def is_condition(self, path: Path, expr: Expr, kinds: Any) -> bool:
         """Whether the expression is a condition, or add that it is not."""

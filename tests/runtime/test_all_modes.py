@@ -6,14 +6,17 @@ strings are spread over several tokens and lie across the borders of steps.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from random_model import random_checkpoint
+from safetensors.torch import load_file, save_file
 
 from nldc import api
 from nldc.runtime.decoder import Decoder
+from nldc.runtime.errors import CheckpointError, PromptError
 
 LIBRARY = sorted(api.library())
 EXACT = [name for name in LIBRARY if api.check(name).guarantee == "exact" and name != "ar"]
@@ -185,3 +188,30 @@ def test_a_stream_returns_what_it_cost(load: Any) -> None:
             break
     want = load("linear_ss").generate("hello", **OPTIONS).stats[0]
     assert (stats.nfe, stats.tokens, stats.accepted) == (want.nfe, want.tokens, want.accepted)
+
+
+def test_weights_that_give_no_numbers_are_an_error_and_no_text(tmp_path: Path) -> None:
+    model = random_checkpoint(tmp_path / "model", text=True)
+    tensors = load_file(model / "model.safetensors")
+    tensors["encoder.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(tensors, model / "model.safetensors")
+    for name in ("ar", "quadratic_ss", "block_diffusion"):
+        kind = api.load(api.compile(name, tmp_path / name))
+        decoder = kind.from_checkpoint(model, device="cpu")
+        with pytest.raises(CheckpointError, match="logits for prompt 0 are no numbers"):
+            decoder.generate(["a", "b"], max_new_tokens=4)
+
+
+def test_a_text_that_is_far_too_long_is_refused_without_being_encoded(load: Any) -> None:
+    decoder = load("ar")
+    encoded: list[int] = []
+    inner = decoder.tokenizer.encode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            decoder.tokenizer,
+            "encode",
+            lambda text, **o: encoded.append(len(text)) or inner(text, **o),
+        )
+        with pytest.raises(PromptError, match="prompt 0 has more tokens than the model's context"):
+            decoder.generate(["ab " * 1_000_000], max_new_tokens=4)
+    assert max(encoded) <= 32 * decoder.config.context

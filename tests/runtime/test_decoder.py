@@ -215,6 +215,7 @@ def test_text_without_a_tokenizer_is_an_error_and_tokens_are_not(tmp_path: Path)
 def test_devices_and_backends_that_cannot_run_here_are_refused(folder: Path) -> None:
     for options, message in (
         ({"device": "toaster"}, "device 'toaster' is unknown"),
+        ({"device": "meta"}, "device 'meta' is unknown"),
         ({"device": "cpu", "backend": "numpy"}, "backend 'numpy' is unknown"),
         ({"device": "cpu", "backend": "triton"}, "compiled without kernels"),
     ):
