@@ -80,7 +80,7 @@ class Decoder:
         self.config = backbone.config
         self.backend = backend
         self.model = Model(backbone, dict(adapters or {}), self._attention, self._plan)
-        self._folder = folder
+        self.folder = folder
         self._tokenizer: Tokenizer | None = None
         self._plans: weakref.WeakKeyDictionary[Layout, dict[Pattern, Plan]] = (
             weakref.WeakKeyDictionary()
@@ -144,7 +144,7 @@ class Decoder:
             TokenizerError: the checkpoint has none, or it is damaged.
         """
         if self._tokenizer is None:
-            self._tokenizer = Tokenizer.load(self._folder or Path())
+            self._tokenizer = Tokenizer.load(self.folder or Path())
         return self._tokenizer
 
     def embed(self, tokens: Sequence[int]) -> Tensor:
@@ -161,7 +161,7 @@ class Decoder:
     def end_think_token_id(self) -> int | None:
         """The token that ends thinking: of config.json, else of tokenizer_config.json, or None."""
         known = self.config.end_think_token_id
-        if known is not None or self._folder is None or not Tokenizer.exists(self._folder):
+        if known is not None or self.folder is None or not Tokenizer.exists(self.folder):
             return known
         return self.tokenizer.id_of("end_think")
 
@@ -397,7 +397,7 @@ class Decoder:
 
     def _texts(self, requests: Sequence[Request], stop: Sequence[str]) -> dict[int, Text] | None:
         stops = _stops(stop)
-        if not stops and (self._folder is None or not Tokenizer.exists(self._folder)):
+        if not stops and (self.folder is None or not Tokenizer.exists(self.folder)):
             return None
         return {id(request): Text(self.tokenizer, stops) for request in requests}
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
 from typing import ClassVar
 
-from nldc.runtime.adapter import Adapter
-from nldc.runtime.backbone import Backbone
-from nldc.runtime.decoder import Backend, Decoder
+from nldc.runtime.decoder import Decoder
 from nldc.runtime.handover import Handover
 from nldc.runtime.session import Strategy
 
@@ -23,17 +21,14 @@ class SwitchingDecoder(Decoder):
     PARTS: ClassVar[Mapping[str, type[Decoder]]] = {}
     HANDOVERS: ClassVar[Mapping[str, Handover]] = {}
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        *,
-        adapters: Mapping[str, Adapter] | None = None,
-        backend: Backend = "torch",
-        folder: Path | None = None,
-    ) -> None:
-        super().__init__(backbone, adapters=adapters, backend=backend, folder=folder)
-        self.parts: dict[str, Decoder] = {
-            name: kind(backbone, adapters=adapters, backend=backend, folder=folder)
+    @cached_property
+    def parts(self) -> dict[str, Decoder]:
+        """The decoder of each strategy, on the same model."""
+        model = self.model
+        return {
+            name: kind(
+                model.backbone, adapters=model.adapters, backend=self.backend, folder=self.folder
+            )
             for name, kind in self.PARTS.items()
         }
 

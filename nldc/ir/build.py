@@ -155,7 +155,9 @@ class _Builder:
         data = self._get(path)
         if not isinstance(data, Mapping):
             if data is not None:
-                self._error(WRONG_VALUE, f"`{path[-1]}` is not a mapping", path, "nodes by name")
+                self.reader.error(
+                    WRONG_VALUE, f"`{path[-1]}` is not a mapping", path, "nodes by name"
+                )
             return Region(())
         names = [name for name in data if name != "emit" or loop is not None]
         models = {name: self._node_model((*path, name), name) for name in names}
@@ -187,26 +189,32 @@ class _Builder:
 
     def _node_model(self, path: Path, name: Any) -> OpModel | None:
         if not isinstance(name, str) or not name.isidentifier() or not name[0].isalpha():
-            self._error(BAD_NAME, f"`{name}` cannot name a node", path, "letters, digits, _", True)
+            self.reader.error(
+                BAD_NAME, f"`{name}` cannot name a node", path, "letters, digits, _", True
+            )
             return None
         if name in RESERVED:
-            self._error(BAD_NAME, f"`{name}` is a reserved name", path, "choose another", True)
+            self.reader.error(
+                BAD_NAME, f"`{name}` is a reserved name", path, "choose another", True
+            )
             return None
         data = self._get(path)
         if not isinstance(data, Mapping):
-            self._error(WRONG_VALUE, f"node `{name}` is not a mapping", path, "expected {op: ...}")
+            self.reader.error(
+                WRONG_VALUE, f"node `{name}` is not a mapping", path, "expected {op: ...}"
+            )
             return None
         op = data.get("op")
         if not isinstance(op, str):
             place = (*path, "op") if "op" in data else path
-            self._error(
+            self.reader.error(
                 MISSING_KEY, f"node `{name}` lacks `op`", place, "`op` is required here",
                 key="op" not in data, help_text=f"the ops are {_quoted(OPS)}",
             )  # fmt: skip
             return None
         if op not in OPS:
             meant = nearest(op, OPS)
-            self._error(
+            self.reader.error(
                 UNKNOWN_OP, f"there is no op `{op}`", (*path, "op"),
                 f"did you mean `{meant}`?" if meant else "unknown op",
                 help_text=f"the ops are {_quoted(OPS)}",
@@ -248,7 +256,7 @@ class _Builder:
         span = self.source.span(here, key=True)
         hidden = scope.outer.names.get(name) if scope.outer else None
         if hidden is not None and hidden.node.startswith("carry."):
-            self._error(
+            self.reader.error(
                 BAD_NAME, f"`{name}` is both a node and a carried value", here,
                 "choose another name", True,
             )  # fmt: skip
@@ -263,7 +271,7 @@ class _Builder:
         initial = self.reader.rows_reference((*path, "on"), variable, scope)
         at_most = self.reader.whole((*path, "at_most"), model.at_most, low=1)
         if variable not in model.body:
-            self._error(
+            self.reader.error(
                 MISSING_KEY, f"the body of `repeat` makes no `{variable}`", (*path, "body"),
                 f"a node `{variable}` is the next value of `on`", True,
             )  # fmt: skip
@@ -274,7 +282,7 @@ class _Builder:
         for node in body.nodes:
             if isinstance(node.op, Forward) and node.op.append != FALSE:
                 name = node.name.rsplit(".", 1)[1]
-                self._error(
+                self.reader.error(
                     APPEND_IN_REPEAT, "a forward inside `repeat` appends to the cache",
                     (*path, "body", name, "cache"), "write `cache: read`",
                     help_text="how often a loop runs differs by sequence: append after it",
@@ -285,7 +293,7 @@ class _Builder:
         if isinstance(result.type, Unknown) or isinstance(type_, Unknown):
             return None
         if result.type != type_:
-            self._error(
+            self.reader.error(
                 WRONG_TYPE, f"`{variable}` begins as {type_} and the body makes it {result.type}",
                 (*path, "body", variable), f"this is {result.type}", True,
             )  # fmt: skip
@@ -324,7 +332,7 @@ class _Builder:
         if not isinstance(self._get(region), Mapping):
             return None, {}, ()
         if self._get(path) is None:
-            self._error(
+            self.reader.error(
                 MISSING_EMIT, "the step emits nothing", region, "`emit` is required here", True,
                 help_text="emit: {tokens: ..., cache: keep all, next: {...}}",
             )  # fmt: skip
@@ -355,12 +363,14 @@ class _Builder:
         """Return the count to keep, True for all, or False after a mistake."""
         words = text.split(None, 1)
         if len(words) != 2 or words[0] != "keep":
-            self._error(KEEP, f"`{text}` is no cache effect", path, "`keep all` or `keep COUNT`")
+            self.reader.error(
+                KEEP, f"`{text}` is no cache effect", path, "`keep all` or `keep COUNT`"
+            )
             return False
         if words[1].strip() == "all":
             return True
         if words[1].strip().isdecimal():
-            self._error(
+            self.reader.error(
                 KEEP, "how many rows are kept is `all`, or counted when the step runs", path,
                 "a number", help_text="for fixed rows: `cache: {append: \"row < 1\"}` in the "
                 "forward, and `keep all`",
@@ -371,7 +381,7 @@ class _Builder:
             return False
         appended = sum(self.reader.appended(node.op) for node in step.nodes)
         if isinstance(found[1], Count) and found[1].high > appended:
-            self._error(
+            self.reader.error(
                 KEEP, f"up to {found[1].high} rows are kept of the {appended} that were appended",
                 path, f"this is {found[1]}",
                 help_text="append with `cache: append` in the forward whose rows are kept",
@@ -389,7 +399,7 @@ class _Builder:
         for name, (first, type_) in initial.items():
             if name not in values:
                 if self._get((*region, "emit")) is not None:
-                    self._error(
+                    self.reader.error(
                         CARRY_WITHOUT_NEXT, f"the step does not say what `{name}` becomes",
                         ("carry", name), "carried from here", True,
                         help_text=f"add it to the step's emit: next: {{{name}: ...}}",
@@ -401,7 +411,7 @@ class _Builder:
             if isinstance(found[1], Unknown) or isinstance(type_, Unknown):
                 continue
             if found[1] != type_:
-                self._error(
+                self.reader.error(
                     CARRY_CHANGES, f"`{name}` begins as {type_} and becomes {found[1]}",
                     (*region, "emit", "next", name), f"this is {found[1]}",
                     also=(("carry", name), f"this is {type_}"),
@@ -411,7 +421,7 @@ class _Builder:
         for name in values:
             if name not in initial:
                 meant = nearest(name, initial)
-                self._error(
+                self.reader.error(
                     NEXT_WITHOUT_CARRY, f"`{name}` is not carried",
                     (*region, "emit", "next", name),
                     f"did you mean `{meant}`?" if meant else "no value to begin with", True,
@@ -437,22 +447,6 @@ class _Builder:
         self.found.append(
             Diagnostic(CYCLE, "error", f"a cycle: {chain}", tuple(labels), (help_text,))
         )
-
-    def _error(
-        self,
-        code: str,
-        message: str,
-        path: Path,
-        label: str,
-        key: bool = False,
-        help_text: str | None = None,
-        also: tuple[Path, str] | None = None,
-    ) -> None:
-        labels = [Label(self.source.span(path, key=key), label)]
-        if also is not None:
-            labels.append(Label(self.source.span(also[0]), also[1], primary=False))
-        help_lines = () if help_text is None else (help_text,)
-        self.found.append(Diagnostic(code, "error", message, tuple(labels), help_lines))
 
 
 def _labels(data: Any) -> Iterator[str]:
