@@ -19,7 +19,7 @@ from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
 from nldc.ir.ops import Forward, Node, Region, Repeat, Value
-from nldc.ir.reader import Made, Reader
+from nldc.ir.reader import BAD_SIZE, Made, Reader
 from nldc.ir.route import read_routes
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
 from nldc.ir.size import Size
@@ -322,6 +322,16 @@ class _Builder:
         outside = Scope({f"prefill.{name}": b for name, b in nodes.items()})
         for name in carry if isinstance(carry, Mapping) else ():
             found = self.reader.reference(("carry", name), carry[name], outside, Tokens)
+            if found is not None and isinstance(found[1], Tokens) and found[1].size.prompts:
+                self.reader.error(
+                    BAD_SIZE,
+                    f"`{name}` carries {found[1]}",
+                    ("carry", name),
+                    "as many as the prompt has",
+                    help_text="carry a number of tokens that does not depend on the prompt, as of "
+                    "`context.last`",
+                )
+                found = None
             initial[name] = (None, Unknown()) if found is None else found
         return initial
 

@@ -11,7 +11,7 @@ from nldc.ir import ops
 from nldc.ir.facts import ROW_FACTS, facts_of, pair_kinds, row_kinds, row_lookup
 from nldc.ir.layout import Layout
 from nldc.ir.ops import Attention
-from nldc.ir.reader import EXPRESSION, Made, Reader, layout_of
+from nldc.ir.reader import BAD_SIZE, EXPRESSION, Made, Reader, layout_of
 from nldc.ir.scope import FALSE, TRUE, Scope
 from nldc.ir.types import Logits, Rows, Tokens
 from nldc.schema import AppendWhere, ForwardOp, PredictsWhere
@@ -34,6 +34,9 @@ def make_forward(reader: Reader, path: Path, model: ForwardOp, scope: Scope) -> 
     if found is None or layout is None or attention is None or position is None:
         return None
     if append is None or predicts is None or adapter is None:
+        return None
+    if layout.size.at(1) == 0:
+        reader.error(BAD_SIZE, "a forward of no rows", (*path, "tokens"), f"this is {found[1]}")
         return None
     op = ops.Forward(
         rows=found[0],
