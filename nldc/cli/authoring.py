@@ -103,9 +103,11 @@ def compile_(
     if warnings:
         say(render_text(warnings, color=colored(sys.stderr)))
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
-    click.echo(f"wrote {api.write(checked, out)}")
+    folder = api.write(checked, out)
+    click.echo(f"wrote {folder}")
     if len(checked) > 1:
-        for line in _switch_lines(api.switching(checked)):
+        certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+        for line in _switch_lines(certificate["between_steps"]):
             click.echo(line)
     for line in kernels:
         click.echo(line)
