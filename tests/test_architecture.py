@@ -62,7 +62,7 @@ LAZY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 HEAVY = ("torch", "triton")
 MAY_BE_HEAVY = ("certify", "runtime")
-TORCH_FREE_RUNTIME = ("abi", "artifact", "errors", "config")
+TORCH_FREE_RUNTIME = ("abi", "artifact", "artifact_import", "errors", "config")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
