@@ -39,15 +39,15 @@ class _Loader(InspectLoader):
     def __init__(self, source: _Source) -> None:
         self.source = source
 
-    def get_source(self, fullname: str) -> str:
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002 (the protocol's)
         """Return the text of the module."""
         return self.source.data.decode("utf-8")
 
-    def is_package(self, fullname: str) -> bool:
+    def is_package(self, fullname: str) -> bool:  # noqa: ARG002 (the protocol's)
         """Whether it is the artifact itself, or a part of it."""
         return self.source.is_package
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 (the protocol's)
         """Compile the text."""
         return compile(self.source.data, self.source.path, "exec", dont_inherit=True)
 
@@ -75,7 +75,10 @@ class _Finder(MetaPathFinder):
         return name or None
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """Return the spec of a verified module."""
         owner = self.owner(fullname)
