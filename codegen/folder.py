@@ -75,7 +75,9 @@ def _replaceable(out: Path) -> frozenset[str]:
             is_own = name in folders or (last == CACHE and parent in folders)
         else:
             place, _, cache = parent.rpartition("/")
-            is_bytecode = cache == CACHE and place in folders and BYTECODE.fullmatch(last)
+            is_bytecode = (
+                cache == CACHE and place in folders and BYTECODE.fullmatch(last) is not None
+            )
             is_own = entry.is_file(follow_symlinks=False) and (name in generated or is_bytecode)
         if not is_own:
             raise ArtifactError(

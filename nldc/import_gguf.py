@@ -110,7 +110,8 @@ def import_gguf(
     def write(folder: Path) -> None:
         _write_json(folder / "config.json", config)
         _write_json(folder / "tokenizer_config.json", settings(vocabulary, mask, geometry.context))
-        tokenizer.save(str(folder / "tokenizer.json"))
+        # the library's own `save` raises a plain Exception where the disk is full
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         if vocabulary.chat_template is not None:
             (folder / "chat_template.jinja").write_text(vocabulary.chat_template, encoding="utf-8")
         _write_weights(folder / "model.safetensors", file, tensors, dtype)

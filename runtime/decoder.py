@@ -7,17 +7,30 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.abi import ADAPTER_FOLDER
 from nldc.runtime.adapter import Adapter
+from nldc.runtime.arguments import (
+    as_whole,
+    ends_of,
+    in_words,
+    keys_of,
+    numbers_of,
+    prompts_of,
+    sampling_of,
+    shown,
+    stops_of,
+    token_ids,
+    whole,
+)
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
@@ -29,16 +42,19 @@ from nldc.runtime.errors import AdapterError, BackendError, PromptError
 from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
+from nldc.runtime.processors import TokenProcessor, wants_tokens
 from nldc.runtime.sampling import Processor, Sampling
 from nldc.runtime.session import Finish, Request, Session, Strategy
+from nldc.runtime.sight import TextTable
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
 from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit
 from nldc.runtime.tokenizer import TextStream, Tokenizer
 
+AnyProcessor = Processor | TokenProcessor
 Backend = Literal["torch", "triton"]
-Prompt = str | Sequence[int] | Sequence[Message] | PromptEmbeddings
+Prompt = str | Iterable[int] | Tensor | Sequence[Message] | PromptEmbeddings
 """Text, token ids, embeddings, or with `chat` the messages of a conversation."""
 
 
@@ -153,7 +169,7 @@ class Decoder:
         Raises:
             PromptError: an id is not in the vocabulary.
         """
-        ids = [self._check_token(token, "embed") for token in tokens]
+        ids = [self._check_token(token, "embed") for token in token_ids(tokens, "embed")]
         backbone = self.model.backbone
         return backbone.embed(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
 
@@ -167,7 +183,7 @@ class Decoder:
 
     def generate(
         self,
-        prompts: str | PromptEmbeddings | Sequence[Prompt],
+        prompts: str | PromptEmbeddings | Iterable[Prompt] | Tensor,
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -175,11 +191,11 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: Sequence[str] = (),
-        eos: Sequence[int] | None = None,
+        stop: str | Iterable[str] | None = (),
+        eos: int | Iterable[int] | None = None,
         chat: bool = False,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         batch_size: int | None = None,
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
@@ -199,12 +215,9 @@ class Decoder:
             PromptError: a prompt, an option or a switch cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        given: Sequence[Prompt] = (
-            [prompts] if isinstance(prompts, str | PromptEmbeddings) else prompts
-        )
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         limit = self._limit(max_thinking_tokens, end_think_token_id)
-        requests = self._requests(given, chat, max_new_tokens, eos, sequence_ids)
+        requests = self._requests(prompts_of(prompts), chat, max_new_tokens, eos, sequence_ids)
         texts = self._texts(requests, stop)
         for request in self._run(requests, sampling, batch_size, limit, strategy):
             if texts is not None:
@@ -226,11 +239,11 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: Sequence[str] = (),
-        eos: Sequence[int] | None = None,
+        stop: str | Iterable[str] | None = (),
+        eos: int | Iterable[int] | None = None,
         chat: bool = False,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
         strategy: str | Chooser | None = None,
@@ -240,10 +253,10 @@ class Decoder:
         What is yielded is never taken back: no half characters, no part of a stop string. The
         generator's return value is what the run cost.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         limit = self._limit(max_thinking_tokens, end_think_token_id)
         requests = self._requests([prompt], chat, max_new_tokens, eos, sequence_ids)
-        text = Text(self.tokenizer, _stops(stop))
+        text = Text(self.tokenizer, stops_of(stop))
         run = self._run(requests, sampling, None, limit, strategy)
 
         def pieces() -> Generator[str, None, Stats]:
@@ -259,6 +272,7 @@ class Decoder:
         return pieces()
 
     def _limit(self, tokens: int | None, end: int | None) -> ThinkingLimit | None:
+        tokens, end = numbers_of(tokens, end)
         if tokens is not None and end is None:
             end = self.end_think_token_id
         return thinking_limit(tokens, end, self.config.vocab_size, self.config.mask_token_id)
@@ -274,13 +288,17 @@ class Decoder:
         sampling.check()
         strategies = self.strategies()
         choose = chooser(strategy, len(requests), tuple(strategies))
-        if batch_size is not None and batch_size < 1:
-            raise PromptError(f"batch_size {batch_size} is not allowed", "use 1 or more, or None")
+        if batch_size is not None:
+            hint = "use 1 or more, or None"
+            batch_size = whole(batch_size, "batch_size", range(1, 2**63), hint)
         slots = min(len(requests), batch_size or len(requests))
         longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
-        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
+        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device, grows=True)
+        table = None
+        if any(map(wants_tokens, sampling.processors)):
+            table = TextTable(slots, self.config.vocab_size, self.config.mask_token_id)
         thinking = None
         if limit is not None:
             thinking = ThinkingBudget(limit, slots, capacity, backbone.device)
@@ -299,33 +317,31 @@ class Decoder:
                 histories=lambda: [request.history for request in live],
                 prompts=[len(request.prompt) for request in live],
                 thinking=thinking,
+                last=[request.last_position for request in live],
+                table=table,
             )
 
         session = Session(strategies, choose, make_batch, cache, backbone.device)
-        return session.run(requests)
+
+        def run() -> Iterator[Request]:
+            with in_words():
+                yield from session.run(requests)
+
+        return run()
 
     def _requests(
         self,
         prompts: Sequence[Prompt],
         chat: bool,
         max_new_tokens: int,
-        eos: Sequence[int] | None,
-        sequence_ids: Sequence[int] | None,
+        eos: int | Iterable[int] | None,
+        sequence_ids: Iterable[int] | None,
     ) -> list[Request]:
-        if not prompts:
-            raise PromptError("there is no prompt", "give at least one")
-        if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise PromptError(
-                f"max_new_tokens {max_new_tokens!r} is not allowed", "use a whole number above 0"
-            )
-        keys = range(len(prompts)) if sequence_ids is None else sequence_ids
-        if len(keys) != len(prompts):
-            raise PromptError(
-                f"{len(keys)} sequence_ids for {len(prompts)} prompts", "give one for each"
-            )
-        ends = tuple(dict.fromkeys(self.config.eos_token_ids if eos is None else eos))
-        for token in ends:
-            self._check_token(token, "eos")
+        hint = "use a whole number above 0"
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", range(1, 2**63), hint)
+        keys = keys_of(sequence_ids, len(prompts))
+        given = self.config.eos_token_ids if eos is None else ends_of(eos)
+        ends = tuple(dict.fromkeys(self._check_token(token, "eos") for token in given))
         return [
             Request(
                 place=place,
@@ -357,9 +373,10 @@ class Decoder:
                     "embed the rendered template with Decoder.embed, and leave chat out",
                 )
             unknown = [self.config.mask_token_id] * len(prompt.embeddings)
-            tokens = unknown if prompt.tokens is None else prompt.tokens
+            tokens = unknown if prompt.tokens is None else token_ids(prompt.tokens, name)
         elif chat:
-            tokens = chat_prompt(self.tokenizer, prompt, name)
+            messages: Any = prompt
+            tokens = chat_prompt(self.tokenizer, messages, name)
         elif isinstance(prompt, str):
             if self.tokenizer.exceeds(prompt, self.config.context):
                 raise PromptError(
@@ -367,12 +384,8 @@ class Decoder:
                     "shorten the prompt",
                 )
             tokens = self.tokenizer.encode(prompt)
-        elif isinstance(prompt, Sequence):
-            tokens = prompt
         else:
-            raise PromptError(
-                f"{name} is {prompt!r}, not text or token ids", "give a list of prompts"
-            )
+            tokens = token_ids(prompt, name)
         if not tokens:
             raise PromptError(f"{name} is empty", "give at least one token to continue")
         checked = tuple(self._check_token(token, name) for token in tokens)
@@ -386,17 +399,20 @@ class Decoder:
         return checked
 
     def _check_token(self, token: object, name: str) -> int:
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise PromptError(f"{name} holds {token!r}", "token ids are whole numbers")
-        if not 0 <= token < self.config.vocab_size:
+        number = as_whole(token)
+        if number is None:
+            raise PromptError(f"{name} holds {shown(token)}", "token ids are whole numbers")
+        if not 0 <= number < self.config.vocab_size:
             raise PromptError(
-                f"{name} holds the token id {token}",
+                f"{name} holds the token id {number}",
                 f"ids of this model lie between 0 and {self.config.vocab_size - 1}",
             )
-        return token
+        return number
 
-    def _texts(self, requests: Sequence[Request], stop: Sequence[str]) -> dict[int, Text] | None:
-        stops = _stops(stop)
+    def _texts(
+        self, requests: Sequence[Request], stop: str | Iterable[str] | None
+    ) -> dict[int, Text] | None:
+        stops = stops_of(stop)
         if not stops and (self.folder is None or not Tokenizer.exists(self.folder)):
             return None
         return {id(request): Text(self.tokenizer, stops) for request in requests}
@@ -457,13 +473,6 @@ class Text:
         self.update(request)
         self.rest()
         return self._text
-
-
-def _stops(stop: Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in stops):
-        raise PromptError(f"stop {stop!r} is not allowed", "give strings that are not empty")
-    return stops
 
 
 def _device(device: str | torch.device | None) -> torch.device:

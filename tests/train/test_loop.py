@@ -167,9 +167,7 @@ def test_an_export_replaces_its_own_files_and_keeps_the_others(tmp_path: Path) -
     assert read_checkpoint(out)[1] == TINY.geometry
 
 
-def test_an_export_that_fails_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     out = tmp_path / "out"
     given = (init_params(TINY.geometry, 0), TINY.geometry, 4, tmp_path / "tokenizer.json", out)
