@@ -199,5 +199,6 @@ def test_logits_that_turn_into_no_numbers_end_the_text_there(
     decoder = api.load(api.compile(name, tmp_path / name)).from_checkpoint(
         model, dtype="float16", device="cpu"
     )
-    with pytest.raises(CheckpointError, match="logits for prompt 0 are no numbers after 4 tokens"):
+    after = "after 4 tokens" if name == "ar" else "after"
+    with pytest.raises(CheckpointError, match=f"logits for prompt 0 are no numbers {after}"):
         decoder.generate([PROMPTS[0]], max_new_tokens=40, processors=meet, **given)
