@@ -150,7 +150,9 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
         )
     try:
         places = read_json(index)["weight_map"]
-        shards = {str(name) for name in places.values()}
+        if not all(isinstance(name, str) for name in places.values()):
+            raise TypeError
+        shards = set(places.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise CheckpointError(f"{index} holds no weight_map", AGAIN) from problem
     for shard in sorted(shards):

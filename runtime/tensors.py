@@ -43,8 +43,6 @@ class TensorFile:
         header = _header(path, error)
         shapes: dict[str, tuple[int, ...]] = {}
         for name, entry in header.items():
-            if name == "__metadata__":
-                continue
             if entry["dtype"] not in FLOATS:
                 raise error(
                     f"{path}: tensor `{name}` holds {entry['dtype']}",
@@ -103,14 +101,14 @@ def _header(path: Path, error: type[NldcRuntimeError]) -> Mapping[str, Any]:
     if len(text) < length:
         raise error(f"{path} is truncated inside its header", AGAIN)
     try:
-        header = parse_json(text)
-        ends = {
-            name: int(entry["data_offsets"][1])
-            for name, entry in header.items()
-            if name != "__metadata__" and isinstance(entry["shape"], list) and entry["dtype"]
-        }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        header = dict(parse_json(text))
+    except (ValueError, TypeError):
         raise foreign from None
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if not _is_entry(entry):
+            raise error(f"{path} is damaged: its header describes tensor {name!r} wrongly", AGAIN)
+    ends = {name: entry["data_offsets"][1] for name, entry in header.items()}
     last = max(ends, key=lambda name: ends[name], default=None)
     if last is not None and 8 + length + ends[last] > size:
         raise error(
@@ -118,7 +116,22 @@ def _header(path: Path, error: type[NldcRuntimeError]) -> Mapping[str, Any]:
             f"the file at {size}",
             AGAIN,
         )
-    return dict(header)
+    return header
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether this is what a header says of a tensor: a dtype, a shape, and two places."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    return all(
+        isinstance(numbers, list)
+        and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+        and len(numbers) in lengths
+        for numbers, lengths in (
+            (entry.get("shape"), range(9)),
+            (entry.get("data_offsets"), (2,)),
+        )
+    )
 
 
 DTYPES = {
