@@ -168,7 +168,9 @@ def at_length(seed: int, first: int, count: int, processes: int) -> Tally:
     tally = Tally()
     results = context.Queue()
     share = max(1, -(-count // processes))
-    waiting = [range(at, min(first + count, at + share)) for at in range(first, first + count, share)]
+    waiting = [
+        range(at, min(first + count, at + share)) for at in range(first, first + count, share)
+    ]
     running: dict[int, _Worker] = {}
     started, shown = 0, time.monotonic()
 
