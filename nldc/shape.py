@@ -31,7 +31,8 @@ def fit(
     """
     data = source.at(path)
     try:
-        return _adapter(model).validate_python(data)
+        fitting: Model = _adapter(model).validate_python(data)
+        return fitting
     except ValidationError as error:
         seen: set[tuple[Path, str]] = set()
         problems = error.errors(include_url=False)
