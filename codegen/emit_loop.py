@@ -147,9 +147,11 @@ class LoopPrinter:
             case Fill(rows, where, tokens):
                 arguments = [self.spell.value(v) for v in (rows, where, tokens)]
                 self.out.assign(name, "ops.fill", arguments)
-            case Mix(logits_, weights):
-                values = ", ".join(self.spell.logits(part) for part in logits_)
-                self.out.assign(name, "ops.mix", [f"({values})", repr(weights)])
+            case Mix():
+                parts = [self.spell.logits(part) for part, _ in node.op.weighed]
+                values = f"({', '.join(parts)}{',' * (len(parts) == 1)})"
+                weights = tuple(weight for _, weight in node.op.weighed)
+                self.out.assign(name, "ops.mix", [values, repr(weights)])
             case Lookup(length, ngram):
                 arguments = ["batch", f"length={length}", f"ngram={ngram}"]
                 self.out.assign(name, "ops.lookup", arguments)
@@ -297,8 +299,8 @@ def _logits_of(node: Node) -> tuple[Value, ...]:
     match node.op:
         case Sample(logits) | Score(logits, _, _):
             return (logits,)
-        case Mix(logits, _):
-            return logits
+        case Mix():
+            return tuple(part for part, _ in node.op.weighed)
         case _:
             return ()
 

@@ -231,9 +231,10 @@ class _Interpreter:
                     self._value(where, values),
                     self._value(tokens, values),
                 )
-            case Mix(logits_, weights):
-                held_logits = [self._logits(part, values, prompt_length) for part in logits_]
-                return mix(held_logits, weights)
+            case Mix():
+                parts = node.op.weighed
+                held_logits = [self._logits(part, values, prompt_length) for part, _ in parts]
+                return mix(held_logits, [weight for _, weight in parts])
             case Lookup(length, ngram):
                 return lookup(self.history, length, ngram)
             case Join(parts):
@@ -469,7 +470,7 @@ def is_full(held: HeldRows, eos: Collection[int]) -> bool:
 
 
 def mix(logits: Sequence[HeldLogits], weights: Sequence[float]) -> HeldLogits:
-    """Add logits of the same positions, each times its weight."""
+    """Add logits of the same positions, each times its weight; see `Mix.weighed`."""
     rows = tuple(
         tuple(
             sum(w * value for w, value in zip(weights, values, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.codes import KINDS
@@ -22,7 +23,7 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
         return  # the proof of the guarantee says more
     for variant in graph.variants:
         try:
-            way = Ways(variant).around()
+            way = Ways(variant, alone=len(graph.variants) == 1).around()
         except (UndecidedError, UnknowableError) as reason:
             yield _undecided(variant, str(reason))
             return
@@ -47,4 +48,9 @@ def _diagnostic(way: Way, source: Source) -> Diagnostic:
     first = way.nodes[0]
     if first != PROMPT and not first.startswith("carry."):
         labels.append(Label(node_span(first, source), "it comes from here", primary=False))
+    if way.ended:
+        text = "it ends at an EOS, and leaves the rows behind masked or copies of it"
+        labels[-1] = replace(labels[-1], text=text)
+        help_text = "emit its rows from the first on, in order, or write `eos: ignored`"
+        return Diagnostic(way.code, "error", kind.message, tuple(labels), (help_text,))
     return Diagnostic(way.code, "error", kind.message, tuple(labels), (kind.help,))

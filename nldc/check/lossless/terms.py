@@ -31,9 +31,22 @@ def carried(name: str, element: int) -> Term:
     return ("carry", name, element)
 
 
-def made(node: str, element: int) -> Term:
-    """Return an element of a node's result of which nothing more is known."""
-    return ("made", node, element)
+def made(node: str, element: int, *part: str) -> Term:
+    """Return an element of a node's result of which nothing more is known.
+
+    `part` tells apart several terms of one element.
+    """
+    return ("made", node, element, *part)
+
+
+def unfilled(loop: str) -> Term:
+    """Return what a row holds that a loop left masked."""
+    return ("unfilled", loop)
+
+
+def copied(loop: str) -> Term:
+    """Return the EOS that a loop wrote into a row behind the one that holds it."""
+    return ("copied", loop)
 
 
 class Equalities:

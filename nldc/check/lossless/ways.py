@@ -16,10 +16,11 @@ import networkx as nx
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.closure import Closer, Closure
+from nldc.check.lossless.said import Said, said, text_before
 from nldc.check.lossless.terms import MASK, Term
 from nldc.check.lossless.trace import Outcome, Trace, Tracer, UnknowableError, outcomes
 from nldc.ir.graph import Graph, walk
-from nldc.ir.ops import LayRows, Node, Region, Repeat, Sample, Value
+from nldc.ir.ops import LayRows, Node, Region, Sample, Value
 from nldc.ir.ranges import UndecidedError
 from nldc.ir.scope import PROMPT
 
@@ -29,27 +30,37 @@ MOST_OUTCOMES = 5000
 
 @dataclass(frozen=True)
 class Way:
-    """How a token reaches `emit` around `sample`: the nodes on its way, and the use at its end."""
+    """How a token reaches `emit` around `sample`: the nodes on its way, and the use at its end.
+
+    `ended`: it may be one that a loop left masked, or copied, behind an EOS in a row that is not
+    emitted before it.
+    """
 
     code: str
     nodes: tuple[str, ...]
     use: Value
+    ended: bool = False
 
 
 class Ways:
     """The ways of tokens to `emit` in one graph, in every outcome of its accepts.
+
+    `alone`: it is the only step of its file, so that nobody else makes what it carries.
 
     Raises:
         UndecidedError: there are too many outcomes, or a predicate may have no value.
         UnknowableError: not even the number of tokens of a value is known.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, alone: bool = False) -> None:
         self.graph = graph
         self.tracer, self.closer = Tracer(graph), Closer()
         self.nodes = {n.name: n for n in walk((*graph.prefill.nodes, *graph.step.nodes))}
         self.prefill = self._closed([self.tracer.prefill(2, o) for o in _few(graph.prefill)])
         self.steps = self._closed([self.tracer.step(o) for o in _few(graph.step)])
+        self.before: frozenset[Term] = frozenset()
+        if alone:
+            self.before = text_before(graph, self.prefill, self.steps, self._terms)
 
     def _closed(self, traces: Sequence[Trace]) -> list[Closure]:
         return [self.closer.close(trace, frozenset(), trace.prompt_length) for trace in traces]
@@ -57,17 +68,18 @@ class Ways:
     def around(self) -> Way | None:
         """Return the first way around `sample`."""
         graph = self.graph
-        if graph.prefill_tokens is not None:
-            for closure in self.prefill:
-                for term in self._terms(graph.prefill_tokens, closure):
-                    found = self._source(term, closure, frozenset())
+        for closures, tokens in (
+            (self.prefill, graph.prefill_tokens),
+            (self.steps, graph.emit.tokens),
+        ):
+            for closure in closures if tokens is not None else ():
+                assert tokens is not None
+                terms = self._terms(tokens, closure)
+                for place, term in enumerate(terms):
+                    here = said(closure, terms[:place], self.before)
+                    found = self._source(term, closure, frozenset(), here)
                     if found is not None:
-                        return self._way(found, graph.prefill_tokens)
-        for closure in self.steps:
-            for term in self._terms(graph.emit.tokens, closure):
-                found = self._source(term, closure, frozenset())
-                if found is not None:
-                    return self._way(found, graph.emit.tokens)
+                        return self._way(found, tokens)
         return None
 
     def sampled_by(self) -> tuple[str, ...]:
@@ -120,51 +132,65 @@ class Ways:
             raise UnknowableError(value)
         return held
 
-    def _source(self, term: Term, closure: Closure, seen: frozenset[Term]) -> str | None:
-        """Return the node that a term comes from around `sample`, or None if it does not."""
+    def _source(
+        self, term: Term, closure: Closure, seen: frozenset[Term], here: Said
+    ) -> str | None:
+        """Return the node that a term comes from around `sample`, or None if it does not.
+
+        `here` is what has been emitted when the term is.
+        """
         found: str | None = None
         for member in closure.equalities.members(term):
-            source = self._source_of(member, closure, seen)
+            source = self._source_of(member, closure, seen, here)
             if source is None:
                 return None
             found = source if member == term or found is None else found
         return found
 
-    def _source_of(self, term: Term, closure: Closure, seen: frozenset[Term]) -> str | None:
+    def _source_of(
+        self, term: Term, closure: Closure, seen: frozenset[Term], here: Said
+    ) -> str | None:
         if term[0] == "choice" or term in seen:
             return None
         seen = seen | {term}
-        origins = closure.trace.origins.get(term)
-        if origins is not None:
-            sources = [self._source(origin, closure, seen) for origin in sorted(origins, key=str)]
-            return self._named(next((s for s in sources if s is not None), None), term)
+        if term in closure.trace.origins:
+            for origin in sorted(here.open_origins(term), key=str):
+                source = self._source(origin, closure, seen, here)
+                if source is not None:
+                    ended = term in closure.trace.ends
+                    return source.replace("loop ", "ended ") if ended else source
+            return None
         if term[0] == "carry":
             return self._carried(str(term[1]), int(term[2]), seen)
         if term[0] == "made":
             node = self.nodes[str(term[1])]
             return None if isinstance(node.op, Sample) else node.name
+        if term[0] == "unfilled":
+            return f"loop {term[1]}"
+        if term[0] == "copied":
+            return f"copied {term[1]}"
         if term == MASK:
             return "mask"
         return PROMPT
 
-    def _named(self, source: str | None, term: Term) -> str | None:
-        """Name the loop that leaves masked rows, rather than the masks."""
-        is_loop = isinstance(self.nodes[str(term[1])].op, Repeat)
-        return f"loop {term[1]}" if source == "mask" and is_loop else source
-
     def _carried(self, name: str, element: int, seen: frozenset[Term]) -> str | None:
         item = next(c for c in self.graph.carry if c.name == name)
-        for closures, value in ((self.prefill, item.initial), (self.steps, item.next)):
+        for closures, value, tokens in (
+            (self.prefill, item.initial, self.graph.prefill_tokens),
+            (self.steps, item.next, self.graph.emit.tokens),
+        ):
             for closure in closures:
                 term = self._terms(value, closure)[element]
-                found = self._source(term, closure, seen)
+                emitted = () if tokens is None else self._terms(tokens, closure)
+                here = said(closure, emitted, self.before)
+                found = self._source(term, closure, seen, here)
                 if found is not None:
                     return found
         return None
 
     def _way(self, source: str, use: Value) -> Way:
-        code = codes.LOOP_ENDS_EARLY if source.startswith("loop ") else codes.AROUND_SAMPLE
-        start = source.removeprefix("loop ")
+        what, _, start = source.rpartition(" ")
+        code = codes.LOOP_ENDS_EARLY if what in ("loop", "ended") else codes.AROUND_SAMPLE
         if source == "mask":
             rows = [n.name for n in self.nodes.values() if _has_masks(n)]
             start = next((n for n in rows if self._reaches(n, use.node)), use.node)
@@ -174,7 +200,7 @@ class Ways:
             path = nx.shortest_path(edges, start, use.node)
         elif start not in path:
             path = [start, *path]
-        return Way(code, tuple(path), use)
+        return Way(code, tuple(path), use, ended=what in ("ended", "copied"))
 
     def _reaches(self, start: str, end: str) -> bool:
         edges = self.graph.dependencies()
