@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nldc.check.lossless.alike import Class, Flaw, class_of
 from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, choice
 from nldc.check.lossless.trace import Trace
@@ -33,10 +34,23 @@ class Closure:
         return not any(self.equalities.equal(*pair) for pair in self.trace.different)
 
 
+def contradicts(trace: Trace) -> bool:
+    """Whether an outcome contradicts itself by what its accepts compared alone."""
+    if not set(trace.equal).isdisjoint(trace.different):
+        return True
+    equalities = Equalities(trace.equal)
+    return any(equalities.equal(*pair) for pair in trace.different)
+
+
 @dataclass
 class Closer:
-    """Closes traces of one graph; the shape of a row's sight is found once for all outcomes."""
+    """Closes traces of one graph; the shape of a row's sight is found once for all outcomes.
 
+    Rows of the prefill with one of the `flaws` are not AR's at every length of the prompt, and so
+    are taken for others.
+    """
+
+    flaws: Mapping[Class, Flaw] = field(default_factory=dict)
     _others: dict[tuple[str, int, int], tuple[int, ...] | None] = field(default_factory=dict)
 
     def close(
@@ -84,6 +98,8 @@ class Closer:
         Right are the whole committed prefix, and one entry at each offset from 0 to its own.
         """
         key = (entry.node, entry.row, trace.prompt_length)
+        if key not in self._others and self.flaw(entry, trace) is not None:
+            self._others[key] = None
         if key not in self._others:
             prefix, seen = entry.sees()
             others = tuple(number for number in seen if number != entry.number)
@@ -95,3 +111,11 @@ class Closer:
             )
             self._others[key] = others if fits else None
         return self._others[key]
+
+    def flaw(self, entry: Entry, trace: Trace) -> Flaw | None:
+        """Return why a row of the prefill is not AR's at every length, if it is not."""
+        if not self.flaws or not trace.prompt_length:
+            return None
+        rows = entry.rows
+        row = rows.rows[entry.row]
+        return self.flaws.get(class_of(entry.node, rows.op.layout, row, trace.prompt_length))
