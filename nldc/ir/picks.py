@@ -30,14 +30,25 @@ def picked(
     """
     left = tuple(rows)
     for pick in picks:
-        if isinstance(pick, Where):
-            left = tuple(
-                row
-                for row in left
-                if evaluate(pick.predicate, row_lookup(facts_of(row, kinds), kinds, others))
-            )
-        else:
-            left = tuple(left[place] for place in _places(left, pick, others))
+        match pick:
+            case OfKind(kind):
+                left = tuple(row for row in left if row.kind == kind)
+            case Where(predicate):
+                left = tuple(
+                    row
+                    for row in left
+                    if evaluate(predicate, row_lookup(facts_of(row, kinds), kinds, others))
+                )
+            case At(index):
+                place = _integer(index, others)
+                if not -len(left) <= place < len(left):
+                    raise BadPickError(
+                        f"row {place} is outside: there are {len(left)}", index.start, index.end
+                    )
+                left = (left[place],)
+            case Between(start, stop):
+                bounds = [None if b is None else _integer(b, others) for b in (start, stop)]
+                left = left[slice(*bounds)]
     return tuple(row.row for row in left)
 
 
@@ -59,33 +70,18 @@ def picked_of(
     numbers: dict[str, Value] = dict(others)
     left = np.arange(len(rows))
     for pick in picks:
-        if isinstance(pick, Where):
-            try:
-                holds = _hold(pick.predicate, facts, left, kinds, numbers)
-            except UndecidedError:  # the rows one by one say which of them it is, and why
-                return picked(rows, picks, kinds, numbers)
-            left = left[holds]
-        else:
-            left = left[list(_places([rows[row] for row in left], pick, numbers))]
+        match pick:
+            case OfKind(kind):
+                left = left[[rows[row].kind == kind for row in left]]
+            case Where(predicate):
+                try:
+                    left = left[_hold(predicate, facts, left, kinds, numbers)]
+                except UndecidedError:  # the rows one by one say which of them it is, and why
+                    return picked(rows, picks, kinds, numbers)
+            case At() | Between():
+                at = picked([rows[row] for row in left], (pick,), kinds, numbers)
+                left = np.array(at, dtype=np.int64)
     return tuple(int(row) for row in left)
-
-
-def _places(
-    left: Sequence[Row], pick: OfKind | At | Between, others: Mapping[str, Value]
-) -> range | list[int]:
-    match pick:
-        case OfKind(kind):
-            return [place for place, row in enumerate(left) if row.kind == kind]
-        case At(index):
-            place = _integer(index, others)
-            if not -len(left) <= place < len(left):
-                raise BadPickError(
-                    f"row {place} is outside: there are {len(left)}", index.start, index.end
-                )
-            return [place]
-        case Between(start, stop):
-            bounds = [None if b is None else _integer(b, others) for b in (start, stop)]
-            return range(len(left))[slice(*bounds)]
 
 
 @lru_cache(maxsize=64)
@@ -138,10 +134,7 @@ def picked_size(
     """
     lengths = PROBES if layout.dynamic else (0,)
     found = [
-        {
-            len(picked_of(layout, length, tuple(picks), tuple(kinds), tuple(env.items())))
-            for env in others
-        }
+        {len(picked(layout.rows(length), picks, kinds, env)) for env in others}
         for length in lengths
     ]
     if any(len(sizes) > 1 for sizes in found):

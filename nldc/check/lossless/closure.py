@@ -8,13 +8,17 @@ nothing new follows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nldc.check.lossless.alike import Class, Flaw, class_of
 from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, choice
 from nldc.check.lossless.trace import Trace
+from nldc.ir.ranges import UndecidedError
+
+MOST_CLOSED = 200_000
+"""Rows of tokens and equal pairs, over all outcomes of a step, that are followed up."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,26 @@ def contradicts(trace: Trace) -> bool:
     return any(equalities.equal(*pair) for pair in trace.different)
 
 
+def possible(traces: Iterable[Trace]) -> list[Trace]:
+    """Return the traces whose outcomes do not contradict themselves at once.
+
+    Raises:
+        UndecidedError: there is too much to be closed in them.
+    """
+    found: list[Trace] = []
+    work = 0
+    for trace in traces:
+        if contradicts(trace):
+            continue
+        work += len(trace.equal) + sum(token != MASK for token in trace.tokens)
+        if work > MOST_CLOSED:
+            raise UndecidedError(
+                f"the rows and comparisons of its outcomes come to more than {MOST_CLOSED}"
+            )
+        found.append(trace)
+    return found
+
+
 @dataclass
 class Closer:
     """Closes traces of one graph; the shape of a row's sight is found once for all outcomes.
@@ -64,19 +88,21 @@ class Closer:
         equalities = Equalities(sorted(sorted(group, key=str) for group in known))
         for pair in (*trace.equal, *(given or {}).items()):
             equalities.join(*pair)
-        left = sorted(
-            (e for e in trace.entries if not e.adapted), key=lambda e: (e.position, e.number)
-        )
+        candidates = [e for e in trace.entries if not e.adapted]
+        masked = [e for e in candidates if trace.tokens[e.number] == MASK]
+        left = [e for e in candidates if trace.tokens[e.number] != MASK]
+        left.sort(key=lambda e: (e.position, e.number))
         pure: set[int] = set()
         news = True
         while news:
             news = False
             waiting = []
-            masks = bool(equalities.offsets(MASK))
+            if masked and equalities.offsets(MASK):
+                left = sorted((*left, *masked), key=lambda e: (e.position, e.number))
+                masked = []
             for entry in left:
                 token = trace.tokens[entry.number]
-                is_candidate = masks or token != MASK
-                if not is_candidate or not equalities.equal(token, ar(entry.position)):
+                if not equalities.equal(token, ar(entry.position)):
                     waiting.append(entry)
                     continue
                 others = self.others(entry, trace)

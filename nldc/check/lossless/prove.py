@@ -16,7 +16,7 @@ from nldc.check.lossless import codes
 from nldc.check.lossless.alike import alike
 from nldc.check.lossless.blame import Blame, Cause
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
-from nldc.check.lossless.closure import Closer, Closure, contradicts
+from nldc.check.lossless.closure import Closer, Closure, possible
 from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
@@ -192,7 +192,7 @@ class _Prover:
         """
         if id(graph) not in self._step_traces:
             traced = (tracer.step(outcome) for outcome in outcomes(graph.step))
-            self._step_traces[id(graph)] = [t for t in traced if not contradicts(t)]
+            self._step_traces[id(graph)] = possible(traced)
         return self._step_traces[id(graph)]
 
     def _decreed(self, run: Run, known: Invariant) -> Run:

@@ -8,14 +8,14 @@ token puts that right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import networkx as nx
 
 from nldc.check.lossless import codes
-from nldc.check.lossless.closure import Closer, Closure, contradicts
+from nldc.check.lossless.closure import Closer, Closure, possible
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.terms import MASK, Term
 from nldc.check.lossless.trace import Outcome, Trace, Tracer, UnknowableError, outcomes
@@ -66,14 +66,13 @@ class Ways:
         self.steps = []
         for number, variant in enumerate(graph.variants):
             tracer = Tracer(variant)
-            traces = steps[number] if steps else [tracer.step(o) for o in affordable(variant.step)]
+            few = affordable(variant.step)
+            traces = steps[number] if steps else (tracer.step(outcome) for outcome in few)
             self.steps.append(_Part(variant, tracer, self._closed(traces)))
 
-    def _closed(self, traces: Sequence[Trace]) -> list[Closure]:
+    def _closed(self, traces: Iterable[Trace]) -> list[Closure]:
         return [
-            self.closer.close(trace, frozenset(), trace.prompt_length)
-            for trace in traces
-            if not contradicts(trace)
+            self.closer.close(trace, frozenset(), trace.prompt_length) for trace in possible(traces)
         ]
 
     def around(self) -> Way | None:
