@@ -56,7 +56,7 @@ ENTRIES = (
         "`row * 0.1` is rounded differently in each, so that `row * 0.1 > 0.3` holds for row 3 in "
         "one and not in another. Real numbers may be compared with scores, and with `live` in "
         "`route`.",
-        '  draft:   {op: sample, logits: "seen[row * 0.5 >= 1]"}',
-        '  draft:   {op: sample, logits: "seen[row >= 2]"}',
+        "  take:    {op: select, among: block.filled, score: sure, where: row * 0.1 > 0.3}",
+        "  take:    {op: select, among: block.filled, score: sure, where: row > 3}",
     ),
 )
