@@ -109,7 +109,8 @@ class Run:
         while len(sequence.emitted) < self.most:
             text = [*prompt, *sequence.emitted]
             chosen = choose(Progress(0, len(prompt), sequence.emitted, self.steps, name, 1))
-            if len(sequence.emitted) > asked and chosen != name:
+            is_new = len(sequence.emitted) > asked and chosen != name
+            if is_new and kind.HANDOVERS[chosen].can_enter(len(text)):
                 asked = len(sequence.emitted)
                 handover = kind.HANDOVERS[name := chosen]
                 sequence.forget(len(text) - (handover.takes or 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nldc.diagnostics import nearest
-from nldc.expr import ExprError, Kind, Ref, Value
+from nldc.expr import Expr, ExprError, Kind, Ref, Value, real_part, show
 from nldc.ir.layout import Row
 
 NUMBERS = ("row", "group", "index", "kind")
@@ -113,6 +113,26 @@ def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[
 
 class UnknownNameError(ExprError):
     """A name that means nothing where it stands."""
+
+
+class RealNumberError(ExprError):
+    """A real number where rows are counted."""
+
+
+def check_whole(expr: Expr, kinds: Callable[[Ref], Kind], beside: str | None = None) -> None:
+    """Check that rows and rounds are counted in whole numbers, but beside scores.
+
+    Raises:
+        RealNumberError: at a number that is not whole.
+    """
+    part = real_part(expr, kinds, beside)
+    if part is not None:
+        raise RealNumberError(
+            f"`{show(part)}` is a real number where rows are counted",
+            part.start,
+            part.end,
+            "write it in whole numbers: `row > 3` for `row * 0.1 > 0.3`",
+        )
 
 
 class BadPickError(ExprError):

@@ -61,7 +61,7 @@ def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
         path: Path = ("route", name)
         expr = reader.expression(path, conditions[name])
         kinds = row_kinds((), (), {**reader.params, "live": 1})
-        if expr is not None and reader.is_condition(path, expr, kinds):
+        if expr is not None and reader.is_condition(path, expr, kinds, real=True):
             routes.append(Route(("steps", name), name, reader.fold(expr)))
     if last in conditions:
         message = f"the last step, `{last}`, is taken whenever no other is"

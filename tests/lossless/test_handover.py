@@ -147,6 +147,21 @@ def test_an_unusual_strategy_is_entered_and_left(tmp_path: Path) -> None:
         assert switched([UNUSUAL / f"{name}.yaml", "ar", "quadratic_ss"], folder) is None, name
 
 
+CASES = Path(__file__).parents[1] / "cases" / "strategies"
+
+
+def test_a_strategy_that_trails_by_three_is_entered_from_texts_of_every_length(
+    tmp_path: Path,
+) -> None:
+    three = CASES / "three_tokens_behind.yaml"
+    assert switched(["ar", three, "quadratic_ss", "block_diffusion"], tmp_path, tokens=30) is None
+
+
+def test_a_prompt_kept_in_part_takes_turns_too(tmp_path: Path) -> None:
+    names = ["ar", CASES / "prompt_all_but_the_last.yaml", CASES / "three_tokens_behind.yaml"]
+    assert switched(names, tmp_path, tokens=30) is None
+
+
 WRONG = [
     ("quadratic_ss", "takes=1", "takes=2"),
     ("quadratic_ss", "skips=1", "skips=0"),

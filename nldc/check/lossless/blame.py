@@ -136,6 +136,9 @@ class Blame:
         def cause(code: str, text: str) -> Cause:
             return Cause(code, entry.node, "attention", text)
 
+        flaw = self.closer.flaw(entry, trace)
+        if flaw is not None:
+            return Cause(flaw.code, entry.node, flaw.key, flaw.text)
         if not prefix and trace.prompt_length == 0:
             return cause(codes.MISSES_ROW, f"{row} does not see the whole prefix")
         if entry.number not in numbers:

@@ -21,15 +21,13 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Refuse a strategy that emits a token which no `sample` chose, and print its way."""
     if graph.guarantee != "none":
         return  # the proof of the guarantee says more
-    for variant in graph.variants:
-        try:
-            way = Ways(variant, alone=len(graph.variants) == 1).around()
-        except (UndecidedError, UnknowableError) as reason:
-            yield _undecided(variant, str(reason))
-            return
-        if way is not None:
-            yield _diagnostic(way, source)
-            return
+    try:
+        way = Ways(graph).around()
+    except (UndecidedError, UnknowableError) as reason:
+        yield _undecided(graph, str(reason))
+        return
+    if way is not None:
+        yield _diagnostic(way, source)
 
 
 def _undecided(graph: Graph, reason: str) -> Diagnostic:
