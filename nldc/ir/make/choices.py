@@ -113,7 +113,7 @@ def read_rule(reader: Reader, path: Path, text: Any, offset: int = 0) -> Expr | 
     numbers: dict[str, Constant] = {**reader.params, "iteration": 0, "left": 0}
     if not reader.is_number(path, expr, row_kinds((), (), numbers), offset):
         return None
-    return reader.fold(expr)
+    return reader.printed(path, expr, offset)
 
 
 def _where(reader: Reader, path: Path, text: str) -> Expr | None:
@@ -122,7 +122,7 @@ def _where(reader: Reader, path: Path, text: str) -> Expr | None:
     kinds = row_kinds(("row", "rank"), (), numbers)
     if expr is None or not reader.is_condition(path, expr, kinds):
         return None
-    return reader.fold(expr)
+    return reader.printed(path, expr)
 
 
 def make_mix(reader: Reader, path: Path, model: MixOp, scope: Scope) -> Made | None:
