@@ -60,13 +60,16 @@ class Decoder:
     """A model and a strategy; see `from_checkpoint`. Generated classes set the class variables.
 
     `ADAPTERS` names the adapters that the strategy asks for. `SCRATCH_ROWS` is the largest number
-    of rows that one step, or the prefill beyond its prompt, writes behind the committed ones.
+    of rows that one step, or the prefill beyond its prompt, writes behind the committed ones;
+    `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt or the text.
     `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
     ADAPTERS: ClassVar[tuple[str, ...]] = ()
     SCRATCH_ROWS: ClassVar[int] = 1
+    PROMPT_ROWS: ClassVar[int] = 1
+    TOKEN_ROWS: ClassVar[int] = 1
     KERNELS: ClassVar[bool] = False
 
     def __init__(
@@ -277,7 +280,10 @@ class Decoder:
         if batch_size is not None and batch_size < 1:
             raise PromptError(f"batch_size {batch_size} is not allowed", "use 1 or more, or None")
         slots = min(len(requests), batch_size or len(requests))
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        longest = max(
+            len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
+            for request in requests
+        )
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
         cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nldc.diagnostics import nearest
-from nldc.expr import Expr, ExprError, Kind, Ref, Value, real_part, show
+from nldc.expr import Binary, Expr, ExprError, Kind, Number, Ref, Value, children, real_part, show
 from nldc.ir.layout import Row
 
 NUMBERS = ("row", "group", "index", "kind")
@@ -109,6 +109,24 @@ def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[
         raise unknown(ref, (*names, *labels, *numbers))
 
     return kinds
+
+
+def check_divisors(expr: Expr) -> None:
+    """Check an expression that is printed, or asked of rows that cannot be listed.
+
+    Raises:
+        ExprError: at a divisor that is no number other than 0, which nobody could refuse later.
+    """
+    for part in children(expr):
+        if isinstance(part, Expr):
+            check_divisors(part)
+    if isinstance(expr, Binary) and expr.op in ("//", "%"):
+        by = expr.right
+        if not isinstance(by, Number) or not by.value:
+            raise ExprError(
+                f"the divisor `{show(by)}` is no number other than 0", by.start, by.end,
+                "divide by numbers and params: what divides here may be 0 when a step runs",
+            )  # fmt: skip
 
 
 class UnknownNameError(ExprError):

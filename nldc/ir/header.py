@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.graph import Adapter, Guarantee
+from nldc.ir.words import NAME, PARAM, RULE
 from nldc.schema import Adapter as AdapterModel
 from nldc.schema import FloatParam, IntParam, StrategyFile
 from nldc.shape import MISSING_KEY, UNKNOWN_KEY, WRONG_VALUE, fit
@@ -24,7 +24,6 @@ BAD_NAME = "NLD018"
 GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
 REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill")
 PARAM_TYPES = ("int", "float")
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ def _name(source: Source, found: list[Diagnostic]) -> str:
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
     message = f"`{name}` cannot name a strategy"
-    help_text = "a letter, then letters, digits and _, at most 64 in all"
-    found.append(_error(source, BAD_NAME, message, ("name",), "not a name", False, help_text))
+    found.append(_error(source, BAD_NAME, message, ("name",), "not a name", False, RULE))
     return "unnamed"
 
 
@@ -138,7 +136,11 @@ def _params(
         path: Path = ("params", name)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             message = f"`{name}` cannot name a param"
-            found.append(_error(source, BAD_NAME, message, path, "letters, digits, _", True))
+            found.append(_error(source, BAD_NAME, message, path, RULE, True))
+            continue
+        if name in PARAM:
+            message = f"`{name}` is a reserved name"
+            found.append(_error(source, BAD_NAME, message, path, "choose another", True))
             continue
         type_ = data.get("type") if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or type_ not in PARAM_TYPES:
@@ -206,7 +208,7 @@ def _adapters(source: Source, found: list[Diagnostic]) -> tuple[Adapter, ...]:
         path: Path = ("adapters", name)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             message = f"`{name}` cannot name an adapter"
-            found.append(_error(source, BAD_NAME, message, path, "letters, digits, _", True))
+            found.append(_error(source, BAD_NAME, message, path, RULE, True))
             continue
         model = fit(source, path, AdapterModel, found, f"adapter `{name}`")
         if model is not None:

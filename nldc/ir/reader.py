@@ -16,6 +16,7 @@ from nldc.ir.facts import (
     BadPickError,
     RealNumberError,
     UnknownNameError,
+    check_divisors,
     check_whole,
     facts_of,
     row_kinds,
@@ -79,9 +80,18 @@ class Reader:
         return self.reference(path, text, scope, Rows)
 
     def reference(
-        self, path: Path, text: Any, scope: Scope, *wanted: type, offset: int = 0
+        self,
+        path: Path,
+        text: Any,
+        scope: Scope,
+        *wanted: type,
+        offset: int = 0,
+        ragged: bool = False,
     ) -> tuple[Value, Type] | None:
-        """Return a value of one of the wanted types, or None after adding what is wrong."""
+        """Return a value of one of the wanted types, or None after adding what is wrong.
+
+        `ragged`: tokens whose number differs by sequence will do.
+        """
         expr = self.expression(path, text, offset)
         if expr is None:
             return None
@@ -94,6 +104,14 @@ class Reader:
             value, type_ = resolver.resolve(expr, span)
         except ExprError as problem:
             self.expression_error(path, problem, offset)
+            return None
+        if isinstance(type_, Tokens) and type_.ragged and Tokens in wanted and not ragged:
+            self.error(
+                WRONG_TYPE, f"`{text}` is {type_}: how many differs by sequence", path,
+                "a known number of tokens is needed here",
+                help_text="only `emit` takes the tokens of an `accept` as they are; "
+                "`bonus` is always one",
+            )  # fmt: skip
             return None
         if isinstance(type_, (Unknown, *wanted)):
             return value, type_
@@ -166,6 +184,16 @@ class Reader:
     def fold(self, expr: Expr) -> Expr:
         """Replace params by their values."""
         return fold(expr, self.params)
+
+    def printed(self, path: Path, expr: Expr, offset: int = 0) -> Expr | None:
+        """Return what is asked again when a step runs, or None after adding why it cannot be."""
+        folded = self.fold(expr)
+        try:
+            check_divisors(folded)
+        except ExprError as problem:
+            self.expression_error(path, problem, offset)
+            return None
+        return folded
 
     def expression(self, path: Path, text: Any, offset: int = 0) -> Expr | None:
         """Parse an expression; a bare number is one too."""

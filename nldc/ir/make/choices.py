@@ -116,7 +116,7 @@ def read_rule(
     numbers: dict[str, Constant] = {**reader.params, "iteration": 0, "left": 0}
     if not reader.is_number(path, expr, row_kinds((), (), numbers), offset, real=real):
         return None
-    return reader.fold(expr)
+    return reader.printed(path, expr, offset)
 
 
 def _where(reader: Reader, path: Path, text: str) -> Expr | None:
@@ -125,7 +125,7 @@ def _where(reader: Reader, path: Path, text: str) -> Expr | None:
     kinds = row_kinds(("row", "rank"), (), numbers)
     if expr is None or not reader.is_condition(path, expr, kinds, beside="score"):
         return None
-    return reader.fold(expr)
+    return reader.printed(path, expr)
 
 
 def make_mix(reader: Reader, path: Path, model: MixOp, scope: Scope) -> Made | None:
