@@ -217,11 +217,14 @@ def run(
 ) -> list[Ran]:  # fmt: skip
     """Decode the prompts together as the session does: who is done leaves the batch.
 
+    All know the same ends, as all prompts of a call do.
+
     Raises:
         AssertionError: a step emits nothing, or keeps rows that are not there.
     """
     decoder: Decoder = object.__new__(kind)
     loaded = kind.ADAPTERS if adapters is None else adapters
+    assert len({given.eos for given in inputs}) == 1
     everyone = [Decoded(given, given.model()) for given in inputs]
     carries = []
     for sequence in everyone:
