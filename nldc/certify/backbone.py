@@ -28,6 +28,7 @@ from nldc.certify.text import (
     TOKEN,
     VOCABULARY,
     DifferenceError,
+    OutgrownError,
     Rules,
     Text,
 )
@@ -151,11 +152,15 @@ class HashBatch(Batch):
         for sequence, length, is_held in zip(self.live, lengths, held, strict=True):
             end = length + layout.size * (1 + is_held)
             written = len(sequence.prompt) + len(sequence.emitted)
+            if sequence.committed > written + max(0, sequence.surplus):
+                raise OutgrownError(
+                    f"{sequence.committed} rows are cached for a text of {written} tokens: steps "
+                    "keep more rows than they emit tokens"
+                )
             if end > written + 1 + self.world.room:
                 raise DifferenceError(
-                    f"a forward of {layout.size} rows finds {length} cached for a text of "
-                    f"{written} tokens: more than there is room for (SCRATCH_ROWS is "
-                    f"{self.world.room})"
+                    f"a forward of {layout.size} rows behind {length} has no room: SCRATCH_ROWS "
+                    f"is {self.world.room}, and the text has {written} tokens"
                 )
         adapted = torch.zeros(layout.size, dtype=torch.int64)
         if adapter is not None and self.world.adapters:

@@ -113,6 +113,8 @@ class Run:
             batch = HashBatch([sequence], world, [slot])
             emit = decoder.prefill(batch, torch.tensor([sequence.content]))
             self._commit([sequence], emit)
+            text = len(sequence.prompt) + len(sequence.emitted)
+            sequence.surplus = sequence.committed - text
             carries.append(emit.carry)
         trailing = {s.key: len(s.prompt) + len(s.emitted) - s.committed for s in live}
         carry = {name: torch.cat([c[name] for c in carries]) for name in carries[0]}

@@ -7,6 +7,7 @@ always, so that drafts are often accepted and nothing is right by accident for l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -132,19 +133,32 @@ class Difference:
     got: tuple[int, ...] | str
 
 
+def without(tokens: Sequence[int], choose: Choose) -> Choose:
+    """Return a choice that never takes some tokens, as a processor would have it."""
+
+    def chosen(logits: Sequence[float], position: int) -> int:
+        allowed = [-math.inf if t in tokens else value for t, value in enumerate(logits)]
+        return choose(allowed, position)
+
+    return chosen
+
+
 @dataclass(frozen=True)
 class Input:
-    """A prompt, and how a model of it behaves."""
+    """A prompt, and how a model of it behaves; `forbidden` are tokens that may not be chosen."""
 
     prompt: tuple[int, ...]
     seed: int
     sampled: bool
     skill: float
     eos: tuple[int, ...] = ()
+    forbidden: tuple[int, ...] = ()
 
     def model(self) -> HashModel:
         """Return a fresh model."""
         choose = noisy(self.seed) if self.sampled else greedy
+        if self.forbidden:
+            choose = without(self.forbidden, choose)
         return HashModel(
             self.prompt, seed=self.seed, skill=self.skill, eos=self.eos, choose=choose
         )
