@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nldc import __version__
 from nldc.check.lossless import handover, handover_data, prove
 from nldc.check.rules import check_graph
-from nldc.diagnostics import Diagnostic, StrategyError, nearest
+from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee
@@ -151,30 +152,47 @@ def _params(file: str | Path) -> frozenset[str]:
 
 
 def compile(  # noqa: A001
-    file: str | Path | Sequence[str | Path], out: str | Path, settings: Settings | None = None
+    file: str | Path | Sequence[str | Path],
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    certify: bool = True,
 ) -> Path:
     """Compile a strategy into a folder that Python imports, and return the folder.
 
     Several files become one artifact that holds them all, the first as its default, and that may
     switch between them for each request and between steps. Nothing is written unless everything
-    is; an artifact that is already there is replaced.
+    is; an artifact that is already there is replaced. `certify` runs the artifact's own code
+    before it is written, against AR if it promises to be; see `nldc.certify`.
 
     Raises:
         StrategyError: with every mistake in the files.
-        ArtifactError: the folder cannot be written, or holds something else.
+        ArtifactError: the folder cannot be written, or holds something else; or what promises
+            nothing emits masks, nothing at all, or cannot run.
+        InternalError: what was generated is not what was proved, which is a bug in the compiler.
     """
     files = [file] if isinstance(file, str | Path) else list(file)
-    return write(check_together(files, settings), out)
+    return write(check_together(files, settings), out, certify=certify)
 
 
-def write(checked: Sequence[Checked], out: str | Path) -> Path:
+def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) -> Path:
     """Write the artifact of strategies that have been checked, and return the folder.
 
     Raises:
-        ArtifactError: the folder cannot be written, or holds something else.
+        ArtifactError, InternalError: as `compile` says.
     """
-    from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
     from nldc.codegen.folder import write_folder
+
+    files = generate(checked)
+    if certify:
+        with tempfile.TemporaryDirectory() as scratch:
+            _certify(write_folder(Path(scratch) / "artifact", files))
+    return write_folder(Path(out), files)
+
+
+def generate(checked: Sequence[Checked]) -> dict[str, str]:
+    """Return the files of the artifact of strategies that have been checked, by name."""
+    from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
 
     parts: dict[str, Part] = {}
     for each in checked:
@@ -185,8 +203,35 @@ def write(checked: Sequence[Checked], out: str | Path) -> Path:
         parts[graph.name] = Part(graph, files, str(certificate["proved"]))
     if len(parts) == 1:
         (part,) = parts.values()
-        return write_folder(Path(out), part.files)
-    return write_folder(Path(out), emit_switching(parts, switching(checked), __version__))
+        return dict(part.files)
+    return emit_switching(parts, switching(checked), __version__)
+
+
+def _certify(folder: Path) -> None:
+    """Raise unless the artifact in a folder that does not stay keeps its promise when it is run."""
+    from nldc.certify import QUICK, certify
+    from nldc.runtime.errors import ArtifactError
+
+    before = set(sys.modules)
+    try:
+        report = certify(folder, QUICK, quick=True)
+    finally:
+        for name in set(sys.modules) - before:
+            if name.startswith("nldc_artifact_"):
+                del sys.modules[name]
+    broken = report.broken
+    if broken is None:
+        return
+    if broken.fault is not None and not broken.crashed:
+        raise ArtifactError(
+            f"`{broken.strategy}` cannot be used as it is: {broken.fault}; nothing was written",
+            "it promises nothing, but every strategy must do this much: look at what it emits and "
+            "keeps. If the file is right, report it as a bug in nldc, with the file",
+        )
+    raise InternalError(
+        f"the code generated for `{broken.strategy}` does not do what was proved of it, and was "
+        f"not written. When it was run: {broken.fault or broken.difference}"
+    )
 
 
 def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:

@@ -156,6 +156,7 @@ class _Interpreter:
         emitted: list[int] = []
         accepted: list[int] = []
         values: dict[str, Any] = {PROMPT: tuple(prompt)}
+        self.history = list(prompt)
         self._nodes(graph.prefill.nodes, values, len(prompt))
         if graph.prefill_tokens is not None:
             emitted.extend(self._value(graph.prefill_tokens, values))

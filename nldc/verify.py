@@ -101,7 +101,7 @@ def load_pair(artifact: str | Path, model: str | Path | None, **options: Any) ->
     folder = model_folder(model)
     decoder = load_decoder(artifact, model, **options)
     with tempfile.TemporaryDirectory() as scratch:
-        compiled = api.compile("ar", Path(scratch) / "ar")
+        compiled = api.compile("ar", Path(scratch) / "ar", certify=False)
         return Pair(decoder, on_same_weights(compiled, decoder, folder))
 
 

@@ -81,6 +81,12 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
     type=click.Choice(["bfloat16", "float16", "float32"]),
     help="With --target: what is computed in (default: bfloat16).",
 )
+@click.option(
+    "--certify/--no-certify",
+    "certified",
+    default=True,
+    help="Run the artifact on a made-up backbone before it is written (default: do).",
+)
 def compile_(
     files: tuple[str, ...],
     out: str,
@@ -88,11 +94,13 @@ def compile_(
     targets: tuple[str, ...],
     model: str | None,
     dtype: str | None,
+    certified: bool,
 ) -> None:
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
 
     Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
-    every file that has such a param.
+    every file that has such a param. An artifact whose own code does not keep its promise when it
+    is run is not written.
     """
     from nldc import api
 
@@ -103,7 +111,7 @@ def compile_(
     if warnings:
         say(render_text(warnings, color=colored(sys.stderr)))
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
-    folder = api.write(checked, out)
+    folder = api.write(checked, out, certify=certified)
     click.echo(f"wrote {folder}")
     if len(checked) > 1:
         certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
@@ -121,7 +129,7 @@ def _kernels(
     from nldc.ahead import compile_ahead
 
     with tempfile.TemporaryDirectory() as scratch:
-        artifact = api.write(checked, Path(scratch) / "artifact")
+        artifact = api.write(checked, Path(scratch) / "artifact", certify=False)
         found = compile_ahead(artifact, targets, model, dtype)
     lines = []
     for each in found:
