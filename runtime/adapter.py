@@ -81,7 +81,7 @@ class Adapter:
         file = TensorFile.open(path / WEIGHTS, AdapterError)
         places = _places(config)
         found: dict[tuple[int, str], list[LowRank]] = {}
-        for name in sorted(file.shapes):
+        for name in sorted(file.names):
             match = _NAME.fullmatch(name)
             module = f"{match[2]}.{match[3]}" if match else ""
             if match is None or module not in places or int(match[1]) >= config.num_layers:
@@ -97,8 +97,8 @@ class Adapter:
                 product = LowRank(
                     start=start,
                     stop=start + size,
-                    down=pack(file.read(name).to(device, dtype)),
-                    up=pack(file.read(other).to(device, dtype)),
+                    down=pack(file.read(name, dtype, device)),
+                    up=pack(file.read(other, dtype, device)),
                     scale=float(scale),
                 )
                 found.setdefault((int(match[1]), fused), []).append(product)
