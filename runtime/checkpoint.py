@@ -230,9 +230,7 @@ def own_dtype(folder: str | Path, config: ModelConfig) -> torch.dtype:
     if config.dtype is not None:
         return dtype_of(config.dtype)
     files = open_files(Path(folder))
-    return stored_dtype(
-        files[name].entries[name] for name in files if not is_vision(name, config)
-    )
+    return stored_dtype(files[name].entries[name] for name in files if not is_vision(name, config))
 
 
 def is_vision(name: str, config: ModelConfig) -> bool:

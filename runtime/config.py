@@ -288,7 +288,8 @@ def _rope(data: Mapping[str, Any], origin: str) -> RopeConfig:
         )
     if rope_type not in ROPE_TYPES:
         raise CheckpointError(
-            f"{where}: rope_type `{rope_type}` is not supported", "use `default`, `linear` or `yarn`"
+            f"{where}: rope_type `{rope_type}` is not supported",
+            "use `default`, `linear` or `yarn`",
         )
     if rope_type == "linear" and settings.get("factor") is None:
         raise CheckpointError(
