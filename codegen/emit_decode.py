@@ -11,6 +11,8 @@ from nldc.codegen.emit_loop import LoopPrinter
 from nldc.codegen.plan import LayoutPlan, Plan
 from nldc.codegen.spelling import Spelling, flags, place_of
 from nldc.codegen.writer import Writer, commented, quoted
+from nldc.ir.graph import Graph, walk
+from nldc.ir.ops import Forward
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,29 @@ def _header(
         out.line(f"STRATEGY = {quoted(graph.name)}")
         adapters = ", ".join(quoted(a.name) for a in graph.adapters)
         out.line(f"ADAPTERS = ({adapters}{',' if len(graph.adapters) == 1 else ''})")
+        needed = [quoted(a.name) for a in graph.adapters if not a.optional]
+        if needed:
+            listed = ", ".join(needed)
+            out.line(f"REQUIRED_ADAPTERS = ({listed}{',' if len(needed) == 1 else ''})")
+        followed = [
+            f"{quoted(name)}: ({quoted(key)}, {graph.params[name]})"
+            for name, key in graph.checkpoint_params.items()
+        ]
+        if followed:
+            out.line(f"CHECKPOINT_PARAMS = {{{', '.join(followed)}}}")
+        if _diffuses(graph):
+            out.line("DIFFUSES = True")
         out.line(f"SCRATCH_ROWS = {plan.scratch_rows}")
         out.line("KERNELS = True")
+
+
+def _diffuses(graph: Graph) -> bool:
+    """Whether a forward sees other rows than the ones before."""
+    steps = (node for variant in graph.variants for node in variant.step.nodes)
+    return any(
+        isinstance(node.op, Forward) and node.op.attention.name != "causal"
+        for node in walk((*graph.prefill.nodes, *steps))
+    )
 
 
 def _layout(out: Writer, layout: LayoutPlan) -> None:

@@ -198,7 +198,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _scale(settings: Mapping[str, Any], path: Path) -> tuple[int, float]:
     """Return the rank, and the factor on the low-rank product."""
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    rank: Any = settings.get("r")
+    alpha: Any = settings.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise AdapterError(f"{path}: r = {rank!r}", "give a whole number of at least 1")
     is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)

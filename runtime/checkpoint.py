@@ -120,7 +120,7 @@ def load_weights(
         """Read matrices, one below the other, and bring them into form as one."""
         heights = [shapes[name][0] for name in names]
         rows = forming.room(sum(heights), shapes[names[0]][1])
-        for name, out in zip(names, rows.split(heights), strict=True):
+        for name, out in zip(names, torch.split(rows, heights), strict=True):
             read(name, out)
         return forming.formed(rows)
 

@@ -89,6 +89,7 @@ class Decoder:
         self.backend = backend
         self.model = Model(backbone, dict(adapters or {}), self._attention, self._plan)
         self.folder = folder
+        self.adapters_by_folder: dict[Path, Adapter] = {}
         self._tokenizer: Tokenizer | None = None
         self._plans: weakref.WeakKeyDictionary[Layout, dict[Pattern, Plan]] = (
             weakref.WeakKeyDictionary()
@@ -154,7 +155,35 @@ class Decoder:
         weights = load_weights(folder, config, kind, place, progress=progress)
         backbone = Backbone(config, weights, kind, place)
         decoder = cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
         for note in decoder.notes:
+            LOG.warning("%s", note)
+        return decoder
+
+    @classmethod
+    def beside(cls, other: Decoder, adapter: AdapterChoice = AUTO) -> Self:
+        """Return a decoder of this strategy on the weights of another, with adapters of its own.
+
+        `adapter` is that of `from_checkpoint`; one that a strategy without adapters has no use for
+        is left out.
+
+        Raises:
+            AdapterError: an adapter that it needs is not there, or cannot be loaded.
+        """
+        backbone, names = other.model.backbone, cls.declared().names
+        if isinstance(adapter, Mapping):
+            adapter = {name: folder for name, folder in adapter.items() if name in names}
+        choice = adapter if names else None
+        folders = choose_folders(choice, other.folder or Path(), cls.declared())
+        loaded = other.adapters_by_folder
+        for folder in folders.values():
+            if folder not in loaded:
+                loaded[folder] = Adapter.load(
+                    folder, backbone.config, backbone.dtype, backbone.device
+                )
+        adapters = {name: loaded[folder] for name, folder in folders.items()}
+        decoder = cls(backbone, adapters=adapters, backend=other.backend, folder=other.folder)
+        for note in cls.declared().missing(adapters):
             LOG.warning("%s", note)
         return decoder
 
@@ -378,6 +407,7 @@ class Decoder:
                 max_new_tokens=max_new_tokens,
                 eos=ends,
                 embeddings=self._embeddings(prompt),
+                adapters=tuple(self.model.adapters),
             )
             for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
         ]

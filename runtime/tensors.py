@@ -146,7 +146,7 @@ class TensorFile:
         """Read as many bytes as `values` take on the CPU, straight into their memory."""
         if not len(values):
             return
-        room = memoryview(values.view(torch.uint8).numpy())
+        room: Any = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
         while len(room):
             count = file.readinto(room)
             if not count:
@@ -215,8 +215,9 @@ def _entry(described: Any, first: int) -> Entry | None:
     """Return what the header says of one tensor, or None where that is nonsense."""
     if not isinstance(described, Mapping):
         return None
-    form, shape = described.get("dtype"), described.get("shape")
-    offsets = described.get("data_offsets")
+    form: Any = described.get("dtype")
+    shape: Any = described.get("shape")
+    offsets: Any = described.get("data_offsets")
     if not isinstance(form, str) or not _is_whole(shape) or not _is_whole(offsets):
         return None
     if len(offsets) != 2 or offsets[0] > offsets[1]:

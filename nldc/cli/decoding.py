@@ -97,6 +97,8 @@ def _stream(decoder: Decoder, prompt: str, **options: Any) -> Stats | None:
 def _stats_lines(stats: Stats) -> Iterator[str]:
     yield f"{stats.tokens} tokens in {stats.nfe} forwards: {stats.tpf:.2f} tokens a forward"
     wait = stats.time_to_first_token
+    if stats.adapters:
+        yield f"with the adapter {', '.join(stats.adapters)}"
     yield f"{stats.tokens_per_second:.1f} tokens/s, the first token after {wait:.3f} s"
     if not stats.accepted:
         return
