@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
@@ -16,6 +17,7 @@ import click
 from nldc.render import printable
 from nldc.runtime.errors import CheckpointWarning
 
+_LOG = logging.getLogger("nldc")
 _NUMBER = re.compile(r"[\d.]+( s)?|wrong")
 
 
@@ -68,7 +70,8 @@ def loading_bar() -> LoadingBar | None:
     return LoadingBar() if sys.stderr.isatty() else None
 
 
-def show_notes() -> None:
+@contextmanager
+def notes_shown() -> Iterator[None]:
     """Let what the runtime logs and warns of appear once each, in the form of our own lines."""
     said: set[str] = set()
 
@@ -81,18 +84,32 @@ def show_notes() -> None:
         def emit(self, record: logging.LogRecord) -> None:
             show("note", record.getMessage())
 
-    log = logging.getLogger("nldc")
-    log.handlers = [Notes()]
-    log.propagate = False
-    python_shows = warnings.showwarning
+    handler, propagates, level = Notes(), _LOG.propagate, _LOG.level
+    _LOG.addHandler(handler)
+    _LOG.propagate = False
+    try:
+        with warnings.catch_warnings():
+            python_shows = warnings.showwarning
 
-    def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, CheckpointWarning):
-            show("warning", str(message))
-        else:
-            python_shows(message, category, *place, **more)
+            def shown(
+                message: Warning | str, category: type[Warning], *place: Any, **more: Any
+            ) -> None:
+                if issubclass(category, CheckpointWarning):
+                    show("warning", str(message))
+                else:
+                    python_shows(message, category, *place, **more)
 
-    warnings.showwarning = shown
+            warnings.showwarning = shown
+            yield
+    finally:
+        _LOG.removeHandler(handler)
+        _LOG.propagate = propagates
+        _LOG.setLevel(level)
+
+
+def hide_notes() -> None:
+    """Leave out, until the command ends, what is worth knowing and no mistake."""
+    _LOG.setLevel(logging.ERROR)
 
 
 def colored(stream: TextIO) -> bool:
