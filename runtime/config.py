@@ -402,13 +402,13 @@ class _Reader:
 
     def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
         value = self.value(key, default)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # some writers of JSON know no whole numbers
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        # some writers of JSON know no whole numbers
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if not is_whole or isinstance(value, bool) or value < least:
             raise self.wrong(key, value, f"a whole number of at least {least}")
         if value > LARGEST_WHOLE:
             raise self.wrong(key, value, f"a whole number of at most {LARGEST_WHOLE}")
-        return value
+        return int(value)
 
     def number(self, key: str, default: float | None = None, least: float | None = None) -> float:
         value = self.value(key, default)
