@@ -15,6 +15,8 @@ from nldc.codegen.room import Room
 from nldc.codegen.spelling import Spelling, flags, place_of
 from nldc.codegen.writer import Writer, commented, quoted
 from nldc.expr import Number, Ref
+from nldc.ir.graph import Graph, walk
+from nldc.ir.ops import Forward
 from nldc.ir.size import Size
 
 
@@ -99,6 +101,18 @@ def _header(
         out.line(f"STRATEGY = {quoted(graph.name)}")
         adapters = ", ".join(quoted(a.name) for a in graph.adapters)
         out.line(f"ADAPTERS = ({adapters}{',' if len(graph.adapters) == 1 else ''})")
+        needed = [quoted(a.name) for a in graph.adapters if not a.optional]
+        if needed:
+            listed = ", ".join(needed)
+            out.line(f"REQUIRED_ADAPTERS = ({listed}{',' if len(needed) == 1 else ''})")
+        followed = [
+            f"{quoted(name)}: ({quoted(key)}, {graph.params[name]})"
+            for name, key in graph.checkpoint_params.items()
+        ]
+        if followed:
+            out.line(f"CHECKPOINT_PARAMS = {{{', '.join(followed)}}}")
+        if _diffuses(graph):
+            out.line("DIFFUSES = True")
         room(out, plan.room)
         out.line("KERNELS = True")
 
@@ -110,6 +124,15 @@ def room(out: Writer, needed: Room) -> None:
         out.line(f"PROMPT_ROWS = {needed.prompt}")
     if needed.token != 1:
         out.line(f"TOKEN_ROWS = {needed.token}")
+
+
+def _diffuses(graph: Graph) -> bool:
+    """Whether a forward sees other rows than the ones before."""
+    steps = (node for variant in graph.variants for node in variant.step.nodes)
+    return any(
+        isinstance(node.op, Forward) and node.op.attention.name != "causal"
+        for node in walk((*graph.prefill.nodes, *steps))
+    )
 
 
 def _layout(out: Writer, layout: LayoutPlan) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -16,19 +17,19 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from nldc.runtime.abi import ADAPTER_FOLDER
 from nldc.runtime.adapter import Adapter
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
 from nldc.runtime.chat import Message, chat_prompt
-from nldc.runtime.checkpoint import load_weights
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.checkpoint import Progress, load_weights, own_dtype
+from nldc.runtime.config import PARADIGMS, ModelConfig
 from nldc.runtime.embeddings import PromptEmbeddings
-from nldc.runtime.errors import AdapterError, BackendError, PromptError
+from nldc.runtime.errors import BackendError, PromptError
 from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
+from nldc.runtime.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
 from nldc.runtime.sampling import Processor, Sampling
 from nldc.runtime.session import Finish, Request, Session, Strategy
 from nldc.runtime.stats import Stats
@@ -59,14 +60,20 @@ class Result:
 class Decoder:
     """A model and a strategy; see `from_checkpoint`. Generated classes set the class variables.
 
-    `ADAPTERS` names the adapters that the strategy asks for. `SCRATCH_ROWS` is the largest number
-    of rows that one step, or the prefill beyond its prompt, writes behind the committed ones;
-    `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt or the text.
-    `KERNELS` says whether every pattern has a Triton part.
+    `ADAPTERS` names the adapters that the strategy asks for, `REQUIRED_ADAPTERS` those of them that
+    it cannot do without. `CHECKPOINT_PARAMS` are its params that follow the checkpoint: the key of
+    config.json that each is, and the value that it was compiled with. `DIFFUSES` says whether a
+    forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
+    largest number of rows that one step, or the prefill beyond its prompt, writes behind the
+    committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
+    or the text. `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
     ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    REQUIRED_ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    CHECKPOINT_PARAMS: ClassVar[Mapping[str, tuple[str, int]]] = {}
+    DIFFUSES: ClassVar[bool] = False
     SCRATCH_ROWS: ClassVar[int] = 1
     PROMPT_ROWS: ClassVar[int] = 1
     TOKEN_ROWS: ClassVar[int] = 1
@@ -80,10 +87,12 @@ class Decoder:
         backend: Backend = "torch",
         folder: Path | None = None,
     ) -> None:
+        self.declared().check(adapters or {})
         self.config = backbone.config
         self.backend = backend
         self.model = Model(backbone, dict(adapters or {}), self._attention, self._plan)
         self.folder = folder
+        self.adapters_by_folder: dict[Path, Adapter] = {}
         self._tokenizer: Tokenizer | None = None
         self._plans: weakref.WeakKeyDictionary[Layout, dict[Pattern, Plan]] = (
             weakref.WeakKeyDictionary()
@@ -102,21 +111,33 @@ class Decoder:
         return {self.STRATEGY: Strategy(self.prefill, self.step)}
 
     @classmethod
+    def declared(cls) -> Declared:
+        """Return the adapters that the strategy declares."""
+        return Declared(cls.STRATEGY, cls.ADAPTERS, frozenset(cls.REQUIRED_ADAPTERS))
+
+    @classmethod
     def from_checkpoint(
         cls,
         path: str | Path | None = None,
         *,
-        adapter: str | Path | None = "auto",
-        dtype: str | torch.dtype = "float32",
+        adapter: AdapterChoice = AUTO,
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         backend: Backend | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Load the checkpoint folder `path`; None is the demo model that comes with the package.
 
         `adapter` is an adapter's folder, None for none, or "auto": the folder `linear_spec_lora`
-        of the checkpoint if the strategy asks for an adapter and there is one. `device` None is
-        the GPU if there is one. `backend` None is triton on a GPU if the decoder was compiled with
-        kernels, else torch.
+        of the checkpoint if the strategy asks for an adapter and there is one. A strategy with
+        several wants one of these for each name; "auto" is then the checkpoint's folder of that
+        name. `dtype` None is the checkpoint's own. `device` None is the GPU if there is one.
+        `backend` None is triton on a GPU if the decoder was compiled with kernels, else torch.
+        `progress` is called while weights are read, with how many bytes of how many have been.
+
+        What is worth knowing of the outcome, such as an adapter that is not there, is logged as
+        warnings of the logger `nldc`, and stays in `notes`. A file that changes afterwards changes
+        no weights: they are copied.
 
         Raises:
             CheckpointError, AdapterError, BackendError: what was asked for cannot be loaded.
@@ -126,18 +147,70 @@ class Decoder:
         folder = Path(path)
         config = ModelConfig.load(folder)
         place = _device(device)
-        kind = dtype_of(dtype)
+        kind = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
         chosen = _backend(backend, place, kernels=cls.KERNELS)
         if chosen == "triton" and kind == torch.float64:
             raise BackendError("the kernels do not compute in float64", "use backend torch")
-        weights = load_weights(folder, config, kind, place)
-        adapters = {}
-        source = _adapter_folder(adapter, folder, cls)
-        if source is not None:
-            loaded = Adapter.load(source, config, kind, place)
-            adapters = dict.fromkeys(cls.ADAPTERS, loaded)
+        folders = choose_folders(adapter, folder, cls.declared())
+        adapters = {
+            name: Adapter.load(source, config, kind, place) for name, source in folders.items()
+        }
+        weights = load_weights(folder, config, kind, place, progress=progress)
         backbone = Backbone(config, weights, kind, place)
-        return cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder = cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
+        for note in decoder.notes:
+            LOG.warning("%s", note)
+        return decoder
+
+    @classmethod
+    def beside(cls, other: Decoder, adapter: AdapterChoice = AUTO) -> Self:
+        """Return a decoder of this strategy on the weights of another, with adapters of its own.
+
+        `adapter` is that of `from_checkpoint`; one that a strategy without adapters has no use for
+        is left out.
+
+        Raises:
+            AdapterError: an adapter that it needs is not there, or cannot be loaded.
+        """
+        backbone, names = other.model.backbone, cls.declared().names
+        if isinstance(adapter, Mapping):
+            adapter = {name: folder for name, folder in adapter.items() if name in names}
+        choice = adapter if names else None
+        folders = choose_folders(choice, other.folder or Path(), cls.declared())
+        loaded = other.adapters_by_folder
+        for folder in folders.values():
+            if folder not in loaded:
+                loaded[folder] = Adapter.load(
+                    folder, backbone.config, backbone.dtype, backbone.device
+                )
+        adapters = {name: loaded[folder] for name, folder in folders.items()}
+        decoder = cls(backbone, adapters=adapters, backend=other.backend, folder=other.folder)
+        for note in cls.declared().missing(adapters):
+            LOG.warning("%s", note)
+        return decoder
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of how the strategy and the checkpoint fit, a line each."""
+        config, notes = self.config, []
+        if config.vision:
+            notes.append(
+                "the vision part of the checkpoint is left aside: text and embeddings are decoded"
+            )
+        if self.DIFFUSES and config.paradigm != PARADIGMS[0]:
+            notes.append(
+                f"the checkpoint says dlm_paradigm `{config.paradigm}`: `{self.STRATEGY}` computes "
+                f"rows that see rows ahead, as a model trained as `{PARADIGMS[0]}` knows them"
+            )
+        for name, (key, value) in self.CHECKPOINT_PARAMS.items():
+            own = getattr(config, key)
+            if own is not None and own != value:
+                notes.append(
+                    f"compiled with {name} = {value}, the checkpoint has {key} {own}: "
+                    f"compile with --set {name}={own}, or with --model, to use it"
+                )
+        return (*notes, *self.declared().missing(self.model.adapters))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -340,6 +413,7 @@ class Decoder:
                 max_new_tokens=max_new_tokens,
                 eos=ends,
                 embeddings=self._embeddings(prompt),
+                adapters=tuple(self.model.adapters),
             )
             for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
         ]
@@ -504,18 +578,3 @@ def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) ->
 
     check_device(device)
     return backend
-
-
-def _adapter_folder(
-    adapter: str | Path | None, folder: Path, decoder: type[Decoder]
-) -> Path | None:
-    if adapter is None:
-        return None
-    if adapter == "auto":
-        found = folder / ADAPTER_FOLDER
-        return found if decoder.ADAPTERS and found.is_dir() else None
-    if not decoder.ADAPTERS:
-        raise AdapterError(
-            f"the strategy `{decoder.STRATEGY}` uses no adapter", "leave the adapter out"
-        )
-    return Path(adapter)

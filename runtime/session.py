@@ -34,7 +34,8 @@ MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 class Request:
     """One prompt on its way: what it was, what it has emitted, what that cost.
 
-    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `skips` counts tokens that
+    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `adapters` are those that
+    its strategy has. `skips` counts tokens that
     its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
     were when its strategy was last chosen.
     """
@@ -45,6 +46,7 @@ class Request:
     max_new_tokens: int
     eos: tuple[int, ...]
     embeddings: Tensor | None = None
+    adapters: tuple[str, ...] = ()
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
@@ -89,6 +91,7 @@ class Request:
             accepted=self.accepted,
             seconds=self.finished - self.started,
             time_to_first_token=self.first_token - self.started,
+            adapters=self.adapters,
         )
 
 

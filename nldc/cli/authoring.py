@@ -74,7 +74,10 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
     help="Also compile the kernels for this GPU, cuda:90 or hip:gfx942, and say what they take.",
 )
 @click.option(
-    "--model", type=click.Path(), help="With --target: for whose heads (default: the demo model)."
+    "--model",
+    type=click.Path(),
+    help="Checkpoint that params follow which are not set, as block_length follows its block_size; "
+    "with --target also for whose heads (default: the demo model).",
 )
 @click.option(
     "--dtype",
@@ -99,14 +102,14 @@ def compile_(
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
 
     Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
-    every file that has such a param. An artifact whose own code does not keep its promise when it
-    is run is not written.
+    every file that has such a param, a checkpoint's value to every param that follows it. An
+    artifact whose own code does not keep its promise when it is run is not written.
     """
     from nldc import api
 
-    if not targets and (model or dtype):
-        raise click.UsageError("--model and --dtype say what --target compiles for: give a target")
-    checked = api.check_together(files, dict(settings))
+    if not targets and dtype:
+        raise click.UsageError("--dtype says what --target compiles for: give a target")
+    checked = api.check_together(files, dict(settings), model)
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say(render_text(warnings, color=colored(sys.stderr)))

@@ -17,7 +17,7 @@ from nldc.cli.options import (
     settings,
     strategy,
 )
-from nldc.cli.output import say, table
+from nldc.cli.output import hide_notes, say, table
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
@@ -40,11 +40,13 @@ BAR = 30
 @sampling
 @strategy
 @click.option("--stop", multiple=True, help="End before this text; may be given again.")
-@click.option("--quiet", is_flag=True, help="Leave out the numbers at the end.")
+@click.option("--quiet", is_flag=True, help="Leave out notes, and the numbers at the end.")
 def run(
     artifact: str, model: str | None, quiet: bool, strategy: str | None, **options: Any
 ) -> None:
     """Decode with a compiled ARTIFACT: text as it comes, then what it cost."""
+    if quiet:
+        hide_notes()
     prompt, is_chat = _prompt_of(options)
     from nldc.verify import load_decoder, named_strategy
 
@@ -97,6 +99,8 @@ def _stream(decoder: Decoder, prompt: str, **options: Any) -> Stats | None:
 def _stats_lines(stats: Stats) -> Iterator[str]:
     yield f"{stats.tokens} tokens in {stats.nfe} forwards: {stats.tpf:.2f} tokens a forward"
     wait = stats.time_to_first_token
+    if stats.adapters:
+        yield f"with the adapter {', '.join(stats.adapters)}"
     yield f"{stats.tokens_per_second:.1f} tokens/s, the first token after {wait:.3f} s"
     if not stats.accepted:
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nldc.cli.output import colored, say, say_error
+from nldc.cli.output import colored, notes_shown, say, say_error
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.render import render_text, summarize
 from nldc.runtime.errors import NldcRuntimeError
@@ -23,7 +23,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; leave with an exit code where it raises."""
         try:
-            return super().invoke(ctx)
+            with notes_shown():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except StrategyError as error:

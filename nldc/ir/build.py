@@ -102,6 +102,7 @@ class _Builder:
                 summary=header.summary,
                 guarantee=header.guarantee,
                 params=header.params,
+                checkpoint_params=header.checkpoint_params,
                 adapters=header.adapters,
                 prefill=prefill,
                 prefill_tokens=handed_out,

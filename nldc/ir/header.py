@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,8 @@ PARAM_TYPES = ("int", "float")
 class Header:
     """What the head of the file says, with the values of the params that are compiled in.
 
-    `broken` are params that are declared wrongly: nothing that uses them is at fault.
+    `checkpoint_params` are those that follow a checkpoint, with the key of its config. `broken` are
+    params that are declared wrongly: nothing that uses them is at fault.
     """
 
     name: str = "unnamed"
@@ -40,6 +42,7 @@ class Header:
     broken: frozenset[str] = frozenset()
     adapters: tuple[Adapter, ...] = ()
     compat: str | None = None
+    checkpoint_params: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_header(
@@ -82,6 +85,7 @@ def read_header(
         broken=frozenset(map(str, _mapping(source, "params", []))) - set(params),
         adapters=_adapters(source, found),
         compat=_compat(source, found),
+        checkpoint_params=followed(source, params),
     )
 
 
@@ -160,6 +164,13 @@ def _params(
     for name, value in settings.items():
         values[name] = _setting(name, value, bounds)
     return values
+
+
+def followed(source: Source, params: Iterable[str]) -> dict[str, str]:
+    """Return, of these params, those that follow a checkpoint, each with the key of its config."""
+    declared = source.data["params"] if params else {}
+    keys = {name: declared[name].get("checkpoint") for name in params}
+    return {name: str(key) for name, key in keys.items() if key is not None}
 
 
 def _check_declared(
