@@ -36,7 +36,8 @@ class Request:
 
     `embeddings` [P, hidden] stand in for those of the prompt's tokens. `skips` counts tokens that
     its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
-    were when its strategy was last chosen.
+    were when its strategy was last chosen. `thought` is the place of the token that began the thought
+    at the prompt's end, see `ThinkingLimit.thought`.
     """
 
     place: int
@@ -45,6 +46,7 @@ class Request:
     max_new_tokens: int
     eos: tuple[int, ...]
     embeddings: Tensor | None = None
+    thought: int | None = None
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
