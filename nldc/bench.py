@@ -92,7 +92,11 @@ def bench(
         adapted = [file for file, strategy in checked.items() if strategy.graph.adapters]
         loaded = load_decoder(artifacts[(*adapted, "ar")[0]], model, **(loading or {}))
         chosen = choose_prompts(
-            prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
+            prompts,
+            count,
+            folder,
+            vocabulary_without_tokenizer(loaded, folder),
+            chat=bool((generation or {}).get("chat")),
         )
         for file, strategy in checked.items():
             decoder = on_same_weights(artifacts[file], loaded, folder)

@@ -90,12 +90,19 @@ def chat_prompt(
         PromptError: it is neither, or the template refuses it, or does not know an option.
         TokenizerError: there is no template, or it has a mistake.
     """
+    return tokenizer.encode_chat(chat_text(tokenizer, prompt, name, chat))
+
+
+def chat_text(
+    tokenizer: Tokenizer, prompt: str | Sequence[Any], name: str, chat: Chat | None = None
+) -> str:
+    """Return the text of a conversation, as `chat_prompt` encodes it."""
     text = render(tokenizer, conversation(prompt, name), name, chat)
     if not text:
         raise PromptError(
             f"{name} is empty: the chat template writes nothing", "see the model's chat template"
         )
-    return tokenizer.encode_chat(text)
+    return text
 
 
 def conversation(prompt: str | Sequence[Any], name: str) -> list[Message]:

@@ -7,7 +7,7 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ from nldc.runtime.adapter import Adapter
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
-from nldc.runtime.chat import Chat, Message, chat_prompt
+from nldc.runtime.chat import Chat, Message, chat_text
 from nldc.runtime.checkpoint import load_weights
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.embeddings import PromptEmbeddings
@@ -238,11 +238,11 @@ class Decoder:
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
         asked = _chat(chat, system, tools, template_variables, chat_template)
-        given: Sequence[Prompt] = (
+        given: Sequence[Any] = (
             [prompts]
             if isinstance(prompts, str | PromptEmbeddings) or (asked and _is_conversation(prompts))
             else prompts
-        )  # type: ignore[assignment]
+        )
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
         requests = self._requests(given, asked, max_new_tokens, eos, sequence_ids, limit)
         texts = self._texts(requests, stop, skip_special_tokens)
@@ -422,14 +422,10 @@ class Decoder:
             unknown = [self.config.mask_token_id] * len(prompt.embeddings)
             tokens = unknown if prompt.tokens is None else prompt.tokens
         elif chat is not None:
-            tokens = chat_prompt(self.tokenizer, prompt, name, chat)
+            text = chat_text(self.tokenizer, prompt, name, chat)
+            tokens = self._encoded(text, name, self.tokenizer.encode_chat)
         elif isinstance(prompt, str):
-            if self.tokenizer.exceeds(prompt, self.config.context):
-                raise PromptError(
-                    f"{name} has more tokens than the model's context of {self.config.context}",
-                    "shorten the prompt",
-                )
-            tokens = self.tokenizer.encode(prompt)
+            tokens = self._encoded(prompt, name, self.tokenizer.encode)
         elif isinstance(prompt, Sequence):
             tokens = prompt
         else:
@@ -438,8 +434,6 @@ class Decoder:
             )
         if not tokens:
             raise PromptError(f"{name} is empty", "give at least one token to continue")
-        if chat is not None or isinstance(prompt, str):
-            self.tokenizer.check_fits(tokens, self.config.vocab_size, name)
         checked = tuple(self._check_token(token, name) for token in tokens)
         room = self.config.context - len(checked)
         if room < max_new_tokens:
@@ -449,6 +443,16 @@ class Decoder:
                 f"use max_new_tokens {room} or less" if room > 0 else "shorten the prompt",
             )
         return checked
+
+    def _encoded(self, text: str, name: str, encode: Callable[[str], list[int]]) -> list[int]:
+        if self.tokenizer.exceeds(text, self.config.context):
+            raise PromptError(
+                f"{name} has more tokens than the model's context of {self.config.context}",
+                "shorten the prompt",
+            )
+        tokens = encode(text)
+        self.tokenizer.check_fits(tokens, self.config.vocab_size, name)
+        return tokens
 
     def _check_token(self, token: object, name: str) -> int:
         if not isinstance(token, int) or isinstance(token, bool):
@@ -467,9 +471,7 @@ class Decoder:
         if not stops and self._any_tokenizer is None:
             return None
         return {
-            id(request): Text(
-                self.tokenizer, stops, keep_special_tokens=not skip_special_tokens
-            )
+            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special_tokens)
             for request in requests
         }
 
@@ -563,9 +565,7 @@ def _chat(
     }
     given = [name for name, value in options.items() if value is not None]
     if given and not chat:
-        raise PromptError(
-            f"{given[0]} has no effect without chat", "ask for chat, or leave it out"
-        )
+        raise PromptError(f"{given[0]} has no effect without chat", "ask for chat, or leave it out")
     if not chat:
         return None
     asked = Chat(system, tools, {} if variables is None else variables, template)

@@ -23,7 +23,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Return the data in `text`, a byte order mark left out; raise ValueError where it is no JSON."""
+    """Return the data in `text`, without a byte order mark; raise ValueError if it is no JSON."""
     try:
         return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except UnicodeDecodeError as problem:

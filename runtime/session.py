@@ -36,8 +36,8 @@ class Request:
 
     `embeddings` [P, hidden] stand in for those of the prompt's tokens. `skips` counts tokens that
     its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
-    were when its strategy was last chosen. `thought` is the place of the token that began the thought
-    at the prompt's end, see `ThinkingLimit.thought`.
+    were when its strategy was last chosen. `thought` is where the thought at
+    the prompt's end begins, see `ThinkingLimit.thought`.
     """
 
     place: int

@@ -134,9 +134,7 @@ def thinking_limit(
                 f"{name} {token} is the mask token", "a masked row is no mark of thinking"
             )
     if start == end:
-        raise PromptError(
-            f"token {end} both starts and ends thinking", "give two different tokens"
-        )
+        raise PromptError(f"token {end} both starts and ends thinking", "give two different tokens")
     return ThinkingLimit(tokens, end, start)
 
 

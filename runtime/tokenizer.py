@@ -175,7 +175,9 @@ class Tokenizer:
         """
         if not self._falls_back:
             return _guarded(
-                lambda: self.inner.decode(list(tokens), skip_special_tokens=not keep_special_tokens),
+                lambda: self.inner.decode(
+                    list(tokens), skip_special_tokens=not keep_special_tokens
+                ),
                 f"{self.folder / TOKENIZER} fails on tokens",
                 "take the released model's file",
             )

@@ -20,6 +20,8 @@ LONGEST_TEXT = 4096
 """The longest text or pattern that one part may bring."""
 GROWTH = 32
 """How many times longer all normalizers together may make a text."""
+MANY = 16
+"""From this count on a repetition in a pattern is as bad as an unbounded one."""
 
 
 class Unfit(ValueError):  # noqa: N818
@@ -144,9 +146,7 @@ def _check_template(part: Mapping[str, Any]) -> None:
 _OF_SPECIAL = ("ids", "tokens")
 
 
-def _check_piece(
-    piece: Any, name: str, allowed: tuple[str, ...], known: Mapping[str, Any]
-) -> None:
+def _check_piece(piece: Any, name: str, allowed: tuple[str, ...], known: Mapping[str, Any]) -> None:
     data = piece if isinstance(piece, Mapping) else {}
     for kind, choices in (("SpecialToken", known), ("Sequence", allowed)):
         if kind in data:
@@ -240,7 +240,7 @@ def repeats_a_repetition(pattern: str) -> bool:
 def _quantifier(pattern: str, place: int) -> tuple[int, bool]:
     """Return the length of the quantifier at a place, 0 if there is none, and if it is unbounded.
 
-    Counts of 16 and more are taken for unbounded.
+    A count of many is taken for unbounded.
     """
     letter = pattern[place]
     if letter in "*+":
@@ -255,8 +255,8 @@ def _quantifier(pattern: str, place: int) -> tuple[int, bool]:
         return 0, False
     if not least and not most:
         return 0, False
-    open_ended = bool(comma) and not most
-    return end + 1 - place, open_ended or len(most or least) > 1 and int((most or least)[:9]) > 15
+    is_open = bool(comma) and not most
+    return end + 1 - place, is_open or int((most or least)[:9]) >= MANY
 
 
 def _behind_class(pattern: str, place: int) -> int:
