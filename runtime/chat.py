@@ -1,7 +1,7 @@
 """Conversations become text by the checkpoint's chat template, rendered as transformers does it.
 
 A checkpoint may have several templates. `default` is chat_template.jinja, the others are the files
-of the folder chat_templates. Without such files they are the `chat_template` of
+of the folder additional_chat_templates. Without such files they are the `chat_template` of
 tokenizer_config.json, or else of chat_template.json: one template, or several by name. The template
 runs in a process of its own; see `template_process`.
 """
@@ -21,7 +21,7 @@ from nldc.runtime.tokenizer import Tokenizer
 from nldc.runtime.tokenizer_files import CONFIG, read_object, read_text
 
 TEMPLATE = "chat_template.jinja"
-FOLDER = "chat_templates"
+FOLDER = "additional_chat_templates"
 PROCESSOR_TEMPLATE = "chat_template.json"
 DEFAULT, WITH_TOOLS = "default", "tool_use"
 SECONDS = 10.0
