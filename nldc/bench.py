@@ -95,7 +95,11 @@ def bench(
         adapted = any(strategy.graph.adapters for strategy in checked.values())
         loaded, adapter = load_baseline(Path(scratch), model, loading or {}, adapted=adapted)
         chosen = choose_prompts(
-            prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
+            prompts,
+            count,
+            folder,
+            vocabulary_without_tokenizer(loaded, folder),
+            chat=bool((generation or {}).get("chat")),
         )
         for file, strategy in checked.items():
             decoder = on_same_weights(artifacts[file], loaded, adapter)

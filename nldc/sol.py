@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nldc import api
 from nldc.diagnostics import StrategyError
@@ -320,8 +320,8 @@ def sol(
             prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
         )
         ids = [
-            tuple(loaded.tokenizer.encode(prompt)) if isinstance(prompt, str) else tuple(prompt)
-            for prompt in chosen
+            tuple(loaded.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+            for prompt in cast("list[str | list[int]]", chosen)
         ]
         ceilings = [
             line
@@ -408,7 +408,7 @@ def oracles(
     blocks = max(1, max_new_tokens // block_length)
     capacity = len(prompt) + (blocks + 1) * block_length
     cache = KVCache(decoder.config, 1, capacity, backbone.dtype, backbone.device)
-    ends = torch.tensor(decoder.config.eos_token_ids, dtype=torch.int64, device=backbone.device)
+    ends = torch.tensor(decoder.endings.ids, dtype=torch.int64, device=backbone.device)
     batch = Batch(decoder.model, cache, [cache.acquire()], [0], Sampling(), ends)
 
     def tokens_of(ids: Sequence[int]) -> torch.Tensor:
@@ -432,7 +432,7 @@ def oracles(
     seed = follow(prompt)
     for _ in range(blocks):
         oracle = Oracle(look, seed, block_length, budget)
-        if set(oracle.target) & set(decoder.config.eos_token_ids):
+        if set(oracle.target) & set(decoder.endings.ids):
             return
         yield oracle
         seed = follow(oracle.target)

@@ -177,7 +177,11 @@ def verify(
     pair = load_pair(artifact, model, **(loading or {}))
     folder = model_folder(model)
     chosen = choose_prompts(
-        prompts, count, folder, vocabulary_without_tokenizer(pair.decoder, folder)
+        prompts,
+        count,
+        folder,
+        vocabulary_without_tokenizer(pair.decoder, folder),
+        chat=bool((generation or {}).get("chat")),
     )
     expected = pair.baseline.generate(chosen, **(generation or {}))
     found = tuple(

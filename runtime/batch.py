@@ -143,7 +143,8 @@ class Batch:
 
     `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
     in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
-    sequences' prompts, which a `thinking` budget needs. While it is `watched`, `broken`, bool [],
+    sequences' prompts and `thoughts` where their open thoughts begin, which a `thinking` budget
+    needs. While it is `watched`, `broken`, bool [],
     says whether a logit was no number.
     """
 
@@ -163,6 +164,7 @@ class Batch:
         histories: Callable[[], list[list[int]]] = list,
         *,
         prompts: Sequence[int] = (),
+        thoughts: Sequence[int | None] = (),
         thinking: ThinkingBudget | None = None,
     ) -> None:
         self.model = model
@@ -173,6 +175,7 @@ class Batch:
         self.thinking = thinking
         self._histories = histories
         self._prompts = tuple(prompts)
+        self._thoughts = tuple(thoughts)
         self.device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
         self.size = len(self.slots)
@@ -220,7 +223,7 @@ class Batch:
         places = before.start.unsqueeze(1) + plan.offset
         due = None
         if self.thinking is not None:
-            due = self.thinking.due(tokens, plan, before, self._prompts)
+            due = self.thinking.due(tokens, plan, before, self._prompts, self._thoughts)
         if embeddings is None:
             states = self._embed(tokens.reshape(-1))
         else:

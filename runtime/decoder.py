@@ -7,12 +7,12 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -21,10 +21,11 @@ from nldc.runtime.adapter import Adapter
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
-from nldc.runtime.chat import Message, chat_prompt
+from nldc.runtime.chat import Chat, Message, chat_text
 from nldc.runtime.checkpoint import Progress, load_weights, own_dtype
 from nldc.runtime.config import PARADIGMS, ModelConfig
 from nldc.runtime.embeddings import PromptEmbeddings
+from nldc.runtime.endings import Endings, Eos, chosen_ends, find_endings
 from nldc.runtime.errors import BackendError, PromptError
 from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
@@ -35,7 +36,7 @@ from nldc.runtime.session import Finish, Request, Session, Strategy
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
-from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit
+from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit, thinking_marks
 from nldc.runtime.tokenizer import TextStream, Tokenizer
 
 Backend = Literal["torch", "triton"]
@@ -94,6 +95,7 @@ class Decoder:
         self.folder = folder
         self.adapters_by_folder: dict[Path, Adapter] = {}
         self._tokenizer: Tokenizer | None = None
+        self._endings: Endings | None = None
         self._plans: weakref.WeakKeyDictionary[Layout, dict[Pattern, Plan]] = (
             weakref.WeakKeyDictionary()
         )
@@ -221,7 +223,32 @@ class Decoder:
         """
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.load(self.folder or Path())
+            self._tokenizer.warn_if_larger(self.config.vocab_size)
         return self._tokenizer
+
+    @property
+    def _any_tokenizer(self) -> Tokenizer | None:
+        """The checkpoint's tokenizer, None if it has none."""
+        if self.folder is None or not Tokenizer.exists(self.folder):
+            return None
+        return self.tokenizer
+
+    @property
+    def endings(self) -> Endings:
+        """What ends a text, by the files of the checkpoint; see `find_endings`.
+
+        Raises:
+            CheckpointError, TokenizerError: one of the files is damaged.
+        """
+        if self._endings is None:
+            self._endings = find_endings(
+                self.folder,
+                self.config.eos_token_ids,
+                self.config.vocab_size,
+                self._any_tokenizer,
+            )
+            self._endings.warn(self.folder)
+        return self._endings
 
     def embed(self, tokens: Sequence[int]) -> Tensor:
         """Return the embeddings [n, hidden] of token ids, to join with others in a prompt.
@@ -235,11 +262,8 @@ class Decoder:
 
     @property
     def end_think_token_id(self) -> int | None:
-        """The token that ends thinking: of config.json, else of tokenizer_config.json, or None."""
-        known = self.config.end_think_token_id
-        if known is not None or self.folder is None or not Tokenizer.exists(self.folder):
-            return known
-        return self.tokenizer.id_of("end_think")
+        """The token that ends thinking, None if the checkpoint names none; see `thinking_marks`."""
+        return thinking_marks(self.config.end_think_token_id, self._any_tokenizer)[1]
 
     def generate(
         self,
@@ -251,37 +275,53 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: Sequence[str] = (),
-        eos: Sequence[int] | None = None,
+        stop: str | Sequence[str] = (),
+        eos: Eos | None = None,
         chat: bool = False,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        chat_template: str | Path | None = None,
+        skip_special_tokens: bool = True,
         sequence_ids: Sequence[int] | None = None,
         processors: Sequence[Processor] = (),
         batch_size: int | None = None,
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
+        start_think_token_id: int | None = None,
         strategy: Choice = None,
     ) -> Result:
         """Decode every prompt until EOS, a stop string or `max_new_tokens`.
 
-        `eos` replaces the config's ids ((): none). With `chat`, a prompt is a user's message or a
-        conversation, and goes through the chat template. `sequence_ids` key the sampling noise
-        (default: the prompts' places). At most `batch_size` sequences (None: all) run at a time.
-        With `max_thinking_tokens`, generated token of that number (from 0) is `end_think_token_id`
-        (None: the checkpoint's), unless one before it is. `strategy` is one of `strategies`, a list
-        with one for each prompt, or a function of `Progress` that names one whenever there are new
-        tokens (None: the first).
+        `eos` holds ids or texts of tokens, and replaces what the checkpoint's files name ((): none;
+        see `endings`). A text ends before the first of the `stop` strings, which may name special
+        tokens; these are left out of it unless `skip_special_tokens` is False.
+
+        With `chat`, a prompt is a user's message or a conversation, and goes through the chat
+        template. A `system` message begins each; `tools` and `template_variables` are for the
+        template, as `chat_template` chooses it; see `Chat`.
+
+        `sequence_ids` key the sampling noise (default: the prompts' places). At most `batch_size`
+        sequences (None: all) run at a time. Not more than `max_thinking_tokens` tokens of a thought
+        come before `end_think_token_id`; where the prompt closes its thoughts, none is begun. The
+        tokens that begin and end one are the checkpoint's unless given; see `thinking`. `strategy`
+        is one of `strategies`, a list with one for each prompt, or a function of `Progress` that
+        names one whenever there are new tokens (None: the first).
 
         Raises:
             PromptError: a prompt, an option or a switch cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        given: Sequence[Prompt] = (
-            [prompts] if isinstance(prompts, str | PromptEmbeddings) else prompts
+        asked = _chat(chat, system, tools, template_variables, chat_template)
+        given: Sequence[Any] = (
+            [prompts]
+            if isinstance(prompts, str | PromptEmbeddings) or (asked and _is_conversation(prompts))
+            else prompts
         )
-        limit = self._limit(max_thinking_tokens, end_think_token_id)
-        requests = self._requests(given, chat, max_new_tokens, eos, sequence_ids)
-        texts = self._texts(requests, stop)
+        limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
+        requests = self._requests(given, asked, max_new_tokens, eos, sequence_ids, limit)
+        texts = self._texts(requests, stop, skip_special_tokens)
         for request in self._run(requests, sampling, batch_size, limit, strategy):
             if texts is not None:
                 texts[id(request)].update(request)
@@ -302,13 +342,19 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: Sequence[str] = (),
-        eos: Sequence[int] | None = None,
+        stop: str | Sequence[str] = (),
+        eos: Eos | None = None,
         chat: bool = False,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        chat_template: str | Path | None = None,
+        skip_special_tokens: bool = True,
         sequence_ids: Sequence[int] | None = None,
         processors: Sequence[Processor] = (),
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
+        start_think_token_id: int | None = None,
         strategy: str | Chooser | None = None,
     ) -> Generator[str, None, Stats]:
         """Yield the text of one prompt as it is decoded; the options are those of `generate`.
@@ -317,9 +363,10 @@ class Decoder:
         generator's return value is what the run cost.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        limit = self._limit(max_thinking_tokens, end_think_token_id)
-        requests = self._requests([prompt], chat, max_new_tokens, eos, sequence_ids)
-        text = Text(self.tokenizer, _stops(stop))
+        asked = _chat(chat, system, tools, template_variables, chat_template)
+        limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
+        requests = self._requests([prompt], asked, max_new_tokens, eos, sequence_ids, limit)
+        text = Text(self.tokenizer, _stops(stop), keep_special_tokens=not skip_special_tokens)
         run = self._run(requests, sampling, None, limit, strategy)
 
         def pieces() -> Generator[str, None, Stats]:
@@ -334,10 +381,15 @@ class Decoder:
 
         return pieces()
 
-    def _limit(self, tokens: int | None, end: int | None) -> ThinkingLimit | None:
-        if tokens is not None and end is None:
-            end = self.end_think_token_id
-        return thinking_limit(tokens, end, self.config.vocab_size, self.config.mask_token_id)
+    def _limit(
+        self, tokens: int | None, end: int | None, start: int | None
+    ) -> ThinkingLimit | None:
+        if tokens is not None:
+            start, end = thinking_marks(
+                self.config.end_think_token_id, self._any_tokenizer, start, end
+            )
+        config = self.config
+        return thinking_limit(tokens, end, config.vocab_size, config.mask_token_id, start)
 
     def _run(
         self,
@@ -377,6 +429,7 @@ class Decoder:
                 ends,
                 histories=lambda: [request.history for request in live],
                 prompts=[len(request.prompt) for request in live],
+                thoughts=[request.thought for request in live],
                 thinking=thinking,
             )
 
@@ -386,10 +439,11 @@ class Decoder:
     def _requests(
         self,
         prompts: Sequence[Prompt],
-        chat: bool,
+        chat: Chat | None,
         max_new_tokens: int,
-        eos: Sequence[int] | None,
+        eos: Eos | None,
         sequence_ids: Sequence[int] | None,
+        limit: ThinkingLimit | None,
     ) -> list[Request]:
         if not prompts:
             raise PromptError("there is no prompt", "give at least one")
@@ -402,21 +456,30 @@ class Decoder:
             raise PromptError(
                 f"{len(keys)} sequence_ids for {len(prompts)} prompts", "give one for each"
             )
-        ends = tuple(dict.fromkeys(self.config.eos_token_ids if eos is None else eos))
-        for token in ends:
-            self._check_token(token, "eos")
-        return [
-            Request(
-                place=place,
-                prompt=self._tokens(prompt, chat, place, max_new_tokens),
-                key=key,
-                max_new_tokens=max_new_tokens,
-                eos=ends,
-                embeddings=self._embeddings(prompt),
-                adapters=tuple(self.model.adapters),
+        ends = self.endings.ids if eos is None else self._ends(eos)
+        requests = []
+        for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
+            tokens = self._tokens(prompt, chat, place, max_new_tokens)
+            requests.append(
+                Request(
+                    place=place,
+                    prompt=tokens,
+                    key=key,
+                    max_new_tokens=max_new_tokens,
+                    eos=ends,
+                    embeddings=self._embeddings(prompt),
+                    adapters=tuple(self.model.adapters),
+                    thought=None if limit is None else limit.thought(tokens),
+                )
             )
-            for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
-        ]
+        return requests
+
+    def _ends(self, eos: Eos) -> tuple[int, ...]:
+        by_text = isinstance(eos, str) or (
+            isinstance(eos, Sequence) and any(isinstance(end, str) for end in eos)
+        )
+        tokenizer = self._any_tokenizer if by_text else None
+        return chosen_ends(eos, tokenizer, self.config.vocab_size)
 
     def _embeddings(self, prompt: Prompt) -> Tensor | None:
         if not isinstance(prompt, PromptEmbeddings):
@@ -425,28 +488,24 @@ class Decoder:
         return prompt.embeddings.to(backbone.device, backbone.dtype)
 
     def _tokens(
-        self, prompt: Prompt, chat: bool, place: int, max_new_tokens: int
+        self, prompt: Prompt, chat: Chat | None, place: int, max_new_tokens: int
     ) -> tuple[int, ...]:
         name = f"prompt {place}"
         tokens: Sequence[object]
         if isinstance(prompt, PromptEmbeddings):
             prompt.check(self.config.hidden_size, name)
-            if chat:
+            if chat is not None:
                 raise PromptError(
                     f"{name} holds embeddings, which pass no chat template",
                     "embed the rendered template with Decoder.embed, and leave chat out",
                 )
             unknown = [self.config.mask_token_id] * len(prompt.embeddings)
             tokens = unknown if prompt.tokens is None else prompt.tokens
-        elif chat:
-            tokens = chat_prompt(self.tokenizer, prompt, name)
+        elif chat is not None:
+            text = chat_text(self.tokenizer, prompt, name, chat)
+            tokens = self._encoded(text, name, self.tokenizer.encode_chat)
         elif isinstance(prompt, str):
-            if self.tokenizer.exceeds(prompt, self.config.context):
-                raise PromptError(
-                    f"{name} has more tokens than the model's context of {self.config.context}",
-                    "shorten the prompt",
-                )
-            tokens = self.tokenizer.encode(prompt)
+            tokens = self._encoded(prompt, name, self.tokenizer.encode)
         elif isinstance(prompt, Sequence):
             tokens = prompt
         else:
@@ -465,6 +524,16 @@ class Decoder:
             )
         return checked
 
+    def _encoded(self, text: str, name: str, encode: Callable[[str], list[int]]) -> list[int]:
+        if self.tokenizer.exceeds(text, self.config.context):
+            raise PromptError(
+                f"{name} has more tokens than the model's context of {self.config.context}",
+                "shorten the prompt",
+            )
+        tokens = encode(text)
+        self.tokenizer.check_fits(tokens, self.config.vocab_size, name)
+        return tokens
+
     def _check_token(self, token: object, name: str) -> int:
         if not isinstance(token, int) or isinstance(token, bool):
             raise PromptError(f"{name} holds {token!r}", "token ids are whole numbers")
@@ -475,11 +544,16 @@ class Decoder:
             )
         return token
 
-    def _texts(self, requests: Sequence[Request], stop: Sequence[str]) -> dict[int, Text] | None:
+    def _texts(
+        self, requests: Sequence[Request], stop: str | Sequence[str], skip_special_tokens: bool
+    ) -> dict[int, Text] | None:
         stops = _stops(stop)
-        if not stops and (self.folder is None or not Tokenizer.exists(self.folder)):
+        if not stops and self._any_tokenizer is None:
             return None
-        return {id(request): Text(self.tokenizer, stops) for request in requests}
+        return {
+            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special_tokens)
+            for request in requests
+        }
 
     def _plan(self, layout: Layout, pattern: Pattern) -> Plan:
         plans = self._plans.setdefault(layout, {})
@@ -499,10 +573,16 @@ class Decoder:
 
 
 class Text:
-    """The text of one request as its tokens come, up to a stop string."""
+    """The text of one request as its tokens come, up to a stop string.
 
-    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
-        self._stream = TextStream(tokenizer)
+    A special token that is left out of the text is found by its id where a stop string names it.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, stops: tuple[str, ...], *, keep_special_tokens: bool = False
+    ) -> None:
+        self._stream = TextStream(tokenizer, keep_special_tokens=keep_special_tokens)
+        self._markers = {} if keep_special_tokens or not stops else tokenizer.markers
         self._stops = StopStrings(stops)
         self._seen = 0
         self._text = ""
@@ -514,7 +594,7 @@ class Text:
         """
         fresh = ""
         for count in range(self._seen + 1, len(request.tokens) + 1):
-            fresh += self._stops.feed(self._stream.feed(request.tokens[count - 1 : count]))
+            fresh += self._fed(request.tokens[count - 1])
             if self._stops.found:
                 del request.tokens[count:]
                 request.finish = "stop"
@@ -522,6 +602,16 @@ class Text:
         self._seen = len(request.tokens)
         self._text += fresh
         return fresh
+
+    def _fed(self, token: int) -> str:
+        marker = self._markers.get(token)
+        if marker is None:
+            return self._stops.feed(self._stream.feed([token]))
+        last = self._stops.finds(self._stream.held(), marker)
+        if last is not None:
+            self._stops.found = True
+            return last
+        return self._stops.feed(marker, marker=True)
 
     def rest(self) -> str:
         """Return what was held back, when no more tokens come."""
@@ -539,7 +629,38 @@ class Text:
         return self._text
 
 
-def _stops(stop: Sequence[str]) -> tuple[str, ...]:
+def _chat(
+    chat: bool,
+    system: str | None,
+    tools: Sequence[Mapping[str, Any]] | None,
+    variables: Mapping[str, Any] | None,
+    template: str | Path | None,
+) -> Chat | None:
+    """Return how conversations become prompts, None if prompts are none."""
+    options = {
+        "system": system,
+        "tools": tools,
+        "template_variables": variables,
+        "chat_template": template,
+    }
+    given = [name for name, value in options.items() if value is not None]
+    if given and not chat:
+        raise PromptError(f"{given[0]} has no effect without chat", "ask for chat, or leave it out")
+    if not chat:
+        return None
+    asked = Chat(system, tools, {} if variables is None else variables, template)
+    asked.check()
+    return asked
+
+
+def _is_conversation(prompts: object) -> bool:
+    """Whether prompts are the messages of one conversation."""
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not prompts:
+        return False
+    return all(isinstance(message, Mapping) for message in prompts)
+
+
+def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(text, str) and text for text in stops):
         raise PromptError(f"stop {stop!r} is not allowed", "give strings that are not empty")

@@ -35,9 +35,9 @@ class Request:
     """One prompt on its way: what it was, what it has emitted, what that cost.
 
     `embeddings` [P, hidden] stand in for those of the prompt's tokens. `adapters` are those that
-    its strategy has. `skips` counts tokens that
-    its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
-    were when its strategy was last chosen.
+    its strategy has. `thought` is where the thought at the prompt's end begins, see
+    `ThinkingLimit.thought`. `skips` counts tokens that its strategy has yet to emit and that are in
+    the text already; `asked`, how many tokens there were when its strategy was last chosen.
     """
 
     place: int
@@ -47,6 +47,7 @@ class Request:
     eos: tuple[int, ...]
     embeddings: Tensor | None = None
     adapters: tuple[str, ...] = ()
+    thought: int | None = None
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
