@@ -121,11 +121,11 @@ def _package(summary: str, compiler: str) -> str:
         "\n"
         "from pathlib import Path\n"
         "\n"
-        "from nldc.runtime.artifact import check_artifact\n"
+        "from nldc.runtime.artifact_import import serve\n"
         "\n"
-        "check_artifact(Path(__file__).parent)\n"
+        "serve(__name__, Path(__file__).parent)\n"
         "\n"
-        "from .decode import Decoder  # noqa: E402  (only an artifact that is whole is imported)\n"
+        "from .decode import Decoder  # noqa: E402  (runs what was verified)\n"
         "\n"
         '__all__ = ["Decoder"]\n'
     )

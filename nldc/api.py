@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -284,23 +283,14 @@ def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:
 def load(artifact: str | Path) -> type[Decoder]:
     """Import the Decoder of an artifact folder.
 
-    Raises:
-        ArtifactError: no artifact, one of another compiler version, or one that was edited.
-    """
-    from nldc.runtime.artifact import check_artifact
+    An artifact is code, and loading it runs it: load only what you trust. What runs are the bytes
+    that were held against the manifest, and nothing else that lies in the folder. That tells a
+    damaged or edited artifact; it cannot tell who made it.
 
-    folder = Path(artifact).resolve()
-    manifest: Mapping[str, Any] = check_artifact(folder)
-    name = f"nldc_artifact_{manifest['strategy']}_{abs(hash(str(folder))):x}"
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot import {folder}")
-    for known in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
-        del sys.modules[known]
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    decoder: type[Decoder] = module.Decoder
-    return decoder
+    Raises:
+        ArtifactError: no artifact, one of another compiler version, one that was edited, or one
+            with anything in it that its manifest does not list.
+    """
+    from nldc.runtime.artifact_import import load_artifact
+
+    return load_artifact(artifact)

@@ -114,7 +114,8 @@ def import_gguf(
     def write(folder: Path) -> None:
         _write_json(folder / "config.json", config)
         _write_json(folder / "tokenizer_config.json", settings(vocabulary, mask, geometry.context))
-        tokenizer.save(str(folder / "tokenizer.json"))
+        # the library's own `save` raises a plain Exception where the disk is full
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         ends: dict[str, object] = {"eos_token_id": list(vocabulary.ends)}
         if vocabulary.bos is not None:
             ends["bos_token_id"] = vocabulary.bos

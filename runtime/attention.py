@@ -56,7 +56,7 @@ class Pattern:
     sees_prefix: bool = False
 
 
-def row_facts(layout: Layout, rows: slice, *, as_keys: bool) -> RowFacts:
+def row_facts(layout: Layout, rows: slice | Tensor, *, as_keys: bool) -> RowFacts:
     """Return the facts of some rows of a layout: [n, 1], or [1, n] as keys."""
 
     def column(values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -18,6 +18,19 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.adapter import Adapter
+from nldc.runtime.arguments import (
+    as_whole,
+    ends_of,
+    in_words,
+    keys_of,
+    numbers_of,
+    prompts_of,
+    sampling_of,
+    shown,
+    stops_of,
+    token_ids,
+    whole,
+)
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
@@ -31,16 +44,19 @@ from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
 from nldc.runtime.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
+from nldc.runtime.processors import TokenProcessor, wants_tokens
 from nldc.runtime.sampling import Processor, Sampling
 from nldc.runtime.session import Finish, Request, Session, Strategy
+from nldc.runtime.sight import TextTable
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
 from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit, thinking_marks
 from nldc.runtime.tokenizer import TextStream, Tokenizer
 
+AnyProcessor = Processor | TokenProcessor
 Backend = Literal["torch", "triton"]
-Prompt = str | Sequence[int] | Sequence[Message] | PromptEmbeddings
+Prompt = str | Iterable[int] | Tensor | Sequence[Message] | PromptEmbeddings
 """Text, token ids, embeddings, or with `chat` the messages of a conversation."""
 
 
@@ -256,7 +272,7 @@ class Decoder:
         Raises:
             PromptError: an id is not in the vocabulary.
         """
-        ids = [self._check_token(token, "embed") for token in tokens]
+        ids = [self._check_token(token, "embed") for token in token_ids(tokens, "embed")]
         backbone = self.model.backbone
         return backbone.embed(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
 
@@ -267,7 +283,7 @@ class Decoder:
 
     def generate(
         self,
-        prompts: str | PromptEmbeddings | Sequence[Prompt],
+        prompts: str | PromptEmbeddings | Iterable[Prompt] | Tensor,
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -275,7 +291,7 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: str | Sequence[str] = (),
+        stop: str | Iterable[str] | None = (),
         eos: Eos | None = None,
         chat: bool = False,
         system: str | None = None,
@@ -283,8 +299,8 @@ class Decoder:
         template_variables: Mapping[str, Any] | None = None,
         chat_template: str | Path | None = None,
         skip_special_tokens: bool = True,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         batch_size: int | None = None,
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
@@ -312,13 +328,9 @@ class Decoder:
             PromptError: a prompt, an option or a switch cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         asked = _chat(chat, system, tools, template_variables, chat_template)
-        given: Sequence[Any] = (
-            [prompts]
-            if isinstance(prompts, str | PromptEmbeddings) or (asked and _is_conversation(prompts))
-            else prompts
-        )
+        given = [prompts] if asked and _is_conversation(prompts) else prompts_of(prompts)
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
         requests = self._requests(given, asked, max_new_tokens, eos, sequence_ids, limit)
         texts = self._texts(requests, stop, skip_special_tokens)
@@ -342,7 +354,7 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: str | Sequence[str] = (),
+        stop: str | Iterable[str] | None = (),
         eos: Eos | None = None,
         chat: bool = False,
         system: str | None = None,
@@ -350,8 +362,8 @@ class Decoder:
         template_variables: Mapping[str, Any] | None = None,
         chat_template: str | Path | None = None,
         skip_special_tokens: bool = True,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
         start_think_token_id: int | None = None,
@@ -362,11 +374,11 @@ class Decoder:
         What is yielded is never taken back: no half characters, no part of a stop string. The
         generator's return value is what the run cost.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         asked = _chat(chat, system, tools, template_variables, chat_template)
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
         requests = self._requests([prompt], asked, max_new_tokens, eos, sequence_ids, limit)
-        text = Text(self.tokenizer, _stops(stop), keep_special_tokens=not skip_special_tokens)
+        text = Text(self.tokenizer, stops_of(stop), keep_special_tokens=not skip_special_tokens)
         run = self._run(requests, sampling, None, limit, strategy)
 
         def pieces() -> Generator[str, None, Stats]:
@@ -384,6 +396,7 @@ class Decoder:
     def _limit(
         self, tokens: int | None, end: int | None, start: int | None
     ) -> ThinkingLimit | None:
+        tokens, end, start = numbers_of(tokens, end, start)
         if tokens is not None:
             start, end = thinking_marks(
                 self.config.end_think_token_id, self._any_tokenizer, start, end
@@ -402,8 +415,9 @@ class Decoder:
         sampling.check()
         strategies = self.strategies()
         choose = chooser(strategy, len(requests), tuple(strategies))
-        if batch_size is not None and batch_size < 1:
-            raise PromptError(f"batch_size {batch_size} is not allowed", "use 1 or more, or None")
+        if batch_size is not None:
+            hint = "use 1 or more, or None"
+            batch_size = whole(batch_size, "batch_size", range(1, 2**63), hint)
         slots = min(len(requests), batch_size or len(requests))
         longest = max(
             len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
@@ -411,7 +425,10 @@ class Decoder:
         )
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
-        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
+        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device, grows=True)
+        table = None
+        if any(map(wants_tokens, sampling.processors)):
+            table = TextTable(slots, self.config.vocab_size, self.config.mask_token_id)
         thinking = None
         if limit is not None:
             thinking = ThinkingBudget(limit, slots, capacity, backbone.device)
@@ -431,10 +448,17 @@ class Decoder:
                 prompts=[len(request.prompt) for request in live],
                 thoughts=[request.thought for request in live],
                 thinking=thinking,
+                last=[request.last_position for request in live],
+                table=table,
             )
 
         session = Session(strategies, choose, make_batch, cache, backbone.device)
-        return session.run(requests)
+
+        def run() -> Iterator[Request]:
+            with in_words():
+                yield from session.run(requests)
+
+        return run()
 
     def _requests(
         self,
@@ -442,20 +466,12 @@ class Decoder:
         chat: Chat | None,
         max_new_tokens: int,
         eos: Eos | None,
-        sequence_ids: Sequence[int] | None,
+        sequence_ids: Iterable[int] | None,
         limit: ThinkingLimit | None,
     ) -> list[Request]:
-        if not prompts:
-            raise PromptError("there is no prompt", "give at least one")
-        if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise PromptError(
-                f"max_new_tokens {max_new_tokens!r} is not allowed", "use a whole number above 0"
-            )
-        keys = range(len(prompts)) if sequence_ids is None else sequence_ids
-        if len(keys) != len(prompts):
-            raise PromptError(
-                f"{len(keys)} sequence_ids for {len(prompts)} prompts", "give one for each"
-            )
+        hint = "use a whole number above 0"
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", range(1, 2**63), hint)
+        keys = keys_of(sequence_ids, len(prompts))
         ends = self.endings.ids if eos is None else self._ends(eos)
         requests = []
         for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
@@ -475,11 +491,10 @@ class Decoder:
         return requests
 
     def _ends(self, eos: Eos) -> tuple[int, ...]:
-        by_text = isinstance(eos, str) or (
-            isinstance(eos, Sequence) and any(isinstance(end, str) for end in eos)
-        )
+        given = [eos] if isinstance(eos, str) else ends_of(eos)
+        by_text = any(isinstance(end, str) for end in given)
         tokenizer = self._any_tokenizer if by_text else None
-        return chosen_ends(eos, tokenizer, self.config.vocab_size)
+        return chosen_ends(given, tokenizer, self.config.vocab_size)
 
     def _embeddings(self, prompt: Prompt) -> Tensor | None:
         if not isinstance(prompt, PromptEmbeddings):
@@ -500,18 +515,15 @@ class Decoder:
                     "embed the rendered template with Decoder.embed, and leave chat out",
                 )
             unknown = [self.config.mask_token_id] * len(prompt.embeddings)
-            tokens = unknown if prompt.tokens is None else prompt.tokens
+            tokens = unknown if prompt.tokens is None else token_ids(prompt.tokens, name)
         elif chat is not None:
-            text = chat_text(self.tokenizer, prompt, name, chat)
+            messages: Any = prompt
+            text = chat_text(self.tokenizer, messages, name, chat)
             tokens = self._encoded(text, name, self.tokenizer.encode_chat)
         elif isinstance(prompt, str):
             tokens = self._encoded(prompt, name, self.tokenizer.encode)
-        elif isinstance(prompt, Sequence):
-            tokens = prompt
         else:
-            raise PromptError(
-                f"{name} is {prompt!r}, not text or token ids", "give a list of prompts"
-            )
+            tokens = token_ids(prompt, name)
         if not tokens:
             raise PromptError(f"{name} is empty", "give at least one token to continue")
         checked = tuple(self._check_token(token, name) for token in tokens)
@@ -535,23 +547,24 @@ class Decoder:
         return tokens
 
     def _check_token(self, token: object, name: str) -> int:
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise PromptError(f"{name} holds {token!r}", "token ids are whole numbers")
-        if not 0 <= token < self.config.vocab_size:
+        number = as_whole(token)
+        if number is None:
+            raise PromptError(f"{name} holds {shown(token)}", "token ids are whole numbers")
+        if not 0 <= number < self.config.vocab_size:
             raise PromptError(
-                f"{name} holds the token id {token}",
+                f"{name} holds the token id {number}",
                 f"ids of this model lie between 0 and {self.config.vocab_size - 1}",
             )
-        return token
+        return number
 
     def _texts(
-        self, requests: Sequence[Request], stop: str | Sequence[str], skip_special_tokens: bool
+        self, requests: Sequence[Request], stop: str | Iterable[str] | None, skip_special: bool
     ) -> dict[int, Text] | None:
-        stops = _stops(stop)
+        stops = stops_of(stop)
         if not stops and self._any_tokenizer is None:
             return None
         return {
-            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special_tokens)
+            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special)
             for request in requests
         }
 
@@ -658,13 +671,6 @@ def _is_conversation(prompts: object) -> bool:
     if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not prompts:
         return False
     return all(isinstance(message, Mapping) for message in prompts)
-
-
-def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in stops):
-        raise PromptError(f"stop {stop!r} is not allowed", "give strings that are not empty")
-    return stops
 
 
 def _device(device: str | torch.device | None) -> torch.device:

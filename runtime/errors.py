@@ -6,6 +6,7 @@ NldcRuntimeError
 ├── TokenizerError    tokenizer.json, the chat template
 ├── PromptError       prompts and options of `generate` and `stream`
 ├── BackendError      a device or kernel backend that cannot run here
+├── OutOfMemoryError  the machine or the device has no room for what is asked
 └── ArtifactError     the generated folder: other compiler version, edited by hand
 """
 
@@ -43,6 +44,10 @@ class PromptError(NldcRuntimeError):
 
 class BackendError(NldcRuntimeError):
     """The device or the kernel backend asked for cannot run here."""
+
+
+class OutOfMemoryError(NldcRuntimeError):
+    """The machine or the device has no room for what was asked for."""
 
 
 class ArtifactError(NldcRuntimeError):

@@ -88,8 +88,12 @@ def chooser(choice: Choice, prompts: int, known: Sequence[str]) -> Chooser:
         return choice
     if choice is None or isinstance(choice, str):
         names = [known[0] if choice is None else choice] * prompts
-    else:
+    elif isinstance(choice, Sequence):
         names = list(choice)
+    else:
+        raise PromptError(
+            f"strategy {choice!r} is not allowed", "give a name, a list of names, or a function"
+        )
     if len(names) != prompts:
         raise PromptError(
             f"{len(names)} strategies for {prompts} prompts", "give one, or one for each"

@@ -44,7 +44,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "import_gguf": ("runtime.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
     "gguf_file": ("runtime.errors",),
     "gguf_tokenizer": ("runtime.errors",),
-    "codegen": (*LANGUAGE, "ir", "runtime.abi", "runtime.errors"),
+    "codegen": (
+        *LANGUAGE,
+        "ir",
+        "runtime.abi",
+        "runtime.errors",
+        "runtime.files",
+        "runtime.json_file",
+    ),
     "runtime": ("", "runtime"),
 }
 LAZY: dict[str, tuple[str, ...]] = {
@@ -62,7 +69,7 @@ LAZY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 HEAVY = ("torch", "triton")
 MAY_BE_HEAVY = ("certify", "runtime")
-TORCH_FREE_RUNTIME = ("abi", "artifact", "errors", "config")
+TORCH_FREE_RUNTIME = ("abi", "artifact", "artifact_import", "errors", "files", "config")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
