@@ -330,7 +330,7 @@ class Decoder:
         """
         sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         asked = _chat(chat, system, tools, template_variables, chat_template)
-        given = [prompts] if asked and _is_conversation(prompts) else prompts_of(prompts)
+        given: list[Any] = [prompts] if asked and _is_conversation(prompts) else prompts_of(prompts)
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
         requests = self._requests(given, asked, max_new_tokens, eos, sequence_ids, limit)
         texts = self._texts(requests, stop, skip_special_tokens)

@@ -174,7 +174,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Geometry]:
                 "config.json asks for it; the checkpoint is incomplete",
             )
         files[name].expect(name, tuple(shape), "its shape follows from config.json")
-        params[name] = files[name].read(name).float()
+        params[name] = files[name].read(name, torch.float32, torch.device("cpu"))
     return params, geometry
 
 

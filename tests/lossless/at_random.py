@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.lossless.names import rename
 
+
 class Pick(Protocol):
     """Takes one of several options, the first more often than the others."""
 

@@ -24,11 +24,7 @@ from nldc.runtime.decoder import Decoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WORDS = frozenset(
-    """context seed early chosen again block drafted seen guess found picked sure take checked
-    choice kept other mixed row0 row1 row2 next0 next1 next2 out late opening second both laid start
-    both_rows n0 n1 n2 n3 n4 n5 n6 n7 n8 n9 others top rest few many drafter drafts dk mk pk ka kb
-    filled refresh after fresh inner looped look idea rank_ took last_token pre1 pre2 pre3 stored
-    tail padded hidden_rows""".split()
+    ["context", "seed", "early", "chosen", "again", "block", "drafted", "seen", "guess", "found", "picked", "sure", "take", "checked", "choice", "kept", "other", "mixed", "row0", "row1", "row2", "next0", "next1", "next2", "out", "late", "opening", "second", "both", "laid", "start", "both_rows", "n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8", "n9", "others", "top", "rest", "few", "many", "drafter", "drafts", "dk", "mk", "pk", "ka", "kb", "filled", "refresh", "after", "fresh", "inner", "looped", "look", "idea", "rank_", "took", "last_token", "pre1", "pre2", "pre3", "stored", "tail", "padded", "hidden_rows"]
 )  # fmt: skip
 KINDS = frozenset({"dk", "mk", "pk", "ka", "kb"})
 ENDINGS = ("_rows", "_logits", "_sees", "_kernel", "_by_count", "_adapted", "_rows_adapted", "_")
