@@ -1,4 +1,4 @@
-"""Single edits to good strategies, each with the code that refuses it: see mutants.yaml.
+"""Single edits to good strategies, each with the code that refuses it: see mutants*.yaml.
 
 A mutant is what a tired author or a port of a research loop gets wrong. Run unchecked, every one
 of them parts from AR on some input: see test_mutants.py.
@@ -41,8 +41,9 @@ class Mutant:
 
 
 def mutants() -> list[Mutant]:
-    """Read the table."""
-    return [Mutant(**row) for row in yaml.safe_load((HERE / "mutants.yaml").read_text("utf-8"))]
+    """Read the tables: every file mutants*.yaml but that of edits to generated code."""
+    tables = sorted(set(HERE.glob("mutants*.yaml")) - {HERE / "mutants_artifacts.yaml"})
+    return [Mutant(**row) for file in tables for row in yaml.safe_load(file.read_text("utf-8"))]
 
 
 @cache
