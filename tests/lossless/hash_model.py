@@ -116,25 +116,37 @@ class Difference:
     got: tuple[int, ...] | str
 
 
-def inputs(tries: int) -> list[tuple[tuple[int, ...], int, bool, float]]:
+def inputs(
+    tries: int, lengths: Sequence[int] = (1, 2, 3, 4, 5, 6)
+) -> list[tuple[tuple[int, ...], int, bool, float]]:
     """Return prompts, model seeds, whether to sample, and the skill of guesses."""
     found = []
     for number in range(tries):
-        length = 1 + number % 6
+        length = lengths[number % len(lengths)]
         prompt = tuple(hash((number, place, 5)) % 5 for place in range(length))
         found.append((prompt, number, number % 2 == 1, (0.75, 0.95, 0.5)[number % 3]))
     return found
 
 
-def first_difference(graph: Graph, tries: int = 8, tokens: int = 20) -> Difference | None:
-    """Run a strategy and AR on several models and prompts; return where they part."""
-    for prompt, seed, sampled, skill in inputs(tries):
+def first_difference(
+    graph: Graph,
+    tries: int = 8,
+    tokens: int = 20,
+    lengths: Sequence[int] = (1, 2, 3, 4, 5, 6),
+    live: Sequence[int] = (),
+) -> Difference | None:
+    """Run a strategy and AR on several models and prompts; return where they part.
+
+    Of several steps one is taken for a whole run, or with `live` the one that `route` takes.
+    """
+    for prompt, seed, sampled, skill in inputs(tries, lengths):
         variant = graph.variants[seed % len(graph.variants)]
+        routed = graph if live else replace(variant, alternatives=())
         choose = noisy(seed) if sampled else greedy
         model = HashModel(prompt, seed=seed, skill=skill, choose=choose)
         expected = tuple(model.token(len(prompt) + i) for i in range(tokens))
         result = run(
-            replace(variant, alternatives=()), model, prompt, tokens, choose, most_steps=3 * tokens
+            routed, model, prompt, tokens, choose, most_steps=3 * tokens, live=live or (1,)
         )
         if result.tokens != expected:
             return Difference(prompt, seed, sampled, expected, result.tokens)
