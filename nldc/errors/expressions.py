@@ -59,4 +59,13 @@ ENTRIES = (
         "  take:    {op: select, among: block.filled, score: sure, where: row * 0.1 > 0.3}",
         "  take:    {op: select, among: block.filled, score: sure, where: row > 3}",
     ),
+    Entry(
+        "NLD037",
+        "a number that may be too large",
+        "What is asked of rows while a step runs is asked in a kernel, which computes in 32 bits "
+        "and goes on with another number where those do not suffice. So nothing may come to more "
+        "than 2**31 - 1 in a context of up to 2**24 tokens, and no divisor to more than 2**30.",
+        '  seen: {op: forward, tokens: block, attention: "1000 * k.position < 9", cache: read}',
+        '  seen: {op: forward, tokens: block, attention: "100 * k.position < 9", cache: read}',
+    ),
 )

@@ -164,11 +164,11 @@ class Input:
         )
 
 
-def inputs(tries: int) -> list[Input]:
+def inputs(tries: int, lengths: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> list[Input]:
     """Return inputs of all kinds; every fourth knows ends, which its prompt may hold."""
     found = []
     for number in range(tries):
-        length = 1 + number % 6
+        length = lengths[number % len(lengths)]
         prompt = tuple(hash((number, place, 5)) % 6 for place in range(length))
         eos = ((), (), (), (5,), (), (), (), (5, 1))[number % 8]
         skill = (0.75, 0.95, 0.5)[number % 3]
@@ -176,24 +176,35 @@ def inputs(tries: int) -> list[Input]:
     return found
 
 
-def first_difference(graph: Graph, tries: int = 8, tokens: int = 20) -> Difference | None:
-    """Run a strategy and AR on several models and prompts; return where they part."""
-    for each in inputs(tries):
-        found = difference(graph, each, tokens)
+def first_difference(
+    graph: Graph,
+    tries: int = 8,
+    tokens: int = 20,
+    lengths: Sequence[int] = (1, 2, 3, 4, 5, 6),
+    live: Sequence[int] = (),
+) -> Difference | None:
+    """Run a strategy and AR on several models and prompts; return where they part.
+
+    Of several steps one is taken for a whole run, or with `live` the one that `route` takes.
+    """
+    for each in inputs(tries, lengths):
+        found = difference(graph, each, tokens, live)
         if found is not None:
             return found
     return None
 
 
-def difference(graph: Graph, given: Input, tokens: int) -> Difference | None:
+def difference(
+    graph: Graph, given: Input, tokens: int, live: Sequence[int] = ()
+) -> Difference | None:
     """Run a strategy and AR on one input; return where they part."""
     variant = graph.variants[given.seed % len(graph.variants)]
+    routed = graph if live else replace(variant, alternatives=())
     model = given.model()
     expected = model.expected(tokens)
     result = run(
-        replace(variant, alternatives=()),
-        model, given.prompt, tokens, model.choose, most_steps=3 * tokens,
-    )  # fmt: skip
+        routed, model, given.prompt, tokens, model.choose, most_steps=3 * tokens, live=live or (1,)
+    )
     if result.tokens != expected:
         return Difference(given.prompt, given.seed, given.sampled, expected, result.tokens)
     return None

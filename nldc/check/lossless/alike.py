@@ -426,9 +426,7 @@ class _Look:
         for length, count in counts.items():
             expected = counts[1] + rise * (length - 1)
             if count != expected and self.keeps is None:
-                text = (
-                    f"of a prompt of {length} tokens it keeps {count} rows, of one of 2 {counts[2]}"
-                )
+                text = f"of prompts of 2 and {length} tokens it keeps {counts[2]} and {count} rows"
                 self.keeps = Flaw(codes.FRONTIER, "cache", text)
         if self.keeps is None:
             self.appends = (counts[1] - rise, rise, in_place)

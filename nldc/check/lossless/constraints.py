@@ -8,6 +8,7 @@ from dataclasses import replace
 from nldc.check.lossless import codes
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
+from nldc.check.lossless.prove import prove
 from nldc.check.lossless.trace import UnknowableError
 from nldc.check.lossless.ways import Way, Ways
 from nldc.diagnostics import Diagnostic, Label
@@ -28,6 +29,16 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
         return
     if way is not None:
         yield _diagnostic(way, source)
+
+
+def chosen_by(graph: Graph) -> tuple[str, ...]:
+    """Return the `sample` nodes that choose what is emitted; none where that cannot be told."""
+    if graph.guarantee != "none":
+        return prove(graph).sampled_by
+    try:
+        return Ways(graph).sampled_by()
+    except (UndecidedError, UnknowableError):
+        return ()
 
 
 def _undecided(graph: Graph, reason: str) -> Diagnostic:

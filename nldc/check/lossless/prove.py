@@ -110,11 +110,11 @@ class _Prover:
         lengths = prompt_lengths(self.graph)
         self.lengths = lengths or ()
         try:
+            affordable(self.graph.prefill, *(graph.step for graph in self.graph.variants))
             if lengths is None:
                 text = "rows of the prompt are chosen by numbers too large to try"
                 self._undecided(text)
             else:
-                affordable(self.graph.prefill, *(graph.step for graph in self.graph.variants))
                 return self._prove()
         except UndecidedError as reason:
             self._undecided(str(reason))
@@ -135,7 +135,7 @@ class _Prover:
         self._check_first(self.prefills)
         self._check_kept()
         start = self.prefills[0].frontier
-        if any(run.frontier != start for run in self.prefills):
+        if not self.problems and any(run.frontier != start for run in self.prefills):
             self._frontiers([run.frontier for run in self.prefills])
         if self.problems:
             return None
@@ -289,13 +289,17 @@ class _Prover:
             return Cause(codes.CACHE_ORDER, entry.node, "cache", text)
         blame = Blame(run.graph, self.closer, run.closure)
         cause = self._carried(run, blame.row(entry, place))
+        if cause.code == codes.UNVERIFIED:
+            cause = blame.shifted() or cause
         if cause.code in (codes.UNVERIFIED, codes.WRONG_PLACE):
             return replace(cause, code=codes.KEEPS_REJECTED)
         return cause
 
     def _cause(self, run: Run, term: Term, offset: int, node: str) -> Cause:
-        cause = Blame(run.graph, self.closer, run.closure).token(term, offset, node)
-        return self._carried(run, cause)
+        blame = Blame(run.graph, self.closer, run.closure)
+        cause = blame.token(term, offset, node)
+        shifted = blame.shifted() if cause.code == codes.UNVERIFIED else None
+        return self._carried(run, shifted or cause)
 
     def _carried(self, run: Run, cause: Cause) -> Cause:
         """Follow a fault that lies in a carried value to where that value was made."""
@@ -362,6 +366,7 @@ class _Prover:
                 context=context + when if context else "",
                 context_span=None if at_value else span,
                 span=span if at_value else cause.span,
+                help=cause.help,
             )
         )
 

@@ -19,8 +19,8 @@ from nldc.ir.layout import Row
 from nldc.ir.ops import Forward
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 
-FARTHEST = -(2**30)
-"""The lowest position of a cached row, counted from the end of the cache."""
+FARTHEST = -(2**24)
+"""The lowest position of a cached row, counted from the end of the cache: beyond any context."""
 
 Facts = Mapping[str, Any]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 
 import networkx as nx
 
@@ -26,6 +27,7 @@ from nldc.ir.ops import LayRows, Node, Region, Sample, Value
 from nldc.ir.ranges import UndecidedError
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
+from nldc.ir.types import Accepted
 
 MOST_OUTCOMES = 5000
 """More combinations of accepted counts than this are not examined."""
@@ -228,18 +230,21 @@ def affordable(*regions: Region) -> list[Outcome]:
     Raises:
         UndecidedError: there are too many, or too many rows to follow in all of them.
     """
-    work = 0
     for region in regions:
-        rows = sum(_rows(node) for node in walk(region.nodes))
-        found = list(islice(outcomes(region), MOST_OUTCOMES + 1))
-        if len(found) > MOST_OUTCOMES:
+        if len(list(islice(outcomes(region), MOST_OUTCOMES + 1))) > MOST_OUTCOMES:
             raise UndecidedError(f"there are more than {MOST_OUTCOMES} outcomes")
-        work += len(found) * rows
+    work = sum(work_of(region) for region in regions)
     if work > MOST_WORK:
         raise UndecidedError(
             f"its rows in all outcomes of its accepts come to {work}, more than {MOST_WORK}"
         )
     return [outcome for region in regions for outcome in outcomes(region)]
+
+
+def work_of(region: Region) -> int:
+    """Return how many rows and tokens there are to follow, over all outcomes of a region."""
+    counts = (n.type.most for n in region.nodes if isinstance(n.type, Accepted))
+    return prod(counts) * sum(_rows(node) for node in walk(region.nodes))
 
 
 def _rows(node: Node) -> int:
