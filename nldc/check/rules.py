@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from nldc.check.lossless import cache_order, constraints, lossless
+from nldc.check.mixed_positions import mixed_positions
 from nldc.check.unused_adapter import unused_adapter
 from nldc.check.unused_node import unused_node
 from nldc.diagnostics import Diagnostic
@@ -13,7 +14,14 @@ from nldc.source import Source
 
 Rule = Callable[[Graph, Source], Iterator[Diagnostic]]
 
-RULES: tuple[Rule, ...] = (unused_node, unused_adapter, lossless, constraints, cache_order)
+RULES: tuple[Rule, ...] = (
+    unused_node,
+    unused_adapter,
+    mixed_positions,
+    lossless,
+    constraints,
+    cache_order,
+)
 
 
 def check_graph(graph: Graph, source: Source) -> list[Diagnostic]:
