@@ -239,9 +239,10 @@ class _Interpreter:
                     self._value(tokens, values),
                 )
             case Mix():
-                parts = node.op.weighed
-                held_logits = [self._logits(part, values, prompt_length) for part, _ in parts]
-                return mix(held_logits, [weight for _, weight in parts])
+                return mix(
+                    [self._logits(part, values, prompt_length) for part, _ in node.op.weighed],
+                    [weight for _, weight in node.op.weighed],
+                )
             case Lookup(length, ngram):
                 return lookup(self.history, length, ngram)
             case Join(parts):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from nldc.check.bounds import bounds
 from nldc.check.lossless import cache_order, constraints, lossless
+from nldc.check.mixed_positions import mixed_positions
 from nldc.check.uncounted import uncounted
 from nldc.check.unused_adapter import unused_adapter
 from nldc.check.unused_node import unused_node
@@ -18,6 +19,7 @@ Rule = Callable[[Graph, Source], Iterator[Diagnostic]]
 RULES: tuple[Rule, ...] = (
     unused_node,
     unused_adapter,
+    mixed_positions,
     lossless,
     constraints,
     cache_order,

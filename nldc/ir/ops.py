@@ -149,10 +149,10 @@ class Select:
 
 @dataclass(frozen=True)
 class Mix:
-    """Logits [n]: the weighted sum of logits for the same positions, those of the first that weighs.
+    """Logits [n]: the weighted sum of logits for the same positions, which are the first part's.
 
-    Parts that are the same are one part, with the sum of their weights, and a part that weighs
-    nothing is none: see `weighed`.
+    Parts that are the same are one, with the sum of their weights, and one that weighs nothing is
+    none: see `weighed`.
     """
 
     logits: tuple[Value, ...]
