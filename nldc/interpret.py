@@ -156,6 +156,7 @@ class _Interpreter:
         emitted: list[int] = []
         accepted: list[int] = []
         values: dict[str, Any] = {PROMPT: tuple(prompt)}
+        self.history = list(prompt)
         self._nodes(graph.prefill.nodes, values, len(prompt))
         if graph.prefill_tokens is not None:
             emitted.extend(self._value(graph.prefill_tokens, values))
@@ -405,7 +406,8 @@ class _Interpreter:
         layout = plain(Size(len(tokens)))
         if isinstance(held, HeldRows):
             layout = self._layout_of(value)
-        chosen = picked(layout.rows(), value.picks, self.graph.kinds, others)
+        rows = layout.rows(len(values.get(PROMPT, ())))
+        chosen = picked(rows, value.picks, self.graph.kinds, others)
         return tuple(tokens[row] for row in chosen)
 
     def _logits(self, value: Value, values: Mapping[str, Any], prompt_length: int) -> HeldLogits:

@@ -305,6 +305,7 @@ class Decoder:
                 histories=lambda: [request.history for request in live],
                 prompts=[len(request.prompt) for request in live],
                 thinking=thinking,
+                embeddings=[request.embeddings for request in live],
             )
 
         session = Session(strategies, choose, make_batch, cache, backbone.device)
