@@ -414,7 +414,8 @@ class _Interpreter:
         layout = plain(Size(len(tokens)))
         if isinstance(held, HeldRows):
             layout = self._layout_of(value)
-        chosen = picked(layout.rows(), value.picks, self.graph.kinds, others)
+        rows = layout.rows(len(values.get(PROMPT, ())))
+        chosen = picked(rows, value.picks, self.graph.kinds, others)
         return tuple(tokens[row] for row in chosen)
 
     def _logits(self, value: Value, values: Mapping[str, Any], prompt_length: int) -> HeldLogits:

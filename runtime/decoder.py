@@ -450,6 +450,7 @@ class Decoder:
                 thinking=thinking,
                 last=[request.last_position for request in live],
                 table=table,
+                embeddings=[request.embeddings for request in live],
             )
 
         session = Session(strategies, choose, make_batch, cache, backbone.device)

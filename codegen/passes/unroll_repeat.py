@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from typing import Any
 
 from nldc.codegen.rewrite import map_graph, substitute
 from nldc.expr import Expr, fold
@@ -43,7 +44,7 @@ def _body(node: Node, loop: Repeat) -> Iterator[Node]:
 def _in_first_round(select: Select) -> Select:
     """Return the selection with its rules as they are in the loop's first round."""
     rules = {item.name: getattr(select, item.name) for item in fields(select)}
-    known = {
+    known: dict[str, Any] = {
         name: fold(rule, {"iteration": 0}) for name, rule in rules.items() if isinstance(rule, Expr)
     }
     return replace(select, **known)

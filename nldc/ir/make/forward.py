@@ -43,7 +43,8 @@ def make_forward(reader: Reader, path: Path, model: ForwardOp, scope: Scope) -> 
     asked = [((*path, "cache", "append"), append), ((*path, "predicts", "next"), predicts)]
     if isinstance(model.adapter, Mapping):
         asked.append(((*path, "adapter", str(adapter[0])), adapter[1]))
-    if not all([_has_values(reader, place, expr, layout) for place, expr in asked]):
+    have_values = [_has_values(reader, place, expr, layout) for place, expr in asked]
+    if not all(have_values):
         return None
     op = ops.Forward(
         rows=found[0],
