@@ -347,7 +347,7 @@ class _Piece:
         shared, tiles = config.num_heads // kv_heads, bias.shape[1] // KEY_TILE
         self.blind = blind
         self.at_once = how.at_once
-        self.tile = self._tile_by_trees if how.trees else self._tile
+        self.trees = how.trees
         self.used = rows * shared
         self.by_row = (rows, kv_heads, shared, dim)
         self.by_head = (kv_heads, rows, shared, dim)
@@ -370,11 +370,12 @@ class _Piece:
         [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim].
         """
         torch.mul(query.view(self.by_row), factor.unsqueeze(3), out=self.rows)
+        attend = self._tile_by_trees if self.trees else self._tile
         if len(self.sizes) == 1:
-            found = self.tile(self.lines, self.bias[0], keys, values)
+            found = attend(self.lines, self.bias[0], keys, values)
         else:
             tiles = zip(torch.split(self.lines, list(self.sizes), 1), self.bias, strict=True)
-            found = torch.cat([self.tile(*tile, keys, values) for tile in tiles], 1)
+            found = torch.cat([attend(*tile, keys, values) for tile in tiles], 1)
         found = found.narrow(1, 0, self.used).view(self.by_head)
         return found.transpose(0, 1).reshape(self.by_row[0], -1)
 
