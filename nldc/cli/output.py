@@ -17,6 +17,8 @@ import click
 from nldc.render import printable
 from nldc.runtime.errors import CheckpointWarning
 
+BAR_EVERY = 0.1
+"""Seconds between two drawings of a progress bar."""
 _LOG = logging.getLogger("nldc")
 _NUMBER = re.compile(r"[\d.]+( s)?|wrong")
 
@@ -55,7 +57,7 @@ class LoadingBar:
         """Show that `done` of `total` bytes have been read; the line goes when all have."""
         if done >= total:
             self.stop()
-        elif time.monotonic() - self._drawn > 0.1:
+        elif time.monotonic() - self._drawn > BAR_EVERY:
             self._bar.start()
             self._bar.update(self._task, completed=done, total=total, refresh=True)
             self._drawn = time.monotonic()
@@ -65,9 +67,14 @@ class LoadingBar:
         self._bar.stop()
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody is watching."""
+    return stream.isatty()
+
+
 def loading_bar() -> LoadingBar | None:
     """Return a bar for a terminal, or None where standard error is none."""
-    return LoadingBar() if sys.stderr.isatty() else None
+    return LoadingBar() if is_terminal(sys.stderr) else None
 
 
 @contextmanager
