@@ -55,6 +55,8 @@ NO_END = (
 )
 """Tokens that end no text where all of some others exist."""
 MASKS = ("<mask>", "[MASK]", "<|mask|>", "<|mask_token|>", "<|mdm_mask|>")
+LONGEST_NAME = 100
+"""Characters of a special token's name; the pattern takes quadratic time on more."""
 RESERVED = re.compile(r"<\W*(reserved|unused|special|extra)_?.*\d+\W*>", re.IGNORECASE)
 
 
@@ -92,13 +94,18 @@ class Vocabulary:
                 "import a model with a byte-level BPE tokenizer, such as SmolLM2",
             )
         pre = fields.get("tokenizer.ggml.pre", "default")
-        if pre not in FAMILIES:
+        if not isinstance(pre, str) or pre not in FAMILIES:
             raise CheckpointError(
                 f"the tokenizer cuts text in the way `{pre}`, which is not known",
                 "known are " + ", ".join(FAMILIES),
             )
         tokens = _texts(fields, "tokenizer.ggml.tokens")
         kinds = fields.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+        if not isinstance(kinds, list) or not all(type(kind) is int for kind in kinds):
+            raise CheckpointError(
+                "the field tokenizer.ggml.token_type is no list of numbers",
+                "the file is damaged; download it again",
+            )
         if len(kinds) != len(tokens):
             raise CheckpointError(
                 f"there are {len(tokens)} tokens but {len(kinds)} token types",
@@ -208,7 +215,11 @@ def choose_mask(vocabulary: Vocabulary, wanted: int | str | None = None) -> int:
         if kind in (CONTROL, UNUSED) and number not in taken and text not in template
     ]
     unused = [number for number in free if kinds[number] == UNUSED]
-    reserved = [number for number in free if RESERVED.fullmatch(tokens[number])]
+    reserved = [
+        number
+        for number in free
+        if len(tokens[number]) <= LONGEST_NAME and RESERVED.fullmatch(tokens[number])
+    ]
     for candidates in (unused, reserved, free[::-1]):
         if candidates:
             return candidates[0]

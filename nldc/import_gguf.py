@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,9 @@ def import_gguf(
         config = _config(geometry, vocabulary, mask, dtype)
         parse_config(config, "the model")
         tied = "output.weight" not in file.tensors
-        tensors = _tensors(geometry, len(vocabulary.tokens), tied)
+        # of one layer more than there are tensors, one is missing: no need to list a billion layers
+        layers = min(geometry.layers, len(file.tensors) + 1)
+        tensors = _tensors(replace(geometry, layers=layers), len(vocabulary.tokens), tied)
         _check(file, tensors)
         tokenizer = build_tokenizer(vocabulary)
     except NldcRuntimeError as problem:

@@ -13,10 +13,20 @@ NldcRuntimeError
 from __future__ import annotations
 
 
+LONGEST = 1200
+"""Characters of a message; what it quotes of a file may be of any length."""
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
 class NldcRuntimeError(Exception):
     """A mistake with a one-sentence `message` and, if there is one, a `hint` that helps."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        message = _shortened(message)
         super().__init__(message if hint is None else f"{message} ({hint})")
         self.message = message
         self.hint = hint

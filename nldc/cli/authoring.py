@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nldc.cli.options import settings
-from nldc.cli.output import colored, say, table
+from nldc.cli.output import colored, say, say_painted, table, write
 from nldc.diagnostics import Diagnostic, StrategyError
 from nldc.render import render_json, render_line, render_text, summarize
 
@@ -50,14 +50,14 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
         else:
             found += checked.warnings
             if form == "text":
-                click.echo(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
+                write(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
     if form == "json":
-        click.echo(render_json(found))
+        write(render_json(found))
     elif form == "line":
         for diagnostic in found:
-            click.echo(render_line(diagnostic))
+            write(render_line(diagnostic))
     elif found:
-        say(render_text(found, color=colored(sys.stderr)))
+        say_painted(render_text(found, color=colored(sys.stderr)))
         say(summarize(found))
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise click.exceptions.Exit(1)
@@ -112,16 +112,16 @@ def compile_(
     checked = api.check_together(files, dict(settings), model)
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
-        say(render_text(warnings, color=colored(sys.stderr)))
+        say_painted(render_text(warnings, color=colored(sys.stderr)))
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
     folder = api.write(checked, out, certify=certified)
-    click.echo(f"wrote {folder}")
+    write(f"wrote {folder}")
     if len(checked) > 1:
         certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
         for line in _switch_lines(certificate["between_steps"]):
-            click.echo(line)
+            write(line)
     for line in kernels:
-        click.echo(line)
+        write(line)
 
 
 def _kernels(
@@ -176,12 +176,12 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
             raise click.BadParameter(
                 f"{code} is no error code; they are {', '.join(errors.REGISTRY)}"
             )
-        click.echo(errors.page(errors.REGISTRY[code]), nl=False)
+        write(errors.page(errors.REGISTRY[code]), end="")
         return
     from nldc import api
     from nldc.explain import explain as explain_
 
-    click.echo(explain_(api.check(what, dict(settings))), nl=False)
+    write(explain_(api.check(what, dict(settings))), end="")
 
 
 @click.command("diff")
@@ -197,7 +197,7 @@ def diff(a: str, b: str) -> None:
     from nldc import diff as diff_
 
     found = diff_.diff(api.check(a), api.check(b), (a, b))
-    click.echo(diff_.render(found), nl=False)
+    write(diff_.render(found), end="")
     if not found.same:
         raise click.exceptions.Exit(1)
 
@@ -210,7 +210,7 @@ def strategies() -> None:
     checked = [api.check(name) for name in api.library()]
     rows = [(each.graph.name, _promise(each), each.graph.summary) for each in checked]
     for line in table(rows, ("name", "guarantee", "what it does")):
-        click.echo(line)
+        write(line)
 
 
 @click.command()
@@ -218,4 +218,4 @@ def schema() -> None:
     """Print the JSON Schema of strategy files, for editors."""
     from nldc.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    write(json.dumps(json_schema(), indent=2))

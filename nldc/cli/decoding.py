@@ -19,7 +19,7 @@ from nldc.cli.options import (
     strategy,
     templating,
 )
-from nldc.cli.output import hide_notes, say, table
+from nldc.cli.output import hide_notes, say, table, write
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(
     generation = generation_of(options, "stop") | named_strategy(decoder, strategy)
     if options["ids"] is not None:
         result = decoder.generate([prompt], **generation)
-        click.echo(",".join(map(str, result.tokens[0])))
+        write(",".join(map(str, result.tokens[0])))
         stats: Stats | None = result.stats[0]
     else:
         text = {"skip_special_tokens": not keep_special_tokens}
@@ -119,10 +119,10 @@ def _stream(decoder: Decoder, prompt: Prompt, **options: Any) -> Stats | None:
         try:
             piece = next(pieces)
         except StopIteration as end:
-            click.echo()
+            write("")
             stats: Stats | None = end.value
             return stats
-        click.echo(piece, nl=False)
+        write(piece, end="")
 
 
 def _stats_lines(stats: Stats) -> Iterator[str]:
@@ -172,8 +172,8 @@ def verify(
     )
     for each in found:
         for difference in each.differences:
-            click.echo("\n".join(_difference_lines(difference, pair.decoder)))
-        click.echo(_verdict(each))
+            write("\n".join(_difference_lines(difference, pair.decoder)))
+        write(_verdict(each))
     if not all(each.same for each in found):
         raise click.exceptions.Exit(1)
 
@@ -212,7 +212,7 @@ def certify(artifact: str, tokens: int, seed: int) -> None:
     from nldc.certify import certify as certify_
 
     report = certify_(artifact, tokens=tokens, seed=seed)
-    click.echo(report.text(), nl=False)
+    write(report.text(), end="")
     if not report.holds:
         raise click.exceptions.Exit(1)
 
@@ -252,11 +252,11 @@ def bench(
     environment = bench_.environment()
     if as_json:
         rows = [{**vars(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured]
-        click.echo(json.dumps({"environment": environment, "results": rows}, indent=2))
+        write(json.dumps({"environment": environment, "results": rows}, indent=2))
         return
     for line in table([_bench_row(line, measured[0]) for line in measured], _BENCH_HEADING):
-        click.echo(line)
-    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
+        write(line)
+    write("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
 
 
 _BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "as AR")
@@ -326,6 +326,6 @@ def sol(
         loading=loading_of(options),
     )
     if as_json:
-        click.echo(json.dumps(report.data(), indent=2))
+        write(json.dumps(report.data(), indent=2))
     else:
-        click.echo(report.text(), nl=False)
+        write(report.text(), end="")
