@@ -36,6 +36,24 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ENDS = (
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>"),
+    *("<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]"),
+    *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>"),
+)
+"""Tokens at which llama.cpp ends a text, by what they are called."""
+FILL_IN = {
+    "pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "sep": ("<|file_sep|>",),
+}
+"""Tokens of filling in code that end a text too, if no other serves for the same."""
+NO_END = (
+    ("<|end|>", (("<|return|>", "<|call|>"), ("<|return|>", "<|calls|>"))),
+    ("<|end|>", (("<|call|>", "<|flush|>"), ("<|calls|>", "<|flush|>"))),
+    ("</s>", (("<|tool_response>",),)),
+)
+"""Tokens that end no text where all of some others exist."""
 MASKS = ("<mask>", "[MASK]", "<|mask|>", "<|mask_token|>", "<|mdm_mask|>")
 LONGEST_NAME = 100
 """Characters of a special token's name; the pattern takes quadratic time on more."""
@@ -44,7 +62,10 @@ RESERVED = re.compile(r"<\W*(reserved|unused|special|extra)_?.*\d+\W*>", re.IGNO
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF file says about its tokens. `kinds` are GGUF's token types, one a token."""
+    """What a GGUF file says about its tokens. `kinds` are GGUF's token types, one a token.
+
+    `eos` are the ends that it names, `ends` all at which llama.cpp ends a text.
+    """
 
     tokens: tuple[str, ...]
     kinds: tuple[int, ...]
@@ -52,6 +73,7 @@ class Vocabulary:
     family: str
     bos: int | None
     eos: tuple[int, ...]
+    ends: tuple[int, ...]
     unknown: int | None
     padding: int | None
     add_bos: bool
@@ -107,19 +129,43 @@ class Vocabulary:
 
         family = FAMILIES[pre]
         template = fields.get("tokenizer.chat_template")
-        ends = [value for value in (token("eos"), token("eot")) if value is not None]
+        own = [token(name) for name in ("eos", "eot", "eom")]
+        eos = tuple(dict.fromkeys(value for value in own if value is not None))
+        fills = [token(f"fim_{name}") for name in FILL_IN]
+        ends = ending_tokens(tokens, eos, fills)
         return Vocabulary(
             tokens=tokens,
-            kinds=tuple(kinds),
+            kinds=tuple(CONTROL if n in ends else kind for n, kind in enumerate(kinds)),
             merges=_texts(fields, "tokenizer.ggml.merges"),
             family=family,
             bos=token("bos"),
-            eos=tuple(dict.fromkeys(ends)),
+            eos=eos,
+            ends=ends,
             unknown=token("unknown"),
             padding=token("padding"),
             add_bos=bool(fields.get("tokenizer.ggml.add_bos_token", family == "llama3")),
             chat_template=template if isinstance(template, str) else None,
         )
+
+
+def ending_tokens(
+    tokens: Sequence[str], eos: Sequence[int], fills: Sequence[int | None]
+) -> tuple[int, ...]:
+    """Return the ids at which llama.cpp ends a text: those that the file names first.
+
+    It goes by the texts of tokens, whatever their type, because files name too few of them. `fills`
+    are the ids that the file names for the tokens of `FILL_IN`.
+    """
+    number = {text: place for place, text in enumerate(tokens)}
+    found = list(eos)
+    for named, texts in zip(fills, FILL_IN.values(), strict=True):
+        known = [named] if named is not None else [number[t] for t in texts if t in number][:1]
+        found += known
+    found += [number[text] for text in ENDS if text in number]
+    for text, beside in NO_END:
+        if any(all(other in number for other in others) for others in beside):
+            found = [end for end in found if tokens[end] != text]
+    return tuple(dict.fromkeys(found))
 
 
 def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -161,7 +207,7 @@ def choose_mask(vocabulary: Vocabulary, wanted: int | str | None = None) -> int:
     for name in MASKS:
         if name in tokens:
             return tokens.index(name)
-    taken = {vocabulary.bos, *vocabulary.eos, vocabulary.unknown, vocabulary.padding}
+    taken = {vocabulary.bos, *vocabulary.ends, vocabulary.unknown, vocabulary.padding}
     template = vocabulary.chat_template or ""
     free = [
         number

@@ -162,14 +162,15 @@ class Batch:
 
     `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
     in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
-    sequences' prompts, which a `thinking` budget needs; `last` the last positions that they may
-    have, beyond which no processor is asked; `table` what processors that see tokens look at.
+    sequences' prompts and `thoughts` where their open thoughts begin, which a `thinking` budget
+    needs; `last` the last positions that they may have, beyond which no processor is asked;
+    `table` what processors that see tokens look at.
     """
 
     thinking: ThinkingBudget | None = None
     _last: Tensor | None = None
     _table: TextTable | None = None
-    _embeddings: Tensor | None = None
+    _given: Sequence[Tensor | None] = ()
 
     def __init__(
         self,
@@ -182,9 +183,11 @@ class Batch:
         histories: Callable[[], list[list[int]]] = list,
         *,
         prompts: Sequence[int] = (),
+        thoughts: Sequence[int | None] = (),
         thinking: ThinkingBudget | None = None,
         last: Sequence[int] = (),
         table: TextTable | None = None,
+        embeddings: Sequence[Tensor | None] = (),
     ) -> None:
         self.model = model
         self.cache = cache
@@ -194,6 +197,8 @@ class Batch:
         self.thinking = thinking
         self._histories = histories
         self._prompts = tuple(prompts)
+        self._thoughts = tuple(thoughts)
+        self._given = tuple(embeddings)
         self.device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
         self.size = len(self.slots)
@@ -245,10 +250,10 @@ class Batch:
         places = before.start.unsqueeze(1) + plan.offset
         due = None
         if self.thinking is not None:
-            due = self.thinking.due(tokens, plan, before, self._prompts)
+            due = self.thinking.due(tokens, plan, before, self._prompts, self._thoughts)
         sight = None if self._table is None else self._table.write(tokens, plan, before)
         if embeddings is None:
-            states = self._embed(tokens.reshape(-1))
+            states = self._embed(tokens)
         else:
             states = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
         used = None if adapter is None else model.adapters.get(adapter)
@@ -269,23 +274,45 @@ class Batch:
         """Return the ids of a prompt's rows, int64 [1, P]: its tokens.
 
         `embeddings` [P, hidden] stand in for those of the tokens. Their rows get ids of their own,
-        from the end of the vocabulary on, so that a forward knows them in whatever layout.
+        from the end of the vocabulary on, so that a forward knows them in whatever layout, of a
+        step as well. They equal no token, and are scored as what the caller knows them by.
         """
-        self._embeddings = embeddings
+        self._given = (embeddings,)
         if embeddings is None:
             return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
         first = self.model.backbone.config.vocab_size
         return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
 
     def _embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings [B * R, hidden] of token ids [B, R]."""
         embed = self.model.backbone.embed
         tokens = tokens.clamp_min(0)  # in place of a draft that could not be chosen: any will do
-        if self._embeddings is None:
-            return embed(tokens)
+        if all(given is None for given in self._given):
+            return embed(tokens.reshape(-1))
         first = self.model.backbone.config.vocab_size
         is_given = tokens >= first
-        given = self._embeddings[(tokens - first).clamp_min(0)]
-        return torch.where(is_given.unsqueeze(1), given, embed(tokens.masked_fill(is_given, 0)))
+        states = embed(tokens.masked_fill(is_given, 0).reshape(-1)).view(*tokens.shape, -1)
+        lines = [
+            own
+            if given is None
+            else torch.where(
+                mine.unsqueeze(1), given[(line - first).clamp(0, len(given) - 1)], own
+            )
+            for own, mine, line, given in zip(states, is_given, tokens, self._given, strict=True)
+        ]
+        return torch.cat(lines)
+
+    def _known(self, tokens: Tensor) -> Tensor:
+        """Return token ids [B, n] with those of a prompt's own rows as the text so far has them."""
+        if all(given is None for given in self._given):
+            return tokens
+        first = self.model.backbone.config.vocab_size
+        lines = []
+        for line, history in zip(tokens, self.histories, strict=True):
+            text = torch.tensor(history, dtype=torch.int64, device=self.device)
+            at = (line - first).clamp(0, len(history) - 1)
+            lines.append(torch.where(line >= first, text[at], line))
+        return torch.stack(lines)
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""
@@ -379,7 +406,8 @@ class Batch:
         `mask_token` ignored: over all tokens but the mask token.
         """
         values = self._scored(logits, of, mask_token)
-        chosen = values.gather(-1, tokens.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        known = self._known(tokens).clamp_min(0)
+        chosen = values.gather(-1, known.unsqueeze(-1)).squeeze(-1)
         return (chosen - values.logsumexp(-1)).exp()
 
     def entropy(

@@ -35,6 +35,10 @@ class CheckpointError(NldcRuntimeError):
     """The checkpoint is missing, damaged, or not of the model that its config describes."""
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint can be loaded, but something in it was passed over that may matter."""
+
+
 class AdapterError(NldcRuntimeError):
     """The adapter is missing, damaged, or made for another model."""
 

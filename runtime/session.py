@@ -35,9 +35,10 @@ MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 class Request:
     """One prompt on its way: what it was, what it has emitted, what that cost.
 
-    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `skips` counts tokens that
-    its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
-    were when its strategy was last chosen.
+    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `adapters` are those that
+    its strategy has. `thought` is where the thought at the prompt's end begins, see
+    `ThinkingLimit.thought`. `skips` counts tokens that its strategy has yet to emit and that are in
+    the text already; `asked`, how many tokens there were when its strategy was last chosen.
     """
 
     place: int
@@ -46,6 +47,8 @@ class Request:
     max_new_tokens: int
     eos: tuple[int, ...]
     embeddings: Tensor | None = None
+    adapters: tuple[str, ...] = ()
+    thought: int | None = None
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
@@ -101,6 +104,7 @@ class Request:
             accepted=self.accepted,
             seconds=self.finished - self.started,
             time_to_first_token=self.first_token - self.started,
+            adapters=self.adapters,
         )
 
 
@@ -229,7 +233,10 @@ class Session:
     # Switching
 
     def _regroup(self, groups: Mapping[str, _Group]) -> None:
-        """Let every sequence with new tokens go on with the strategy that is chosen for it."""
+        """Let every sequence with new tokens go on with the strategy that is chosen for it.
+
+        One whose text is too short for that goes on as it is, and is asked again.
+        """
         live = sum(len(group.live) for group in groups.values())
         moved = [
             (sequence, chosen)
@@ -237,6 +244,7 @@ class Session:
             for sequence in group.live
             if len(sequence.tokens) > sequence.asked
             and (chosen := self._chosen(sequence, live)) != sequence.strategy
+            and self._may_enter(sequence, chosen)
         ]
         for sequence, chosen in moved:
             carry = self._hand_over(sequence, chosen)
@@ -256,14 +264,25 @@ class Session:
         )
         return check_known(self.choose(progress), tuple(self.strategies))
 
-    def _hand_over(self, sequence: Request, chosen: str) -> dict[str, Tensor]:
-        """Make the cache trail the text as the chosen strategy wants it; return its carry."""
+    def _may_enter(self, sequence: Request, chosen: str) -> bool:
+        """Whether the chosen strategy can be given the sequence, now or when it is longer.
+
+        Raises:
+            PromptError: it never can.
+        """
         source, target = (self.strategies[n].handover for n in (sequence.strategy, chosen))
         if source is None or target is None or not source.may_go_to(target):
             raise PromptError(
                 f"a sequence cannot go from `{sequence.strategy}` to `{chosen}` between steps",
                 "certificate.json of the artifact lists the switches that it may make, and why not",
             )
+        given = 0 if sequence.embeddings is None else len(sequence.prompt)
+        return target.can_enter(len(sequence.history), given)
+
+    def _hand_over(self, sequence: Request, chosen: str) -> dict[str, Tensor]:
+        """Make the cache trail the text as the chosen strategy wants it; return its carry."""
+        target = self.strategies[chosen].handover
+        assert target is not None
         text = sequence.history
         takes = target.takes or 0
         self.cache.forget(sequence.slot, takes - (len(text) - self.cache.length(sequence.slot)))

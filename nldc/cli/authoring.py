@@ -74,12 +74,21 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
     help="Also compile the kernels for this GPU, cuda:90 or hip:gfx942, and say what they take.",
 )
 @click.option(
-    "--model", type=click.Path(), help="With --target: for whose heads (default: the demo model)."
+    "--model",
+    type=click.Path(),
+    help="Checkpoint that params follow which are not set, as block_length follows its block_size; "
+    "with --target also for whose heads (default: the demo model).",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16", "float32"]),
     help="With --target: what is computed in (default: bfloat16).",
+)
+@click.option(
+    "--certify/--no-certify",
+    "certified",
+    default=True,
+    help="Run the artifact on a made-up backbone before it is written (default: do).",
 )
 def compile_(
     files: tuple[str, ...],
@@ -88,22 +97,24 @@ def compile_(
     targets: tuple[str, ...],
     model: str | None,
     dtype: str | None,
+    certified: bool,
 ) -> None:
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
 
     Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
-    every file that has such a param.
+    every file that has such a param, a checkpoint's value to every param that follows it. An
+    artifact whose own code does not keep its promise when it is run is not written.
     """
     from nldc import api
 
-    if not targets and (model or dtype):
-        raise click.UsageError("--model and --dtype say what --target compiles for: give a target")
-    checked = api.check_together(files, dict(settings))
+    if not targets and dtype:
+        raise click.UsageError("--dtype says what --target compiles for: give a target")
+    checked = api.check_together(files, dict(settings), model)
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say_painted(render_text(warnings, color=colored(sys.stderr)))
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
-    folder = api.write(checked, out)
+    folder = api.write(checked, out, certify=certified)
     write(f"wrote {folder}")
     if len(checked) > 1:
         certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
@@ -121,7 +132,7 @@ def _kernels(
     from nldc.ahead import compile_ahead
 
     with tempfile.TemporaryDirectory() as scratch:
-        artifact = api.write(checked, Path(scratch) / "artifact")
+        artifact = api.write(checked, Path(scratch) / "artifact", certify=False)
         found = compile_ahead(artifact, targets, model, dtype)
     lines = []
     for each in found:

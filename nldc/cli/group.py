@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nldc.cli.output import colored, say, say_error, say_painted
+from nldc.cli.output import colored, notes_shown, say, say_error, say_painted
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.render import render_text, summarize
 from nldc.runtime.errors import NldcRuntimeError
@@ -27,7 +27,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; leave with an exit code where it raises."""
         try:
-            return super().invoke(ctx)
+            with notes_shown():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except StrategyError as error:
