@@ -16,6 +16,7 @@ from nldc.certify import certify
 from nldc.cli import cli
 from nldc.runtime.attention import Plan
 from nldc.runtime.decoder import Decoder
+from nldc.runtime.embeddings import PromptEmbeddings
 from nldc.runtime.errors import PromptError
 from nldc.runtime.thinking import ThinkingBudget, thinking_marks
 from nldc.runtime.tokenizer import Tokenizer
@@ -283,6 +284,20 @@ def test_a_block_ends_a_thought_of_the_prompt_in_time_and_begins_none(load: Any,
     ).tokens  # fmt: skip
     assert found[0].index(end) <= 5
     assert end in plain[1] or end not in found[1]
+
+
+def test_a_prompt_of_embeddings_only_is_answered_with_a_thought(load: Any) -> None:
+    decoder = load("ar")
+    prompt = PromptEmbeddings(decoder.embed([7, 9, 8]))
+    options: dict[str, Any] = {
+        "max_new_tokens": 4, "eos": (), "max_thinking_tokens": 2, "start_think_token_id": 9,
+        "end_think_token_id": 10,
+    }  # fmt: skip
+    assert 10 in decoder.generate(prompt, **options).tokens[0][:3]
+    known = PromptEmbeddings(prompt.embeddings, [7, 9, 8])
+    want = decoder.generate([[7, 9, 8]], **options).tokens
+    assert decoder.generate(known, **options).tokens == want
+    assert 10 in want[0][:2]
 
 
 def with_marks(folder: Path, *texts: str, template: str = "") -> Path:
