@@ -8,8 +8,8 @@ given as embeddings only, an answer begins with a thought: generated token N (fr
 unless one before it is.
 
 It is applied to the logits of the row that predicts that place, where the token is sampled. The
-tokens that have come are those that the row saw: the cached prefix, and the rows of its own forward that
-it sees at earlier positions. A row that verifies sees exactly what AR's row sees, so the rule
+tokens that have come are those that the row saw: the cached prefix, and the rows of its own forward
+that it sees at earlier positions. A row that verifies sees exactly what AR's row sees, so the rule
 decides as it does for AR, with no proof of its own. In a block filled in both directions the budget
 holds as well, unless the strategy later replaces the row that ended thinking (token editing), and
 rows before that place may see it coming.
