@@ -7,8 +7,9 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,30 +17,46 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from nldc.runtime.abi import ADAPTER_FOLDER
 from nldc.runtime.adapter import Adapter
+from nldc.runtime.arguments import (
+    as_whole,
+    ends_of,
+    in_words,
+    keys_of,
+    numbers_of,
+    prompts_of,
+    sampling_of,
+    shown,
+    stops_of,
+    token_ids,
+    whole,
+)
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
 from nldc.runtime.chat import Chat, Message, chat_text
-from nldc.runtime.checkpoint import load_weights
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.checkpoint import Progress, load_weights, own_dtype
+from nldc.runtime.config import PARADIGMS, ModelConfig
 from nldc.runtime.embeddings import PromptEmbeddings
 from nldc.runtime.endings import Endings, Eos, chosen_ends, find_endings
-from nldc.runtime.errors import AdapterError, BackendError, PromptError
+from nldc.runtime.errors import BackendError, PromptError
 from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
+from nldc.runtime.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
+from nldc.runtime.processors import TokenProcessor, wants_tokens
 from nldc.runtime.sampling import Processor, Sampling
 from nldc.runtime.session import Finish, Request, Session, Strategy
+from nldc.runtime.sight import TextTable
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
 from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit, thinking_marks
 from nldc.runtime.tokenizer import TextStream, Tokenizer
 
+AnyProcessor = Processor | TokenProcessor
 Backend = Literal["torch", "triton"]
-Prompt = str | Sequence[int] | Sequence[Message] | PromptEmbeddings
+Prompt = str | Iterable[int] | Tensor | Sequence[Message] | PromptEmbeddings
 """Text, token ids, embeddings, or with `chat` the messages of a conversation."""
 
 
@@ -60,14 +77,23 @@ class Result:
 class Decoder:
     """A model and a strategy; see `from_checkpoint`. Generated classes set the class variables.
 
-    `ADAPTERS` names the adapters that the strategy asks for. `SCRATCH_ROWS` is the largest number
-    of rows that one step, or the prefill beyond its prompt, writes behind the committed ones.
-    `KERNELS` says whether every pattern has a Triton part.
+    `ADAPTERS` names the adapters that the strategy asks for, `REQUIRED_ADAPTERS` those of them that
+    it cannot do without. `CHECKPOINT_PARAMS` are its params that follow the checkpoint: the key of
+    config.json that each is, and the value that it was compiled with. `DIFFUSES` says whether a
+    forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
+    largest number of rows that one step, or the prefill beyond its prompt, writes behind the
+    committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
+    or the text. `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
     ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    REQUIRED_ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    CHECKPOINT_PARAMS: ClassVar[Mapping[str, tuple[str, int]]] = {}
+    DIFFUSES: ClassVar[bool] = False
     SCRATCH_ROWS: ClassVar[int] = 1
+    PROMPT_ROWS: ClassVar[int] = 1
+    TOKEN_ROWS: ClassVar[int] = 1
     KERNELS: ClassVar[bool] = False
 
     def __init__(
@@ -78,10 +104,12 @@ class Decoder:
         backend: Backend = "torch",
         folder: Path | None = None,
     ) -> None:
+        self.declared().check(adapters or {})
         self.config = backbone.config
         self.backend = backend
         self.model = Model(backbone, dict(adapters or {}), self._attention, self._plan)
         self.folder = folder
+        self.adapters_by_folder: dict[Path, Adapter] = {}
         self._tokenizer: Tokenizer | None = None
         self._endings: Endings | None = None
         self._plans: weakref.WeakKeyDictionary[Layout, dict[Pattern, Plan]] = (
@@ -101,21 +129,33 @@ class Decoder:
         return {self.STRATEGY: Strategy(self.prefill, self.step)}
 
     @classmethod
+    def declared(cls) -> Declared:
+        """Return the adapters that the strategy declares."""
+        return Declared(cls.STRATEGY, cls.ADAPTERS, frozenset(cls.REQUIRED_ADAPTERS))
+
+    @classmethod
     def from_checkpoint(
         cls,
         path: str | Path | None = None,
         *,
-        adapter: str | Path | None = "auto",
-        dtype: str | torch.dtype = "float32",
+        adapter: AdapterChoice = AUTO,
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         backend: Backend | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Load the checkpoint folder `path`; None is the demo model that comes with the package.
 
         `adapter` is an adapter's folder, None for none, or "auto": the folder `linear_spec_lora`
-        of the checkpoint if the strategy asks for an adapter and there is one. `device` None is
-        the GPU if there is one. `backend` None is triton on a GPU if the decoder was compiled with
-        kernels, else torch.
+        of the checkpoint if the strategy asks for an adapter and there is one. A strategy with
+        several wants one of these for each name; "auto" is then the checkpoint's folder of that
+        name. `dtype` None is the checkpoint's own. `device` None is the GPU if there is one.
+        `backend` None is triton on a GPU if the decoder was compiled with kernels, else torch.
+        `progress` is called while weights are read, with how many bytes of how many have been.
+
+        What is worth knowing of the outcome, such as an adapter that is not there, is logged as
+        warnings of the logger `nldc`, and stays in `notes`. A file that changes afterwards changes
+        no weights: they are copied.
 
         Raises:
             CheckpointError, AdapterError, BackendError: what was asked for cannot be loaded.
@@ -125,18 +165,70 @@ class Decoder:
         folder = Path(path)
         config = ModelConfig.load(folder)
         place = _device(device)
-        kind = dtype_of(dtype)
+        kind = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
         chosen = _backend(backend, place, kernels=cls.KERNELS)
         if chosen == "triton" and kind == torch.float64:
             raise BackendError("the kernels do not compute in float64", "use backend torch")
-        weights = load_weights(folder, config, kind, place)
-        adapters = {}
-        source = _adapter_folder(adapter, folder, cls)
-        if source is not None:
-            loaded = Adapter.load(source, config, kind, place)
-            adapters = dict.fromkeys(cls.ADAPTERS, loaded)
+        folders = choose_folders(adapter, folder, cls.declared())
+        adapters = {
+            name: Adapter.load(source, config, kind, place) for name, source in folders.items()
+        }
+        weights = load_weights(folder, config, kind, place, progress=progress)
         backbone = Backbone(config, weights, kind, place)
-        return cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder = cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
+        for note in decoder.notes:
+            LOG.warning("%s", note)
+        return decoder
+
+    @classmethod
+    def beside(cls, other: Decoder, adapter: AdapterChoice = AUTO) -> Self:
+        """Return a decoder of this strategy on the weights of another, with adapters of its own.
+
+        `adapter` is that of `from_checkpoint`; one that a strategy without adapters has no use for
+        is left out.
+
+        Raises:
+            AdapterError: an adapter that it needs is not there, or cannot be loaded.
+        """
+        backbone, names = other.model.backbone, cls.declared().names
+        if isinstance(adapter, Mapping):
+            adapter = {name: folder for name, folder in adapter.items() if name in names}
+        choice = adapter if names else None
+        folders = choose_folders(choice, other.folder or Path(), cls.declared())
+        loaded = other.adapters_by_folder
+        for folder in folders.values():
+            if folder not in loaded:
+                loaded[folder] = Adapter.load(
+                    folder, backbone.config, backbone.dtype, backbone.device
+                )
+        adapters = {name: loaded[folder] for name, folder in folders.items()}
+        decoder = cls(backbone, adapters=adapters, backend=other.backend, folder=other.folder)
+        for note in cls.declared().missing(adapters):
+            LOG.warning("%s", note)
+        return decoder
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of how the strategy and the checkpoint fit, a line each."""
+        config, notes = self.config, []
+        if config.vision:
+            notes.append(
+                "the vision part of the checkpoint is left aside: text and embeddings are decoded"
+            )
+        if self.DIFFUSES and config.paradigm != PARADIGMS[0]:
+            notes.append(
+                f"the checkpoint says dlm_paradigm `{config.paradigm}`: `{self.STRATEGY}` computes "
+                f"rows that see rows ahead, as a model trained as `{PARADIGMS[0]}` knows them"
+            )
+        for name, (key, value) in self.CHECKPOINT_PARAMS.items():
+            own = getattr(config, key)
+            if own is not None and own != value:
+                notes.append(
+                    f"compiled with {name} = {value}, the checkpoint has {key} {own}: "
+                    f"compile with --set {name}={own}, or with --model, to use it"
+                )
+        return (*notes, *self.declared().missing(self.model.adapters))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -180,7 +272,7 @@ class Decoder:
         Raises:
             PromptError: an id is not in the vocabulary.
         """
-        ids = [self._check_token(token, "embed") for token in tokens]
+        ids = [self._check_token(token, "embed") for token in token_ids(tokens, "embed")]
         backbone = self.model.backbone
         return backbone.embed(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
 
@@ -191,7 +283,7 @@ class Decoder:
 
     def generate(
         self,
-        prompts: str | PromptEmbeddings | Sequence[Prompt],
+        prompts: str | PromptEmbeddings | Iterable[Prompt] | Tensor,
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -199,7 +291,7 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: str | Sequence[str] = (),
+        stop: str | Iterable[str] | None = (),
         eos: Eos | None = None,
         chat: bool = False,
         system: str | None = None,
@@ -207,8 +299,8 @@ class Decoder:
         template_variables: Mapping[str, Any] | None = None,
         chat_template: str | Path | None = None,
         skip_special_tokens: bool = True,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         batch_size: int | None = None,
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
@@ -236,13 +328,9 @@ class Decoder:
             PromptError: a prompt, an option or a switch cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         asked = _chat(chat, system, tools, template_variables, chat_template)
-        given: Sequence[Any] = (
-            [prompts]
-            if isinstance(prompts, str | PromptEmbeddings) or (asked and _is_conversation(prompts))
-            else prompts
-        )
+        given: list[Any] = [prompts] if asked and _is_conversation(prompts) else prompts_of(prompts)
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
         requests = self._requests(given, asked, max_new_tokens, eos, sequence_ids, limit)
         texts = self._texts(requests, stop, skip_special_tokens)
@@ -266,7 +354,7 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: str | Sequence[str] = (),
+        stop: str | Iterable[str] | None = (),
         eos: Eos | None = None,
         chat: bool = False,
         system: str | None = None,
@@ -274,8 +362,8 @@ class Decoder:
         template_variables: Mapping[str, Any] | None = None,
         chat_template: str | Path | None = None,
         skip_special_tokens: bool = True,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
         start_think_token_id: int | None = None,
@@ -286,11 +374,11 @@ class Decoder:
         What is yielded is never taken back: no half characters, no part of a stop string. The
         generator's return value is what the run cost.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         asked = _chat(chat, system, tools, template_variables, chat_template)
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
         requests = self._requests([prompt], asked, max_new_tokens, eos, sequence_ids, limit)
-        text = Text(self.tokenizer, _stops(stop), keep_special_tokens=not skip_special_tokens)
+        text = Text(self.tokenizer, stops_of(stop), keep_special_tokens=not skip_special_tokens)
         run = self._run(requests, sampling, None, limit, strategy)
 
         def pieces() -> Generator[str, None, Stats]:
@@ -308,6 +396,7 @@ class Decoder:
     def _limit(
         self, tokens: int | None, end: int | None, start: int | None
     ) -> ThinkingLimit | None:
+        tokens, end, start = numbers_of(tokens, end, start)
         if tokens is not None:
             start, end = thinking_marks(
                 self.config.end_think_token_id, self._any_tokenizer, start, end
@@ -326,13 +415,20 @@ class Decoder:
         sampling.check()
         strategies = self.strategies()
         choose = chooser(strategy, len(requests), tuple(strategies))
-        if batch_size is not None and batch_size < 1:
-            raise PromptError(f"batch_size {batch_size} is not allowed", "use 1 or more, or None")
+        if batch_size is not None:
+            hint = "use 1 or more, or None"
+            batch_size = whole(batch_size, "batch_size", range(1, 2**63), hint)
         slots = min(len(requests), batch_size or len(requests))
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        longest = max(
+            len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
+            for request in requests
+        )
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
-        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
+        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device, grows=True)
+        table = None
+        if any(map(wants_tokens, sampling.processors)):
+            table = TextTable(slots, self.config.vocab_size, self.config.mask_token_id)
         thinking = None
         if limit is not None:
             thinking = ThinkingBudget(limit, slots, capacity, backbone.device)
@@ -352,10 +448,18 @@ class Decoder:
                 prompts=[len(request.prompt) for request in live],
                 thoughts=[request.thought for request in live],
                 thinking=thinking,
+                last=[request.last_position for request in live],
+                table=table,
+                embeddings=[request.embeddings for request in live],
             )
 
         session = Session(strategies, choose, make_batch, cache, backbone.device)
-        return session.run(requests)
+
+        def run() -> Iterator[Request]:
+            with in_words():
+                yield from session.run(requests)
+
+        return run()
 
     def _requests(
         self,
@@ -363,20 +467,12 @@ class Decoder:
         chat: Chat | None,
         max_new_tokens: int,
         eos: Eos | None,
-        sequence_ids: Sequence[int] | None,
+        sequence_ids: Iterable[int] | None,
         limit: ThinkingLimit | None,
     ) -> list[Request]:
-        if not prompts:
-            raise PromptError("there is no prompt", "give at least one")
-        if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise PromptError(
-                f"max_new_tokens {max_new_tokens!r} is not allowed", "use a whole number above 0"
-            )
-        keys = range(len(prompts)) if sequence_ids is None else sequence_ids
-        if len(keys) != len(prompts):
-            raise PromptError(
-                f"{len(keys)} sequence_ids for {len(prompts)} prompts", "give one for each"
-            )
+        hint = "use a whole number above 0"
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", range(1, 2**63), hint)
+        keys = keys_of(sequence_ids, len(prompts))
         ends = self.endings.ids if eos is None else self._ends(eos)
         requests = []
         for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
@@ -389,17 +485,17 @@ class Decoder:
                     max_new_tokens=max_new_tokens,
                     eos=ends,
                     embeddings=self._embeddings(prompt),
+                    adapters=tuple(self.model.adapters),
                     thought=None if limit is None else _thought(limit, prompt, tokens),
                 )
             )
         return requests
 
     def _ends(self, eos: Eos) -> tuple[int, ...]:
-        by_text = isinstance(eos, str) or (
-            isinstance(eos, Sequence) and any(isinstance(end, str) for end in eos)
-        )
+        given = [eos] if isinstance(eos, str) else ends_of(eos)
+        by_text = any(isinstance(end, str) for end in given)
         tokenizer = self._any_tokenizer if by_text else None
-        return chosen_ends(eos, tokenizer, self.config.vocab_size)
+        return chosen_ends(given, tokenizer, self.config.vocab_size)
 
     def _embeddings(self, prompt: Prompt) -> Tensor | None:
         if not isinstance(prompt, PromptEmbeddings):
@@ -420,18 +516,15 @@ class Decoder:
                     "embed the rendered template with Decoder.embed, and leave chat out",
                 )
             unknown = [self.config.mask_token_id] * len(prompt.embeddings)
-            tokens = unknown if prompt.tokens is None else prompt.tokens
+            tokens = unknown if prompt.tokens is None else token_ids(prompt.tokens, name)
         elif chat is not None:
-            text = chat_text(self.tokenizer, prompt, name, chat)
+            messages: Any = prompt
+            text = chat_text(self.tokenizer, messages, name, chat)
             tokens = self._encoded(text, name, self.tokenizer.encode_chat)
         elif isinstance(prompt, str):
             tokens = self._encoded(prompt, name, self.tokenizer.encode)
-        elif isinstance(prompt, Sequence):
-            tokens = prompt
         else:
-            raise PromptError(
-                f"{name} is {prompt!r}, not text or token ids", "give a list of prompts"
-            )
+            tokens = token_ids(prompt, name)
         if not tokens:
             raise PromptError(f"{name} is empty", "give at least one token to continue")
         checked = tuple(self._check_token(token, name) for token in tokens)
@@ -455,23 +548,24 @@ class Decoder:
         return tokens
 
     def _check_token(self, token: object, name: str) -> int:
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise PromptError(f"{name} holds {token!r}", "token ids are whole numbers")
-        if not 0 <= token < self.config.vocab_size:
+        number = as_whole(token)
+        if number is None:
+            raise PromptError(f"{name} holds {shown(token)}", "token ids are whole numbers")
+        if not 0 <= number < self.config.vocab_size:
             raise PromptError(
-                f"{name} holds the token id {token}",
+                f"{name} holds the token id {number}",
                 f"ids of this model lie between 0 and {self.config.vocab_size - 1}",
             )
-        return token
+        return number
 
     def _texts(
-        self, requests: Sequence[Request], stop: str | Sequence[str], skip_special_tokens: bool
+        self, requests: Sequence[Request], stop: str | Iterable[str] | None, skip_special: bool
     ) -> dict[int, Text] | None:
-        stops = _stops(stop)
+        stops = stops_of(stop)
         if not stops and self._any_tokenizer is None:
             return None
         return {
-            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special_tokens)
+            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special)
             for request in requests
         }
 
@@ -586,13 +680,6 @@ def _is_conversation(prompts: object) -> bool:
     return all(isinstance(message, Mapping) for message in prompts)
 
 
-def _stops(stop: str | Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in stops):
-        raise PromptError(f"stop {stop!r} is not allowed", "give strings that are not empty")
-    return stops
-
-
 def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -625,18 +712,3 @@ def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) ->
 
     check_device(device)
     return backend
-
-
-def _adapter_folder(
-    adapter: str | Path | None, folder: Path, decoder: type[Decoder]
-) -> Path | None:
-    if adapter is None:
-        return None
-    if adapter == "auto":
-        found = folder / ADAPTER_FOLDER
-        return found if decoder.ADAPTERS and found.is_dir() else None
-    if not decoder.ADAPTERS:
-        raise AdapterError(
-            f"the strategy `{decoder.STRATEGY}` uses no adapter", "leave the adapter out"
-        )
-    return Path(adapter)

@@ -9,11 +9,12 @@ wrong for somebody: each of them ends it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nldc.runtime.arguments import as_whole, shown
 from nldc.runtime.errors import CheckpointError, CheckpointWarning, PromptError, TokenizerError
 from nldc.runtime.tokenizer import Tokenizer
 from nldc.runtime.tokenizer_files import CONFIG, read_object
@@ -36,7 +37,7 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
 }
 """Settings of generation_config.json that choose other tokens, but for these values."""
-Eos = int | str | Sequence[int | str]
+Eos = int | str | Iterable[int | str]
 """Ids, or texts, of the tokens that end a sequence."""
 
 
@@ -136,19 +137,14 @@ def _warn_of_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def chosen_ends(eos: Eos, tokenizer: Tokenizer | None, vocabulary: int) -> tuple[int, ...]:
+def chosen_ends(
+    given: Iterable[object], tokenizer: Tokenizer | None, vocabulary: int
+) -> tuple[int, ...]:
     """Return the ids that a caller's `eos` stands for; a text is that of one token.
 
     Raises:
         PromptError: it holds something else, or a token that there is not.
     """
-    single = isinstance(eos, int | str) and not isinstance(eos, bool)
-    try:
-        given: list[Any] = [eos] if single else list(eos)  # type: ignore[arg-type]
-    except TypeError:
-        raise PromptError(
-            f"eos {eos!r} is not allowed", "give ids or texts of tokens, or None"
-        ) from None
     return tuple(dict.fromkeys(_end(each, tokenizer, vocabulary) for each in given))
 
 
@@ -165,11 +161,12 @@ def _end(value: Any, tokenizer: Tokenizer | None, vocabulary: int) -> int:
                 "give the whole text of one token, such as </s>, or its id",
             )
         return found
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise PromptError(f"eos holds {value!r}", "token ids are whole numbers")
-    if not 0 <= value < vocabulary:
+    number = as_whole(value)
+    if number is None:
+        raise PromptError(f"eos holds {shown(value)}", "token ids are whole numbers")
+    if not 0 <= number < vocabulary:
         raise PromptError(
-            f"eos holds the token id {value}",
+            f"eos holds the token id {number}",
             f"ids of this model lie between 0 and {vocabulary - 1}",
         )
-    return value
+    return number

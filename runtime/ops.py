@@ -217,11 +217,14 @@ def left(among: Tensor) -> Tensor:
 
 
 def mix(logits: Sequence[Logits], weights: Sequence[float]) -> Logits:
-    """Return the sum of logits for the same positions, each times its weight."""
+    """Return the sum of logits for the same positions, each times its weight.
+
+    What is `due` where they disagree about that is what the first of them says.
+    """
     total = logits[0].values * weights[0]
     for other, weight in zip(logits[1:], weights[1:], strict=True):
         total = total + other.values * weight
-    return Logits(total, logits[0].positions, logits[0].due)
+    return Logits(total, logits[0].positions, logits[0].due, logits[0].sight)
 
 
 def lookup(batch: Batch, length: int, ngram: int) -> Tensor:

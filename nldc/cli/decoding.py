@@ -19,7 +19,7 @@ from nldc.cli.options import (
     strategy,
     templating,
 )
-from nldc.cli.output import say, table
+from nldc.cli.output import hide_notes, say, table, write
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ BAR = 30
 @click.option(
     "--keep-special-tokens", is_flag=True, help="Show special tokens, such as <|im_end|>."
 )
-@click.option("--quiet", is_flag=True, help="Leave out the numbers at the end.")
+@click.option("--quiet", is_flag=True, help="Leave out notes, and the numbers at the end.")
 def run(
     artifact: str,
     model: str | None,
@@ -67,6 +67,8 @@ def run(
     **options: Any,
 ) -> None:
     """Decode with a compiled ARTIFACT: text as it comes, then what it cost."""
+    if quiet:
+        hide_notes()
     prompt, is_chat = _prompt_of(options)
     chat = chat_of(options, is_chat, "--chat or --messages")
     if keep_special_tokens and options["ids"] is not None:
@@ -77,7 +79,7 @@ def run(
     generation = generation_of(options, "stop") | named_strategy(decoder, strategy)
     if options["ids"] is not None:
         result = decoder.generate([prompt], **generation)
-        click.echo(",".join(map(str, result.tokens[0])))
+        write(",".join(map(str, result.tokens[0])))
         stats: Stats | None = result.stats[0]
     else:
         text = {"skip_special_tokens": not keep_special_tokens}
@@ -117,15 +119,17 @@ def _stream(decoder: Decoder, prompt: Prompt, **options: Any) -> Stats | None:
         try:
             piece = next(pieces)
         except StopIteration as end:
-            click.echo()
+            write("")
             stats: Stats | None = end.value
             return stats
-        click.echo(piece, nl=False)
+        write(piece, end="")
 
 
 def _stats_lines(stats: Stats) -> Iterator[str]:
     yield f"{stats.tokens} tokens in {stats.nfe} forwards: {stats.tpf:.2f} tokens a forward"
     wait = stats.time_to_first_token
+    if stats.adapters:
+        yield f"with the adapter {', '.join(stats.adapters)}"
     yield f"{stats.tokens_per_second:.1f} tokens/s, the first token after {wait:.3f} s"
     if not stats.accepted:
         return
@@ -168,8 +172,8 @@ def verify(
     )
     for each in found:
         for difference in each.differences:
-            click.echo("\n".join(_difference_lines(difference, pair.decoder)))
-        click.echo(_verdict(each))
+            write("\n".join(_difference_lines(difference, pair.decoder)))
+        write(_verdict(each))
     if not all(each.same for each in found):
         raise click.exceptions.Exit(1)
 
@@ -209,7 +213,7 @@ def certify(artifact: str, tokens: int, seed: int) -> None:
     from nldc.certify import certify as certify_
 
     report = certify_(artifact, tokens=tokens, seed=seed)
-    click.echo(report.text(), nl=False)
+    write(report.text(), end="")
     if not report.holds:
         raise click.exceptions.Exit(1)
 
@@ -249,11 +253,11 @@ def bench(
     environment = bench_.environment()
     if as_json:
         rows = [{**vars(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured]
-        click.echo(json.dumps({"environment": environment, "results": rows}, indent=2))
+        write(json.dumps({"environment": environment, "results": rows}, indent=2))
         return
     for line in table([_bench_row(line, measured[0]) for line in measured], _BENCH_HEADING):
-        click.echo(line)
-    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
+        write(line)
+    write("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
 
 
 _BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "as AR")
@@ -323,6 +327,6 @@ def sol(
         loading=loading_of(options),
     )
     if as_json:
-        click.echo(json.dumps(report.data(), indent=2))
+        write(json.dumps(report.data(), indent=2))
     else:
-        click.echo(report.text(), nl=False)
+        write(report.text(), end="")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from nldc.cli.output import loading_bar
 from nldc.runtime.errors import PromptError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -69,14 +72,16 @@ settings = click.option(
 loading = _options(
     click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
     click.option(
-        "--adapter", default="auto", show_default=True, help="Adapter folder, `auto` or `none`."
+        "--adapter",
+        "adapters",
+        multiple=True,
+        help="Adapter folder, `auto` (the default: the checkpoint's) or `none`; NAME=FOLDER for "
+        "each where a strategy declares several.",
     ),
     click.option(
         "--dtype",
         type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="What the weights are computed in.",
+        help="What the weights are computed in (default: the checkpoint's own).",
     ),
     click.option("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)."),
     click.option(
@@ -153,7 +158,8 @@ strategy = click.option(
     "--strategy",
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
-_LOADING = ("adapter", "dtype", "device", "backend")
+_LOADING = ("dtype", "device", "backend")
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.+)", re.DOTALL)
 
 
 _SAMPLING = (
@@ -164,10 +170,26 @@ _SAMPLING = (
 
 def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that go to `Decoder.from_checkpoint`."""
-    loading = {name: options[name] for name in _LOADING}
-    if loading["adapter"] == "none":
-        loading["adapter"] = None
-    return loading
+    loading: dict[str, Any] = {name: options[name] for name in _LOADING}
+    bar = loading_bar()
+    if bar is not None:
+        click.get_current_context().call_on_close(bar.stop)
+    return {**loading, "adapter": _adapter(options["adapters"]), "progress": bar}
+
+
+def _adapter(texts: Sequence[str]) -> str | dict[str, str | None] | None:
+    """Return the adapter, or those of several names, that the options stand for."""
+    named = {
+        match[1]: None if match[2] == "none" else match[2]
+        for text in texts
+        if (match := _NAMED.fullmatch(text)) and not Path(text).exists()
+    }
+    if named and len(named) == len(texts):
+        return named
+    if len(texts) > 1:
+        raise click.UsageError("several adapters need a name each, once: --adapter NAME=FOLDER")
+    only = texts[0] if texts else "auto"
+    return None if only == "none" else only
 
 
 def generation_of(options: Mapping[str, Any], *more: str) -> dict[str, Any]:

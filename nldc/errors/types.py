@@ -55,4 +55,13 @@ ENTRIES = (
         "  block: {op: rows, segments: [{masks: block_length}], seed: masked}",
         "  block: {op: rows, segments: [{tokens: seed}, {masks: block_length - 1}], seed: masked}",
     ),
+    Entry(
+        "NLD056",
+        "logits of different positions are mixed",
+        "A mix adds up logits row by row, and its rows predict what those of the first part "
+        "predict. A causal row predicts the next token, a bidirectional row its own: mixed as "
+        "they are, they would be votes on different tokens. A part of weight 0 is no part.",
+        '  mixed:   {op: mix, logits: ["checked[:-1]", "seen[:-1]"], weights: [0.5, 0.5]}',
+        '  mixed:   {op: mix, logits: ["checked[:-1]", "seen[1:]"], weights: [0.5, 0.5]}',
+    ),
 )

@@ -149,10 +149,23 @@ class Select:
 
 @dataclass(frozen=True)
 class Mix:
-    """Logits [n]: the weighted sum of logits for the same positions."""
+    """Logits [n]: the weighted sum of logits for the same positions, which are the first part's.
+
+    Parts that are the same are one, with the sum of their weights, and one that weighs nothing is
+    none: see `weighed`.
+    """
 
     logits: tuple[Value, ...]
     weights: tuple[float, ...]
+
+    @property
+    def weighed(self) -> tuple[tuple[Value, float], ...]:
+        """The different parts with their weights but those of weight 0; the first if all are."""
+        found: dict[Value, float] = {}
+        for part, weight in zip(self.logits, self.weights, strict=True):
+            found[part] = found.get(part, 0.0) + weight
+        parts = tuple((part, weight) for part, weight in found.items() if weight != 0)
+        return parts or ((self.logits[0], 0.0),)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Single edits to good strategies, each with the code that refuses it: see mutants.yaml.
+"""Single edits to good strategies, each with the code that refuses it: see mutants*.yaml.
 
 A mutant is what a tired author or a port of a research loop gets wrong. Run unchecked, every one
 of them parts from AR on some input: see test_mutants.py.
@@ -25,13 +25,19 @@ SMALL: Mapping[str, int] = {"block_length": 4, "k": 4, "length": 4, "ngram": 2}
 
 @dataclass(frozen=True)
 class Mutant:
-    """A base strategy, `old` text replaced by `new`, and the code that refuses it."""
+    """A base strategy, `old` text replaced by `new`, and the code that refuses it.
+
+    `prompts` are the lengths of the prompts on which it is seen to differ, and `live` the numbers
+    of live sequences in one step after another, where those that are tried always do not show it.
+    """
 
     name: str
     base: str
     old: str
     new: str
     code: str
+    prompts: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    live: tuple[int, ...] = ()
 
     def text(self) -> str:
         text = base_text(self.base)
@@ -41,8 +47,9 @@ class Mutant:
 
 
 def mutants() -> list[Mutant]:
-    """Read the table."""
-    return [Mutant(**row) for row in yaml.safe_load((HERE / "mutants.yaml").read_text("utf-8"))]
+    """Read the tables: every file mutants*.yaml but that of edits to generated code."""
+    tables = sorted(set(HERE.glob("mutants*.yaml")) - {HERE / "mutants_artifacts.yaml"})
+    return [Mutant(**row) for file in tables for row in yaml.safe_load(file.read_text("utf-8"))]
 
 
 @cache

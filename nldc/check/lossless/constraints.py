@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
+from nldc.check.lossless.prove import prove
 from nldc.check.lossless.trace import UnknowableError
 from nldc.check.lossless.ways import Way, Ways
 from nldc.diagnostics import Diagnostic, Label
@@ -20,15 +22,23 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Refuse a strategy that emits a token which no `sample` chose, and print its way."""
     if graph.guarantee != "none":
         return  # the proof of the guarantee says more
-    for variant in graph.variants:
-        try:
-            way = Ways(variant).around()
-        except (UndecidedError, UnknowableError) as reason:
-            yield _undecided(variant, str(reason))
-            return
-        if way is not None:
-            yield _diagnostic(way, source)
-            return
+    try:
+        way = Ways(graph).around()
+    except (UndecidedError, UnknowableError) as reason:
+        yield _undecided(graph, str(reason))
+        return
+    if way is not None:
+        yield _diagnostic(way, source)
+
+
+def chosen_by(graph: Graph) -> tuple[str, ...]:
+    """Return the `sample` nodes that choose what is emitted; none where that cannot be told."""
+    if graph.guarantee != "none":
+        return prove(graph).sampled_by
+    try:
+        return Ways(graph).sampled_by()
+    except (UndecidedError, UnknowableError):
+        return ()
 
 
 def _undecided(graph: Graph, reason: str) -> Diagnostic:
@@ -47,4 +57,9 @@ def _diagnostic(way: Way, source: Source) -> Diagnostic:
     first = way.nodes[0]
     if first != PROMPT and not first.startswith("carry."):
         labels.append(Label(node_span(first, source), "it comes from here", primary=False))
+    if way.ended:
+        text = "it ends at an EOS, and leaves the rows behind masked or copies of it"
+        labels[-1] = replace(labels[-1], text=text)
+        help_text = "emit its rows from the first on, in order, or write `eos: ignored`"
+        return Diagnostic(way.code, "error", kind.message, tuple(labels), (help_text,))
     return Diagnostic(way.code, "error", kind.message, tuple(labels), (kind.help,))

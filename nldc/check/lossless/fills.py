@@ -1,43 +1,160 @@
-"""Whether a loop surely fills every masked row, however unsure the model is of them."""
+"""Whether a loop surely fills every masked row, however unsure the model is of them.
+
+A bound on the masked rows that are left is followed round by round. It holds for every number of
+rows that may be left, because a rule may take fewer of few rows than of many.
+"""
 
 from __future__ import annotations
 
-from nldc.expr import Expr, ExprError, evaluate
-from nldc.ir.ops import Fill, Node, Repeat, Select
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nldc.check.lossless.held import HeldRows
+from nldc.expr import Boolean, Expr, ExprError, Number, evaluate, fold, references
+from nldc.ir.ops import Fill, Node, Repeat, Select, Value
+
+MOST_WORK = 200_000
+"""More combinations of a round and a number of rows than this are not looked at."""
 
 
-def fills_all(node: Node, loop: Repeat, masks: int) -> bool:
+class _TooMuchError(Exception):
+    """There is more to look at than is sensible."""
+
+
+def fills_all(
+    loop: Repeat, variable: str, masks: int, values: Mapping[str, Any], after: HeldRows
+) -> bool:
     """Whether `at_most` rounds fill that many masked rows, each as few as it may.
 
-    The loop's last node has to fill rows that are chosen among those still masked.
+    `variable` names the rows as a round begins, `values` what a round makes of them, and `after`
+    the rows that it ends with.
     """
-    if loop.exhausted == "fill":
+    if all(masked is False for masked in after.masked):
         return True
-    nodes = {inner.name: inner.op for inner in loop.body.nodes}
-    last = nodes.get(loop.result.node)
-    if not isinstance(last, Fill) or loop.result.picks:
+    if after.ended and loop.eos != "ignored" and loop.eos_ids == "all":
+        return True  # an EOS stands before what is still masked
+    if variable not in after.within:
+        return False  # rows that were filled may be masked again
+    rounds = _Rounds(loop, variable, values)
+    try:
+        return rounds.fill(masks)
+    except _TooMuchError:
         return False
-    if _is_masked(last.where.node, last.where.field, node, loop) and not last.where.picks:
-        return loop.at_most > 0
-    chosen = nodes.get(last.where.node)
-    if not isinstance(chosen, Select) or last.where.picks or chosen.among.picks:
-        return False
-    if not _is_masked(chosen.among.node, chosen.among.field, node, loop):
-        return False
-    left = masks
-    for iteration in range(loop.at_most):
-        left -= min(left, _least(chosen, iteration, left))
-        if left == 0:
-            return True
-    return left == 0
 
 
-def _is_masked(name: str, field: str | None, node: Node, loop: Repeat) -> bool:
-    return name == f"{node.name}:{loop.variable}" and field == "masked"
+@dataclass
+class _Rounds:
+    """The rounds of a loop whose rows are filled one after another, and never masked again."""
+
+    loop: Repeat
+    variable: str
+    values: Mapping[str, Any]
+    work: int = 0
+    _known: dict[tuple[str, int | None, int | None], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        nodes: dict[str, Node] = {node.name: node for node in self.loop.body.nodes}
+        self.selects = {n: node.op for n, node in nodes.items() if isinstance(node.op, Select)}
+        self.depends = {name: _depends(select) for name, select in self.selects.items()}
+        self.start, self.steps = self.loop.result.node, list[tuple[str, Fill]]()
+        while self.start in nodes and isinstance(fill := nodes[self.start].op, Fill):
+            self.steps.insert(0, (self.start, fill))
+            self.start = fill.rows.node
+
+    def fill(self, masks: int) -> bool:
+        """Whether that many masked rows are filled."""
+        counted = any("iteration" in depends for depends in self.depends.values())
+        most = [] if counted else self._most(masks)
+        left = masks
+        for iteration in range(self.loop.at_most):
+            if left == 0:
+                return True
+            before, left = left, self._worst(iteration, left) if counted else most[left]
+            if left == before and not counted:
+                return False
+        return left == 0
+
+    def _most(self, masks: int) -> list[int]:
+        """Return how many rows a round leaves of up to so many, where all rounds are alike."""
+        most: list[int] = []
+        for count in range(masks + 1):
+            most.append(max(self._left(0, count), most[-1] if most else 0))
+        return most
+
+    def _worst(self, iteration: int, masks: int) -> int:
+        """Return how many rows a round leaves of up to so many."""
+        return max(self._left(iteration, count) for count in self._counts(masks))
+
+    def _counts(self, most: int) -> Iterable[int]:
+        """Return the numbers of rows to ask about: a fixed share of more rows leaves more."""
+        alike = not any("left" in depends for depends in self.depends.values())
+        return (most,) if alike else range(most + 1)
+
+    def _left(self, iteration: int, masks: int) -> int:
+        """Return how many of exactly so many masked rows a round leaves at the most."""
+        self._work()
+        left, most, last = masks, {self.start: masks}, self.start
+        for name, fill in self.steps:
+            left = min(left, self._after(fill.where, iteration, masks, most, last))
+            most[name], last = left, name
+        return left
+
+    def _after(
+        self, where: Value, iteration: int, masks: int, most: Mapping[str, int], last: str
+    ) -> int:
+        """Return how many masked rows are left at the most where `where` is filled."""
+        if where.picks:
+            return masks
+        if where.field == "masked":
+            covers = where.node in (self.variable, last) or where.node in self._within(last)
+            return 0 if covers else masks
+        select = self.selects.get(where.node)
+        if select is None or select.among.field != "masked" or select.among.picks:
+            return masks
+        among = select.among.node
+        if among == self.variable:
+            return masks - self._least(where.node, iteration, masks)
+        if among in most:
+            counts = self._counts(most[among])
+            return max(count - self._least(where.node, iteration, count) for count in counts)
+        return masks
+
+    def _within(self, name: str) -> frozenset[str]:
+        held = self.values.get(name)
+        return held.within if isinstance(held, HeldRows) else frozenset()
+
+    def _least(self, name: str, iteration: int, left: int) -> int:
+        """Return how many of exactly `left` rows a selection takes at the least."""
+        depends = self.depends[name]
+        key = (
+            name,
+            iteration if "iteration" in depends else None,
+            left if "left" in depends else None,
+        )
+        self._work()
+        if key not in self._known:
+            self._known[key] = least(self.selects[name], iteration, left)
+        return min(left, self._known[key])
+
+    def _work(self) -> None:
+        self.work += 1
+        if self.work > MOST_WORK:
+            raise _TooMuchError
 
 
-def _least(select: Select, iteration: int, left: int) -> int:
-    """Return how many of the `left` rows a selection takes at the least."""
+def _depends(select: Select) -> frozenset[str]:
+    """Return what a selection's rules ask of a round; a condition is asked of all rows left."""
+    rules = (select.at_least, select.best, select.within, select.always_best, select.where)
+    asked = frozenset(ref.root for rule in rules if rule is not None for ref in references(rule))
+    return asked if select.where is None else asked | {"left"}
+
+
+def least(select: Select, iteration: int, left: int) -> int:
+    """Return how many of `left` rows a selection takes at the least, if it can.
+
+    More than `left` says that it takes all of them.
+    """
     numbers = {"iteration": iteration, "left": left}
 
     def value(rule: Expr | None) -> float:
@@ -48,8 +165,42 @@ def _least(select: Select, iteration: int, left: int) -> int:
         except ExprError:
             return 0
 
-    least = max(0, int(value(select.best)), int(value(select.always_best)))
-    if select.within is not None and value(select.within) >= 0:
-        least = max(least, 1)
-    everything = select.at_least is not None and value(select.at_least) <= 0
-    return left if everything and not select.less_is_surer else least
+    found = max(0, int(value(select.best)), int(value(select.always_best)))
+    if select.within is not None and _known_not_negative(select.within, numbers):
+        found = max(found, 1)  # nothing is surer than the surest row
+    bound = select.at_least
+    if bound is not None and not select.less_is_surer and _known_not_positive(bound, numbers):
+        return max(found, left, 1 << 30)
+    return max(found, _by_rank(select.where, numbers, left))
+
+
+def _known_not_negative(rule: Expr, numbers: Mapping[str, int]) -> bool:
+    return _number(rule, numbers) >= 0
+
+
+def _known_not_positive(rule: Expr, numbers: Mapping[str, int]) -> bool:
+    return -_number(rule, numbers) >= 0
+
+
+def _number(rule: Expr, numbers: Mapping[str, int]) -> float:
+    """Return a rule's value, or NaN: real numbers that a step computes are rounded otherwise."""
+    try:
+        value = evaluate(rule, numbers)
+    except ExprError:
+        return float("nan")
+    exact = isinstance(rule, Number) or isinstance(value, int)
+    return float(value) if exact else float("nan")
+
+
+def _by_rank(where: Expr | None, numbers: Mapping[str, int], left: int) -> int:
+    """Return how many rows a condition takes whatever they are and score: those of its ranks."""
+    if where is None:
+        return 0
+    asked = {ref.root for ref in references(where)}
+    if "rank" not in asked:
+        return (1 << 30) * (fold(where, lambda ref: numbers.get(ref.root)) == Boolean(True))
+    taken = (
+        fold(where, lambda ref, rank=rank: {**numbers, "rank": rank}.get(ref.root))  # type: ignore[misc]
+        for rank in range(left)
+    )
+    return sum(found == Boolean(True) for found in taken)

@@ -9,6 +9,8 @@ from nldc.check.lossless.terms import Term
 
 Tokens = tuple[Term, ...]
 
+NAMELESS: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -41,26 +43,67 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class HeldRows:
-    """Rows: a term each; masked for sure, not masked for sure, or not known."""
+class RowState:
+    """One row: masked for sure, not masked for sure, or not known; and what it holds.
 
-    tokens: Tokens
-    masked: tuple[bool | None, ...]
+    `filled` is what it holds if it is not masked (None: it is), `blank` what it holds if it is
+    (None: it is not); `token` is whichever it is.
+    """
+
+    token: Term
+    masked: bool | None
+    filled: Term | None
+    blank: Term | None
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """Rows, and how they relate to the rows that they were made from, which go by node name.
+
+    Every masked row of these is masked in each of `within` too; every row that is filled in one of
+    `keeps` is filled with the same token here. `ended`: if a row is masked, a filled row before the
+    first such holds an EOS.
+    """
+
+    rows: tuple[RowState, ...]
+    within: frozenset[str] = NAMELESS
+    keeps: frozenset[str] = NAMELESS
+    ended: bool = False
+
+    @property
+    def tokens(self) -> Tokens:
+        """What each row holds."""
+        return tuple(row.token for row in self.rows)
+
+    @property
+    def masked(self) -> tuple[bool | None, ...]:
+        """Whether each row is masked."""
+        return tuple(row.masked for row in self.rows)
 
 
 @dataclass(frozen=True)
 class HeldLogits:
-    """Logits: the entry of which each row are the logits, or None where they are changed."""
+    """Logits: the entry of which each row are the logits, or None where they are changed.
+
+    `positions` are those that they predict, counted from the end of the committed prefix; None
+    where that is not known.
+    """
 
     entries: tuple[int | None, ...]
-    positions: tuple[int, ...]
+    positions: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
 class HeldMask:
-    """A choice of rows: chosen for sure, not chosen for sure, or not known."""
+    """A choice of rows: chosen for sure, not chosen for sure, or not known.
+
+    Every chosen row is masked in each of `within`, and every masked row of each of `covers` is
+    chosen; both name rows by node.
+    """
 
     rows: tuple[bool | None, ...]
+    within: frozenset[str] = NAMELESS
+    covers: frozenset[str] = NAMELESS
 
 
 @dataclass(frozen=True)

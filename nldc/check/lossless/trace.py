@@ -1,8 +1,8 @@
 """Run a region once with terms for tokens, for one outcome of every `accept` in it.
 
 This is the interpreter's walk over the same graph; where the interpreter would look at a number
-the trace either knows the answer for every input or makes a new term. Loops are not unrolled: of a
-loop's result only those rows are known that no round changes.
+the trace either knows the answer for every input or makes a new term. Loops are not unrolled: see
+`loops.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from nldc.check.lossless.fills import fills_all
+from nldc.check.lossless.choices import Choices, laid
 from nldc.check.lossless.held import (
     Entry,
     Held,
@@ -22,10 +22,12 @@ from nldc.check.lossless.held import (
     HeldRows,
     HeldScores,
     Nothing,
+    RowState,
     Tokens,
 )
-from nldc.check.lossless.sight import Rowset
-from nldc.check.lossless.terms import MASK, Term, ar, carried, choice, made
+from nldc.check.lossless.loops import leave_loop
+from nldc.check.lossless.sight import Rowset, UndecidedError
+from nldc.check.lossless.terms import Term, ar, carried, choice, made, unfilled
 from nldc.expr import Boolean, Expr, Number, fold
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout, plain
@@ -45,7 +47,7 @@ from nldc.ir.ops import (
     Select,
     Value,
 )
-from nldc.ir.picks import picked
+from nldc.ir.picks import picked_of
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
 from nldc.ir.types import Accepted, Logits, RowMask, Rows, Scores, Type
@@ -70,8 +72,9 @@ class Trace:
     `entries` are all rows computed outside loops and `tokens` what they hold, `cache` the numbers
     of those that were appended, in order. `equal` and `different` are the pairs that the outcome
     says agreed and did not. `unknown` are nodes whose effect this analysis cannot tell. `origins`
-    are, for a term that stands for one of several, all that it may be. The prefill
-    (`prompt_length` > 0) begins with an empty cache.
+    are, for a term that stands for one of several, all that it may be; `ends` is that of
+    `choices.Choices`. `torn` are mixed logits of different positions: the node, and the numbers of
+    two parts. The prefill (`prompt_length` > 0) begins with an empty cache.
     """
 
     outcome: Outcome
@@ -84,6 +87,8 @@ class Trace:
     values: Mapping[str, Held]
     unknown: tuple[Node, ...]
     origins: Mapping[Term, frozenset[Term]]
+    ends: Mapping[Term, frozenset[frozenset[Term]]]
+    torn: tuple[tuple[Node, int, int], ...]
 
 
 def outcomes(region: Region) -> Iterator[Outcome]:
@@ -155,7 +160,8 @@ class _Walk:
     equal: list[tuple[Term, Term]] = field(default_factory=list)
     different: list[tuple[Term, Term]] = field(default_factory=list)
     unknown: list[Node] = field(default_factory=list)
-    origins: dict[Term, frozenset[Term]] = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)
+    torn: list[tuple[Node, int, int]] = field(default_factory=list)
 
     def run(self, region: Region) -> Trace:
         for node in region.nodes:
@@ -170,7 +176,9 @@ class _Walk:
             different=tuple(self.different),
             values=self.values,
             unknown=tuple(self.unknown),
-            origins=self.origins,
+            origins=self.choices.origins,
+            ends=self.choices.ends,
+            torn=tuple(dict.fromkeys(self.torn)),
         )
 
     # Nodes
@@ -180,16 +188,16 @@ class _Walk:
         match node.op:
             case LayRows(layout, parts):
                 return self.lay_rows(layout, parts)
-            case Forward() if not inside:
-                return self.forward(node, node.op)
+            case Forward():
+                return self.passing(node, node.op) if inside else self.forward(node, node.op)
             case Sample(logits, "allowed"):
                 return self.sample(node, self.value(logits))
             case Sample():
                 return self.fresh(node)  # AR may choose any token
-            case Fill(rows, where, tokens):
-                return self.fill(node, rows, where, tokens)
+            case Fill():
+                return self.fill(node, node.op)
             case Select():
-                return self.select(node.op)
+                return self.select(node, node.op)
             case Join(parts):
                 joined: list[Term] = []
                 for part in parts:
@@ -208,15 +216,14 @@ class _Walk:
 
     def other(self, node: Node) -> Held:
         """Return new terms for an op that only computes; note one that might do more."""
-        if not isinstance(node.op, (Forward, Score, Lookup, Accept)):
+        if not isinstance(node.op, (Score, Lookup, Accept)):
             self.unknown.append(node)
         return self.fresh(node)
 
     def lay_rows(self, layout: Layout, parts: Sequence[Value | None]) -> HeldRows:
         given = [() if part is None else self.tokens(part) for part in parts]
         rows = layout.rows(self.prompt_length)
-        tokens = tuple(MASK if r.token is None else given[r.token[0]][r.token[1]] for r in rows)
-        return HeldRows(tokens, tuple(row.masked for row in rows))
+        return laid([None if r.token is None else given[r.token[0]][r.token[1]] for r in rows])
 
     def forward(self, node: Node, op: Forward) -> HeldLogits:
         first, cached = len(self.entries), tuple(self.cache)
@@ -229,6 +236,18 @@ class _Walk:
             tuple(entry.position + entry.predicts_next for entry in entries),
         )
 
+    def passing(self, node: Node, op: Forward) -> Held:
+        """Return the logits of a forward in a loop: only what they predict is known."""
+        held = self.fresh(node)
+        assert isinstance(held, HeldLogits)
+        base = len(self.cache)
+        try:
+            rows = Rowset(op, self.tracer.graph.kinds, self.prompt_length, base)
+            places = zip(rows.offsets, rows.predicts_next, strict=True)
+            return HeldLogits(held.entries, tuple(base + at + ahead for at, ahead in places))
+        except UndecidedError:
+            return held
+
     def sample(self, node: Node, held: Any) -> Held:
         if not isinstance(held, HeldLogits):
             return self.fresh(node)
@@ -239,49 +258,45 @@ class _Walk:
 
     def mix(self, node: Node, op: Mix) -> Held:
         """Logits that are those of one part, if it alone weighs anything; else new ones."""
-        parts = [part for part, weight in zip(op.logits, op.weights, strict=True) if weight != 0]
-        if len(parts) == 1 and sum(op.weights) == 1:
-            held = self.value(parts[0])
-            if isinstance(held, HeldLogits):
-                return held
-        return self.fresh(node)
-
-    def fill(self, node: Node, rows: Value, where: Value, tokens: Value) -> Held:
-        held, chosen, new = self.value(rows), self.value(where), self.value(tokens)
-        known = isinstance(held, HeldRows) and isinstance(chosen, HeldMask)
-        if not known or not isinstance(new, tuple):
+        parts = [self.value(part) for part, _ in op.weighed]
+        first = parts[0]
+        if not isinstance(first, HeldLogits):
             return self.fresh(node)
-        filled: list[Term] = []
-        masked: list[bool | None] = []
-        for i, (old, was, take) in enumerate(
-            zip(held.tokens, held.masked, chosen.rows, strict=True)
-        ):
-            filled.append(
-                new[i] if take else old if take is False else self.either(node, i, old, new[i])
-            )
-            masked.append(False if take or was is False else was if take is False else None)
-        return HeldRows(tuple(filled), tuple(masked))
+        for number, other in enumerate(parts[1:], start=1):
+            if isinstance(other, HeldLogits) and _differ(first.positions, other.positions):
+                places = [op.logits.index(op.weighed[i][0]) for i in (0, number)]
+                self.torn.append((node, places[0], places[1]))
+        if len(parts) == 1 and op.weighed[0][1] == 1:
+            return first
+        return HeldLogits((None,) * len(first.entries), first.positions)
 
-    def select(self, op: Select) -> Held:
+    def fill(self, node: Node, op: Fill) -> Held:
+        held = self.value(op.rows)
+        if not isinstance(held, HeldRows):
+            return self.fresh(node)
+        chosen, new = self.value(op.where), self.value(op.tokens)
+        if not isinstance(chosen, HeldMask):
+            chosen = HeldMask((None,) * len(held.rows))
+        if not isinstance(new, tuple):
+            new = tuple(made(node.name, i, "new") for i in range(len(held.rows)))
+        return self.choices.fill(node.name, held, op.rows.node, chosen, new)
+
+    def select(self, node: Node, op: Select) -> Held:
         """Rows out of `among`: of the others it is known that they are not chosen."""
         among = self.value(op.among)
         if not isinstance(among, HeldMask):
-            return Nothing()
+            return self.fresh(node)
         everything = isinstance(op.at_least, Number) and op.at_least.value <= 0
-        everything = everything and not op.less_is_surer
+        if everything and not op.less_is_surer:
+            return among
         only_where = all(
             rule is None for rule in (op.at_least, op.at_most, op.best, op.within, op.always_best)
         )
-        return HeldMask(
-            tuple(
-                False
-                if take is False or (only_where and _excludes(op.where, row))
-                else take
-                if everything
-                else None
-                for row, take in enumerate(among.rows)
-            )
+        chosen = tuple(
+            False if take is False or (only_where and _excludes(op.where, row)) else None
+            for row, take in enumerate(among.rows)
         )
+        return HeldMask(chosen, within=among.within)
 
     def accept(self, node: Node, op: Accept) -> Held:
         draft, target = self.tokens(op.draft), self.tokens(op.target)
@@ -299,65 +314,22 @@ class _Walk:
         )
 
     def repeat(self, node: Node, op: Repeat) -> Held:
-        """Keep what no round changes; of the other rows it is only known that they are rows."""
-        held = self.value(op.initial)
-        if not isinstance(held, HeldRows):
-            held = self.fresh(node)
-        assert isinstance(held, HeldRows)
-        outside = dict(self.values)
-        while True:
-            self.values = {**outside, f"{node.name}:{op.variable}": held}
+        """Return the rows after a loop, whose body is walked until nothing new may happen."""
+        initial = self.value(op.initial)
+        if not isinstance(initial, HeldRows):
+            return self.fresh(node)
+        outside, known = dict(self.values), dict(self.choices.ends)
+
+        def body(head: HeldRows) -> Any:
+            self.values = {**outside, f"{node.name}:{op.variable}": head}
+            self.choices.ends = dict(known)
             for inner in op.body.nodes:
                 self.values[inner.name] = self.node(inner, inside=True)
-            after = self.value(op.result)
-            self.values = dict(outside)
-            if not isinstance(after, HeldRows):
-                return self.fresh(node)
-            pairs = list(zip(held.tokens, after.tokens, strict=True))
-            # A loop may itself fill masked rows, behind an EOS or when its rounds are over.
-            fills = op.eos == "fills" or op.exhausted == "fill"
-            kept = [
-                old == new and not (fills and was is not False)
-                for (old, new), was in zip(pairs, held.masked, strict=True)
-            ]
-            tokens = tuple(
-                old if same else self.either(node, i, old, new)
-                for i, ((old, new), same) in enumerate(zip(pairs, kept, strict=True))
-            )
-            masked = tuple(
-                old if old == new and not (fills and old) else None
-                for old, new in zip(held.masked, after.masked, strict=True)
-            )
-            if (tokens, masked) == (held.tokens, held.masked):
-                return self.loop_result(node, op, held)
-            held = HeldRows(tokens, masked)
+            return self.value(op.result)
 
-    def loop_result(self, node: Node, op: Repeat, held: HeldRows) -> HeldRows:
-        """Forget the masks of a loop that surely fills them (or ends with an EOS before them)."""
-        first = self.value(op.initial)
-        masks = sum(masked is not False for masked in getattr(first, "masked", held.masked))
-        if not fills_all(node, op, masks):
-            return held
-        for token in held.tokens:
-            if token in self.origins:
-                self.origins[token] = frozenset(self.leaves(token, set())) - {MASK}
-        return HeldRows(held.tokens, (False,) * len(held.masked))
-
-    def leaves(self, term: Term, seen: set[Term]) -> set[Term]:
-        """Return all that a term may be in the end."""
-        if term not in self.origins:
-            return {term}
-        found: set[Term] = set()
-        for origin in self.origins[term] - seen:
-            seen.add(origin)
-            found |= self.leaves(origin, seen)
-        return found
-
-    def either(self, node: Node, element: int, *terms: Term) -> Term:
-        """Return a term for an element that is one of several."""
-        term = made(node.name, element)
-        self.origins[term] = self.origins.get(term, frozenset()) | (frozenset(terms) - {term})
-        return term
+        after = leave_loop(node.name, op, initial, self.choices, body, self)
+        self.values = outside
+        return self.fresh(node) if after is None else after
 
     # Values
 
@@ -379,31 +351,32 @@ class _Walk:
         if isinstance(held, Nothing):
             return held
         if value.field is not None:
-            held = _field(held, value.field)
+            held = _field(held, value.field, value.node)
         if not value.picks or isinstance(held, Nothing):
             return held
-        others = {}
+        others: tuple[tuple[str, int], ...] = ()
         if value.count_name is not None and value.count is not None:
-            others = {value.count_name: self.value(value.count)}
+            others = ((value.count_name, self.value(value.count)),)
+        if any(isinstance(count, Nothing) for _, count in others):
+            return Nothing()
+        kinds = self.tracer.graph.kinds
         match held:
             case HeldLogits():
-                rows = self._layout_of(value).rows(self.prompt_length)
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                layout = self._layout_of(value)
+                chosen = picked_of(layout, self.prompt_length, value.picks, kinds, others)
                 return HeldLogits(
                     tuple(held.entries[row] for row in chosen),
                     tuple(held.positions[row] for row in chosen),
                 )
             case HeldRows():
-                rows = self._layout_of(value).rows(self.prompt_length)
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
-                return tuple(held.tokens[row] for row in chosen)
+                layout = self._layout_of(value)
+                chosen = picked_of(layout, self.prompt_length, value.picks, kinds, others)
+                return tuple(held.rows[row].token for row in chosen)
             case HeldMask(flags):
-                rows = plain(Size(len(flags))).rows()
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                chosen = picked_of(plain(Size(len(flags))), 0, value.picks, kinds, others)
                 return HeldMask(tuple(flags[row] for row in chosen))
             case tuple():
-                rows = plain(Size(len(held))).rows()
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                chosen = picked_of(plain(Size(len(held))), 0, value.picks, kinds, others)
                 return tuple(held[row] for row in chosen)
             case _:
                 return Nothing()
@@ -421,9 +394,15 @@ def _excludes(where: Expr | None, row: int) -> bool:
     return where is not None and fold(where, lambda ref: values.get(ref.root)) == Boolean(False)
 
 
-def _field(held: Any, name: str) -> Any:
+def _differ(first: Sequence[int | None], second: Sequence[int | None]) -> bool:
+    """Whether rows are known to predict different positions."""
+    pairs = zip(first, second, strict=True)
+    return any(one != other for one, other in pairs if None not in (one, other))
+
+
+def _field(held: Any, name: str, node: str) -> Any:
     if isinstance(held, HeldRows) and name == "masked":
-        return HeldMask(held.masked)
+        return HeldMask(held.masked, within=held.within | {node}, covers=frozenset({node}))
     if isinstance(held, HeldRows) and name == "filled":
         return HeldMask(tuple(None if masked is None else not masked for masked in held.masked))
     return getattr(held, name, Nothing())
@@ -434,11 +413,15 @@ def _fresh(type_: Type, name: str, prompt_length: int) -> Held:
         case TokensType(size):
             return tuple(made(name, i) for i in range(size.at(prompt_length)))
         case Rows():
-            count = type_.size.at(prompt_length)
-            return HeldRows(tuple(made(name, i) for i in range(count)), (None,) * count)
+            return HeldRows(
+                tuple(
+                    RowState(made(name, i), None, made(name, i, "filled"), unfilled(name))
+                    for i in range(type_.size.at(prompt_length))
+                )
+            )
         case Logits(size):
             count = size.at(prompt_length)
-            return HeldLogits((None,) * count, (0,) * count)
+            return HeldLogits((None,) * count, (None,) * count)
         case RowMask(size):
             return HeldMask((None,) * size.at(prompt_length))
         case Scores(size):
