@@ -355,9 +355,10 @@ class _Builder:
         self, region: Path, prefix: str, scope: Scope, step: Region
     ) -> tuple[Emission | None, dict[str, tuple[Value, Type] | None], tuple[Node, ...]]:
         path = (*region, "emit")
-        if not isinstance(self._get(region), Mapping):
-            return None, {}, ()
-        if self._get(path) is None:
+        found = self._get(region)
+        if found is not None and not isinstance(found, Mapping):
+            return None, {}, ()  # said where the region is read
+        if found is None or self._get(path) is None:
             self.reader.error(
                 MISSING_EMIT, "the step emits nothing", region, "`emit` is required here", True,
                 help_text="emit: {tokens: ..., cache: keep all, next: {...}}",
