@@ -159,9 +159,7 @@ class Input:
         choose = noisy(self.seed) if self.sampled else greedy
         if self.forbidden:
             choose = without(self.forbidden, choose)
-        return HashModel(
-            self.prompt, seed=self.seed, skill=self.skill, eos=self.eos, choose=choose
-        )
+        return HashModel(self.prompt, seed=self.seed, skill=self.skill, eos=self.eos, choose=choose)
 
 
 def inputs(tries: int) -> list[Input]:
