@@ -1,4 +1,4 @@
-"""What is wrong in generated code is found before an artifact is written: mutants_artifacts.yaml."""
+"""Wrong generated code is found before an artifact is written: see mutants_artifacts.yaml."""
 
 from __future__ import annotations
 
