@@ -97,8 +97,9 @@ No two files of one run are the same. Half have names that are drawn from Python
 generated code, or made of the file's other names. What is accepted is compiled and run: it must
 emit what the interpreter emits, in as many steps and forwards, whatever it promises, and what AR
 emits if it is `exact`; a mask or a token that a processor forbids is a failure.
-{tally.paired} accepted files also took turns with others in one artifact. Of {tally.sampled_refusals}
-refused ones that were run too, {tally.equal_but_refused} were never seen to part from AR.
+{tally.paired} accepted files also took turns with others in one artifact.
+{tally.sampled_refusals} refused ones were run too; {tally.equal_but_refused} of them were never
+seen to part from AR.
 The slowest checks took {slowest or "no time"}.
 """
     )

@@ -143,7 +143,7 @@ step:
         ("cache: append}\n  choice", "cache: read}\n  choice"),
         (
             "tokens: $prompt, attention: causal",
-            'tokens: $prompt, position: "row % 40", attention: causal',
+            'tokens: $prompt, attention: "k.row <= q.row and k.row > q.row - 30", predicts: next',
         ),
     ],
 )
