@@ -139,6 +139,13 @@ CAUSAL = (
     '"k.row <= q.row and k.row // 2 <= q.row // 2", predicts: next',
     "causal, predicts: self",
 )
+WINDOWS = (
+    "causal",
+    '"k.row <= q.row and k.position > q.position - 30", predicts: next',
+    '"not k.prefix or k.position >= -20", predicts: next',
+    '"k.row <= q.row and k.position != 0 - 150", predicts: next',
+    '"k.row <= q.row and (k.position > 0 - 60 or k.prefix)", predicts: next',
+)
 PROMPT = (
     "causal",
     '"k.position <= q.position", predicts: next',
@@ -266,13 +273,16 @@ def linear(pick: Pick) -> str:
 
 def mixed(pick: Pick) -> str:
     """The verifier's choice, sometimes of mixed logits."""
+    predicts = pick((", predicts: next", "", ", predicts: next, position: row + 1"))
+    parts = pick(("[checked, other]", "[other, checked]", "[checked, checked]"))
+    weights = pick(("[1, 0]", "[0, 1]", "[0.7, 0.3]", "[0.5, 0.5]", "[1, 0.0]"))
     return pick(
         (
             "  choice: {op: sample, logits: checked}\n",
             "  choice: {op: sample, logits: checked}\n",
             (
-                "  other: {op: forward, tokens: drafted, attention: bidirectional, predicts: next, cache: read}\n"
-                f"  mixed: {{op: mix, logits: {pick(('[checked, other]', '[other, checked]', '[checked, checked]'))}, weights: {pick(('[1, 0]', '[0.7, 0.3]', '[0, 1]', '[0.5, 0.5]'))}}}\n"
+                f"  other: {{op: forward, tokens: drafted, attention: bidirectional{predicts}, cache: read}}\n"
+                f"  mixed: {{op: mix, logits: {parts}, weights: {weights}}}\n"
                 "  choice: {op: sample, logits: mixed}\n"
             ),
         )
@@ -628,7 +638,7 @@ def begun(pick: Pick) -> str:
             f"""prefill:
   context: {{op: forward, tokens: $prompt, attention: {causal}, cache: append}}
   pre1: {{op: sample, logits: context.last}}
-  again: {{op: forward, tokens: pre1, attention: {pick(CAUSAL[:6])}, cache: {cache}}}
+  again: {{op: forward, tokens: pre1, attention: {pick(WINDOWS)}, cache: {cache}}}
   pre2: {{op: sample, logits: again}}
   early: {{op: forward, tokens: pre2, attention: {pick(CAUSAL[:6])}, cache: {pick(("append", "append", "read"))}}}
   pre3: {{op: sample, logits: early}}
@@ -671,7 +681,7 @@ step:
   opening: {{op: forward, tokens: start, attention: "{sees}", predicts: {{next: "kind == pk"}}, cache: {{append: {pick(('"kind == pk"', '"kind == pk"', '"row < 100"', '"row >= 0"'))}}}}}
   seed: {{op: sample, logits: opening.pk.last}}
   guess: {{op: sample, logits: {pick(("opening.mk.last", "opening.mk.first"))}}}
-  late: {{op: forward, tokens: {pick(("seed", "seed", "guess"))}, attention: {pick(CAUSAL[:8])}, cache: {pick(("append", "append", "read"))}}}
+  late: {{op: forward, tokens: {pick(("seed", "seed", "guess"))}, attention: {pick(WINDOWS)}, cache: {pick(("append", "append", "read"))}}}
   second: {{op: sample, logits: late}}
   out: {{op: join, parts: [seed, second]}}
   emit: {{tokens: out}}
