@@ -114,7 +114,7 @@ class Run:
         carries = []
         for slot, sequence in enumerate(live):
             place = sequence.key - key
-            ahead = place if place % 2 else kind.SCRATCH_ROWS + 1
+            ahead = (kind.SCRATCH_ROWS + 1, 0, 1)[place % 3]
             sequence.agrees = len(sequence.prompt) + ahead
             batch = HashBatch([sequence], world, [slot])
             emit = decoder.prefill(batch, torch.tensor([sequence.content]))
