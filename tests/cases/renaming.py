@@ -150,7 +150,9 @@ def _node(node: Mapping[str, Any], names: Names) -> dict[str, Any]:
         elif key == "adapter":
             new = names.adapters
             is_name = isinstance(value, str)
-            changed[key] = new[value] if is_name else {new[n]: _number(e, names) for n, e in value.items()}
+            changed[key] = (
+                new[value] if is_name else {new[n]: _number(e, names) for n, e in value.items()}
+            )
         elif key in VALUES and not (key == "where" and node["op"] == "select"):
             if not (key == "logits" and node["op"] == "mix"):
                 changed[key] = _values(value, names)
@@ -179,7 +181,9 @@ def _segment(segment: Mapping[str, Any], names: Names) -> dict[str, Any]:
 
 
 def _values(value: Any, names: Names) -> Any:
-    return [_value(each, names) for each in value] if isinstance(value, list) else _value(value, names)
+    return (
+        [_value(each, names) for each in value] if isinstance(value, list) else _value(value, names)
+    )
 
 
 def _value(text: str, names: Names) -> str:

@@ -102,7 +102,7 @@ PREFILLS = {
     "rows in the middle do not stay": CONTEXT.replace("append", '{append: "row < 1 or row > 9"}')
     + "}\n" + SEED,
     "rows predict the next from some row on": CONTEXT + ', predicts: {next: "row >= 40"}}\n' + SEED,
-    "the prompt is read twice": CONTEXT.replace("context", "first") + "}\n" + CONTEXT + "}\n" + SEED,
+    "the prompt is read twice": CONTEXT.replace("context", "one") + "}\n" + CONTEXT + "}\n" + SEED,
     "the prompt stands there three times": "  all: {op: join, parts: [$prompt, $prompt, $prompt]}\n"
     + CONTEXT.replace("$prompt", "all") + "}\n" + SEED,
     "rows of one kind lie on both sides of others": "  rows: {op: rows, segments: ["
@@ -238,9 +238,7 @@ def test_rows_chosen_from_a_prompt_are_those_for_every_length(
     except (BadPickError, ExprError):
         return
     for length in (1, 2, 3, 17, 90, 263):
-        rows = [
-            start.at(length) + n for start, count in runs for n in range(count.at(length))
-        ]
+        rows = [start.at(length) + n for start, count in runs for n in range(count.at(length))]
         assert rows == list(picked(layout.rows(length), picks, KINDS, {}))
 
 
@@ -309,7 +307,7 @@ LOOPS = {
   seen: {op: forward, tokens: block, attention: bidirectional, cache: read}
   pick: {op: sample, logits: seen}
   sure: {op: score, logits: seen, tokens: pick, by: probability}
-  take: {op: select, among: block.masked, score: sure, best: "iteration + 2", where: "rank < iteration"}
+  take: {op: select, among: block.masked, score: sure, best: iteration + 2}
   some: {op: fill, rows: block, where: take, tokens: pick}
   store: {op: forward, tokens: some, attention: causal, cache: {append: "row < 1"}}
   a: {op: sample, logits: store.first}
@@ -324,11 +322,13 @@ LOOPS = {
     at_most: 4
     exhausted: fill
     body:
-      inner: {op: denoise, rows: block, attention: bidirectional, commit: {confidence: 0.7}, at_least: 0}
+      inner:
+        {op: denoise, rows: block, attention: bidirectional, commit: {confidence: 0.7}, at_least: 0}
       seen: {op: forward, tokens: inner, attention: causal, cache: read}
       pick: {op: sample, logits: seen}
       sure: {op: score, logits: seen, tokens: pick, by: probability}
-      take: {op: select, among: block.masked, score: sure, best: 2, where: "iteration > 1 and rank < 1"}
+      take:
+        {op: select, among: block.masked, score: sure, best: 2, where: "iteration > 1 and rank < 1"}
       block: {op: fill, rows: block, where: take, tokens: pick}
   store: {op: forward, tokens: filled, attention: causal, cache: append}
   a: {op: sample, logits: store.last}

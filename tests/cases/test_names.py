@@ -190,7 +190,7 @@ def test_names_that_never_meet_in_an_expression_may_be_equal(
     assert behaviour(emitted(text), tmp_path / "out", backbone) == expected
 
 
-def test_a_loops_settings_and_inner_names_are_no_uses_of_outer_nodes(tmp_path: Path) -> None:
+def test_a_loops_settings_and_inner_names_are_no_uses_of_outer_nodes() -> None:
     text = linear().replace(
         "  guess: ", "  filled: {op: repeat, on: block, until: full, at_most: size, body: {\n"
         "    mask: {op: forward, tokens: block, attention: bidirectional, cache: read},\n"
