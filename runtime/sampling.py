@@ -88,7 +88,8 @@ def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
         values = values.masked_fill(values < least, -math.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered = values.sort(-1, descending=True).values
-        needed = (_running_sums(ordered.softmax(-1)) < sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
+        mass = _running_sums(ordered.softmax(-1))
+        needed = (mass < sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
         values = values.masked_fill(values < ordered.gather(-1, needed), -math.inf)
     if sampling.min_p:
         floor = values.amax(-1, keepdim=True) + math.log(sampling.min_p)

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,11 +71,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """What the command line says. A phase writes into `out`, which is the `work` of the report."""
 
     device: str
     small: bool
     out: Path
+    work: Path
     limit: float
 
 
@@ -134,7 +136,6 @@ def rows(options: Options) -> Iterator[dict[str, Any]]:
                 decoder = kind.from_checkpoint(
                     None, dtype=dtype, device=options.device, backend=backend
                 )
-                decoder.model.backbone.rope.reserve(prefixes[-1] + ROWS)
                 for prefix in prefixes:
                     (one,) = alike(
                         decoder.model,
@@ -217,12 +218,14 @@ def suite(options: Options) -> Iterator[dict[str, Any]]:
         "tests/gpu",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:benchmark",
     ]
     if importlib.util.find_spec("xdist") is not None and not options.small:
         command += ["-n", "4"]
     if options.small:
         command += ["-k", "products and float32 and 61 or norms and float32-61"]
-    log = options.out / "tests.log"
+    log = options.out / "pytest.log"
     begun = time.perf_counter()
     with log.open("w") as file:
         try:
@@ -574,9 +577,9 @@ def start(phase: Phase, options: Options, until: float) -> Running:
     """Start a phase in a process of its own, which ends by itself when it is told to."""
     limit = max(min(phase.limit, until - time.monotonic()), 5.0)
     command = [sys.executable, str(Path(__file__).resolve()), "--phase", phase.name]
-    command += ["--device", options.device, "--out", str(options.out), "--limit", str(limit)]
+    command += ["--device", options.device, "--out", str(options.work), "--limit", str(limit)]
     command += ["--small"] if options.small else []
-    with (options.out / f"{phase.name}.log").open("wb") as log:
+    with (options.work / f"{phase.name}.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
         )
@@ -597,7 +600,7 @@ def wait(running: Sequence[Running], report: dict[str, Any], options: Options) -
                 os.killpg(one.process.pid, 9)
                 one.process.wait()
             left.remove(one)
-            log = (options.out / f"{one.phase.name}.log").read_text(errors="replace")
+            log = (options.work / f"{one.phase.name}.log").read_text(errors="replace")
             outcome = "ran over its limit" if late else "done" if code == 0 else f"failed ({code})"
             report["phases"][one.phase.name] |= {
                 "outcome": outcome,
@@ -605,7 +608,7 @@ def wait(running: Sequence[Running], report: dict[str, Any], options: Options) -
                 "error": "" if outcome == "done" else log[-3000:],
             }
         for phase in PHASES:
-            records = read(options.out / f"{phase.name}.jsonl")
+            records = read(options.work / f"{phase.name}.jsonl")
             report["phases"][phase.name]["records"] = records
         write(report, options.out)
         time.sleep(0.5)
@@ -635,6 +638,7 @@ def verdict(report: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
+    """Run the command; 0 if everything holds, 1 if not, 2 if it could not begin."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script")
     parser.add_argument("--small", action="store_true", help="less of everything")
@@ -660,16 +664,27 @@ def main() -> int:
     if given.device != "cpu" and not torch.cuda.is_available():
         print("torch sees no CUDA device; `--device cpu --small` tries the script", file=sys.stderr)
         return 2
-    given.out.mkdir(parents=True, exist_ok=True)
-    options = Options(given.device, given.small, given.out.resolve(), given.limit)
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     if given.phase:
-        run_phase(given.phase, options)
+        run_phase(given.phase, Options(given.device, given.small, out, out, given.limit))
         return 0
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
     )
-    for phase in PHASES:
-        (options.out / f"{phase.name}.jsonl").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpu-report-") as work:
+        options = Options(given.device, given.small, out, Path(work), given.limit)
+        report = run_all(options, until)
+        if (options.work / "pytest.log").exists():
+            shutil.copy(options.work / "pytest.log", out)
+    print((out / "report.md").read_text(encoding="utf-8"))
+    wrong = verdict(report)
+    print("\n".join(wrong) if wrong else "everything holds")
+    return 1 if wrong else 0
+
+
+def run_all(options: Options, until: float) -> dict[str, Any]:
+    """Run every phase, writing the report as it grows, and return it."""
     report: dict[str, Any] = {
         "machine": machine(options),
         "phases": {
@@ -686,13 +701,10 @@ def main() -> int:
     write(report, options.out)
     *checks, timed = PHASES
     # What checks may run side by side; what is timed runs alone, and keeps its time.
-    reserve = timed.limit if given.limit > 2 * timed.limit else given.limit / 2
+    reserve = min(timed.limit, options.limit / 2)
     wait([start(phase, options, until - reserve) for phase in checks], report, options)
     wait([start(timed, options, until)], report, options)
-    print((options.out / "report.md").read_text(encoding="utf-8"))
-    wrong = verdict(report)
-    print("\n".join(wrong) if wrong else "everything holds")
-    return 1 if wrong else 0
+    return report
 
 
 if __name__ == "__main__":

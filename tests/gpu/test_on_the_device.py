@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,7 +44,6 @@ def test_a_row_has_the_same_logits_in_any_company(
     here = device.type == "cuda"
     prefixes = (30, 1000, 2030, 4080, 9200) if here else (30, 130)
     (causal,) = patterns(kind).values()
-    decoder.model.backbone.rope.reserve(prefixes[-1] + ROWS)
     found = alike(
         decoder.model, causal, prefixes, rows=ROWS if here else 40, alone=20 if here else 2
     )
@@ -155,8 +155,6 @@ def test_ar_gives_the_tokens_that_it_gives_on_the_cpu(
 
 def config(heads: int, kv_heads: int, dim: int) -> ModelConfig:
     """Return the demo model's config with other heads."""
-    from dataclasses import replace
-
     return replace(
         ModelConfig.load(model_folder(None)),
         num_layers=1,
