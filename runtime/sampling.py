@@ -121,8 +121,10 @@ def _running_sums(mass: Tensor) -> Tensor:
 
     A GPU adds in an order that depends on the number of rows; whole numbers don't mind.
     """
-    if mass.device.type == "cpu":
-        return mass.cumsum(-1)
+    return mass.cumsum(-1) if mass.device.type == "cpu" else _whole_sums(mass)
+
+
+def _whole_sums(mass: Tensor) -> Tensor:
     return (mass * _UNIT).round().to(torch.int64).cumsum(-1).double() / _UNIT
 
 
