@@ -116,9 +116,7 @@ def runs_as_it_means(checked: api.Checked) -> None:
     graph = checked.graph
     kind = compiled.load(api.generate([checked]))
     steps = [name for name in vars(kind) if name.startswith("step_")] or ["step"]
-    long = [
-        Input(tuple((7 * i + n) % 5 for i in range(45 + 20 * n)), n, n > 0, 0.75) for n in (0, 1)
-    ]
+    long = [Input(tuple((7 * i + n) % 5 for i in range(45 + 20 * n)), n, n > 0, 0.75) for n in (0, 1)]
     for variant, step in zip(graph.variants, steps, strict=True):
         alone = replace(variant, alternatives=())
         by_ends = [[each for each in inputs(16) if each.eos == ends] for ends in ((), (5,), (5, 1))]

@@ -323,7 +323,7 @@ def _part(draw: Random, kind: str) -> Any:
         "post_processor": (
             {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": text, "type_id": 0}}],
              "pair": [],
-             "special_tokens": {text: {"id": "<s>", "ids": [1], "tokens": ["<s>"]}} if flag else {}},
+             "special_tokens": {text: {"id": "x", "ids": [1], "tokens": ["x"]}} if flag else {}},
             {"type": "BertProcessing", "sep": [text, 2], "cls": ["<s>", 1]},
             {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
              "use_regex": True},
