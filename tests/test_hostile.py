@@ -118,7 +118,8 @@ def test_a_header_that_describes_a_tensor_wrongly_is_an_error(tmp_path: Path, en
     text = f'{{"t": {entry}}}'.encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
-    with pytest.raises(CheckpointError, match=r"describes (the )?tensor ['`]t['`] wrongly|is no safetensors file"):
+    wrong = r"describes (the )?tensor ['`]t['`] wrongly|is no safetensors file"
+    with pytest.raises(CheckpointError, match=wrong):
         TensorFile.open(path)
 
 
