@@ -24,6 +24,7 @@ from nldc.gguf_tokenizer import Vocabulary, choose_mask
 from nldc.render import MAX_SHOWN, render_text
 from nldc.runtime.checkpoint import open_files
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.json_file import parse_json
 from nldc.runtime.tensors import TensorFile
 from nldc.source import MAX_FOUND, parse
 
@@ -117,7 +118,8 @@ def test_a_header_that_describes_a_tensor_wrongly_is_an_error(tmp_path: Path, en
     text = f'{{"t": {entry}}}'.encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
-    with pytest.raises(CheckpointError, match=r"describes tensor 't' wrongly"):
+    wrong = r"describes (the )?tensor ['`]t['`] wrongly|is no safetensors file"
+    with pytest.raises(CheckpointError, match=wrong):
         TensorFile.open(path)
 
 
@@ -313,3 +315,12 @@ def test_a_long_value_does_not_make_a_long_message() -> None:
     problem = CheckpointError("config.json: x = " + "y" * 10_000 + " is wrong")
     assert len(problem.message) < 2000
     assert re.match(r"config\.json: x = y+ … y+ is wrong", problem.message)
+
+
+@pytest.mark.parametrize(
+    "text", ['"\\ud83d"', '{"\\udc00": 1}', '["a", "\\ud83d\\ud83d"]', '"\ud800"']
+)
+def test_half_a_character_in_json_is_refused_and_a_whole_one_is_not(text: str) -> None:
+    with pytest.raises(ValueError, match="half a character"):
+        parse_json(text)
+    assert parse_json('"\\ud83d\\ude00 \\\\ud83d"') == "\U0001f600 \\ud83d"

@@ -306,7 +306,8 @@ def _part(draw: Random, kind: str) -> Any:
         ),
         "pre_tokenizer": (
             {"type": "Split", "pattern": _pattern(draw), "behavior": "Isolated", "invert": flag},
-            {"type": "ByteLevel", "add_prefix_space": flag, "trim_offsets": True, "use_regex": True},
+            {"type": "ByteLevel", "add_prefix_space": flag, "trim_offsets": True,
+             "use_regex": True},
             {"type": "Metaspace", "replacement": text or "x", "prepend_scheme": "always",
              "split": flag},
             {"type": "Digits", "individual_digits": flag},
@@ -322,9 +323,10 @@ def _part(draw: Random, kind: str) -> Any:
         "post_processor": (
             {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": text, "type_id": 0}}],
              "pair": [],
-             "special_tokens": {} if flag else {text: {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+             "special_tokens": {text: {"id": "x", "ids": [1], "tokens": ["x"]}} if flag else {}},
             {"type": "BertProcessing", "sep": [text, 2], "cls": ["<s>", 1]},
-            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+             "use_regex": True},
         ),
         "model": (
             {"type": "Unigram", "unk_id": draw.choice((None, 0, 99)), "vocab": [["x", -1]] * flag},
