@@ -12,6 +12,7 @@ from nldc.interpret import run
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
 from nldc.runtime import Decoder
+from nldc.runtime.abi import ADAPTER_FOLDER
 from nldc.source import load
 from tests.codegen.attribute_strategies import CHECKPOINT, Reference
 
@@ -61,8 +62,9 @@ def decoder_of(file: Path | str, folder: Path, *, proved: bool = True) -> Decode
         text = Path(file).read_text("utf-8")
         write_folder(out, emit_artifact(graph_of(file), "case.yaml", text, api.__version__))
     kind = api.load(out)
+    adapters = dict.fromkeys(kind.ADAPTERS, CHECKPOINT / ADAPTER_FOLDER)
     return kind.from_checkpoint(
-        CHECKPOINT, dtype="float64", device="cpu", adapter=None, backend="torch"
+        CHECKPOINT, dtype="float64", device="cpu", adapter=adapters or None, backend="torch"
     )
 
 
