@@ -13,6 +13,7 @@ from nldc.expr import Binary, Expr, Number, Selector, children
 from nldc.ir.graph import Graph, uses, walk
 from nldc.ir.ops import At, Between, Select, Where
 from nldc.ir.picks import PROBES
+from nldc.ir.size import Size
 from nldc.ir.types import RowMask
 
 MOST = 64
@@ -38,16 +39,12 @@ def prompt_lengths(graph: Graph) -> tuple[int, ...] | None:
 
 def _expressions(graph: Graph) -> Iterator[Expr]:
     """Yield what chooses among rows whose number depends on the prompt."""
-    dynamic = {n.name for n in walk(graph.prefill.nodes) if getattr(n.type, "size", None)}
-    dynamic = {
-        node.name
-        for node in walk(graph.prefill.nodes)
-        if node.name in dynamic and getattr(node.type, "size").prompts  # noqa: B009
-    }
+    sizes = {node.name: getattr(node.type, "size", None) for node in walk(graph.prefill.nodes)}
+    dynamic = {name for name, size in sizes.items() if isinstance(size, Size) and size.prompts}
     for node in walk(graph.prefill.nodes):
         op = node.op
         if isinstance(op, Select) and isinstance(node.type, RowMask) and node.name in dynamic:
-            yield from (rule for rule in (op.where,) if rule is not None)
+            yield from () if op.where is None else (op.where,)
         for value in uses(op):
             if value.node.startswith("prefill.") and value.node.split(":")[0] not in dynamic:
                 continue
