@@ -4,16 +4,16 @@
 checker takes are run with tokens that remember whether `sample` chose them; one that emits another
 (a mask, a copy, a token of the prompt or of a lookup) is printed whole and ends the run.
 """
+# ruff: noqa: E501, ISC004  (templates of YAML lines, which do not wrap)
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Iterator
 
 from nldc import interpret
 from nldc.check.lossless import constraints
@@ -163,7 +163,7 @@ class Maker:
             loop, more = self.loop(start, size, depth - 1, rows)
             lines += more
             rows.append(loop)
-        for number in range(int(self.pick("1", "2", "3"))):
+        for _ in range(int(self.pick("1", "2", "3"))):
             seen, pick, sure, take = (self.name(s) for s in ("seen", "pick", "sure", "take"))
             of = self.pick(chain[-1], *rows)
             lines.append(

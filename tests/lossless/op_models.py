@@ -246,7 +246,7 @@ def _accept(asked: _Asked, held: HeldAccepted) -> None:
 
 
 def _repeat(asked: _Asked, held: HeldRows) -> None:
-    """Ask of rows as a loop finds, leaves and may hold them when it ends, and what it then fills."""
+    """Ask of rows as a loop finds, leaves and may hold them: is it over, what does it fill."""
     op, model = asked.op, asked.run.model
     ends = () if op.eos == "ignored" else tuple(model.eos)[: 1 if op.eos_ids == "first" else None]
     ids = torch.tensor(ends, dtype=torch.int64)

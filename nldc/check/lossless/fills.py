@@ -14,7 +14,7 @@ from nldc.check.lossless.held import HeldRows
 from nldc.expr import Boolean, Expr, ExprError, Number, children, evaluate, fold, references
 from nldc.ir.ops import Fill, Node, Repeat, Select, Value
 
-MOST_WORK = 200_000
+MOST_WORK = 50_000
 """More combinations of a round and a number of rows than this are not looked at."""
 
 

@@ -5,8 +5,9 @@ So a row that a loop left masked behind an EOS is no fault where that EOS is emi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from nldc.check.lossless.closure import Closure
 from nldc.check.lossless.terms import Term, carried
@@ -17,32 +18,52 @@ Terms = Callable[[Value, Closure], tuple[Term, ...]]
 """The terms of a use of tokens after a region."""
 
 
-@dataclass(frozen=True)
-class Said:
-    """What one region has emitted, and the carried elements `before` it that are text already."""
+NEVER = 1 << 62
+
+
+@dataclass(eq=False)
+class Emitted:
+    """What one region emits, and the carried elements `before` it that are text already."""
 
     closure: Closure
-    roots: frozenset[Term]
+    tokens: Sequence[Term]
     before: frozenset[Term]
+    _places: dict[Term, int] = field(default_factory=dict)
+    _reached: dict[int, list[int]] = field(default_factory=dict)
 
-    def __contains__(self, term: Term) -> bool:
+    def __post_init__(self) -> None:
+        for place, term in enumerate(self.tokens):
+            self._places.setdefault(self.closure.equalities.find(term), place)
+
+    def place(self, term: Term) -> int:
+        """Return where a term is emitted: -1 if it was before, NEVER if it is not."""
         equalities = self.closure.equalities
-        return equalities.find(term) in self.roots or any(
-            member in self.before for member in equalities.members(term)
-        )
+        if any(member in self.before for member in equalities.members(term)):
+            return -1
+        return self._places.get(equalities.find(term), NEVER)
+
+    def reached(self, terms: Sequence[Term], count: int) -> int:
+        """Return the last place where one of the first `count` terms is emitted."""
+        if id(terms) not in self._reached:
+            self._reached[id(terms)] = [-1, *accumulate(map(self.place, terms), max)]
+        return self._reached[id(terms)][count]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What has been emitted before a place."""
+
+    emitted: Emitted
+    place: int
 
     def open_origins(self, term: Term) -> frozenset[Term]:
         """Return what a term may be while it is text: not what stands behind an emitted EOS."""
-        trace = self.closure.trace
+        trace = self.emitted.closure.trace
         origins = trace.origins[term]
-        if any(all(other in self for other in group) for group in trace.ends.get(term, ())):
-            return frozenset(o for o in origins if o[0] not in ("unfilled", "copied"))
+        for terms, count in trace.ends.get(term, ()):
+            if self.emitted.reached(terms, count) < self.place:
+                return frozenset(o for o in origins if o[0] not in ("unfilled", "copied"))
         return origins
-
-
-def said(closure: Closure, emitted: Iterable[Term], before: frozenset[Term]) -> Said:
-    """Return what a region has said after so many tokens."""
-    return Said(closure, frozenset(map(closure.equalities.find, emitted)), before)
 
 
 def text_before(
@@ -65,11 +86,11 @@ def text_before(
         ):
             for closure in closures:
                 emitted = () if tokens is None else terms(tokens, closure)
-                here = said(closure, emitted, frozenset() if initial else frozenset(left))
+                here = Emitted(closure, emitted, frozenset() if initial else frozenset(left))
                 for item in graph.carry:
                     value = item.initial if initial else item.next
                     for i, term in enumerate(terms(value, closure)):
-                        if term not in here:
+                        if here.place(term) == NEVER:
                             kept.discard(carried(item.name, i))
         if kept == left:
             return frozenset(kept)

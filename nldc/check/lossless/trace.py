@@ -87,7 +87,7 @@ class Trace:
     values: Mapping[str, Held]
     unknown: tuple[Node, ...]
     origins: Mapping[Term, frozenset[Term]]
-    ends: Mapping[Term, frozenset[frozenset[Term]]]
+    ends: Mapping[Term, tuple[tuple[Tokens, int], ...]]
     torn: tuple[tuple[Node, int, int], ...]
 
 

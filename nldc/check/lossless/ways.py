@@ -16,7 +16,7 @@ import networkx as nx
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.closure import Closer, Closure
-from nldc.check.lossless.said import Said, said, text_before
+from nldc.check.lossless.said import NEVER, Emitted, Said, text_before
 from nldc.check.lossless.terms import MASK, Term
 from nldc.check.lossless.trace import Outcome, Trace, Tracer, UnknowableError, outcomes
 from nldc.ir.graph import Graph, walk
@@ -75,9 +75,9 @@ class Ways:
             for closure in closures if tokens is not None else ():
                 assert tokens is not None
                 terms = self._terms(tokens, closure)
+                emitted = Emitted(closure, terms, self.before)
                 for place, term in enumerate(terms):
-                    here = said(closure, terms[:place], self.before)
-                    found = self._source(term, closure, frozenset(), here)
+                    found = self._source(term, closure, frozenset(), Said(emitted, place))
                     if found is not None:
                         return self._way(found, tokens)
         return None
@@ -182,7 +182,7 @@ class Ways:
             for closure in closures:
                 term = self._terms(value, closure)[element]
                 emitted = () if tokens is None else self._terms(tokens, closure)
-                here = said(closure, emitted, self.before)
+                here = Said(Emitted(closure, emitted, self.before), NEVER)
                 found = self._source(term, closure, seen, here)
                 if found is not None:
                     return found
