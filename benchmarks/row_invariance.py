@@ -80,7 +80,9 @@ def plain_model(checkpoint: Path, decoder: Decoder) -> Model:
     backbone = decoder.model.backbone
     config = ModelConfig.load(checkpoint)
     made = Backbone(config, backbone.weights, backbone.dtype, backbone.device)
-    made.weights = load_weights(checkpoint, config, backbone.dtype, backbone.device)
+    made.weights = load_weights(
+        checkpoint, config, backbone.dtype, backbone.device, form=lambda weight: weight
+    )
     return replace(decoder.model, backbone=made)
 
 

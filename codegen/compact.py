@@ -1,15 +1,10 @@
-"""Print long lists of numbers as the short Python that a person would have written.
-
-A list that depends on the prompt's length is given at several lengths, fitted, checked at more
-lengths, and printed with `prompt` in its bounds.
-"""
+"""Print long lists of numbers as the short Python that a person would have written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nldc.diagnostics import InternalError
 from nldc.ir.size import Size
 
 
@@ -22,16 +17,15 @@ class Run:
     count: int
 
 
-def runs(numbers: Sequence[int], steps: Sequence[int] | None = None) -> tuple[Run, ...]:
-    """Split a list into runs, each as long as it can be; `steps` bounds what a run may rise by."""
+def runs(numbers: Sequence[int]) -> tuple[Run, ...]:
+    """Split a list into runs, each as long as it can be."""
     found: list[Run] = []
     at = 0
     while at < len(numbers):
         step = numbers[at + 1] - numbers[at] if at + 1 < len(numbers) else 0
         count = 1
-        if steps is None or step in steps:
-            while at + count < len(numbers) and numbers[at + count] == numbers[at] + step * count:
-                count += 1
+        while at + count < len(numbers) and numbers[at + count] == numbers[at] + step * count:
+            count += 1
         found.append(Run(numbers[at], step if count > 1 else 0, count))
         at += count
     return tuple(found)
@@ -100,67 +94,11 @@ def _range(run: Run) -> str:
     return f"range({run.start}, {stop})" if run.start else f"range({stop})"
 
 
-def show_prompt_list(numbers: Callable[[int], Sequence[int]]) -> str:
-    """Return a Python expression in `prompt` for a list that grows with the prompt.
-
-    Raises:
-        InternalError: the list has no such form.
-    """
-    lengths = (5, 6, 9)
-    found = [runs(numbers(length), steps=(0, 1)) for length in lengths]
-    if len({len(each) for each in found}) != 1:
-        raise InternalError("a list of row facts has no closed form in the prompt's length")
-    parts = [
-        (
-            same[0].step,
-            _affine([run.start for run in same], lengths),
-            _affine([run.count for run in same], lengths),
-        )
-        for same in zip(*found, strict=True)
-    ]
-    for length in (1, 2, 7, 31):
-        listed = [
-            start.at(length) + step * place
-            for step, start, count in parts
-            for place in range(count.at(length))
-        ]
-        if listed != list(numbers(length)):
-            raise InternalError(f"row facts are not as fitted for a prompt of {length}")
-    return " + ".join(_show_fitted(step, start, count) for step, start, count in parts)
-
-
-def _show_fitted(step: int, start: Size, count: Size) -> str:
-    shown = show_affine(start), show_affine(count)
-    if not step:
-        return f"[{shown[0]}] * ({shown[1]})" if " " in shown[1] else f"[{shown[0]}] * {shown[1]}"
-    if start == Size(0):
-        return f"[*range({shown[1]})]"
-    return f"[*range({shown[0]}, {show_affine(start + count)})]"
-
-
-def _affine(values: Sequence[int], lengths: Sequence[int]) -> Size:
-    slope, rest = divmod(values[1] - values[0], lengths[1] - lengths[0])
-    size = Size(values[0] - slope * lengths[0], slope)
-    if rest or any(v != size.at(n) for v, n in zip(values, lengths, strict=True)):
-        raise InternalError("a row fact is no simple sum of the prompt's length")
-    return size
-
-
-def fit(numbers: Callable[[int], int]) -> Size:
-    """Return the number as a sum of the prompt's length.
-
-    Raises:
-        InternalError: it is no such sum.
-    """
-    lengths = (5, 6, 9)
-    return _affine([numbers(length) for length in lengths], lengths)
-
-
-def show_affine(size: Size) -> str:
-    """Return `fixed + prompts · prompt` as Python."""
+def show_affine(size: Size, length: str = "prompt") -> str:
+    """Return `fixed + prompts · length` as Python; `length` names the prompt's length."""
     if not size.prompts:
         return str(size.fixed)
-    prompt = "prompt" if size.prompts == 1 else f"{size.prompts} * prompt"
+    prompt = length if size.prompts == 1 else f"{size.prompts} * {length}"
     if not size.fixed:
         return prompt
     return f"{prompt} + {size.fixed}" if size.fixed > 0 else f"{prompt} - {-size.fixed}"

@@ -17,6 +17,7 @@ from nldc.codegen.emit_switch import emit_switch
 from nldc.codegen.names import folder_names
 from nldc.codegen.pipeline import run
 from nldc.codegen.plan import make_plan
+from nldc.codegen.room import widest
 from nldc.codegen.writer import Writer, commented
 from nldc.ir.graph import Graph
 from nldc.ir.text import show_graph
@@ -76,10 +77,8 @@ def emit_switching(
         for file, text in part.files.items()
     }
     graphs = {name: part.graph for name, part in parts.items()}
-    plans = [make_plan(run(graph)) for graph in graphs.values()]
-    files["decode.py"] = emit_switch(
-        graphs, folders, handovers, max(plan.scratch_rows for plan in plans), compiler
-    )
+    room = widest(make_plan(run(graph)).room for graph in graphs.values())
+    files["decode.py"] = emit_switch(graphs, folders, handovers, room, compiler)
     summary = f"{', '.join(parts)}: several strategies over one cache."
     files["__init__.py"] = _package(summary, compiler)
     proved = {name: part.proved for name, part in parts.items()}
@@ -122,11 +121,11 @@ def _package(summary: str, compiler: str) -> str:
         "\n"
         "from pathlib import Path\n"
         "\n"
-        "from nldc.runtime.artifact import check_artifact\n"
+        "from nldc.runtime.artifact_import import serve\n"
         "\n"
-        "check_artifact(Path(__file__).parent)\n"
+        "serve(__name__, Path(__file__).parent)\n"
         "\n"
-        "from .decode import Decoder  # noqa: E402  (only an artifact that is whole is imported)\n"
+        "from .decode import Decoder  # noqa: E402  (runs what was verified)\n"
         "\n"
         '__all__ = ["Decoder"]\n'
     )

@@ -41,7 +41,7 @@ def emit_patterns(plan: Plan) -> str:
             _returns(out, pattern, ".")
         out.line()
         out.line()
-        out.line(f"def {pattern.name.lower()}_kernel() -> Any:")
+        out.line(f"def {pattern.loader}() -> Any:")
         with out.indent():
             out.line('"""Load the same predicate for Triton, when a kernel first needs it."""')
             out.line(f"from .kernels import {pattern.function}")
@@ -55,7 +55,7 @@ def emit_patterns(plan: Plan) -> str:
             [
                 f"name={quoted(pattern.name.lower())}",
                 f"mask={pattern.function}",
-                f"kernel={pattern.name.lower()}_kernel",
+                f"kernel={pattern.loader}",
                 f"sees_prefix={pattern.sees_prefix}",
             ],
         )

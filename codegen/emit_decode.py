@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from nldc.codegen.compact import fit, show_affine, show_list, show_prompt_list
+from nldc.codegen.columns import kind_column, show_column
+from nldc.codegen.compact import show_affine, show_list
 from nldc.codegen.emit_loop import LoopPrinter
 from nldc.codegen.plan import LayoutPlan, Plan
+from nldc.codegen.room import Room
 from nldc.codegen.spelling import Spelling, flags, place_of
 from nldc.codegen.writer import Writer, commented, quoted
+from nldc.expr import Number, Ref
+from nldc.ir.graph import Graph, walk
+from nldc.ir.ops import Forward
+from nldc.ir.size import Size
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ def _header(
     uses_tensor = any(text.startswith("tensor(") for _, text in tables)
     out.line(f"from torch import Tensor{', tensor' if uses_tensor else ''}")
     out.line()
-    uses_ops = any("ops." in line for line in lines)
+    code = [line.partition("#")[0] for line in lines]
+    uses_ops = any(re.search(r"(?<![\w.])ops\.", line) for line in code)
     out.line(f"from nldc.runtime import Batch, Emit, Layout{', ops' if uses_ops else ''}")
     out.line("from nldc.runtime import Decoder as BaseDecoder")
     out.line()
@@ -72,7 +80,7 @@ def _header(
     out.line(f"from .patterns import {', '.join(patterns)}")
     out.line()
     for number, kind in enumerate(graph.kinds):
-        out.line(f"{kind.upper()} = {number}")
+        out.line(f"{plan.kinds[kind]} = {number}")
     if graph.kinds:
         out.line()
     for layout in plan.layouts.values():
@@ -93,43 +101,82 @@ def _header(
         out.line(f"STRATEGY = {quoted(graph.name)}")
         adapters = ", ".join(quoted(a.name) for a in graph.adapters)
         out.line(f"ADAPTERS = ({adapters}{',' if len(graph.adapters) == 1 else ''})")
-        out.line(f"SCRATCH_ROWS = {plan.scratch_rows}")
+        needed = [quoted(a.name) for a in graph.adapters if not a.optional]
+        if needed:
+            listed = ", ".join(needed)
+            out.line(f"REQUIRED_ADAPTERS = ({listed}{',' if len(needed) == 1 else ''})")
+        followed = [
+            f"{quoted(name)}: ({quoted(key)}, {graph.params[name]})"
+            for name, key in graph.checkpoint_params.items()
+        ]
+        if followed:
+            out.line(f"CHECKPOINT_PARAMS = {{{', '.join(followed)}}}")
+        if _diffuses(graph):
+            out.line("DIFFUSES = True")
+        room(out, plan.room)
         out.line("KERNELS = True")
+
+
+def room(out: Writer, needed: Room) -> None:
+    """Print the class variables that say how many rows of the cache a decoder needs."""
+    out.line(f"SCRATCH_ROWS = {needed.scratch}")
+    if needed.prompt != 1:
+        out.line(f"PROMPT_ROWS = {needed.prompt}")
+    if needed.token != 1:
+        out.line(f"TOKEN_ROWS = {needed.token}")
+
+
+def _diffuses(graph: Graph) -> bool:
+    """Whether a forward sees other rows than the ones before."""
+    steps = (node for variant in graph.variants for node in variant.step.nodes)
+    return any(
+        isinstance(node.op, Forward) and node.op.attention.name != "causal"
+        for node in walk((*graph.prefill.nodes, *steps))
+    )
 
 
 def _layout(out: Writer, layout: LayoutPlan) -> None:
     node = layout.node
-    if layout.dynamic:
-        out.line()
-        out.line(f"def {layout.name.lower()}(prompt: int) -> Layout:")
-        with out.indent():
-            place = f"{node.name}, {place_of(node)}"
-            out.line(f'"""The rows of {place}, for a prompt of that many tokens."""')
-            out.assign("", "return Layout.of", _facts(layout))
+    if not layout.dynamic:
+        out.line(f"# {node.name}, {place_of(node)}: {layout.size} rows")
+        out.assign(layout.name, "Layout.of", _facts(layout))
         out.line()
         return
-    out.line(f"# {node.name}, {place_of(node)}: {layout.size} rows")
-    out.assign(layout.name, "Layout.of", _facts(layout))
+    out.line()
+    out.line(f"def {layout.name}(prompt: int) -> Layout:")
+    with out.indent():
+        out.line(
+            f'"""The rows of {node.name}, {place_of(node)}, for a prompt of that many tokens."""'
+        )
+        append = layout.kept_in_place
+        facts = [*_prompt_facts(layout), f"append={show_affine(append or Size(0))}"]
+        if append is not None:
+            out.assign("", "return Layout.of", facts)
+        else:
+            out.assign("rows", "Layout.of", facts)
+            stays = show_column(layout.column(layout.forward.append), "prompt")
+            out.assign("", "return rows.staying", [stays])
     out.line()
 
 
+def _prompt_facts(layout: LayoutPlan) -> list[str]:
+    forward = layout.forward
+    columns = {
+        "kind": kind_column(forward.layout, layout.kinds),
+        "group": layout.column(Number(0)),
+        "index": layout.column(Ref("index")),
+        "row": layout.column(Ref("row")),
+        "offset": layout.column(forward.position),
+        "predicts_next": layout.column(forward.predicts_next),
+    }
+    return [f"{name}={show_column(pieces, 'prompt')}" for name, pieces in columns.items()]
+
+
 def _facts(layout: LayoutPlan) -> list[str]:
-    if layout.dynamic:
-
-        def column(name: str) -> str:
-            return show_prompt_list(lambda prompt: layout.facts(prompt)[name])
-
-        append = show_affine(fit(layout.appended))
-    else:
-        facts = layout.facts()
-
-        def column(name: str) -> str:
-            return show_list(facts[name])
-
-        append = str(layout.appended())
+    facts = layout.facts()
     names = ("kind", "group", "index", "row", "offset")
-    arguments = [f"{name}={column(name)}" for name in names]
-    predicts = column("predicts_next")
-    arguments.append(f"predicts_next={flags(predicts)}")
-    arguments.append(f"append={append}")
-    return arguments
+    return [
+        *(f"{name}={show_list(facts[name])}" for name in names),
+        f"predicts_next={flags(show_list(facts['predicts_next']))}",
+        f"append={layout.appended().fixed}",
+    ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 
-from nldc.codegen.compact import show_list, show_prompt_list
-from nldc.codegen.names import python_names
+from nldc.codegen.columns import show_column
+from nldc.codegen.compact import show_list
+from nldc.codegen.names import PREFILL, STEP, Scope, class_scope, node_names
 from nldc.codegen.plan import LayoutPlan
-from nldc.codegen.spelling import Spelling, flags, in_length, place_of
+from nldc.codegen.spelling import Spelling, flags, place_of
 from nldc.codegen.writer import Writer, quoted
 from nldc.diagnostics import InternalError
-from nldc.expr import Expr, Ref, references, to_python
+from nldc.expr import Expr, references, to_python
 from nldc.ir.graph import Carried, Graph, walk
 from nldc.ir.ops import (
     Accept,
@@ -31,12 +32,21 @@ from nldc.ir.ops import (
 )
 
 
+@dataclass(frozen=True)
+class Round:
+    """The names that a loop's body sees of it: who is still active, and how often it has run."""
+
+    active: str
+    iteration: str
+
+
 @dataclass
 class LoopPrinter:
     """Prints the methods of one strategy; `spell` knows how its values are written."""
 
     spell: Spelling
     out: Writer = field(default_factory=Writer)
+    scope: Scope = field(default_factory=Scope)
 
     def methods(self) -> None:
         """Print `prefill`, `step`, and with several steps the one that chooses among them."""
@@ -47,93 +57,96 @@ class LoopPrinter:
         carried = [f"{quoted(c.name)}: {self.spell.value(c.initial)}" for c in graph.carry]
         with self.out.indent():
             self._emit(graph.prefill_tokens, None, carried)
-        for variant, name in self._variants():
+        variants = self._variants()
+        for variant, name in variants:
             self.out.line()
             self._step(variant, name)
         if graph.alternatives:
             self.out.line()
-            self._dispatch()
+            self._dispatch([name for _, name in variants])
 
-    def _variants(self) -> Iterator[tuple[Graph, str]]:
+    def _variants(self) -> list[tuple[Graph, str]]:
+        """Return every step with the name of its method, in the order in which they are tried."""
         graph = self.spell.plan.graph
-        for alternative in graph.alternatives:
-            yield alternative.graph, f"step_{alternative.name}"
         if not graph.alternatives:
-            yield graph, "step"
-            return
-        prefix = graph.step.nodes[0].name.split(".", 1)[0]
-        yield graph, f"step_{prefix}"
+            return [(graph, "step")]
+        scope = class_scope()
+        last = graph.step.nodes[0].name.split(".", 1)[0]
+        steps = [*((other.graph, other.name) for other in graph.alternatives), (graph, last)]
+        return [(variant, scope.allot(f"step_{name}")) for variant, name in steps]
 
     def _step(self, graph: Graph, name: str) -> None:
         self.spell.graph = graph
-        self.spell.names = _carry_names(graph.carry)
         self._method(
             f"def {name}(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:",
             graph.step.nodes,
-            unpack=True,
+            graph.carry,
         )
         with self.out.indent():
             carried = [f"{quoted(c.name)}: {self.spell.value(c.next)}" for c in graph.carry]
             self._emit(graph.emit.tokens, graph.emit.keep, carried)
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, names: Sequence[str]) -> None:
         out = self.out
         out.line("def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:")
         with out.indent():
             out.docstring("Take the first step whose condition holds, else the last.")
-            for alternative, (_, name) in zip(
-                self.spell.plan.graph.alternatives, self._variants(), strict=False
-            ):
+            for alternative, name in zip(self.spell.plan.graph.alternatives, names, strict=False):
                 condition = to_python(alternative.condition, lambda _: "batch.size")
                 out.line(f"if {condition}:")
                 with out.indent():
                     out.line(f"return self.{name}(batch, carry)")
-            *_, (_, last) = self._variants()
-            out.line(f"return self.{last}(batch, carry)")
+            out.line(f"return self.{names[-1]}(batch, carry)")
 
-    def _method(self, signature: str, nodes: Iterable[Node], unpack: bool = False) -> None:
-        nodes = tuple(nodes)
-        self.spell.names.update(python_names(node.name for node in walk(nodes)))
+    def _method(
+        self, signature: str, nodes: Sequence[Node], carry: Sequence[Carried] | None = None
+    ) -> None:
+        """Print a method but for what it returns; with `carry` it is a step."""
+        is_step = carry is not None
+        self.scope = self.spell.plan.scope.inside(STEP if is_step else PREFILL)
+        carried = [f"carry.{each.name}" for each in carry or ()]
+        names = node_names((*carried, *(node.name for node in walk(nodes))), self.scope)
         for node in walk(nodes):
             if isinstance(node.op, Repeat):
-                self.spell.names[f"{node.name}:{node.op.variable}"] = self.spell.names[node.name]
-        self.spell.heads = {}
+                names[f"{node.name}:{node.op.variable}"] = names[node.name]
+        self.spell.names, self.spell.heads, self.spell.rows = names, {}, {}
         self.out.line(signature)
         with self.out.indent():
             regions = dict.fromkeys(node.name.split(".", 1)[0] for node in nodes)
-            names = " and ".join(f"`{region}`" for region in regions)
-            what = "Run one step" if unpack else "Fill the cache from a prompt"
-            self.out.docstring(f"{what}: the nodes of {names}.")
-            if unpack:
-                for carried in self.spell.graph.carry:
-                    name = self.spell.names[f"carry.{carried.name}"]
-                    self.out.line(f"{name} = carry[{quoted(carried.name)}]")
-            else:
+            of = " and ".join(f"`{region}`" for region in regions)
+            what = "Run one step" if is_step else "Fill the cache from a prompt"
+            self.out.docstring(f"{what}: the nodes of {of}.")
+            for each in carry or ():
+                self.out.line(f"{names[f'carry.{each.name}']} = carry[{quoted(each.name)}]")
+            if not is_step:
                 self.out.line("length = prompt.shape[1]")
             self._nodes(nodes)
 
     def _nodes(
-        self, nodes: tuple[Node, ...], active: str | None = None, *, hold: bool = False
+        self, nodes: Sequence[Node], inside: Round | None = None, *, hold: bool = False
     ) -> None:
         uses = Counter(value for node in nodes for value in _logits_of(node))
+        outer = dict(self.spell.heads)
         for node in nodes:
             if isinstance(node.op, (LayRows, Forward, Accept, Repeat)):
                 self.out.line(f"# {node.name}, {place_of(node)}")
             for value in _logits_of(node):
                 is_forward = isinstance(self.spell.graph.node(value.node).op, Forward)
                 if uses[value] > 1 and is_forward and value not in self.spell.heads:
-                    name = f"{self.spell.names[value.node]}_logits"
+                    name = self.scope.allot(f"{self.spell.names[value.node]}_logits")
                     self.out.line(f"{name} = batch.head({self.spell.hidden(value)})")
                     self.spell.heads[value] = name
-            self._node(node, active, hold)
+            self._node(node, inside, hold)
+        # A loop's body may not run: what it computed is not there behind it.
+        self.spell.heads = outer
 
-    def _node(self, node: Node, active: str | None, hold: bool) -> None:
+    def _node(self, node: Node, inside: Round | None, hold: bool) -> None:
         name = self.spell.names[node.name]
         match node.op:
             case LayRows():
                 self._lay_rows(name, node.op)
             case Forward():
-                self._forward(name, node, node.op, active, hold)
+                self._forward(name, node, node.op, inside, hold)
             case Sample(logits):
                 arguments = [self.spell.logits(logits), *_attributes(node.op)]
                 self.out.assign(name, "batch.sample", arguments)
@@ -143,7 +156,7 @@ class LoopPrinter:
                     arguments.append(self.spell.value(tokens))
                 self.out.assign(name, f"batch.{by}", [*arguments, *_attributes(node.op)])
             case Select():
-                self._select(name, node.op)
+                self._select(name, node.op, inside)
             case Fill(rows, where, tokens):
                 arguments = [self.spell.value(v) for v in (rows, where, tokens)]
                 self.out.assign(name, "ops.fill", arguments)
@@ -161,7 +174,7 @@ class LoopPrinter:
                 arguments = [self.spell.tokens(draft), self.spell.value(target), f"offset={offset}"]
                 self.out.assign(name, "ops.accept_longest_prefix", arguments)
             case Repeat():
-                self._repeat(name, node.op)
+                self._repeat(name, node.op, inside)
 
     def _lay_rows(self, name: str, op: LayRows) -> None:
         layout = op.layout
@@ -180,39 +193,43 @@ class LoopPrinter:
         else:
             self.out.assign(name, "ops.rows", ["batch", *arguments])
 
-    def _forward(self, name: str, node: Node, op: Forward, active: str | None, hold: bool) -> None:
+    def _forward(
+        self, name: str, node: Node, op: Forward, inside: Round | None, hold: bool
+    ) -> None:
         layout = self.spell.plan.layouts[node.name]
         tokens = self.spell.tokens(op.rows)
-        rows = layout.name
-        if layout.dynamic:
-            rows = f"{layout.name.lower()}(length)"
-            if not layout.in_file_order(5):
-                raise InternalError("rows before the prompt that are not appended")
-        elif not layout.in_file_order():
-            tokens = f"{tokens}[:, {layout.name}.row]"
+        rows = f"{layout.name}(length)" if layout.dynamic else layout.name
+        if layout.dynamic and (hold or not layout.in_file_order):
+            held = self.scope.allot(f"{name}_rows")
+            self.out.line(f"{held} = {rows}")
+            rows = self.spell.rows[node.name] = held
+        if not layout.in_file_order:
+            tokens = f"{tokens}[:, {rows}.row]"
         arguments = [tokens, rows, self.spell.plan.patterns[node.name].name]
         if op.adapter is not None:
             arguments.append(f"adapter={quoted(op.adapter)}")
             if not layout.adapts_all():
-                arguments.append(f"adapter_rows={self._adapted(layout)}")
+                arguments.append(f"adapter_rows={self._adapted(layout, rows)}")
         if not op.counted:
             arguments.append("counted=False")
-        if active is not None:
-            arguments.append(f"active={active}")
+        if inside is not None:
+            arguments.append(f"active={inside.active}")
         if hold:
             arguments.append("hold=True")
         self.out.assign(name, "batch.forward", arguments)
 
-    def _adapted(self, layout: LayoutPlan) -> str:
+    def _adapted(self, layout: LayoutPlan, rows: str) -> str:
         if layout.dynamic:
-            text = show_prompt_list(lambda prompt: layout.facts(prompt)["adapted"])
-            return in_length(flags(text))
-        table = f"{layout.name}_ADAPTED"
+            text = show_column(layout.column(layout.forward.adapter_rows), "length")
+            return text if layout.in_file_order else f"{rows}.in_order({text})"
+        table = self.spell.plan.scope.allot(f"{layout.name}_ADAPTED")
         self.spell.tables.append((table, flags(show_list(layout.facts()["adapted"]))))
         return table
 
-    def _select(self, name: str, op: Select) -> None:
+    def _select(self, name: str, op: Select, inside: Round | None) -> None:
         among = self.spell.value(op.among)
+        iteration = "0" if inside is None else inside.iteration
+        known = {"left": f"ops.left({among})", "iteration": iteration}
         arguments = [among, self.spell.value(op.score)]
         if op.less_is_surer:
             arguments.append("less_is_surer=True")
@@ -225,55 +242,54 @@ class LoopPrinter:
         }
         for key, expr in rules.items():
             if expr is not None:
-                arguments.append(f"{key}={self._rule(expr, among)}")
+                arguments.append(f"{key}={to_python(expr, known)}")
         if op.where is not None:
-            text = to_python(op.where, lambda ref: self._row_fact(ref, among))
-            arguments.append(f"where=lambda row, rank, score: {text}")
+            row_facts = ("row", "rank", "score")
+            bound = self.scope.inside().allot_all(row_facts)
+            text = to_python(op.where, {**known, **dict(zip(row_facts, bound, strict=True))})
+            arguments.append(f"where=lambda {', '.join(bound)}: {text}")
         self.out.assign(name, "ops.select", arguments)
 
-    def _row_fact(self, ref: Ref, among: str) -> str:
-        if ref.root in ("row", "rank", "score", "iteration"):
-            return ref.root
-        return f"ops.left({among})"
-
-    def _rule(self, expr: Expr, among: str) -> str:
-        def rename(ref: Ref) -> str:
-            return "iteration" if ref.root == "iteration" else f"ops.left({among})"
-
-        return to_python(expr, rename)
-
-    def _repeat(self, name: str, op: Repeat) -> None:
+    def _repeat(self, name: str, op: Repeat, inside: Round | None) -> None:
+        own = Round("active", "iteration")
+        if inside is not None:
+            own = Round(self.scope.allot(f"{name}_active"), self.scope.allot(f"{name}_iteration"))
         self.out.line(f"{name} = {self.spell.value(op.initial)}")
         ends = ", eos=batch.eos[:1]" if op.eos_ids == "first" else ""
         unfinished = f"ops.unfinished(batch, {name}{ends})"
         if op.eos == "ignored":
             unfinished = f"ops.has_masks({name})"
-        self.out.line(f"active = {'batch.everyone()' if op.at_least else unfinished}")
-        counter = "iteration" if _counts(op) else "_"
+        begin = unfinished if inside is None else f"{inside.active} & {unfinished}"
+        if op.at_least:
+            begin = "batch.everyone()" if inside is None else inside.active
+        self.out.line(f"{own.active} = {begin}")
+        counter = own.iteration if _counts(op) else "_"
         self.out.line(f"for {counter} in range({op.at_most}):")
         with self.out.indent():
             if not op.at_least:
-                self.out.line("if not active.any():")
-                with self.out.indent():
-                    self.out.line("break")
-            self._nodes(op.body.nodes, active="active", hold=op.keys == "kept")
+                self._leave(own)
+            self._nodes(op.body.nodes, own, hold=op.keys == "kept")
             after = self.spell.value(op.result)
             if op.eos == "fills":
                 after = f"ops.fill_after_eos(batch, {after}{ends})"
-            self.out.assign(name, "ops.advance", ["active", name, after])
-            self.out.line(f"active = active & {unfinished}")
+            self.out.assign(name, "ops.advance", [own.active, name, after])
+            self.out.line(f"{own.active} = {own.active} & {unfinished}")
             if op.at_least:
-                self.out.line("if not active.any():")
-                with self.out.indent():
-                    self.out.line("break")
+                self._leave(own)
         if op.exhausted == "fill":
             self.out.line("else:")
             with self.out.indent():
                 tokens = self.spell.value(_last_fill(op).tokens)
-                self.out.line(f"{name} = ops.fill_left(active, {name}, {tokens})")
+                self.out.line(f"{name} = ops.fill_left({own.active}, {name}, {tokens})")
         if op.keys == "kept":
             forward = next(n for n in op.body.nodes if isinstance(n.op, Forward))
-            self.out.line(f"batch.append({self.spell.plan.layouts[forward.name].name}.size)")
+            rows = self.spell.rows.get(forward.name, self.spell.plan.layouts[forward.name].name)
+            self.out.line(f"batch.append({rows}.size)")
+
+    def _leave(self, own: Round) -> None:
+        self.out.line(f"if not {own.active}.any():")
+        with self.out.indent():
+            self.out.line("break")
 
     def _emit(self, tokens: Value | None, keep: Value | None, carried: list[str]) -> None:
         arguments = ["tokens=ops.no_tokens(batch)"]
@@ -286,13 +302,6 @@ class LoopPrinter:
             arguments.append(f"keep={self.spell.value(keep)}")
         arguments.append(f"carry={{{', '.join(carried)}}}")
         self.out.assign("", "return Emit", arguments)
-
-    def _place(self, node: Node) -> str:
-        return f"line {node.span.start_line}"
-
-
-def _carry_names(carry: Iterable[Carried]) -> dict[str, str]:
-    return python_names(f"carry.{carried.name}" for carried in carry)
 
 
 def _logits_of(node: Node) -> tuple[Value, ...]:

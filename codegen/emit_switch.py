@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
+from nldc.codegen.emit_decode import room
+from nldc.codegen.names import module_scope
+from nldc.codegen.room import Room
 from nldc.codegen.writer import Writer, commented, quoted
 from nldc.ir.graph import Graph
 
@@ -14,7 +17,7 @@ def emit_switch(
     graphs: Mapping[str, Graph],
     folders: Mapping[str, str],
     handovers: Mapping[str, Mapping[str, Any]],
-    scratch_rows: int,
+    needed: Room,
     compiler: str,
 ) -> str:
     """Return the source of decode.py.
@@ -38,11 +41,8 @@ def emit_switch(
     out.line()
     out.line("from nldc.runtime import Handover, SwitchingDecoder")
     out.line()
-    classes = {name: f"{_camel(folder)}Decoder" for name, folder in folders.items()}
-    classes = {
-        name: kind if list(classes.values()).count(kind) == 1 else f"Decoder{number}"
-        for number, (name, kind) in enumerate(classes.items())
-    }
+    scope = module_scope().inside(("Handover", "SwitchingDecoder"))
+    classes = {name: scope.allot(f"{_camel(folder)}Decoder") for name, folder in folders.items()}
     for name, folder in folders.items():
         out.line(f"from .{folder} import Decoder as {classes[name]}")
     out.line()
@@ -55,7 +55,7 @@ def emit_switch(
         adapters = dict.fromkeys(a.name for graph in graphs.values() for a in graph.adapters)
         listed = ", ".join(map(quoted, adapters))
         out.line(f"ADAPTERS = ({listed}{',' if len(adapters) == 1 else ''})")
-        out.line(f"SCRATCH_ROWS = {scratch_rows}")
+        room(out, needed)
         out.line("KERNELS = True")
         out.line("PARTS = {")
         with out.indent():

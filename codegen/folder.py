@@ -2,58 +2,129 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Mapping
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nldc.runtime.abi import MANIFEST
 from nldc.runtime.errors import ArtifactError
+from nldc.runtime.files import put_folder
+from nldc.runtime.json_file import read_json
 
 CACHE = "__pycache__"
+BYTECODE = re.compile(r"[\w.-]+\.pyc(\.\d+)?", re.ASCII)
+NEW = "choose a new folder: -o DIR"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 
 
 def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
     """Write files by name, or by `folder/name`, into `out`; an artifact that is there is replaced.
 
+    Whatever fails or interrupts it, `out` is then the whole old folder or the whole new one.
+
     Raises:
         ArtifactError: `out` is something else, or cannot be written.
     """
+
+    def fill(folder: Path) -> None:
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
     try:
-        _check_replaceable(out)
+        generated = _replaceable(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as held:
-            fresh = Path(held) / "new"
-            fresh.mkdir()
-            for name, text in texts.items():
-                (fresh / name).parent.mkdir(exist_ok=True)
-                (fresh / name).write_text(text, encoding="utf-8", newline="\n")
-            if out.exists():
-                out.rename(Path(held) / "old")
-            fresh.rename(out)
+        put_folder(out, fill, generated)
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise ArtifactError(
-            f"cannot write {out}: {reason.lower()}", "choose a folder that you may write: -o DIR"
+            f"cannot write {out}: {reason[:1].lower()}{reason[1:]}",
+            "choose a folder that you may write: -o DIR",
         ) from problem
+    except ValueError as problem:  # a name with a null byte
+        raise ArtifactError(f"cannot write {out}: {problem}", "choose another name") from problem
     return out
 
 
-def _check_replaceable(out: Path) -> None:
-    """Raise ArtifactError unless all that is in `out` was generated: the rest would be lost."""
+def _replaceable(out: Path) -> frozenset[str]:
+    """Return what lies in `out`, if all of it was generated: the rest would be lost.
+
+    Raises:
+        ArtifactError: something was not.
+    """
+    if out.is_symlink():
+        raise ArtifactError(
+            f"{out} is a link, which would be replaced", "give the folder itself: -o DIR"
+        )
     if out.exists() and not out.is_dir():
         raise ArtifactError(f"{out} is a file", "choose a folder: -o DIR")
     if not out.is_dir() or not any(out.iterdir()):
-        return
-    new = "choose a new folder: -o DIR"
-    try:
-        manifest = json.loads((out / MANIFEST).read_bytes())
-        generated = {MANIFEST, *manifest["files"]} if "compiler" in manifest else None
-    except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError):
-        generated = None
+        return frozenset()
+    generated = _generated(out)
     if generated is None:
-        raise ArtifactError(f"{out} is not empty and holds no artifact", new)
-    for file in sorted(out.rglob("*")):
-        name = file.relative_to(out)
-        if not file.is_dir() and name.as_posix() not in generated and CACHE not in name.parts:
-            raise ArtifactError(f"{file} is no part of the artifact in {out}", "move it, or " + new)
+        raise ArtifactError(f"{out} is not empty and holds no artifact", NEW)
+    folders = {name.rpartition("/")[0] for name in generated}
+    found = set()
+    for name, entry in _entries(out):
+        parent, _, last = name.rpartition("/")
+        if entry.is_dir(follow_symlinks=False):
+            is_own = name in folders or (last == CACHE and parent in folders)
+        else:
+            place, _, cache = parent.rpartition("/")
+            is_bytecode = (
+                cache == CACHE and place in folders and BYTECODE.fullmatch(last) is not None
+            )
+            is_own = entry.is_file(follow_symlinks=False) and (name in generated or is_bytecode)
+        if not is_own:
+            raise ArtifactError(
+                f"{out / name} is no part of the artifact in {out}", f"move it, or {NEW}"
+            )
+        found.add(name)
+    return frozenset(found)
+
+
+def _generated(out: Path) -> frozenset[str] | None:
+    """Return the files that the artifact in `out` lists; None: there is none.
+
+    A manifest of something else is told by its keys, its digests, and that none of them fits.
+    """
+    try:
+        if (out / MANIFEST).is_symlink() or not (out / MANIFEST).is_file():
+            return None
+        manifest: Any = read_json(out / MANIFEST)
+    except (OSError, ValueError):
+        return None
+    keys = {"abi", "compiler", "strategy", "guarantee", "files"}
+    if not isinstance(manifest, dict) or not keys <= set(manifest):
+        return None
+    files = manifest["files"]
+    if not isinstance(files, dict) or not {"__init__.py", "decode.py"} <= set(files):
+        return None
+    if not all(_NAME.fullmatch(name) for name in files):
+        return None
+    if not all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in files.values()):
+        return None
+    if not any(_is_as_generated(out / name, digest) for name, digest in files.items()):
+        return None
+    return frozenset({MANIFEST, *files})
+
+
+def _is_as_generated(file: Path, digest: str) -> bool:
+    try:
+        is_file = file.is_file() and not file.is_symlink()
+        return is_file and hashlib.sha256(file.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def _entries(out: Path, below: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield everything below `out` by its name, in order, without following a link."""
+    for entry in sorted(os.scandir(out / below), key=lambda entry: entry.name):
+        name = f"{below}/{entry.name}" if below else entry.name
+        yield name, entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries(out, name)

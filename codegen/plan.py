@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from nldc.codegen.columns import Piece, at_most, column, leading
+from nldc.codegen.names import Scope, module_scope
+from nldc.codegen.room import Room, Written, room_of
 from nldc.expr import Boolean, Expr, Ref, evaluate, show
 from nldc.ir.facts import NO_KIND, facts_of, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
 from nldc.ir.layout import Row
-from nldc.ir.ops import Forward, Node, Repeat
+from nldc.ir.ops import Forward, Node
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 from nldc.ir.size import Size
-
-FACTS = ("kind", "group", "index", "row", "offset")
 
 
 @dataclass(frozen=True)
 class LayoutPlan:
-    """The rows of one forward, in the order in which they are computed."""
+    """The rows of one forward, in the order in which they are computed.
+
+    `name` is the module's constant that holds them, or its function of the prompt's length.
+    """
 
     name: str
     node: Node
@@ -44,13 +48,26 @@ class LayoutPlan:
         rows = self.forward.layout.rows(prompt_length)
         return tuple(sorted(rows, key=lambda row: not self._holds(self.forward.append, row)))
 
-    def in_file_order(self, prompt_length: int = 0) -> bool:
-        """Whether the rows are computed in the order in which the file lists them."""
-        return all(row.row == place for place, row in enumerate(self.order(prompt_length)))
+    @property
+    def kept_in_place(self) -> Size | None:
+        """Return how many rows of a prompt stay if those are the first, each in its place."""
+        taken = leading(self.column(self.forward.append))
+        if taken is None or taken == Size(0):
+            return taken
+        first, *_ = self.column(self.forward.position)
+        reaches = first.stop.prompts >= taken.prompts and first.stop.fixed >= taken.fixed
+        return taken if first.expr == Ref("row") and reaches else None
 
-    def places(self, rows: tuple[int, ...], prompt_length: int = 0) -> tuple[int, ...]:
+    @property
+    def in_file_order(self) -> bool:
+        """Whether the rows are computed in the order in which the file lists them."""
+        if self.dynamic:
+            return leading(self.column(self.forward.append)) is not None
+        return all(row.row == place for place, row in enumerate(self.order()))
+
+    def places(self, rows: tuple[int, ...]) -> tuple[int, ...]:
         """Return where rows, numbered as in the file, stand in the order of computation."""
-        place = {row.row: place for place, row in enumerate(self.order(prompt_length))}
+        place = {row.row: place for place, row in enumerate(self.order())}
         return tuple(place[row] for row in rows)
 
     def facts(self, prompt_length: int = 0) -> Mapping[str, list[int]]:
@@ -66,11 +83,15 @@ class LayoutPlan:
             "adapted": [int(self._holds(self.forward.adapter_rows, r)) for r in order],
         }
 
-    def appended(self, prompt_length: int = 0) -> int:
-        """Return how many rows stay in the cache."""
-        return sum(
-            self._holds(self.forward.append, r) for r in self.forward.layout.rows(prompt_length)
-        )
+    def column(self, expr: Expr) -> tuple[Piece, ...]:
+        """Return an expression over rows that depend on the prompt, in the file's order."""
+        return column(self.forward.layout, self.kinds, expr)
+
+    def appended(self) -> Size:
+        """Return how many rows stay in the cache: for some prompts fewer, but never more."""
+        if self.dynamic:
+            return at_most(self.column(self.forward.append))
+        return Size(sum(self._holds(self.forward.append, r) for r in self.forward.layout.rows()))
 
     def adapts_all(self) -> bool:
         """Whether the adapter, if there is one, applies to every row."""
@@ -85,48 +106,62 @@ class LayoutPlan:
 
 @dataclass(frozen=True)
 class PatternPlan:
-    """An attention predicate with a name, and whether every row sees the whole prefix."""
+    """An attention predicate with a name, and whether every row sees the whole prefix.
+
+    `function` names the predicate's functions, in torch and in Triton, and `loader` what imports
+    the latter.
+    """
 
     name: str
+    function: str
+    loader: str
     predicate: Expr
     kinds: tuple[str, ...]
     sees_prefix: bool
     origin: Node
 
-    @property
-    def function(self) -> str:
-        """The name of the predicate's functions, in torch and in Triton."""
-        return f"{self.name.lower()}_sees"
-
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph with the decisions that printing it needs."""
+    """A graph with the decisions that printing it needs.
+
+    `kinds` are the names of the labels' constants, `room` the rows that its cache needs; `scope`
+    allots the names of the module that are not decided here.
+    """
 
     graph: Graph
     layouts: Mapping[str, LayoutPlan]
     patterns: Mapping[str, PatternPlan]
-    scratch_rows: int
+    kinds: Mapping[str, str]
+    room: Room
+    scope: Scope
 
 
 def make_plan(graph: Graph) -> Plan:
-    """Decide row order, layouts, patterns and scratch room for every forward of the graph."""
+    """Decide row order, layouts, patterns, names and room for every forward of the graph."""
     layouts: dict[str, LayoutPlan] = {}
     patterns: dict[str, PatternPlan] = {}
     taken: dict[tuple[str, bool], PatternPlan] = {}
+    scope = module_scope()
     for node, forward in forwards(graph):
         name = node.name.replace(".", "_").upper()
-        layout = LayoutPlan(f"{name}_ROWS", node, forward, graph.kinds)
+        wanted = f"{name}_ROWS".lower() if forward.layout.dynamic else f"{name}_ROWS"
+        layout = LayoutPlan(scope.allot(wanted), node, forward, graph.kinds)
         layouts[node.name] = layout
         predicate = forward.attention.predicate
         sees = _sees_prefix(predicate, layout)
         key = (show(predicate), sees)
         if key not in taken:
             label = forward.attention.name
-            chosen = label.upper() if label else f"{name.removeprefix('STEP_')}"
-            taken[key] = PatternPlan(chosen, predicate, graph.kinds, sees, node)
+            chosen = scope.allot(label.upper() if label else name.removeprefix("STEP_"))
+            function, loader = scope.allot_all(
+                (f"{chosen.lower()}_sees", f"{chosen.lower()}_kernel")
+            )
+            taken[key] = PatternPlan(chosen, function, loader, predicate, graph.kinds, sees, node)
         patterns[node.name] = taken[key]
-    return Plan(graph, layouts, patterns, _scratch_rows(graph, layouts))
+    kinds = {kind: scope.allot(kind.upper()) for kind in graph.kinds}
+    written = {name: Written(plan.size, plan.appended()) for name, plan in layouts.items()}
+    return Plan(graph, layouts, patterns, kinds, room_of(graph, written), scope)
 
 
 def forwards(graph: Graph) -> Iterator[tuple[Node, Forward]]:
@@ -141,7 +176,10 @@ def _sees_prefix(predicate: Expr, layout: LayoutPlan) -> bool:
     """Whether every row sees every cached row, however many those are, for every prompt."""
     anything = {"position": Range(-(2**30), -1)}
     key = {**{n: Range.exactly(int(v)) for n, v in prefix_facts().items()}, **anything}
-    rows = zip(layout.order(1), layout.facts(1)["offset"], strict=True)
+    # A prompt in which no segment is empty: each has a row to ask for.
+    sizes = [size for segment in layout.forward.layout.segments for size in segment.sizes]
+    shown = max(1, *(1 - size.fixed for size in sizes if size.prompts), 1)
+    rows = zip(layout.order(shown), layout.facts(shown)["offset"], strict=True)
     for row, offset in rows:
         facts = facts_of(row, layout.kinds, offset)
         query = {name: Range.exactly(int(value)) for name, value in facts.items()}
@@ -171,22 +209,3 @@ def _pair_ranges(
         return None
 
     return lookup
-
-
-def _scratch_rows(graph: Graph, layouts: Mapping[str, LayoutPlan]) -> int:
-    """Return how far behind the committed prefix a step, or the prefill's masks, may write."""
-    most = max((plan.size.fixed for plan in layouts.values()), default=0)
-    for variant in graph.variants:
-        appended = 0
-        for node in walk(variant.step.nodes):
-            if node.name in layouts:
-                most = max(most, appended + layouts[node.name].size.at(0))
-                appended += layouts[node.name].appended()
-            elif isinstance(node.op, Repeat) and node.op.keys == "kept":
-                # Sequences that are done write behind what they keep.
-                kept = max(
-                    layouts[n.name].size.at(0) for n in node.op.body.nodes if n.name in layouts
-                )
-                most = max(most, appended + 2 * kept)
-                appended += kept
-    return most

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from nldc import __version__
 from nldc.check.lossless import handover, handover_data, prove
 from nldc.check.rules import check_graph
-from nldc.diagnostics import Diagnostic, StrategyError, nearest
+from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee
+from nldc.ir.header import SETTING
 from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
 
@@ -108,10 +109,41 @@ def check_source(
     return Checked(source, built.graph, tuple(found))
 
 
+def follow(file: str | Path, settings: Settings | None, model: str | Path) -> Settings:
+    """Return the settings, with those of a file's params that follow a checkpoint as `model` has
+    them; what is set already stays.
+
+    Raises:
+        CheckpointError: the checkpoint has no config that can be read.
+        StrategyError: the checkpoint's value is outside the bounds of a param.
+    """
+    from nldc.runtime.config import ModelConfig
+
+    given, config = dict(settings or {}), ModelConfig.load(model)
+    for name, declared in _declared(file).items():
+        key = declared.get("checkpoint") if isinstance(declared, Mapping) else None
+        if not isinstance(key, str) or name in given:
+            continue
+        value = getattr(config, key, None)
+        if value is None:
+            continue
+        low, high = declared.get("min"), declared.get("max")
+        if isinstance(low, int) and isinstance(high, int) and not low <= value <= high:
+            message = f"the checkpoint's {key} {value} is not between {low} and {high}"
+            help_text = f"these are the bounds of `{name}` in {file}; choose with --set {name}=…"
+            raise StrategyError([Diagnostic(SETTING, "error", message, (), (help_text,))])
+        given[name] = value
+    return given
+
+
 def check_together(
-    files: Sequence[str | Path], settings: Settings | None = None
+    files: Sequence[str | Path],
+    settings: Settings | None = None,
+    model: str | Path | None = None,
 ) -> tuple[Checked, ...]:
     """Check files that go into one artifact; a setting goes to every file that has such a param.
+
+    Params that follow a checkpoint are as `model` has them.
 
     Raises:
         StrategyError: with every mistake in every file.
@@ -127,7 +159,7 @@ def check_together(
     for file in files:
         own = {n: v for n, v in given.items() if n in known[str(file)] or n not in shared}
         try:
-            checked.append(check(file, own))
+            checked.append(check(file, own if model is None else follow(file, own, model)))
         except StrategyError as error:
             found += error.diagnostics
     if found:
@@ -143,38 +175,65 @@ def check_together(
 
 def _params(file: str | Path) -> frozenset[str]:
     """Return the params that a file declares, whatever else is wrong with it."""
+    return frozenset(_declared(file))
+
+
+def _declared(file: str | Path) -> Mapping[str, Any]:
+    """Return what a file says of its params, whatever else is wrong with it."""
     try:
-        declared = load_source(find(split_preset(file)[0])).data.get("params")
+        data = load_source(find(split_preset(file)[0])).data
     except StrategyError:
-        return frozenset()
-    return frozenset(declared if isinstance(declared, Mapping) else ())
+        return {}
+    declared = data.get("params") if isinstance(data, Mapping) else None
+    return declared if isinstance(declared, Mapping) else {}
 
 
 def compile(  # noqa: A001
-    file: str | Path | Sequence[str | Path], out: str | Path, settings: Settings | None = None
+    file: str | Path | Sequence[str | Path],
+    out: str | Path,
+    settings: Settings | None = None,
+    model: str | Path | None = None,
+    *,
+    certify: bool = True,
 ) -> Path:
     """Compile a strategy into a folder that Python imports, and return the folder.
 
+    Params that are not set and that follow a checkpoint, as `block_length` follows its block_size,
+    are as the checkpoint `model` has them; without one they have their default.
+
     Several files become one artifact that holds them all, the first as its default, and that may
     switch between them for each request and between steps. Nothing is written unless everything
-    is; an artifact that is already there is replaced.
+    is; an artifact that is already there is replaced. `certify` runs the artifact's own code
+    before it is written, against AR if it promises to be; see `nldc.certify`.
 
     Raises:
         StrategyError: with every mistake in the files.
-        ArtifactError: the folder cannot be written, or holds something else.
+        ArtifactError: the folder cannot be written, or holds something else; or what promises
+            nothing emits masks, nothing at all, or cannot run.
+        InternalError: what was generated is not what was proved, which is a bug in the compiler.
     """
     files = [file] if isinstance(file, str | Path) else list(file)
-    return write(check_together(files, settings), out)
+    return write(check_together(files, settings, model), out, certify=certify)
 
 
-def write(checked: Sequence[Checked], out: str | Path) -> Path:
+def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) -> Path:
     """Write the artifact of strategies that have been checked, and return the folder.
 
     Raises:
-        ArtifactError: the folder cannot be written, or holds something else.
+        ArtifactError, InternalError: as `compile` says.
     """
-    from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
     from nldc.codegen.folder import write_folder
+
+    files = generate(checked)
+    if certify:
+        with tempfile.TemporaryDirectory() as scratch:
+            _certify(write_folder(Path(scratch) / "artifact", files))
+    return write_folder(Path(out), files)
+
+
+def generate(checked: Sequence[Checked]) -> dict[str, str]:
+    """Return the files of the artifact of strategies that have been checked, by name."""
+    from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
 
     parts: dict[str, Part] = {}
     for each in checked:
@@ -185,8 +244,35 @@ def write(checked: Sequence[Checked], out: str | Path) -> Path:
         parts[graph.name] = Part(graph, files, str(certificate["proved"]))
     if len(parts) == 1:
         (part,) = parts.values()
-        return write_folder(Path(out), part.files)
-    return write_folder(Path(out), emit_switching(parts, switching(checked), __version__))
+        return dict(part.files)
+    return emit_switching(parts, switching(checked), __version__)
+
+
+def _certify(folder: Path) -> None:
+    """Raise unless the artifact in a folder that does not stay keeps its promise when it is run."""
+    from nldc.certify import QUICK, certify
+    from nldc.runtime.errors import ArtifactError
+
+    before = set(sys.modules)
+    try:
+        report = certify(folder, QUICK, quick=True)
+    finally:
+        for name in set(sys.modules) - before:
+            if name.startswith("nldc_artifact_"):
+                del sys.modules[name]
+    broken = report.broken
+    if broken is None:
+        return
+    if broken.fault is not None and not broken.crashed:
+        raise ArtifactError(
+            f"`{broken.strategy}` cannot be used as it is: {broken.fault}; nothing was written",
+            "it promises nothing, but every strategy must do this much: look at what it emits and "
+            "keeps. If the file is right, report it as a bug in nldc, with the file",
+        )
+    raise InternalError(
+        f"the code generated for `{broken.strategy}` does not do what was proved of it, and was "
+        f"not written. When it was run: {broken.fault or broken.difference}"
+    )
 
 
 def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:
@@ -197,23 +283,14 @@ def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:
 def load(artifact: str | Path) -> type[Decoder]:
     """Import the Decoder of an artifact folder.
 
-    Raises:
-        ArtifactError: no artifact, one of another compiler version, or one that was edited.
-    """
-    from nldc.runtime.artifact import check_artifact
+    An artifact is code, and loading it runs it: load only what you trust. What runs are the bytes
+    that were held against the manifest, and nothing else that lies in the folder. That tells a
+    damaged or edited artifact; it cannot tell who made it.
 
-    folder = Path(artifact).resolve()
-    manifest: Mapping[str, Any] = check_artifact(folder)
-    name = f"nldc_artifact_{manifest['strategy']}_{abs(hash(str(folder))):x}"
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot import {folder}")
-    for known in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
-        del sys.modules[known]
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    decoder: type[Decoder] = module.Decoder
-    return decoder
+    Raises:
+        ArtifactError: no artifact, one of another compiler version, one that was edited, or one
+            with anything in it that its manifest does not list.
+    """
+    from nldc.runtime.artifact_import import load_artifact
+
+    return load_artifact(artifact)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nldc import __version__, api
 from nldc.prompts import choose_prompts
 from nldc.verify import (
-    load_decoder,
+    load_baseline,
     model_folder,
     on_same_weights,
     vocabulary_without_tokenizer,
@@ -31,7 +31,7 @@ class Measured:
     """One strategy's run over all prompts; times are medians over the repeats, in seconds.
 
     `same` says whether the tokens were AR's, `agreement` what share of AR's tokens stand at their
-    place; `accepted` is the mean number of tokens a cycle.
+    place; `accepted` is the mean number of tokens a cycle; `adapters` are those that were loaded.
     """
 
     strategy: str
@@ -43,6 +43,7 @@ class Measured:
     accepted: float
     seconds: float
     time_to_first_token: float
+    adapters: tuple[str, ...] = ()
 
     @property
     def tpf(self) -> float:
@@ -70,7 +71,7 @@ def bench(
     """Compile each strategy and time it on the same prompts; AR comes first, as the measure.
 
     Each strategy runs once to warm up and then `repeats` times. Settings go to the strategies that
-    have such a param.
+    have such a param; params that follow a checkpoint are as this one has them.
 
     Raises:
         StrategyError: a strategy has mistakes.
@@ -80,22 +81,28 @@ def bench(
 
     now = clock or time.perf_counter
     folder = model_folder(model)
-    checked = {file: api.check(file, _own(file, settings)) for file in ("ar", *strategies)}
+    chosen_settings = {
+        file: api.follow(file, _own(file, settings), folder) for file in ("ar", *strategies)
+    }
+    checked = {file: api.check(file, own) for file, own in chosen_settings.items()}
     results: list[Measured] = []
     truth: list[list[int]] = []
     with tempfile.TemporaryDirectory() as scratch:
         artifacts = {
-            file: api.compile(file, Path(scratch) / str(number), _own(file, settings))
-            for number, file in enumerate(checked)
+            file: api.compile(file, Path(scratch) / str(number), own, certify=False)
+            for number, (file, own) in enumerate(chosen_settings.items())
         }
-        # One that wants an adapter brings the weights, so that all can share them.
-        adapted = [file for file, strategy in checked.items() if strategy.graph.adapters]
-        loaded = load_decoder(artifacts[(*adapted, "ar")[0]], model, **(loading or {}))
+        adapted = any(strategy.graph.adapters for strategy in checked.values())
+        loaded, adapter = load_baseline(Path(scratch), model, loading or {}, adapted=adapted)
         chosen = choose_prompts(
-            prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
+            prompts,
+            count,
+            folder,
+            vocabulary_without_tokenizer(loaded, folder),
+            chat=bool((generation or {}).get("chat")),
         )
         for file, strategy in checked.items():
-            decoder = on_same_weights(artifacts[file], loaded, folder)
+            decoder = on_same_weights(artifacts[file], loaded, adapter)
             warm = decoder.generate(chosen, **(generation or {}))
             truth = truth or warm.tokens
             times, waits = [], []
@@ -115,6 +122,7 @@ def bench(
                     accepted=_mean_accepted(warm),
                     seconds=median(times),
                     time_to_first_token=median(waits),
+                    adapters=tuple(decoder.model.adapters),
                 )
             )
     return results

@@ -101,9 +101,16 @@ class InternalError(Exception):
         )
 
 
+MANY = 300
+"""Of more names than this none is guessed: comparing takes long, and a guess says little."""
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that `name` was probably meant to be, or None."""
-    known = sorted(set(candidates))
+    distinct = set(candidates)
+    if len(distinct) > MANY:
+        return None
+    known = sorted(distinct)
     by_lower = {candidate.lower(): candidate for candidate in reversed(known)}
     if name.lower() in by_lower:
         return by_lower[name.lower()]

@@ -26,7 +26,7 @@ def explain(checked: Checked) -> str:
     """
     graph = checked.graph
     head = f"{graph.name}: {graph.summary}"
-    parts = [head, promise(graph), between_steps(graph), show_graph(graph)]
+    parts = [head, promise(graph), between_steps(graph), *followed(graph), show_graph(graph)]
     steps = (node for variant in graph.variants for node in variant.step.nodes)
     parts += [
         picture(graph, node)
@@ -76,6 +76,13 @@ def between_steps(graph: Graph) -> str:
     given = f"{found.takes} token{'' if found.takes == 1 else 's'} behind the cache"
     lines.append(f"it goes on for another strategy from {given}: {', '.join(held) or 'any'}")
     return "\n".join(lines)
+
+
+def followed(graph: Graph) -> Iterator[str]:
+    """Say which params follow a checkpoint, if there are any."""
+    for name, key in graph.checkpoint_params.items():
+        value = graph.params[name]
+        yield f"{name} follows a checkpoint's {key} (compile with --model); here it is {value}"
 
 
 def _listed(rows: list[int | str]) -> str:

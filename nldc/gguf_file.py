@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,28 +29,64 @@ SCALARS = {
 }  # fmt: skip
 STRING, ARRAY = 8, 9
 AGAIN = "download the file again"
+PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+"""The name of one file of a split model, as llama.cpp writes it."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: shape with the slowest dimension first, GGUF type, bytes in the file."""
+    """Where a tensor lies: shape with the slowest dimension first, GGUF type, first byte in `data`.
+
+    `data` is the file that holds it, of several if the model was split.
+    """
 
     shape: tuple[int, ...]
     type_id: int
     start: int
+    data: mmap.mmap
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """An open GGUF file."""
+    """An open GGUF file, or all the files of a model that was split."""
 
     path: Path
     fields: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
-    _bytes: mmap.mmap
 
     @staticmethod
     def open(path: Path) -> GgufFile:
+        """Open `path` and read its header; of a split model, all its files beside one another.
+
+        Raises:
+            CheckpointError: the gguf package is missing, or a file is missing, of another kind,
+                truncated or damaged, or not a part of the same model.
+        """
+        file = GgufFile._open_one(path)
+        count = file.fields.get("split.count", 0)
+        if count in (0, 1):
+            return file
+        named = PART.fullmatch(path.name)
+        if type(count) is not int or named is None or int(named[3]) != count:
+            raise CheckpointError(
+                f"{path} is one part of a split model of {count}, and its name does not say which",
+                "name the parts MODEL-00001-of-NNNNN.gguf as they were, side by side",
+            )
+        paths = [
+            path.with_name(f"{named[1]}-{number:05}-of-{count:05}.gguf")
+            for number in range(1, count + 1)
+        ]
+        missing = [part.name for part in paths if not part.exists()]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise CheckpointError(
+                f"{path} is one part of a split model of {count}: {missing[0]}{more} is missing",
+                "put all its parts into one folder",
+            )
+        return _joined(path, [file if part == path else GgufFile._open_one(part) for part in paths])
+
+    @staticmethod
+    def _open_one(path: Path) -> GgufFile:
         """Open `path` and read its header.
 
         Raises:
@@ -79,7 +116,7 @@ class GgufFile:
             fields, tensors = _header(_Reader(data, len(MAGIC)))
         except _DamagedError as problem:
             raise CheckpointError(f"{path} is {problem}", AGAIN) from None
-        return GgufFile(path, fields, tensors, data)
+        return GgufFile(path, fields, tensors)
 
     def format_of(self, name: str) -> str:
         """Return what a tensor's type is called, such as Q4_1."""
@@ -114,10 +151,10 @@ class GgufFile:
         if info.shape[-1] % block:
             raise CheckpointError(f"the rows of tensor `{name}` are no multiple of {block}", AGAIN)
         end = info.start + math.prod(info.shape) // block * width
-        if end > len(self._bytes):
+        if end > len(info.data):
             raise CheckpointError(
                 f"the file is truncated: tensor `{name}` ends at byte {end}, "
-                f"the file at {len(self._bytes)}",
+                f"the file at {len(info.data)}",
                 AGAIN,
             )
 
@@ -130,9 +167,33 @@ class GgufFile:
         kind = gguf.GGMLQuantizationType(info.type_id)
         block, width = gguf.GGML_QUANT_SIZES[kind]
         length = math.prod(info.shape) // block * width
-        raw = numpy.frombuffer(self._bytes, numpy.uint8, length, info.start)
+        raw = numpy.frombuffer(info.data, numpy.uint8, length, info.start)
         values = gguf.dequantize(raw.reshape(*info.shape[:-1], -1), kind)
         return numpy.array(values, dtype=numpy.float32).reshape(info.shape)
+
+
+def _joined(path: Path, parts: Sequence[GgufFile]) -> GgufFile:
+    """Return the files of a split model as one; the first holds the fields of the model."""
+    tensors: dict[str, TensorInfo] = {}
+    for number, part in enumerate(parts):
+        fields = part.fields
+        if fields.get("split.count") != len(parts) or fields.get("split.no") != number:
+            raise CheckpointError(
+                f"{part.path} says that it is part {fields.get('split.no')!r} of "
+                f"{fields.get('split.count')!r}, counted from 0, not {number} of {len(parts)}",
+                "the files belong to several models; " + AGAIN,
+            )
+        for name, info in part.tensors.items():
+            if name in tensors:
+                raise CheckpointError(f"{part.path} holds tensor `{name}` again", AGAIN)
+            tensors[name] = info
+    fields = parts[0].fields
+    said = fields.get("split.tensors.count", len(tensors))
+    if said != len(tensors):
+        raise CheckpointError(
+            f"{path}: the parts hold {len(tensors)} tensors, not {said!r} as the first says", AGAIN
+        )
+    return GgufFile(path, fields, tensors)
 
 
 class _DamagedError(Exception):
@@ -200,6 +261,6 @@ def _header(reader: _Reader) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
         raise _DamagedError(f"damaged: its alignment is {alignment!r}")
     data = reader.place + -reader.place % alignment
     return fields, {
-        name: TensorInfo(shape, type_id, data + offset)
+        name: TensorInfo(shape, type_id, data + offset, reader.data)
         for name, (shape, type_id, offset) in found.items()
     }

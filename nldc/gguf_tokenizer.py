@@ -36,13 +36,36 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ENDS = (
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>"),
+    *("<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]"),
+    *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>"),
+)
+"""Tokens at which llama.cpp ends a text, by what they are called."""
+FILL_IN = {
+    "pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "sep": ("<|file_sep|>",),
+}
+"""Tokens of filling in code that end a text too, if no other serves for the same."""
+NO_END = (
+    ("<|end|>", (("<|return|>", "<|call|>"), ("<|return|>", "<|calls|>"))),
+    ("<|end|>", (("<|call|>", "<|flush|>"), ("<|calls|>", "<|flush|>"))),
+    ("</s>", (("<|tool_response>",),)),
+)
+"""Tokens that end no text where all of some others exist."""
 MASKS = ("<mask>", "[MASK]", "<|mask|>", "<|mask_token|>", "<|mdm_mask|>")
+LONGEST_NAME = 100
+"""Characters of a special token's name; the pattern takes quadratic time on more."""
 RESERVED = re.compile(r"<\W*(reserved|unused|special|extra)_?.*\d+\W*>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a GGUF file says about its tokens. `kinds` are GGUF's token types, one a token."""
+    """What a GGUF file says about its tokens. `kinds` are GGUF's token types, one a token.
+
+    `eos` are the ends that it names, `ends` all at which llama.cpp ends a text.
+    """
 
     tokens: tuple[str, ...]
     kinds: tuple[int, ...]
@@ -50,6 +73,7 @@ class Vocabulary:
     family: str
     bos: int | None
     eos: tuple[int, ...]
+    ends: tuple[int, ...]
     unknown: int | None
     padding: int | None
     add_bos: bool
@@ -70,13 +94,18 @@ class Vocabulary:
                 "import a model with a byte-level BPE tokenizer, such as SmolLM2",
             )
         pre = fields.get("tokenizer.ggml.pre", "default")
-        if pre not in FAMILIES:
+        if not isinstance(pre, str) or pre not in FAMILIES:
             raise CheckpointError(
                 f"the tokenizer cuts text in the way `{pre}`, which is not known",
                 "known are " + ", ".join(FAMILIES),
             )
         tokens = _texts(fields, "tokenizer.ggml.tokens")
         kinds = fields.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+        if not isinstance(kinds, list) or not all(type(kind) is int for kind in kinds):
+            raise CheckpointError(
+                "the field tokenizer.ggml.token_type is no list of numbers",
+                "the file is damaged; download it again",
+            )
         if len(kinds) != len(tokens):
             raise CheckpointError(
                 f"there are {len(tokens)} tokens but {len(kinds)} token types",
@@ -100,19 +129,43 @@ class Vocabulary:
 
         family = FAMILIES[pre]
         template = fields.get("tokenizer.chat_template")
-        ends = [value for value in (token("eos"), token("eot")) if value is not None]
+        own = [token(name) for name in ("eos", "eot", "eom")]
+        eos = tuple(dict.fromkeys(value for value in own if value is not None))
+        fills = [token(f"fim_{name}") for name in FILL_IN]
+        ends = ending_tokens(tokens, eos, fills)
         return Vocabulary(
             tokens=tokens,
-            kinds=tuple(kinds),
+            kinds=tuple(CONTROL if n in ends else kind for n, kind in enumerate(kinds)),
             merges=_texts(fields, "tokenizer.ggml.merges"),
             family=family,
             bos=token("bos"),
-            eos=tuple(dict.fromkeys(ends)),
+            eos=eos,
+            ends=ends,
             unknown=token("unknown"),
             padding=token("padding"),
             add_bos=bool(fields.get("tokenizer.ggml.add_bos_token", family == "llama3")),
             chat_template=template if isinstance(template, str) else None,
         )
+
+
+def ending_tokens(
+    tokens: Sequence[str], eos: Sequence[int], fills: Sequence[int | None]
+) -> tuple[int, ...]:
+    """Return the ids at which llama.cpp ends a text: those that the file names first.
+
+    It goes by the texts of tokens, whatever their type, because files name too few of them. `fills`
+    are the ids that the file names for the tokens of `FILL_IN`.
+    """
+    number = {text: place for place, text in enumerate(tokens)}
+    found = list(eos)
+    for named, texts in zip(fills, FILL_IN.values(), strict=True):
+        known = [named] if named is not None else [number[t] for t in texts if t in number][:1]
+        found += known
+    found += [number[text] for text in ENDS if text in number]
+    for text, beside in NO_END:
+        if any(all(other in number for other in others) for others in beside):
+            found = [end for end in found if tokens[end] != text]
+    return tuple(dict.fromkeys(found))
 
 
 def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -154,7 +207,7 @@ def choose_mask(vocabulary: Vocabulary, wanted: int | str | None = None) -> int:
     for name in MASKS:
         if name in tokens:
             return tokens.index(name)
-    taken = {vocabulary.bos, *vocabulary.eos, vocabulary.unknown, vocabulary.padding}
+    taken = {vocabulary.bos, *vocabulary.ends, vocabulary.unknown, vocabulary.padding}
     template = vocabulary.chat_template or ""
     free = [
         number
@@ -162,7 +215,11 @@ def choose_mask(vocabulary: Vocabulary, wanted: int | str | None = None) -> int:
         if kind in (CONTROL, UNUSED) and number not in taken and text not in template
     ]
     unused = [number for number in free if kinds[number] == UNUSED]
-    reserved = [number for number in free if RESERVED.fullmatch(tokens[number])]
+    reserved = [
+        number
+        for number in free
+        if len(tokens[number]) <= LONGEST_NAME and RESERVED.fullmatch(tokens[number])
+    ]
     for candidates in (unused, reserved, free[::-1]):
         if candidates:
             return candidates[0]

@@ -1,8 +1,9 @@
 """Turn a Llama model in GGUF into a checkpoint folder that generated decoders load.
 
 Weights are dequantised, rows of the query and key projections go back from llama.cpp's order (each
-rotated pair side by side) to the half-split one, and a tied head becomes a tensor of its own. The
-folder appears whole or not at all.
+rotated pair side by side) to the half-split one, and a tied head becomes a tensor of its own. What
+ends a text goes into generation_config.json: all that llama.cpp would stop at. The folder appears
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class Report:
     tied_head: bool
     mask_token_id: int
     mask_token: str
+    ends: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         formats = ", ".join(f"{count} {name}" for name, count in sorted(self.formats.items()))
@@ -53,7 +55,8 @@ class Report:
             f"imported {self.source.name} to {self.out}: "
             f"{self.parameters / 1e6:.1f} M parameters in {self.dtype}{head}\n"
             f"dequantised from {formats}\n"
-            f"mask token {self.mask_token_id} `{self.mask_token}`"
+            f"mask token {self.mask_token_id} `{self.mask_token}`\n"
+            f"a text ends at {', '.join(f'`{text}`' for text in self.ends) or 'no token'}"
         )
 
 
@@ -70,6 +73,7 @@ class Geometry:
     context: int
     theta: float
     eps: float
+    scale: float
 
 
 def import_gguf(
@@ -101,7 +105,9 @@ def import_gguf(
         config = _config(geometry, vocabulary, mask, dtype)
         parse_config(config, "the model")
         tied = "output.weight" not in file.tensors
-        tensors = _tensors(geometry, len(vocabulary.tokens), tied)
+        # of one layer more than there are tensors, one is missing: no need to list a billion layers
+        layers = min(geometry.layers, len(file.tensors) + 1)
+        tensors = _tensors(replace(geometry, layers=layers), len(vocabulary.tokens), tied)
         _check(file, tensors)
         tokenizer = build_tokenizer(vocabulary)
     except NldcRuntimeError as problem:
@@ -110,7 +116,12 @@ def import_gguf(
     def write(folder: Path) -> None:
         _write_json(folder / "config.json", config)
         _write_json(folder / "tokenizer_config.json", settings(vocabulary, mask, geometry.context))
-        tokenizer.save(str(folder / "tokenizer.json"))
+        # the library's own `save` raises a plain Exception where the disk is full
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        ends: dict[str, object] = {"eos_token_id": list(vocabulary.ends)}
+        if vocabulary.bos is not None:
+            ends["bos_token_id"] = vocabulary.bos
+        _write_json(folder / "generation_config.json", ends)
         if vocabulary.chat_template is not None:
             (folder / "chat_template.jinja").write_text(vocabulary.chat_template, encoding="utf-8")
         _write_weights(folder / "model.safetensors", file, tensors, dtype)
@@ -125,6 +136,7 @@ def import_gguf(
         tied_head=tied,
         mask_token_id=mask,
         mask_token=vocabulary.tokens[mask],
+        ends=tuple(vocabulary.tokens[end] for end in vocabulary.ends),
     )
 
 
@@ -220,7 +232,6 @@ def _geometry(fields: Mapping[str, Any]) -> Geometry:
     for name, plain in (
         ("attention.value_length", head_dim),
         ("rope.dimension_count", head_dim),
-        ("rope.scaling.type", "none"),
         ("expert_count", 0),
         ("attention.sliding_window", 0),
     ):
@@ -240,7 +251,30 @@ def _geometry(fields: Mapping[str, Any]) -> Geometry:
         context=whole("context_length"),
         theta=_decimal(number("rope.freq_base", 10000.0)),
         eps=_decimal(number("attention.layer_norm_rms_epsilon")),
+        scale=_rope_scale(fields),
     )
+
+
+def _rope_scale(fields: Mapping[str, Any]) -> float:
+    """Return by what positions are divided, as llama.cpp reads the fields.
+
+    Without a type, scaling is linear; its factor has an old name too, and 0 means none.
+    """
+    kind = fields.get("llama.rope.scaling.type", "linear")
+    if kind == "none":
+        return 1.0
+    value = fields.get("llama.rope.scaling.factor", fields.get("llama.rope.scale_linear"))
+    said = "llama.rope.scaling.type" in fields
+    if kind != "linear" or (said and value is None):
+        raise CheckpointError(
+            f"llama.rope.scaling.type = {kind!r} is not supported",
+            "the importer knows models with 'none' there, or 'linear' with a factor",
+        )
+    if value is None:
+        return 1.0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e6:
+        raise _unfit("rope.scaling.factor", value)
+    return _decimal(value) or 1.0
 
 
 def _unfit(name: str, value: object) -> CheckpointError:
@@ -255,6 +289,12 @@ def _decimal(value: float) -> float:
     import numpy
 
     return float(str(numpy.float32(value)))
+
+
+def _rope(geometry: Geometry) -> dict[str, object]:
+    scaling = {} if geometry.scale == 1 else {"factor": geometry.scale}
+    kind = "linear" if scaling else "default"
+    return {"rope_type": kind, "rope_theta": geometry.theta, **scaling}
 
 
 def _config(geometry: Geometry, vocabulary: Vocabulary, mask: int, dtype: str) -> dict[str, object]:
@@ -278,7 +318,7 @@ def _config(geometry: Geometry, vocabulary: Vocabulary, mask: int, dtype: str) -
         "eos_token_id": list(vocabulary.eos),
         "tie_word_embeddings": False,
         "max_position_embeddings": geometry.context,
-        "rope_parameters": {"rope_type": "default", "rope_theta": geometry.theta},
+        "rope_parameters": _rope(geometry),
         "dlm_paradigm": "bidirectional",
         "torch_dtype": dtype,
     }

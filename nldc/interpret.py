@@ -126,16 +126,26 @@ def run(
     adapters: Sequence[str] | None = None,
     most_steps: int = 10_000,
     views: Mapping[str, View] | None = None,
+    live: Sequence[int] = (1,),
 ) -> Run:
     """Decode one prompt.
 
     `adapters` are those that are loaded (None: all that the strategy declares). A run that emits
     nothing for `most_steps` steps is cut off there. `views` has what `filtered` and `processed`
-    scores read; in greedy decoding both are the logits themselves.
+    scores read; in greedy decoding both are the logits themselves. `live` is how many sequences
+    `route` takes to be live in one step after another, over and over.
     """
     loaded = [a.name for a in graph.adapters] if adapters is None else list(adapters)
     interpreter = _Interpreter(graph, model, choose, loaded, views or {})
-    return interpreter.run(prompt, max_new_tokens, most_steps)
+    return interpreter.run(prompt, max_new_tokens, most_steps, live)
+
+
+def _step_of(graph: Graph, live: int) -> Graph:
+    """Return the step that `route` takes."""
+    for other in graph.alternatives:
+        if evaluate(other.condition, {"live": live}):
+            return other.graph
+    return graph
 
 
 @dataclass
@@ -151,8 +161,10 @@ class _Interpreter:
     history: list[int] = field(default_factory=list)
     nfe: int = 0
 
-    def run(self, prompt: Sequence[int], max_new_tokens: int, most_steps: int) -> Run:
-        graph = self.graph
+    def run(
+        self, prompt: Sequence[int], max_new_tokens: int, most_steps: int, live: Sequence[int]
+    ) -> Run:
+        whole = graph = self.graph
         emitted: list[int] = []
         accepted: list[int] = []
         values: dict[str, Any] = {PROMPT: tuple(prompt)}
@@ -161,11 +173,11 @@ class _Interpreter:
         if graph.prefill_tokens is not None:
             emitted.extend(self._value(graph.prefill_tokens, values))
         carry = {f"carry.{c.name}": self._value(c.initial, values) for c in graph.carry}
-        self.graph = graph = self._variant()
         self.history = [*prompt, *emitted]
-        for _ in range(most_steps):
+        for step in range(most_steps):
             if self._finished(emitted, max_new_tokens):
                 break
+            self.graph = graph = _step_of(whole, live[step % len(live)])
             committed = len(self.cache)
             values = dict(carry)
             self._nodes(graph.step.nodes, values, 0)
@@ -177,12 +189,6 @@ class _Interpreter:
             self.history.extend(tokens)
             accepted.append(len(tokens))
         return Run(self._cut(emitted, max_new_tokens), self.nfe, tuple(accepted))
-
-    def _variant(self) -> Graph:
-        for other in self.graph.alternatives:
-            if evaluate(other.condition, {"live": 1}):
-                return other.graph
-        return self.graph
 
     def _finished(self, emitted: Sequence[int], most: int) -> bool:
         return len(emitted) >= most or any(token in self.model.eos for token in emitted)
@@ -408,7 +414,8 @@ class _Interpreter:
         layout = plain(Size(len(tokens)))
         if isinstance(held, HeldRows):
             layout = self._layout_of(value)
-        chosen = picked(layout.rows(), value.picks, self.graph.kinds, others)
+        rows = layout.rows(len(values.get(PROMPT, ())))
+        chosen = picked(rows, value.picks, self.graph.kinds, others)
         return tuple(tokens[row] for row in chosen)
 
     def _logits(self, value: Value, values: Mapping[str, Any], prompt_length: int) -> HeldLogits:

@@ -1,21 +1,23 @@
 """Where `verify` and `bench` get their prompts from: a file, the checkpoint, or a small stock.
 
 A prompt file has one prompt a line: text, a JSON list of token ids, or a JSON object with the key
-`prompt`. A checkpoint may bring such a file, `heldout.jsonl`.
+`prompt`, or `messages` for a conversation. A checkpoint may bring such a file, `heldout.jsonl`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from nldc.runtime.errors import PromptError
 
-Prompt: TypeAlias = str | list[int]
+Message: TypeAlias = dict[str, Any]
+Prompt: TypeAlias = str | list[int] | list[Message]
 
 HELD_OUT = "heldout.jsonl"
 MAX_BYTES = 64 << 20
@@ -31,30 +33,102 @@ STOCK = (
 )
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
+def _read(path: str | Path) -> str:
+    """Return the text of a file, - is standard input.
+
+    Raises:
+        PromptError: it cannot be read, is too large, or is not UTF-8 text.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise PromptError(f"cannot read {name}: {error.strerror}", None) from None
+    except UnicodeDecodeError:
+        raise PromptError(f"{name} is not UTF-8 text", "save the file as UTF-8") from None
+    if len(data) > MAX_BYTES:
+        raise PromptError(f"{name} is larger than {MAX_BYTES >> 20} MiB", "use fewer prompts")
+    return text
+
+
+def read_json_file(path: str | Path) -> Any:
+    """Return the data in a JSON file.
+
+    Raises:
+        PromptError: the file cannot be read, is too large, or is no JSON.
+    """
+    try:
+        return json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise PromptError(f"{path} cannot be read as JSON: {reason}", None) from None
+
+
+def read_messages(path: str | Path) -> list[Message]:
+    """Return the conversation in a file: a JSON list of messages, or a message a line.
+
+    An object with the key `messages` is as good as the list in it.
+
+    Raises:
+        PromptError: the file cannot be read, is too large, or holds no conversation.
+    """
+    text = _read(path)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = [_message(line, place) for line, place in _lines(text, path)]
+    if isinstance(data, dict):
+        data = data.get("messages", [data])
+    if not _is_conversation(data):
+        raise PromptError(f"{path} holds no conversation", _CONVERSATION)
+    return list(data)
+
+
+_CONVERSATION = 'write [{"role": "user", "content": "…"}, …], or one such message a line'
+
+
+def _message(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"{place} is no message: {error}", _CONVERSATION) from None
+
+
+def _is_conversation(data: Any) -> bool:
+    return isinstance(data, list) and bool(data) and all(_is_message(each) for each in data)
+
+
+def _is_message(data: Any) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("role"), str)
+
+
+def _lines(text: str, path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines that are not empty, with their places."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield line, f"{path}:{number}"
+
+
+def read_prompts(path: str | Path, *, chat: bool = False) -> list[Prompt]:
     """Return the prompts of a file, one a line; empty lines are skipped.
+
+    Conversations are prompts for `chat` only.
 
     Raises:
         PromptError: the file cannot be read, is too large, or a line is no prompt.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise PromptError(f"cannot read {path}: {error.strerror}", None) from None
-    except UnicodeDecodeError:
-        raise PromptError(f"{path} is not UTF-8 text", "save the file as UTF-8") from None
-    if len(data) > MAX_BYTES:
-        raise PromptError(f"{path} is larger than {MAX_BYTES >> 20} MiB", "use fewer prompts")
-    lines = enumerate(text.split("\n"), start=1)
-    prompts = [_prompt(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    prompts = [_prompt(line, place, chat=chat) for line, place in _lines(_read(path), path)]
     if not prompts:
         raise PromptError(f"{path} has no prompts", "write one prompt a line")
     return prompts
 
 
-def _prompt(line: str, place: str) -> Prompt:
+def _prompt(line: str, place: str, *, chat: bool) -> Prompt:
     if line.lstrip()[0] not in "{[":
         return line.rstrip("\r")
     try:
@@ -62,7 +136,11 @@ def _prompt(line: str, place: str) -> Prompt:
     except (ValueError, RecursionError):
         return line.rstrip("\r")
     if isinstance(data, dict):
-        data = data.get("prompt")
+        data = data["messages"] if "messages" in data else data.get("prompt")
+    if _is_conversation(data):
+        if not chat:
+            raise PromptError(f"{place} is a conversation", "ask for chat as well")
+        return list(data)
     if isinstance(data, str):
         return data
     if isinstance(data, list) and all(type(token) is int for token in data):
@@ -85,7 +163,12 @@ def parse_ids(text: str) -> list[int]:
 
 
 def choose_prompts(
-    path: str | Path | None, count: int, folder: Path, vocabulary: int | None
+    path: str | Path | None,
+    count: int,
+    folder: Path,
+    vocabulary: int | None,
+    *,
+    chat: bool = False,
 ) -> list[Prompt]:
     """Return `count` prompts: of the file at `path`, else of the checkpoint in `folder`.
 
@@ -96,14 +179,14 @@ def choose_prompts(
         PromptError: the file has no `count` prompts, or cannot be read.
     """
     if path is not None:
-        prompts = read_prompts(path)
+        prompts = read_prompts(path, chat=chat)
         if count > len(prompts):
             raise PromptError(f"{path} has {len(prompts)} prompts, not {count}", "lower the count")
         return prompts[:count]
     if vocabulary is not None:
         return random_prompts(count, vocabulary)
     if (folder / HELD_OUT).exists():
-        held_out = read_prompts(folder / HELD_OUT)
+        held_out = read_prompts(folder / HELD_OUT, chat=chat)
         return _spread(held_out, count) if count <= len(held_out) else _again(held_out, count)
     return _again(STOCK, count)
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 from nldc.diagnostics import Diagnostic, Label, Span
 
@@ -19,6 +20,7 @@ MAX_WIDTH = 160
 CONTEXT_WIDTH = 40
 MAX_SPANNED_LINES = 6
 MAX_MESSAGE = 800
+MAX_SHOWN = 50
 MAX_BYTES = 1 << 20
 
 _RESET = "\x1b[0m"
@@ -42,8 +44,17 @@ def read_file(name: str) -> str | None:
 def render_text(
     diagnostics: Iterable[Diagnostic], read: ReadText = read_file, color: bool = False
 ) -> str:
-    """Return caret text for all diagnostics, separated by empty lines, ending in a newline."""
-    return "\n".join(_caret_text(diagnostic, read, color) for diagnostic in diagnostics)
+    """Return caret text for diagnostics, separated by empty lines, ending in a newline.
+
+    Of more than `MAX_SHOWN` the rest is only counted.
+    """
+    found = list(diagnostics)
+    lines = cache(lambda name: None if (text := read(name)) is None else _LINE_END.split(text))
+    parts = [_caret_text(diagnostic, lines, color) for diagnostic in found[:MAX_SHOWN]]
+    more = len(found) - MAX_SHOWN
+    if more > 0:
+        parts.append(f"and {more} more; `--format line` lists them all\n")
+    return "\n".join(parts)
 
 
 def render_line(diagnostic: Diagnostic) -> str:
@@ -102,7 +113,12 @@ def printable(text: str) -> str:
     )
 
 
-def _caret_text(diagnostic: Diagnostic, read: ReadText, color: bool) -> str:
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def _caret_text(
+    diagnostic: Diagnostic, lines_of: Callable[[str], list[str] | None], color: bool
+) -> str:
     paint = _Paint(color, diagnostic.severity)
     heading = paint.severity(f"{diagnostic.severity}[{diagnostic.code}]")
     lines = [f"{heading}{paint.bold(': ' + printable(diagnostic.message))}"]
@@ -115,7 +131,7 @@ def _caret_text(diagnostic: Diagnostic, read: ReadText, color: bool) -> str:
         first = next((label for label in labels if label.primary), labels[0])
         arrow = "-->" if place and file == place.file else ":::"
         lines.append(f"{margin}{paint.quiet(arrow)} {printable(str(first.span))}")
-        text = read(file)
+        text = lines_of(file)
         if text is not None:
             lines.append(f"{margin} {paint.quiet('|')}")
             lines.extend(_snippet(text, labels, len(margin), paint))
@@ -163,8 +179,7 @@ class _Mark:
 # One snippet: the labelled lines of one file
 
 
-def _snippet(text: str, labels: list[Label], margin: int, paint: _Paint) -> Iterator[str]:
-    lines = re.split(r"\r\n|\r|\n", text)
+def _snippet(lines: list[str], labels: list[Label], margin: int, paint: _Paint) -> Iterator[str]:
     labels = [replace(label, span=_without_last_break(label.span, lines)) for label in labels]
     long = [label for label in labels if label.span.start_line != label.span.end_line]
     long.sort(key=lambda label: (label.span.start_line, -label.span.end_line))

@@ -30,6 +30,9 @@ class IntParam(Closed):
     default: int
     min: int
     max: int
+    checkpoint: Literal["block_size"] | None = Field(
+        default=None, description="the key of a checkpoint's config that is taken, if there is one"
+    )
     help: str = ""
 
 

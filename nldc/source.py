@@ -203,6 +203,7 @@ _FORBIDDEN = re.compile(
     r"|[\u2028-\u202e\u2066-\u2069\ufeff]"
 )
 """Control characters, odd line breaks, and those that reorder text on the screen."""
+_TOO_HIGH = re.compile(r"\\U(?!00(?:0[0-9a-fA-F]|10))[0-9a-fA-F]{8}")
 _STYLES: dict[str | None, Style] = {
     None: "plain",
     "'": "single",
@@ -245,6 +246,14 @@ class _Reader:
             return self._document()
         except yaml.MarkedYAMLError as error:
             self._report_syntax(error)
+        except (ValueError, OverflowError):
+            # PyYAML turns the number of an escape into a character without looking at it
+            found = _TOO_HIGH.search(self.text)
+            where = found.span() if found else (0, min(1, len(self.text)))
+            message = "an escape stands for a character that does not exist"
+            self.report(SYNTAX, message, where, "here", "the last one is \\U0010FFFF")
+        except RecursionError:
+            self.report(TOO_LARGE, "values are nested too deep", (0, min(1, len(self.text))))
         except _StopReading:
             pass
         return {}
@@ -393,6 +402,11 @@ class _Reader:
     def _scalar(self, event: ScalarEvent) -> str | int | float | bool | None:
         text: str = event.value
         if event.style is not None:
+            bad = _FORBIDDEN.search(text)
+            if bad:  # written as an escape: as itself it was refused before
+                message = f"the character U+{ord(bad[0]):04X} cannot be part of a strategy"
+                self.report(NOT_TEXT, message, _range(event), "in this text", "leave it out")
+                return ""
             return text
         if text in ("", "~", "null"):
             return None
@@ -472,7 +486,8 @@ def _character_offsets(raw: str, style: Style, value: str) -> list[int] | None:
 
 _ESCAPES: dict[str, str] = yaml.SafeLoader.ESCAPE_REPLACEMENTS
 _ESCAPE_LENGTHS = {"x": 2, "u": 4, "U": 8}
-_BREAK = re.compile(r"[ \t]*(?:\r\n|[\r\n])[ \t]*")
+_BREAK = re.compile(r"(?:\r\n|[\r\n])[ \t]*")
+_BLANKS = re.compile(r"[ \t]*")
 
 
 def _flow(raw: str, style: Style) -> Iterator[tuple[str, int]]:
@@ -480,13 +495,17 @@ def _flow(raw: str, style: Style) -> Iterator[tuple[str, int]]:
     quote = {"single": "'", "double": '"'}.get(style, "")
     at, end = len(quote), len(raw) - len(quote)
     while at < end:
+        blanks = _BLANKS.match(raw, at, end)
+        start, at = at, blanks.end() if blanks else at
         fold = _BREAK.match(raw, at, end)
         if fold:
-            start, breaks = at, 0
+            breaks = 0
             while fold:
                 at, breaks = fold.end(), breaks + 1
                 fold = _BREAK.match(raw, at, end)
             yield from [(" ", start)] if breaks == 1 else [("\n", start)] * (breaks - 1)
+        elif at > start:
+            yield from ((raw[place], place) for place in range(start, at))
         elif quote == "'" and raw.startswith("''", at):
             yield "'", at
             at += 2
@@ -498,13 +517,19 @@ def _flow(raw: str, style: Style) -> Iterator[tuple[str, int]]:
                 continue
             digits = raw[at + 2 : at + length]
             if digits:
-                yield chr(int(digits, 16)), at
+                yield _character(digits), at
             else:
                 yield _ESCAPES.get(raw[at + 1], raw[at + 1]), at
             at += length
         else:
             yield raw[at], at
             at += 1
+
+
+def _character(digits: str) -> str:
+    """Return the character of a hexadecimal number; of one that has none, what replaces it."""
+    number = int(digits, 16)
+    return chr(number) if number < 0x110000 else "\ufffd"
 
 
 def _block(raw: str) -> Iterator[tuple[str, int]]:

@@ -88,21 +88,34 @@ def named_strategy(decoder: Decoder, text: str | None) -> dict[str, Any]:
     return {} if text is None else {"strategy": schedule(text, tuple(decoder.strategies()))}
 
 
-def on_same_weights(artifact: str | Path, decoder: Decoder, folder: Path) -> Decoder:
-    """Return another artifact's decoder that shares a loaded decoder's weights and adapter."""
-    kind = api.load(artifact)
-    loaded = next(iter(decoder.model.adapters.values()), None)
-    adapters = {} if loaded is None else dict.fromkeys(kind.ADAPTERS, loaded)
-    return kind(decoder.model.backbone, adapters=adapters, backend=decoder.backend, folder=folder)
+def on_same_weights(artifact: str | Path, decoder: Decoder, adapter: Any = "auto") -> Decoder:
+    """Return another artifact's decoder that shares a loaded decoder's weights.
+
+    `adapter` is that of `Decoder.from_checkpoint`, for those that declare one.
+    """
+    return api.load(artifact).beside(decoder, adapter)
+
+
+def load_baseline(
+    scratch: Path, model: str | Path | None, loading: Mapping[str, Any], *, adapted: bool
+) -> tuple[Decoder, Any]:
+    """Return AR from the library with the checkpoint's weights, and the adapter that was asked for.
+
+    `adapted` says whether any strategy that is to share the weights declares an adapter: an adapter
+    that nobody uses is an error.
+    """
+    options = dict(loading)
+    adapter = options.pop("adapter", "auto")
+    compiled = api.compile("ar", scratch / "baseline", certify=False)
+    return load_decoder(compiled, model, adapter=None if adapted else adapter, **options), adapter
 
 
 def load_pair(artifact: str | Path, model: str | Path | None, **options: Any) -> Pair:
     """Load an artifact and, on the same weights, AR from the library."""
-    folder = model_folder(model)
     decoder = load_decoder(artifact, model, **options)
     with tempfile.TemporaryDirectory() as scratch:
-        compiled = api.compile("ar", Path(scratch) / "ar")
-        return Pair(decoder, on_same_weights(compiled, decoder, folder))
+        compiled = api.compile("ar", Path(scratch) / "ar", certify=False)
+        return Pair(decoder, on_same_weights(compiled, decoder))
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,11 @@ def verify(
     pair = load_pair(artifact, model, **(loading or {}))
     folder = model_folder(model)
     chosen = choose_prompts(
-        prompts, count, folder, vocabulary_without_tokenizer(pair.decoder, folder)
+        prompts,
+        count,
+        folder,
+        vocabulary_without_tokenizer(pair.decoder, folder),
+        chat=bool((generation or {}).get("chat")),
     )
     expected = pair.baseline.generate(chosen, **(generation or {}))
     found = tuple(

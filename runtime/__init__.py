@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nldc.runtime.embeddings import PromptEmbeddings
     from nldc.runtime.handover import Handover, Progress
     from nldc.runtime.layout import Layout
+    from nldc.runtime.processors import sees_tokens
     from nldc.runtime.stats import Stats
     from nldc.runtime.switching import SwitchingDecoder
 
@@ -35,6 +36,7 @@ __all__ = [
     "Rows",
     "Stats",
     "SwitchingDecoder",
+    "sees_tokens",
 ]
 
 _HOME = {
@@ -53,6 +55,7 @@ _HOME = {
     "Rows": "batch",
     "Stats": "stats",
     "SwitchingDecoder": "switching",
+    "sees_tokens": "processors",
 }
 
 

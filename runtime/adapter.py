@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.config import ModelConfig
-from nldc.runtime.errors import AdapterError
+from nldc.runtime.config_keys import is_switched_off
+from nldc.runtime.errors import AdapterError, CheckpointWarning
 from nldc.runtime.json_file import read_json
 from nldc.runtime.linear import Weight, linear, pack
 from nldc.runtime.tensors import TensorFile
@@ -27,6 +29,42 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 LARGEST_ALPHA = 1_000_000
 FOREIGN = "use the adapter that was made for this model"
+NAMED = 8
+"""How many unknown keys a warning names."""
+
+READ = frozenset(
+    {
+        *("peft_type", "r", "lora_alpha", "use_rslora"),
+        *("target_modules", "exclude_modules", "layers_to_transform"),
+    }
+)
+OFF: tuple[Any, ...] = (False, None)
+NONE: tuple[Any, ...] = (None, [], {})
+FIXED: Mapping[str, tuple[Any, ...]] = {
+    "use_rslora": (False, True, None),
+    "bias": ("none", None),
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
+    **dict.fromkeys(("use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out"), OFF),
+    **dict.fromkeys(("modules_to_save", "target_parameters", "trainable_token_indices"), NONE),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), ({}, None, [])),
+    **dict.fromkeys(("layer_replication", "alora_invocation_tokens"), NONE),
+    **dict.fromkeys(("arrow_config", "megatron_config"), NONE),
+}
+"""What settings of an adapter may hold; the first value is what a message offers."""
+REASONS: Mapping[str, str] = {
+    "init_lora_weights": "this start of training changes the base weights too; save the adapter as "
+    "a plain LoRA (path_initial_model_for_weight_conversion)",
+    "alora_invocation_tokens": "an adapter that waits for certain tokens is not supported",
+    "layer_replication": "layers that are repeated are not supported",
+}
+HARMLESS = frozenset(
+    {
+        *("task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
+        *("lora_dropout", "layers_pattern", "loftq_config", "eva_config", "corda_config"),
+        *("lora_ga_config", "megatron_core", "qalora_group_size", "peft_version"),
+        *("ensure_weight_tying", "runtime_config"),
+    }
+)
 _NAME = re.compile(
     r"(?:base_model\.model\.)?encoder\.layers\.(\d+)\.(self_attn|mlp)\.([a-z]+_proj)"
     r"\.lora_([AB])(?:\.default)?\.weight"
@@ -65,23 +103,11 @@ class Adapter:
         """
         path = Path(folder)
         settings = _settings(path)
-        rank = settings.get("r")
-        alpha: Any = settings.get("lora_alpha")
-        if type(rank) is not int or rank < 1:
-            raise AdapterError(
-                f"{path / CONFIG}: r = {rank!r}", "give a whole number of at least 1"
-            )
-        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-        if not is_number or not abs(alpha) <= LARGEST_ALPHA:
-            raise AdapterError(
-                f"{path / CONFIG}: lora_alpha = {alpha!r}",
-                f"give a number of at most {LARGEST_ALPHA}",
-            )
-        scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        rank, scale = _scale(settings, path / CONFIG)
         file = TensorFile.open(path / WEIGHTS, AdapterError)
         places = _places(config)
         found: dict[tuple[int, str], list[LowRank]] = {}
-        for name in sorted(file.shapes):
+        for name in sorted(file.names):
             match = _NAME.fullmatch(name)
             module = f"{match[2]}.{match[3]}" if match else ""
             if match is None or module not in places or int(match[1]) >= config.num_layers:
@@ -89,6 +115,7 @@ class Adapter:
                     f"{file.path}: tensor `{name}` fits no module of the model",
                     f"the model has {config.num_layers} layers; " + FOREIGN,
                 )
+            _check_target(settings, int(match[1]), module, path / CONFIG)
             fused, start, size, inputs = places[module]
             if match[4] == "A":
                 file.expect(name, (rank, inputs), FOREIGN)
@@ -97,9 +124,9 @@ class Adapter:
                 product = LowRank(
                     start=start,
                     stop=start + size,
-                    down=pack(file.read(name).to(device, dtype)),
-                    up=pack(file.read(other).to(device, dtype)),
-                    scale=float(scale),
+                    down=pack(file.read(name, dtype, device)),
+                    up=pack(file.read(other, dtype, device)),
+                    scale=scale,
                 )
                 found.setdefault((int(match[1]), fused), []).append(product)
             else:
@@ -143,21 +170,68 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{path} cannot be read: {problem}", "download it again") from problem
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise AdapterError(f"{path} describes no LoRA adapter", "peft_type must be LORA")
-    for key, fine in (
-        ("use_rslora", (False, True, None)),
-        ("bias", ("none", None)),
-        ("use_dora", (False, None)),
-        ("fan_in_fan_out", (False, None)),
-        ("modules_to_save", (None, [])),
-        ("rank_pattern", (None, {})),
-        ("alpha_pattern", (None, {})),
-    ):
-        if settings.get(key) not in fine:
+    for key, fine in FIXED.items():
+        if key in settings and settings[key] not in fine:
             raise AdapterError(
                 f"{path}: {key} = {settings[key]!r} is not supported",
-                f"only plain low-rank products are applied: {key} must be {fine[0]!r}",
+                REASONS.get(
+                    key, f"only plain low-rank products are applied: {key} must be {fine[0]!r}"
+                ),
             )
+    unknown = [
+        key
+        for key, value in settings.items()
+        if key not in READ and key not in FIXED and key not in HARMLESS
+        if not is_switched_off(value)
+    ]
+    if unknown:
+        listed = ", ".join(key if key.isprintable() else repr(key) for key in unknown[:NAMED])
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        warnings.warn(
+            f"{path}: not known and ignored: {listed}{more}; if it changes what the adapter "
+            "computes, drafts differ from those of the library that wrote it",
+            CheckpointWarning,
+            stacklevel=3,
+        )
     return settings
+
+
+def _scale(settings: Mapping[str, Any], path: Path) -> tuple[int, float]:
+    """Return the rank, and the factor on the low-rank product."""
+    rank: Any = settings.get("r")
+    alpha: Any = settings.get("lora_alpha")
+    if type(rank) is not int or rank < 1:
+        raise AdapterError(f"{path}: r = {rank!r}", "give a whole number of at least 1")
+    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not is_number or not abs(alpha) <= LARGEST_ALPHA:
+        raise AdapterError(
+            f"{path}: lora_alpha = {alpha!r}", f"give a number of at most {LARGEST_ALPHA}"
+        )
+    if alpha == 0:
+        raise AdapterError(
+            f"{path}: lora_alpha = {alpha!r}, so that the adapter would do nothing",
+            "leave the adapter out, or take its real lora_alpha",
+        )
+    return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _check_target(settings: Mapping[str, Any], layer: int, module: str, path: Path) -> None:
+    """Raise if the settings say that a module whose tensors are there is not adapted."""
+    name = f"encoder.layers.{layer}.{module}"
+    for key, wanted in (("target_modules", True), ("exclude_modules", False)):
+        listed = settings.get(key)
+        if not isinstance(listed, list):
+            continue  # one text is a pattern; the tensors say what it found
+        if any(name == each or name.endswith(f".{each}") for each in listed) != wanted:
+            raise AdapterError(
+                f"{path}: {key} = {listed!r}, but there are tensors for `{name}`", FOREIGN
+            )
+    layers = settings.get("layers_to_transform")
+    known = [layers] if isinstance(layers, int) else layers
+    if isinstance(known, list) and known and layer not in known:
+        raise AdapterError(
+            f"{path}: layers_to_transform = {layers!r}, but there are tensors for `{name}`", FOREIGN
+        )
 
 
 def _places(config: ModelConfig) -> dict[str, tuple[str, int, int, int]]:

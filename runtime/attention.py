@@ -2,14 +2,16 @@
 
 A `Pattern` says which keys a row sees. Each sequence attends over its own prefix at its own
 length. Products have fixed shapes, so no row's result depends on what is computed with it.
-What depends on the forward but not on the layer is prepared once a forward.
+What depends on the forward but not on the layer is prepared once a forward, but for a long prompt,
+whose pieces are made one after another in every layer: together they would take memory with the
+square of its length.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,10 +19,14 @@ from torch import Tensor
 
 from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places
 from nldc.runtime.layout import NONE, Layout
-from nldc.runtime.line_tiles import cut, line_tiles
+from nldc.runtime.line_tiles import Cut, cut, line_cut, products
 
 QUERY_TILE = 256
-"""Rows whose bias is made at a time: bounds the memory that a long prompt takes."""
+"""Rows that are computed at a time: bounds the memory that a long prompt takes."""
+MASK_ROOM = 1 << 26
+"""Bytes that the masks of a long prompt's pieces may take to serve all layers; then others are
+evaluated in each.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ class Pattern:
     sees_prefix: bool = False
 
 
-def row_facts(layout: Layout, rows: slice, *, as_keys: bool) -> RowFacts:
+def row_facts(layout: Layout, rows: slice | Tensor, *, as_keys: bool) -> RowFacts:
     """Return the facts of some rows of a layout: [n, 1], or [1, n] as keys."""
 
     def column(values: Tensor) -> Tensor:
@@ -109,9 +115,10 @@ def visible(
 class Plan:
     """A layout and a pattern made ready for one device.
 
-    `facts` is int32 [R, 7], for kernels. `own` is what is added to scores of the rows' own keys,
-    [R, R] of 0 and -inf; None if there are too many rows to keep it. `blind`: some row may see
-    nothing at all, and then attends to nothing.
+    `layout` is a copy with the same tensors: plans are kept for as long as the layout they were
+    asked for lives, and would keep that one alive for ever. `facts` is int32 [R, 7], for kernels.
+    `own` is what is added to scores of the rows' own keys, [R, R] of 0 and -inf; None if there are
+    too many rows to keep it. `blind`: some row may see nothing at all, and then attends to nothing.
     """
 
     layout: Layout
@@ -133,7 +140,7 @@ class Plan:
             blind = not bool(sees.any(1).all())
             own = _bias(sees, device, dtype)
         return Plan(
-            layout=layout,
+            layout=replace(layout),
             pattern=pattern,
             offset=layout.offset.to(device),
             ahead=layout.predicts_next.to(device, torch.int64),
@@ -156,8 +163,8 @@ class Plan:
 
 
 def _bias(sees: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    bias = torch.zeros(sees.shape, dtype=dtype)
-    return bias.masked_fill_(~sees, -math.inf).to(device)
+    bias = torch.zeros(sees.shape, dtype=dtype, device=device)
+    return bias.masked_fill_(~sees.to(device), -math.inf)
 
 
 class Attention(Protocol):
@@ -203,10 +210,23 @@ class TorchAttention:
         return result if self.exact else result.to(self.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """What a run of rows sees of the prefix and of all rows, bool [n, length] and [n, R].
+
+    They see nothing behind the first so many `tiles`.
+    """
+
+    cached: Tensor
+    own: Tensor
+    tiles: int
+
+
 class _Sequence:
     """One sequence of a forward: where its rows go in the cache, and the tiles that they look at.
 
-    Sequences of one length share their bias through `biases`.
+    Few rows are one piece, made once for all layers; sequences of one length share its bias through
+    `biases`. Of many rows only masks are kept, as far as there is room for them.
     """
 
     def __init__(
@@ -220,27 +240,32 @@ class _Sequence:
             (slice(first - length, last - length), *_layers(held, first, last))
             for first, last in _tile_by_tile(length, end)
         )
+        self.plan, self.cache, self.length = plan, cache, length
         self.tiles = -(-end // KEY_TILE)
         seen = held[:, :, : self.tiles].flatten(2, 3)
         self.keys = seen[0].transpose(2, 3).unbind()
         self.values = seen[1].unbind()
-        self.wide = None if _wide(cache.dtype) == cache.dtype else _wide(cache.dtype)
-        self.pieces: list[tuple[slice, _Piece]] = []
-        shared = cache.config.num_heads // cache.config.num_kv_heads
-        fitting = line_tiles(
-            cache.config.head_dim, _wide(cache.dtype), cache.device, torch.get_num_threads()
+        self.wide = _wide(cache.dtype)
+        self.shared = cache.config.num_heads // cache.config.num_kv_heads
+        self.cut = line_cut(
+            cache.config.num_kv_heads,
+            cache.config.head_dim,
+            self.wide,
+            cache.device,
+            torch.get_num_threads(),
         )
-        for start in range(0, rows, QUERY_TILE):
-            tile = slice(start, min(start + QUERY_TILE, rows))
-            size = tile.stop - tile.start
-            sizes = cut(size * shared, fitting)
-            bias = biases.get(length)
-            if bias is None:
-                bias = _lines_bias(plan, cache, length, tile, sum(sizes))
-            if rows <= QUERY_TILE:
-                biases[length] = bias
-            piece = _Piece(cache, size, self.tiles, bias, sizes, blind=plan.blind)
-            self.pieces.append((tile, piece))
+        self.parts = tuple(
+            slice(start, min(start + QUERY_TILE, rows)) for start in range(0, rows, QUERY_TILE)
+        )
+        self.masks: dict[int, _Mask] = {}
+        self.piece: _Piece | None = None
+        if len(self.parts) == 1:
+            if length not in biases:
+                biases[length] = self._bias_of_all()
+            self.piece = self._piece(rows, biases[length])
+        else:
+            kept = MASK_ROOM // (QUERY_TILE * end)
+            self.masks = {part.start: self._mask(part) for part in self.parts[:kept]}
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
@@ -251,51 +276,91 @@ class _Sequence:
             keys[layer].copy_(key[:, rows])
             values[layer].copy_(value[:, rows])
         seen, read = self.keys[layer], self.values[layer]
-        if self.wide is not None:
+        if seen.dtype != self.wide:
             seen, read = seen.to(self.wide), read.to(self.wide)
-        if len(self.pieces) == 1:
-            return self.pieces[0][1].attend(query, factor, seen, read)
-        return torch.cat(
-            [piece.attend(query[rows], factor[rows], seen, read) for rows, piece in self.pieces]
+        if self.piece is not None:
+            return self.piece.attend(query, factor, seen, read)
+        found = torch.empty(
+            (query.shape[0], query.shape[1] * query.shape[2]), dtype=self.wide, device=query.device
         )
+        for rows in self.parts:
+            mask = self.masks.get(rows.start) or self._mask(rows)
+            own, cached = (_bias(sees, query.device, self.wide) for sees in (mask.own, mask.cached))
+            piece = self._piece(rows.stop - rows.start, self._lines(own, cached, mask.tiles))
+            used = mask.tiles * self.cache.config.num_kv_heads
+            found[rows] = piece.attend(query[rows], factor[rows], seen[:used], read[:used])
+        return found
+
+    def _piece(self, rows: int, bias: Tensor) -> _Piece:
+        return _Piece(self.cache, rows, bias, self.cut, blind=self.plan.blind)
+
+    def _mask(self, rows: slice) -> _Mask:
+        device = self.cache.device
+        cached, own = visible(self.plan.layout, self.plan.pattern, self.length, rows)
+        seen = torch.cat((cached.any(0), own.any(0))).nonzero()
+        last = int(seen[-1]) if len(seen) else 0
+        return _Mask(cached.to(device), own.to(device), last // KEY_TILE + 1)
+
+    def _bias_of_all(self) -> Tensor:
+        """Return the bias of all rows, where they are few."""
+        plan, device = self.plan, self.cache.device
+        if plan.own is not None and plan.pattern.sees_prefix:
+            return self._lines(plan.own, None, self.tiles)
+        cached, own = visible(plan.layout, plan.pattern, self.length)
+        return self._lines(
+            _bias(own, device, self.wide), _bias(cached, device, self.wide), self.tiles
+        )
+
+    def _lines(self, own: Tensor, cached: Tensor | None, tiles: int) -> Tensor:
+        """Return the bias of `_Piece`, [lines, keys of so many tiles].
+
+        It is made of what some rows see of the rows, [n, R], and of the prefix, [n, length]; None:
+        all of that.
+        """
+        rows, first, end = (
+            own.shape[0],
+            self.length,
+            min(self.length + own.shape[1], tiles * KEY_TILE),
+        )
+        lines = sum(cut(rows * self.shared, self.cut.sizes))
+        bias = own.new_zeros(lines, tiles * KEY_TILE)
+        used = bias[: rows * self.shared].view(rows, self.shared, -1)
+        used[:, :, first:end] = own[:, : max(end - first, 0)].unsqueeze(1)
+        used[:, :, end:] = -math.inf
+        if cached is not None:
+            used[:, :, :first] = cached[:, : used.shape[2]].unsqueeze(1)
+        return bias
 
 
 class _Piece:
     """Some rows of a sequence, and room to compute their attention in.
 
     A line is a row and one of the query heads that share a key head. Every product has the lines of
-    one of `sizes`, which agree bit for bit, and one tile of keys, so that a row's bits depend
-    neither on the other rows nor on keys that it does not see. `bias` [lines, keys] holds 0 and
-    -inf, keys rounded up to `KEY_TILE`. With `blind`, a row that sees nothing gets zeros.
+    one of the sizes of `cut`, which agree bit for bit, and one tile of keys, so that a row's bits
+    depend neither on the other rows nor on keys that it does not see. `bias` [lines, keys] holds 0
+    and -inf, keys rounded up to `KEY_TILE`. With `blind`, a row that sees nothing gets zeros.
     """
 
-    def __init__(
-        self,
-        cache: KVCache,
-        rows: int,
-        tiles: int,
-        bias: Tensor,
-        sizes: tuple[int, ...],
-        *,
-        blind: bool,
-    ) -> None:
+    def __init__(self, cache: KVCache, rows: int, bias: Tensor, how: Cut, *, blind: bool) -> None:
         config, dtype, device = cache.config, bias.dtype, cache.device
         kv_heads, dim = config.num_kv_heads, config.head_dim
-        shared = config.num_heads // kv_heads
+        shared, tiles = config.num_heads // kv_heads, bias.shape[1] // KEY_TILE
         self.blind = blind
+        self.at_once = how.at_once
+        self.trees = how.trees
         self.used = rows * shared
         self.by_row = (rows, kv_heads, shared, dim)
         self.by_head = (kv_heads, rows, shared, dim)
         self.lines = torch.zeros((kv_heads, len(bias), dim), dtype=dtype, device=device)
         self.rows = self.lines[:, : self.used].view(self.by_head).transpose(0, 1)
-        self.bias = torch.split(bias.view(-1, tiles, KEY_TILE), list(sizes))
-        self.sizes = sizes
+        self.sizes = cut(self.used, how.sizes)
+        self.bias = torch.split(bias.view(-1, tiles, KEY_TILE), list(self.sizes))
         self.room = {
             size: (
                 torch.empty((tiles, kv_heads, size, dim), **_like(bias)),
                 torch.empty((kv_heads, size, tiles, KEY_TILE), **_like(bias)),
             )
-            for size in set(sizes)
+            for size in set(self.sizes)
         }
 
     def attend(self, query: Tensor, factor: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -305,11 +370,12 @@ class _Piece:
         [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim].
         """
         torch.mul(query.view(self.by_row), factor.unsqueeze(3), out=self.rows)
+        attend = self._tile_by_trees if self.trees else self._tile
         if len(self.sizes) == 1:
-            found = self._tile(self.lines, self.bias[0], keys, values)
+            found = attend(self.lines, self.bias[0], keys, values)
         else:
             tiles = zip(torch.split(self.lines, list(self.sizes), 1), self.bias, strict=True)
-            found = torch.cat([self._tile(*tile, keys, values) for tile in tiles], 1)
+            found = torch.cat([attend(*tile, keys, values) for tile in tiles], 1)
         found = found.narrow(1, 0, self.used).view(self.by_head)
         return found.transpose(0, 1).reshape(self.by_row[0], -1)
 
@@ -318,14 +384,47 @@ class _Piece:
         size = lines.shape[1]
         repeated, scores = self.room[size]
         by_tile = repeated.shape[:3]
-        seen = torch.bmm(repeated.copy_(lines).flatten(0, 1), keys).view(*by_tile, KEY_TILE)
+        seen = products(repeated.copy_(lines).flatten(0, 1), keys, self.at_once)
+        seen = seen.view(*by_tile, KEY_TILE)
         torch.add(seen.permute(1, 2, 0, 3), bias, out=scores)
         weights = torch.softmax(scores.flatten(2), -1)
         if self.blind:
             weights = weights.nan_to_num(nan=0.0)
         weights = weights.view(scores.shape).permute(2, 0, 1, 3)
-        parts = torch.bmm(weights.reshape(-1, size, KEY_TILE), values)
+        parts = products(weights.reshape(-1, size, KEY_TILE), values, self.at_once)
         return parts.view(*by_tile, -1).sum(0)
+
+    def _tile_by_trees(self, lines: Tensor, bias: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Do the same where softmax and sums take another way for another number of keys."""
+        repeated, _ = self.room[lines.shape[1]]
+        by_tile = repeated.shape[:3]
+        seen = products(repeated.copy_(lines).flatten(0, 1), keys, self.at_once)
+        scores = seen.view(*by_tile, KEY_TILE).add_(bias.transpose(0, 1).unsqueeze(1))
+        top = scores.amax((0, 3), keepdim=True)
+        if self.blind:
+            top = top.masked_fill(top.isneginf(), 0.0)
+        weights = scores.sub_(top).exp_()
+        parts = products(weights.flatten(0, 1), values, self.at_once)
+        total = sum_by_halves(sum_of_tiles(weights))
+        if self.blind:
+            total = total.masked_fill(total == 0, 1.0)
+        return sum_of_tiles(parts.view(*by_tile, -1)) / total.unsqueeze(-1)
+
+
+def sum_of_tiles(x: Tensor) -> Tensor:
+    """Sum over dim 0, pair by pair: zeros behind change no bits. Overwrites `x`."""
+    while (count := x.shape[0]) > 1:
+        pairs = count // 2 * 2
+        x[0:pairs:2].add_(x[1:pairs:2])
+        x = x[0::2]
+    return x[0]
+
+
+def sum_by_halves(x: Tensor) -> Tensor:
+    """Sum over the last dim, a power of two, half upon half."""
+    while (count := x.shape[-1]) > 1:
+        x = x[..., : count // 2] + x[..., count // 2 :]
+    return x.squeeze(-1)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -349,21 +448,3 @@ def _layers(held: Tensor, first: int, last: int) -> tuple[tuple[Tensor, ...], tu
     tile, row = divmod(first, KEY_TILE)
     keys, values = held[:, :, tile, :, row : row + last - first]
     return keys.unbind(), values.unbind()
-
-
-def _lines_bias(plan: Plan, cache: KVCache, length: int, rows: slice, lines: int) -> Tensor:
-    """Return the bias of `_Piece` for a prefix of that length, for a run of rows in `lines`."""
-    end, own, cached = length + plan.layout.size, plan.own, None
-    dtype = _wide(cache.dtype)
-    if own is None or not plan.pattern.sees_prefix:
-        sees_cached, sees_own = visible(plan.layout, plan.pattern, length, rows)
-        own = _bias(sees_own, cache.device, dtype)
-        cached = _bias(sees_cached, cache.device, dtype)
-    shared = cache.config.num_heads // cache.config.num_kv_heads
-    bias = own.new_zeros(lines, -(-end // KEY_TILE) * KEY_TILE)
-    used = bias[: own.shape[0] * shared].view(own.shape[0], shared, -1)
-    used[:, :, length:end] = own.unsqueeze(1)
-    used[:, :, end:] = -math.inf
-    if cached is not None:
-        used[:, :, :length] = cached.unsqueeze(1)
-    return bias

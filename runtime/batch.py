@@ -20,7 +20,9 @@ from nldc.runtime.attention import Attention, Pattern, Plan
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
+from nldc.runtime.processors import bind
 from nldc.runtime.sampling import Sampling, choose, filtered
+from nldc.runtime.sight import Sight, TextTable
 from nldc.runtime.thinking import ThinkingBudget
 
 Choosing = Literal["allowed", "forbidden"]
@@ -50,48 +52,65 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, places.expand(*index.shape, *values.shape[2:]))
 
 
+def _sight_of(sight: Sight, index: RowIndex) -> Sight:
+    if isinstance(index, Tensor):
+        return sight.gather(index.unsqueeze(0).expand(len(sight.tokens), -1))
+    return sight.take(index if isinstance(index, slice) else list(index))
+
+
 @dataclass(frozen=True)
 class Hidden:
     """States [B, n, hidden] before the head, and the positions [B, n] of what they predict.
 
     `due`, bool [B, n], says which predict the token that must end thinking; None: none does.
+    `sight` is what they saw of the text, where a processor asks for it.
     """
 
     states: Tensor
     positions: Tensor
     due: Tensor | None = None
+    sight: Sight | None = None
 
     def take(self, index: RowIndex) -> Hidden:
         """Return the same rows of every sequence."""
         due = None if self.due is None else take_rows(self.due, index)
-        return Hidden(take_rows(self.states, index), take_rows(self.positions, index), due)
+        sight = None if self.sight is None else _sight_of(self.sight, index)
+        return Hidden(take_rows(self.states, index), take_rows(self.positions, index), due, sight)
 
     def gather(self, index: Tensor) -> Hidden:
         """Return rows by number, int64 [B, n], each sequence its own."""
         due = None if self.due is None else gather_rows(self.due, index)
-        return Hidden(gather_rows(self.states, index), gather_rows(self.positions, index), due)
+        sight = None if self.sight is None else self.sight.gather(index)
+        return Hidden(
+            gather_rows(self.states, index), gather_rows(self.positions, index), due, sight
+        )
 
 
 @dataclass(frozen=True)
 class Logits:
     """Logits [B, n, vocabulary], and the positions [B, n] of the tokens they predict.
 
-    `due` is that of `Hidden`.
+    `due` and `sight` are those of `Hidden`.
     """
 
     values: Tensor
     positions: Tensor
     due: Tensor | None = None
+    sight: Sight | None = None
 
     def take(self, index: RowIndex) -> Logits:
         """Return the same rows of every sequence."""
         due = None if self.due is None else take_rows(self.due, index)
-        return Logits(take_rows(self.values, index), take_rows(self.positions, index), due)
+        sight = None if self.sight is None else _sight_of(self.sight, index)
+        return Logits(take_rows(self.values, index), take_rows(self.positions, index), due, sight)
 
     def gather(self, index: Tensor) -> Logits:
         """Return rows by number, int64 [B, n], each sequence its own."""
         due = None if self.due is None else gather_rows(self.due, index)
-        return Logits(gather_rows(self.values, index), gather_rows(self.positions, index), due)
+        sight = None if self.sight is None else self.sight.gather(index)
+        return Logits(
+            gather_rows(self.values, index), gather_rows(self.positions, index), due, sight
+        )
 
 
 @dataclass(frozen=True)
@@ -143,14 +162,15 @@ class Batch:
 
     `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
     in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
-    sequences' prompts, which a `thinking` budget needs. While it is `watched`, `broken`, bool [],
-    says whether a logit was no number.
+    sequences' prompts and `thoughts` where their open thoughts begin, which a `thinking` budget
+    needs; `last` the last positions that they may have, beyond which no processor is asked;
+    `table` what processors that see tokens look at.
     """
 
     thinking: ThinkingBudget | None = None
-    watched: bool = False
-    broken: Tensor | None = None
-    _embeddings: Tensor | None = None
+    _last: Tensor | None = None
+    _table: TextTable | None = None
+    _given: Sequence[Tensor | None] = ()
 
     def __init__(
         self,
@@ -163,7 +183,11 @@ class Batch:
         histories: Callable[[], list[list[int]]] = list,
         *,
         prompts: Sequence[int] = (),
+        thoughts: Sequence[int | None] = (),
         thinking: ThinkingBudget | None = None,
+        last: Sequence[int] = (),
+        table: TextTable | None = None,
+        embeddings: Sequence[Tensor | None] = (),
     ) -> None:
         self.model = model
         self.cache = cache
@@ -173,6 +197,8 @@ class Batch:
         self.thinking = thinking
         self._histories = histories
         self._prompts = tuple(prompts)
+        self._thoughts = tuple(thoughts)
+        self._given = tuple(embeddings)
         self.device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
         self.size = len(self.slots)
@@ -182,6 +208,9 @@ class Batch:
         self._start = torch.tensor(self._lengths, dtype=torch.int64, device=self.device)
         self._forwards = 0
         self._active_forwards: Tensor | None = None
+        self._table = table
+        if last:
+            self._last = torch.tensor(last, dtype=torch.int64, device=self.device).unsqueeze(1)
 
     def forward(
         self,
@@ -216,13 +245,15 @@ class Batch:
                 f"a forward of {rows} rows behind {longest} exceeds the cache's "
                 f"{self.cache.capacity}: SCRATCH_ROWS of the decoder is too small"
             )
+        self.cache.reserve(longest + rows)
         model.backbone.rope.reserve(longest + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
         due = None
         if self.thinking is not None:
-            due = self.thinking.due(tokens, plan, before, self._prompts)
+            due = self.thinking.due(tokens, plan, before, self._prompts, self._thoughts)
+        sight = None if self._table is None else self._table.write(tokens, plan, before)
         if embeddings is None:
-            states = self._embed(tokens.reshape(-1))
+            states = self._embed(tokens)
         else:
             states = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
         used = None if adapter is None else model.adapters.get(adapter)
@@ -237,28 +268,51 @@ class Batch:
             self.append(layout.append)
         if counted:
             self._count(active)
-        return Hidden(states.view(self.size, rows, -1), places + plan.ahead, due)
+        return Hidden(states.view(self.size, rows, -1), places + plan.ahead, due, sight)
 
     def prompt(self, tokens: Sequence[int], embeddings: Tensor | None = None) -> Tensor:
         """Return the ids of a prompt's rows, int64 [1, P]: its tokens.
 
         `embeddings` [P, hidden] stand in for those of the tokens. Their rows get ids of their own,
-        from the end of the vocabulary on, so that a forward knows them in whatever layout.
+        from the end of the vocabulary on, so that a forward knows them in whatever layout, of a
+        step as well. They equal no token, and are scored as what the caller knows them by.
         """
-        self._embeddings = embeddings
+        self._given = (embeddings,)
         if embeddings is None:
             return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
         first = self.model.backbone.config.vocab_size
         return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
 
     def _embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings [B * R, hidden] of token ids [B, R]."""
         embed = self.model.backbone.embed
-        if self._embeddings is None:
-            return embed(tokens)
+        tokens = tokens.clamp_min(0)  # in place of a draft that could not be chosen: any will do
+        if all(given is None for given in self._given):
+            return embed(tokens.reshape(-1))
         first = self.model.backbone.config.vocab_size
         is_given = tokens >= first
-        given = self._embeddings[(tokens - first).clamp_min(0)]
-        return torch.where(is_given.unsqueeze(1), given, embed(tokens.masked_fill(is_given, 0)))
+        states = embed(tokens.masked_fill(is_given, 0).reshape(-1)).view(*tokens.shape, -1)
+        lines = [
+            own
+            if given is None
+            else torch.where(
+                mine.unsqueeze(1), given[(line - first).clamp(0, len(given) - 1)], own
+            )
+            for own, mine, line, given in zip(states, is_given, tokens, self._given, strict=True)
+        ]
+        return torch.cat(lines)
+
+    def _known(self, tokens: Tensor) -> Tensor:
+        """Return token ids [B, n] with those of a prompt's own rows as the text so far has them."""
+        if all(given is None for given in self._given):
+            return tokens
+        first = self.model.backbone.config.vocab_size
+        lines = []
+        for line, history in zip(tokens, self.histories, strict=True):
+            text = torch.tensor(history, dtype=torch.int64, device=self.device)
+            at = (line - first).clamp(0, len(history) - 1)
+            lines.append(torch.where(line >= first, text[at], line))
+        return torch.stack(lines)
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""
@@ -310,14 +364,12 @@ class Batch:
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
         values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
-        if self.watched:
-            found = values.isnan().any()
-            self.broken = found if self.broken is None else self.broken | found
-        return Logits(values.view(count, rows, -1), hidden.positions, hidden.due)
+        return Logits(values.view(count, rows, -1), hidden.positions, hidden.due, hidden.sight)
 
     def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
         """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
 
+        A row of which none can be chosen gives `NO_NUMBER` or `NOTHING_ALLOWED`, see `choose`.
         `mask_token` forbidden: the mask token is never chosen. Whatever binds the choice (filters,
         processors, the thinking budget) binds it here, and nowhere after.
         """
@@ -328,10 +380,17 @@ class Batch:
 
     def _sampling_of(self, logits: Logits) -> Sampling:
         """Return how these rows are sampled: the thinking budget is their last processor."""
-        if self.thinking is None or logits.due is None:
+        given = self.sampling.processors
+        positions = logits.positions
+        if given and self._last is not None:
+            positions = torch.minimum(positions, self._last)
+        seen: list[Tensor] = []
+        processors = [bind(each, positions, logits.sight, seen) for each in given]
+        if self.thinking is not None and logits.due is not None:
+            processors.append(self.thinking.ending(logits.due))
+        if not processors:
             return self.sampling
-        processors = (*self.sampling.processors, self.thinking.ending(logits.due))
-        return replace(self.sampling, processors=processors)
+        return replace(self.sampling, processors=tuple(processors))
 
     def probability(
         self,
@@ -347,7 +406,8 @@ class Batch:
         `mask_token` ignored: over all tokens but the mask token.
         """
         values = self._scored(logits, of, mask_token)
-        chosen = values.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        known = self._known(tokens).clamp_min(0)
+        chosen = values.gather(-1, known.unsqueeze(-1)).squeeze(-1)
         return (chosen - values.logsumexp(-1)).exp()
 
     def entropy(

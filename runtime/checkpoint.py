@@ -1,29 +1,37 @@
 """A released checkpoint: config.json beside one model.safetensors or its shards.
 
-`load_weights` returns the weights as the backbone wants them: query, key and value in one matrix.
-Exactly the tensors of the config must be there, in its shapes.
+`load_weights` returns the weights as the backbone wants them: query, key and value in one matrix,
+each matrix in the form that products are computed with. Exactly the tensors of the config must be
+there, in its shapes; those of a vision part are left aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.config import CONFIG, ModelConfig
+from nldc.runtime.config import CONFIG, ModelConfig, left_out
 from nldc.runtime.errors import CheckpointError
 from nldc.runtime.json_file import read_json
-from nldc.runtime.linear import Weight
-from nldc.runtime.tensors import AGAIN, TensorFile
+from nldc.runtime.linear import Weight, pack
+from nldc.runtime.tensors import AGAIN, TensorFile, dtype_of, stored_dtype
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 EMBEDDING = "encoder.embed_tokens.weight"
 NORM = "encoder.norm.weight"
 HEAD = "diffusion_head.weight"
+VISION = re.compile(r"(encoder\.|model\.)?(vision_tower|multi_modal_projector)\.")
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told, while weights are read, how many bytes of how many have been."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +81,120 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def load_weights(
-    folder: str | Path, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    folder: str | Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    form: Callable[[Tensor], Weight] = pack,
+    progress: Progress | None = None,
 ) -> Weights:
-    """Read the weights below `folder`, converted to `dtype` on `device`.
+    """Read the weights below `folder`, in `dtype` on `device`, each matrix brought into its form.
+
+    One matrix at a time is read, converted and formed, so that little more memory is used than the
+    weights take. `progress` is told after each how many bytes of how many have been read.
 
     Raises:
-        CheckpointError: a file or tensor is missing, damaged, misshapen or not of this config.
+        CheckpointError: a file or tensor is missing, damaged, misshapen or not of this config, or
+            there is no room for the weights.
     """
     files = open_files(Path(folder))
     # of one layer more than there are tensors, one is missing: no need to list a billion layers
     layers = min(config.num_layers, len(files) + 1)
     shapes = tensor_shapes(replace(config, num_layers=layers))
+    _check_tensors(folder, files, shapes, config)
+    total = sum(_bytes(files, name) for name in shapes)
+    done = 0
+
+    def read(name: str, out: Tensor | None = None) -> Tensor:
+        nonlocal done
+        tensor = files[name].read(name, dtype, device, out)
+        done += _bytes(files, name)
+        if progress is not None:
+            progress(done, total)
+        return tensor
+
+    forming = _Forming(form, dtype, device)
+
+    def matrix(*names: str) -> Weight:
+        """Read matrices, one below the other, and bring them into form as one."""
+        heights = [shapes[name][0] for name in names]
+        rows = forming.room(sum(heights), shapes[names[0]][1])
+        for name, out in zip(names, torch.split(rows, heights), strict=True):
+            read(name, out)
+        return forming.formed(rows)
+
+    def layer(index: int) -> LayerWeights:
+        own = f"encoder.layers.{index}.{{}}.weight".format
+        return LayerWeights(
+            input_norm=read(own("input_layernorm")),
+            qkv=matrix(*(own(f"self_attn.{part}_proj") for part in "qkv")),
+            output=matrix(own("self_attn.o_proj")),
+            post_norm=read(own("post_attention_layernorm")),
+            gate=matrix(own("mlp.gate_proj")),
+            up=matrix(own("mlp.up_proj")),
+            down=matrix(own("mlp.down_proj")),
+        )
+
+    try:
+        # The head comes first: to find its form takes most room, and there is most room now.
+        head = None if config.tied_head else matrix(HEAD)
+        embedding = read(EMBEDDING)
+        return Weights(
+            embedding=embedding,
+            layers=tuple(layer(index) for index in range(config.num_layers)),
+            norm=read(NORM),
+            head=form(embedding) if head is None else head,
+        )
+    except (RuntimeError, MemoryError) as problem:
+        if isinstance(problem, RuntimeError) and "allocate" not in str(problem).lower():
+            raise
+        wide = sum(prod(shape) for shape in shapes.values()) * dtype.itemsize
+        raise CheckpointError(
+            f"{folder}: its weights take {wide / 1e9:.1f} GB in {dtype}, "
+            f"more than there is room for on {device}",
+            "use dtype bfloat16, a smaller checkpoint or another device",
+        ) from problem
+
+
+class _Forming:
+    """Brings matrices into their form, one at a time, in room that is used again where it can be.
+
+    Room that is given back and asked for anew for every matrix would end as gaps between those that
+    stay, and take half as much again as the weights.
+    """
+
+    def __init__(
+        self, form: Callable[[Tensor], Weight], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._form = form
+        self._copied: set[tuple[int, int]] = set()
+        self._room = torch.empty(0, dtype=dtype, device=device)
+
+    def room(self, height: int, width: int) -> Tensor:
+        """Return a matrix to read into, with any values."""
+        if (height, width) not in self._copied:
+            return self._room.new_empty((height, width))
+        if self._room.numel() < height * width:
+            self._room = self._room.new_empty(height * width)
+        return self._room[: height * width].view(height, width)
+
+    def formed(self, matrix: Tensor) -> Weight:
+        """Return the form of a matrix from `room`; such a matrix is not to be used any more."""
+        made = self._form(matrix)
+        data = made if isinstance(made, Tensor) else made.data
+        if data.is_mkldnn or data.data_ptr() != matrix.data_ptr():
+            self._copied.add((matrix.shape[0], matrix.shape[1]))
+        return made
+
+
+def _check_tensors(
+    folder: str | Path,
+    files: Mapping[str, TensorFile],
+    shapes: Mapping[str, tuple[int, ...]],
+    config: ModelConfig,
+) -> None:
+    """Raise unless the files hold exactly these tensors, in these shapes."""
     for name, shape in shapes.items():
         if name not in files:
             raise CheckpointError(
@@ -91,9 +202,15 @@ def load_weights(
                 f"{CONFIG} asks for it in the shape {list(shape)}; the checkpoint is incomplete",
             )
         files[name].expect(
-            name, shape, f"its shape follows from {CONFIG}; do the two belong together?"
+            name,
+            shape,
+            f"its shape follows from {CONFIG}; do the two belong together?" + left_out(config),
         )
-    extra = sorted(name for name in files if name not in shapes and not _harmless(name, config))
+    extra = sorted(
+        name
+        for name in files
+        if name not in shapes and not _harmless(name, config) and not is_vision(name, config)
+    )
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
         raise CheckpointError(
@@ -101,30 +218,29 @@ def load_weights(
             f"{CONFIG} describes no such tensor; do the two belong together?",
         )
 
-    def read(name: str) -> Tensor:
-        return files[name].read(name).to(device, dtype)
 
-    def layer(index: int) -> LayerWeights:
-        def own(name: str) -> Tensor:
-            return read(f"encoder.layers.{index}.{name}.weight")
+def own_dtype(folder: str | Path, config: ModelConfig) -> torch.dtype:
+    """Return what a checkpoint is computed in if nobody says otherwise.
 
-        return LayerWeights(
-            input_norm=own("input_layernorm"),
-            qkv=torch.cat([own(f"self_attn.{part}_proj") for part in "qkv"]),
-            output=own("self_attn.o_proj"),
-            post_norm=own("post_attention_layernorm"),
-            gate=own("mlp.gate_proj"),
-            up=own("mlp.up_proj"),
-            down=own("mlp.down_proj"),
-        )
+    That is what its config names, else what most of its weights are stored as.
 
-    embedding = read(EMBEDDING)
-    return Weights(
-        embedding=embedding,
-        layers=tuple(layer(index) for index in range(config.num_layers)),
-        norm=read(NORM),
-        head=embedding if config.tied_head else read(HEAD),
-    )
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    if config.dtype is not None:
+        return dtype_of(config.dtype)
+    files = open_files(Path(folder))
+    return stored_dtype(files[name].entries[name] for name in files if not is_vision(name, config))
+
+
+def is_vision(name: str, config: ModelConfig) -> bool:
+    """Whether a tensor is of the vision part of a model that has one."""
+    return config.vision and VISION.match(name) is not None
+
+
+def _bytes(files: Mapping[str, TensorFile], name: str) -> int:
+    entry = files[name].entries[name]
+    return entry.stop - entry.start
 
 
 def open_files(folder: Path) -> Mapping[str, TensorFile]:
@@ -137,7 +253,7 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
     single, index = folder / SINGLE, folder / INDEX
     if single.exists():
         file = TensorFile.open(single)
-        return dict.fromkeys(file.shapes, file)
+        return dict.fromkeys(file.names, file)
     if not index.exists():
         pickles = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
         if pickles:
@@ -150,7 +266,9 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
         )
     try:
         places = read_json(index)["weight_map"]
-        shards = {str(name) for name in places.values()}
+        shards = set(places.values())
+        if not shards or not all(isinstance(name, str) for name in shards):
+            raise ValueError("it names no files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise CheckpointError(f"{index} holds no weight_map", AGAIN) from problem
     for shard in sorted(shards):
@@ -162,14 +280,14 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
     opened = {shard: TensorFile.open(folder / shard) for shard in sorted(shards)}
     files: dict[str, TensorFile] = {}
     for name, shard in places.items():
-        if name not in opened[shard].shapes:
+        if name not in opened[shard].entries:
             raise CheckpointError(
                 f"{folder / shard}: tensor `{name}` is missing",
                 f"{INDEX} places it there; download both again",
             )
         files[name] = opened[shard]
     for file in opened.values():
-        for name in file.shapes:
+        for name in file.names:
             files.setdefault(name, file)
     return files
 

@@ -7,38 +7,56 @@ share is here or in the modules that this one calls.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.abi import ADAPTER_FOLDER
 from nldc.runtime.adapter import Adapter
+from nldc.runtime.arguments import (
+    as_whole,
+    ends_of,
+    in_words,
+    keys_of,
+    numbers_of,
+    prompts_of,
+    sampling_of,
+    shown,
+    stops_of,
+    token_ids,
+    whole,
+)
 from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.batch import Batch, Emit, Model
-from nldc.runtime.chat import Message, chat_prompt
-from nldc.runtime.checkpoint import load_weights
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.chat import Chat, Message, chat_text
+from nldc.runtime.checkpoint import Progress, load_weights, own_dtype
+from nldc.runtime.config import PARADIGMS, ModelConfig
 from nldc.runtime.embeddings import PromptEmbeddings
-from nldc.runtime.errors import AdapterError, BackendError, PromptError
+from nldc.runtime.endings import Endings, Eos, chosen_ends, find_endings
+from nldc.runtime.errors import BackendError, PromptError
 from nldc.runtime.handover import Choice, Chooser, chooser
 from nldc.runtime.kv_cache import KVCache, Places
 from nldc.runtime.layout import Layout
+from nldc.runtime.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
+from nldc.runtime.processors import TokenProcessor, wants_tokens
 from nldc.runtime.sampling import Processor, Sampling
 from nldc.runtime.session import Finish, Request, Session, Strategy
+from nldc.runtime.sight import TextTable
 from nldc.runtime.stats import Stats
 from nldc.runtime.stopping import StopStrings
 from nldc.runtime.tensors import dtype_of
-from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit
+from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit, thinking_marks
 from nldc.runtime.tokenizer import TextStream, Tokenizer
 
+AnyProcessor = Processor | TokenProcessor
 Backend = Literal["torch", "triton"]
-Prompt = str | Sequence[int] | Sequence[Message] | PromptEmbeddings
+Prompt = str | Iterable[int] | Tensor | Sequence[Message] | PromptEmbeddings
 """Text, token ids, embeddings, or with `chat` the messages of a conversation."""
 
 
@@ -59,14 +77,23 @@ class Result:
 class Decoder:
     """A model and a strategy; see `from_checkpoint`. Generated classes set the class variables.
 
-    `ADAPTERS` names the adapters that the strategy asks for. `SCRATCH_ROWS` is the largest number
-    of rows that one step, or the prefill beyond its prompt, writes behind the committed ones.
-    `KERNELS` says whether every pattern has a Triton part.
+    `ADAPTERS` names the adapters that the strategy asks for, `REQUIRED_ADAPTERS` those of them that
+    it cannot do without. `CHECKPOINT_PARAMS` are its params that follow the checkpoint: the key of
+    config.json that each is, and the value that it was compiled with. `DIFFUSES` says whether a
+    forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
+    largest number of rows that one step, or the prefill beyond its prompt, writes behind the
+    committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
+    or the text. `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
     ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    REQUIRED_ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    CHECKPOINT_PARAMS: ClassVar[Mapping[str, tuple[str, int]]] = {}
+    DIFFUSES: ClassVar[bool] = False
     SCRATCH_ROWS: ClassVar[int] = 1
+    PROMPT_ROWS: ClassVar[int] = 1
+    TOKEN_ROWS: ClassVar[int] = 1
     KERNELS: ClassVar[bool] = False
 
     def __init__(
@@ -77,11 +104,14 @@ class Decoder:
         backend: Backend = "torch",
         folder: Path | None = None,
     ) -> None:
+        self.declared().check(adapters or {})
         self.config = backbone.config
         self.backend = backend
         self.model = Model(backbone, dict(adapters or {}), self._attention, self._plan)
         self.folder = folder
+        self.adapters_by_folder: dict[Path, Adapter] = {}
         self._tokenizer: Tokenizer | None = None
+        self._endings: Endings | None = None
         self._plans: weakref.WeakKeyDictionary[Layout, dict[Pattern, Plan]] = (
             weakref.WeakKeyDictionary()
         )
@@ -99,21 +129,33 @@ class Decoder:
         return {self.STRATEGY: Strategy(self.prefill, self.step)}
 
     @classmethod
+    def declared(cls) -> Declared:
+        """Return the adapters that the strategy declares."""
+        return Declared(cls.STRATEGY, cls.ADAPTERS, frozenset(cls.REQUIRED_ADAPTERS))
+
+    @classmethod
     def from_checkpoint(
         cls,
         path: str | Path | None = None,
         *,
-        adapter: str | Path | None = "auto",
-        dtype: str | torch.dtype = "float32",
+        adapter: AdapterChoice = AUTO,
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         backend: Backend | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Load the checkpoint folder `path`; None is the demo model that comes with the package.
 
         `adapter` is an adapter's folder, None for none, or "auto": the folder `linear_spec_lora`
-        of the checkpoint if the strategy asks for an adapter and there is one. `device` None is
-        the GPU if there is one. `backend` None is triton on a GPU if the decoder was compiled with
-        kernels, else torch.
+        of the checkpoint if the strategy asks for an adapter and there is one. A strategy with
+        several wants one of these for each name; "auto" is then the checkpoint's folder of that
+        name. `dtype` None is the checkpoint's own. `device` None is the GPU if there is one.
+        `backend` None is triton on a GPU if the decoder was compiled with kernels, else torch.
+        `progress` is called while weights are read, with how many bytes of how many have been.
+
+        What is worth knowing of the outcome, such as an adapter that is not there, is logged as
+        warnings of the logger `nldc`, and stays in `notes`. A file that changes afterwards changes
+        no weights: they are copied.
 
         Raises:
             CheckpointError, AdapterError, BackendError: what was asked for cannot be loaded.
@@ -123,18 +165,70 @@ class Decoder:
         folder = Path(path)
         config = ModelConfig.load(folder)
         place = _device(device)
-        kind = dtype_of(dtype)
+        kind = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
         chosen = _backend(backend, place, kernels=cls.KERNELS)
         if chosen == "triton" and kind == torch.float64:
             raise BackendError("the kernels do not compute in float64", "use backend torch")
-        weights = load_weights(folder, config, kind, place)
-        adapters = {}
-        source = _adapter_folder(adapter, folder, cls)
-        if source is not None:
-            loaded = Adapter.load(source, config, kind, place)
-            adapters = dict.fromkeys(cls.ADAPTERS, loaded)
+        folders = choose_folders(adapter, folder, cls.declared())
+        adapters = {
+            name: Adapter.load(source, config, kind, place) for name, source in folders.items()
+        }
+        weights = load_weights(folder, config, kind, place, progress=progress)
         backbone = Backbone(config, weights, kind, place)
-        return cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder = cls(backbone, adapters=adapters, backend=chosen, folder=folder)
+        decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
+        for note in decoder.notes:
+            LOG.warning("%s", note)
+        return decoder
+
+    @classmethod
+    def beside(cls, other: Decoder, adapter: AdapterChoice = AUTO) -> Self:
+        """Return a decoder of this strategy on the weights of another, with adapters of its own.
+
+        `adapter` is that of `from_checkpoint`; one that a strategy without adapters has no use for
+        is left out.
+
+        Raises:
+            AdapterError: an adapter that it needs is not there, or cannot be loaded.
+        """
+        backbone, names = other.model.backbone, cls.declared().names
+        if isinstance(adapter, Mapping):
+            adapter = {name: folder for name, folder in adapter.items() if name in names}
+        choice = adapter if names else None
+        folders = choose_folders(choice, other.folder or Path(), cls.declared())
+        loaded = other.adapters_by_folder
+        for folder in folders.values():
+            if folder not in loaded:
+                loaded[folder] = Adapter.load(
+                    folder, backbone.config, backbone.dtype, backbone.device
+                )
+        adapters = {name: loaded[folder] for name, folder in folders.items()}
+        decoder = cls(backbone, adapters=adapters, backend=other.backend, folder=other.folder)
+        for note in cls.declared().missing(adapters):
+            LOG.warning("%s", note)
+        return decoder
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of how the strategy and the checkpoint fit, a line each."""
+        config, notes = self.config, []
+        if config.vision:
+            notes.append(
+                "the vision part of the checkpoint is left aside: text and embeddings are decoded"
+            )
+        if self.DIFFUSES and config.paradigm != PARADIGMS[0]:
+            notes.append(
+                f"the checkpoint says dlm_paradigm `{config.paradigm}`: `{self.STRATEGY}` computes "
+                f"rows that see rows ahead, as a model trained as `{PARADIGMS[0]}` knows them"
+            )
+        for name, (key, value) in self.CHECKPOINT_PARAMS.items():
+            own = getattr(config, key)
+            if own is not None and own != value:
+                notes.append(
+                    f"compiled with {name} = {value}, the checkpoint has {key} {own}: "
+                    f"compile with --set {name}={own}, or with --model, to use it"
+                )
+        return (*notes, *self.declared().missing(self.model.adapters))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -145,7 +239,32 @@ class Decoder:
         """
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.load(self.folder or Path())
+            self._tokenizer.warn_if_larger(self.config.vocab_size)
         return self._tokenizer
+
+    @property
+    def _any_tokenizer(self) -> Tokenizer | None:
+        """The checkpoint's tokenizer, None if it has none."""
+        if self.folder is None or not Tokenizer.exists(self.folder):
+            return None
+        return self.tokenizer
+
+    @property
+    def endings(self) -> Endings:
+        """What ends a text, by the files of the checkpoint; see `find_endings`.
+
+        Raises:
+            CheckpointError, TokenizerError: one of the files is damaged.
+        """
+        if self._endings is None:
+            self._endings = find_endings(
+                self.folder,
+                self.config.eos_token_ids,
+                self.config.vocab_size,
+                self._any_tokenizer,
+            )
+            self._endings.warn(self.folder)
+        return self._endings
 
     def embed(self, tokens: Sequence[int]) -> Tensor:
         """Return the embeddings [n, hidden] of token ids, to join with others in a prompt.
@@ -153,21 +272,18 @@ class Decoder:
         Raises:
             PromptError: an id is not in the vocabulary.
         """
-        ids = [self._check_token(token, "embed") for token in tokens]
+        ids = [self._check_token(token, "embed") for token in token_ids(tokens, "embed")]
         backbone = self.model.backbone
         return backbone.embed(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
 
     @property
     def end_think_token_id(self) -> int | None:
-        """The token that ends thinking: of config.json, else of tokenizer_config.json, or None."""
-        known = self.config.end_think_token_id
-        if known is not None or self.folder is None or not Tokenizer.exists(self.folder):
-            return known
-        return self.tokenizer.id_of("end_think")
+        """The token that ends thinking, None if the checkpoint names none; see `thinking_marks`."""
+        return thinking_marks(self.config.end_think_token_id, self._any_tokenizer)[1]
 
     def generate(
         self,
-        prompts: str | PromptEmbeddings | Sequence[Prompt],
+        prompts: str | PromptEmbeddings | Iterable[Prompt] | Tensor,
         *,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
@@ -175,37 +291,49 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: Sequence[str] = (),
-        eos: Sequence[int] | None = None,
+        stop: str | Iterable[str] | None = (),
+        eos: Eos | None = None,
         chat: bool = False,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        chat_template: str | Path | None = None,
+        skip_special_tokens: bool = True,
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         batch_size: int | None = None,
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
+        start_think_token_id: int | None = None,
         strategy: Choice = None,
     ) -> Result:
         """Decode every prompt until EOS, a stop string or `max_new_tokens`.
 
-        `eos` replaces the config's ids ((): none). With `chat`, a prompt is a user's message or a
-        conversation, and goes through the chat template. `sequence_ids` key the sampling noise
-        (default: the prompts' places). At most `batch_size` sequences (None: all) run at a time.
-        With `max_thinking_tokens`, generated token of that number (from 0) is `end_think_token_id`
-        (None: the checkpoint's), unless one before it is. `strategy` is one of `strategies`, a list
-        with one for each prompt, or a function of `Progress` that names one whenever there are new
-        tokens (None: the first).
+        `eos` holds ids or texts of tokens, and replaces what the checkpoint's files name ((): none;
+        see `endings`). A text ends before the first of the `stop` strings, which may name special
+        tokens; these are left out of it unless `skip_special_tokens` is False.
+
+        With `chat`, a prompt is a user's message or a conversation, and goes through the chat
+        template. A `system` message begins each; `tools` and `template_variables` are for the
+        template, as `chat_template` chooses it; see `Chat`.
+
+        `sequence_ids` key the sampling noise (default: the prompts' places). At most `batch_size`
+        sequences (None: all) run at a time. Not more than `max_thinking_tokens` tokens of a thought
+        come before `end_think_token_id`; where the prompt closes its thoughts, none is begun. The
+        tokens that begin and end one are the checkpoint's unless given; see `thinking`. `strategy`
+        is one of `strategies`, a list with one for each prompt, or a function of `Progress` that
+        names one whenever there are new tokens (None: the first).
 
         Raises:
             PromptError: a prompt, an option or a switch cannot be used.
             TokenizerError: text is asked for and the checkpoint has no tokenizer.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        given: Sequence[Prompt] = (
-            [prompts] if isinstance(prompts, str | PromptEmbeddings) else prompts
-        )
-        limit = self._limit(max_thinking_tokens, end_think_token_id)
-        requests = self._requests(given, chat, max_new_tokens, eos, sequence_ids)
-        texts = self._texts(requests, stop)
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
+        asked = _chat(chat, system, tools, template_variables, chat_template)
+        given: list[Any] = [prompts] if asked and _is_conversation(prompts) else prompts_of(prompts)
+        limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
+        requests = self._requests(given, asked, max_new_tokens, eos, sequence_ids, limit)
+        texts = self._texts(requests, stop, skip_special_tokens)
         for request in self._run(requests, sampling, batch_size, limit, strategy):
             if texts is not None:
                 texts[id(request)].update(request)
@@ -226,13 +354,19 @@ class Decoder:
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int = 0,
-        stop: Sequence[str] = (),
-        eos: Sequence[int] | None = None,
+        stop: str | Iterable[str] | None = (),
+        eos: Eos | None = None,
         chat: bool = False,
-        sequence_ids: Sequence[int] | None = None,
-        processors: Sequence[Processor] = (),
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        chat_template: str | Path | None = None,
+        skip_special_tokens: bool = True,
+        sequence_ids: Iterable[int] | None = None,
+        processors: AnyProcessor | Iterable[AnyProcessor] | None = (),
         max_thinking_tokens: int | None = None,
         end_think_token_id: int | None = None,
+        start_think_token_id: int | None = None,
         strategy: str | Chooser | None = None,
     ) -> Generator[str, None, Stats]:
         """Yield the text of one prompt as it is decoded; the options are those of `generate`.
@@ -240,10 +374,11 @@ class Decoder:
         What is yielded is never taken back: no half characters, no part of a stop string. The
         generator's return value is what the run cost.
         """
-        sampling = Sampling(temperature, top_k, top_p, min_p, seed, tuple(processors))
-        limit = self._limit(max_thinking_tokens, end_think_token_id)
-        requests = self._requests([prompt], chat, max_new_tokens, eos, sequence_ids)
-        text = Text(self.tokenizer, _stops(stop))
+        sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
+        asked = _chat(chat, system, tools, template_variables, chat_template)
+        limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
+        requests = self._requests([prompt], asked, max_new_tokens, eos, sequence_ids, limit)
+        text = Text(self.tokenizer, stops_of(stop), keep_special_tokens=not skip_special_tokens)
         run = self._run(requests, sampling, None, limit, strategy)
 
         def pieces() -> Generator[str, None, Stats]:
@@ -258,10 +393,16 @@ class Decoder:
 
         return pieces()
 
-    def _limit(self, tokens: int | None, end: int | None) -> ThinkingLimit | None:
-        if tokens is not None and end is None:
-            end = self.end_think_token_id
-        return thinking_limit(tokens, end, self.config.vocab_size, self.config.mask_token_id)
+    def _limit(
+        self, tokens: int | None, end: int | None, start: int | None
+    ) -> ThinkingLimit | None:
+        tokens, end, start = numbers_of(tokens, end, start)
+        if tokens is not None:
+            start, end = thinking_marks(
+                self.config.end_think_token_id, self._any_tokenizer, start, end
+            )
+        config = self.config
+        return thinking_limit(tokens, end, config.vocab_size, config.mask_token_id, start)
 
     def _run(
         self,
@@ -274,13 +415,20 @@ class Decoder:
         sampling.check()
         strategies = self.strategies()
         choose = chooser(strategy, len(requests), tuple(strategies))
-        if batch_size is not None and batch_size < 1:
-            raise PromptError(f"batch_size {batch_size} is not allowed", "use 1 or more, or None")
+        if batch_size is not None:
+            hint = "use 1 or more, or None"
+            batch_size = whole(batch_size, "batch_size", range(1, 2**63), hint)
         slots = min(len(requests), batch_size or len(requests))
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        longest = max(
+            len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
+            for request in requests
+        )
         backbone = self.model.backbone
         capacity = longest + self.SCRATCH_ROWS
-        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device)
+        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device, grows=True)
+        table = None
+        if any(map(wants_tokens, sampling.processors)):
+            table = TextTable(slots, self.config.vocab_size, self.config.mask_token_id)
         thinking = None
         if limit is not None:
             thinking = ThinkingBudget(limit, slots, capacity, backbone.device)
@@ -298,45 +446,56 @@ class Decoder:
                 ends,
                 histories=lambda: [request.history for request in live],
                 prompts=[len(request.prompt) for request in live],
+                thoughts=[request.thought for request in live],
                 thinking=thinking,
+                last=[request.last_position for request in live],
+                table=table,
+                embeddings=[request.embeddings for request in live],
             )
 
         session = Session(strategies, choose, make_batch, cache, backbone.device)
-        return session.run(requests)
+
+        def run() -> Iterator[Request]:
+            with in_words():
+                yield from session.run(requests)
+
+        return run()
 
     def _requests(
         self,
         prompts: Sequence[Prompt],
-        chat: bool,
+        chat: Chat | None,
         max_new_tokens: int,
-        eos: Sequence[int] | None,
-        sequence_ids: Sequence[int] | None,
+        eos: Eos | None,
+        sequence_ids: Iterable[int] | None,
+        limit: ThinkingLimit | None,
     ) -> list[Request]:
-        if not prompts:
-            raise PromptError("there is no prompt", "give at least one")
-        if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise PromptError(
-                f"max_new_tokens {max_new_tokens!r} is not allowed", "use a whole number above 0"
+        hint = "use a whole number above 0"
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", range(1, 2**63), hint)
+        keys = keys_of(sequence_ids, len(prompts))
+        ends = self.endings.ids if eos is None else self._ends(eos)
+        requests = []
+        for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
+            tokens = self._tokens(prompt, chat, place, max_new_tokens)
+            requests.append(
+                Request(
+                    place=place,
+                    prompt=tokens,
+                    key=key,
+                    max_new_tokens=max_new_tokens,
+                    eos=ends,
+                    embeddings=self._embeddings(prompt),
+                    adapters=tuple(self.model.adapters),
+                    thought=None if limit is None else limit.thought(tokens),
+                )
             )
-        keys = range(len(prompts)) if sequence_ids is None else sequence_ids
-        if len(keys) != len(prompts):
-            raise PromptError(
-                f"{len(keys)} sequence_ids for {len(prompts)} prompts", "give one for each"
-            )
-        ends = tuple(dict.fromkeys(self.config.eos_token_ids if eos is None else eos))
-        for token in ends:
-            self._check_token(token, "eos")
-        return [
-            Request(
-                place=place,
-                prompt=self._tokens(prompt, chat, place, max_new_tokens),
-                key=key,
-                max_new_tokens=max_new_tokens,
-                eos=ends,
-                embeddings=self._embeddings(prompt),
-            )
-            for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
-        ]
+        return requests
+
+    def _ends(self, eos: Eos) -> tuple[int, ...]:
+        given = [eos] if isinstance(eos, str) else ends_of(eos)
+        by_text = any(isinstance(end, str) for end in given)
+        tokenizer = self._any_tokenizer if by_text else None
+        return chosen_ends(given, tokenizer, self.config.vocab_size)
 
     def _embeddings(self, prompt: Prompt) -> Tensor | None:
         if not isinstance(prompt, PromptEmbeddings):
@@ -345,34 +504,27 @@ class Decoder:
         return prompt.embeddings.to(backbone.device, backbone.dtype)
 
     def _tokens(
-        self, prompt: Prompt, chat: bool, place: int, max_new_tokens: int
+        self, prompt: Prompt, chat: Chat | None, place: int, max_new_tokens: int
     ) -> tuple[int, ...]:
         name = f"prompt {place}"
         tokens: Sequence[object]
         if isinstance(prompt, PromptEmbeddings):
             prompt.check(self.config.hidden_size, name)
-            if chat:
+            if chat is not None:
                 raise PromptError(
                     f"{name} holds embeddings, which pass no chat template",
                     "embed the rendered template with Decoder.embed, and leave chat out",
                 )
             unknown = [self.config.mask_token_id] * len(prompt.embeddings)
-            tokens = unknown if prompt.tokens is None else prompt.tokens
-        elif chat:
-            tokens = chat_prompt(self.tokenizer, prompt, name)
+            tokens = unknown if prompt.tokens is None else token_ids(prompt.tokens, name)
+        elif chat is not None:
+            messages: Any = prompt
+            text = chat_text(self.tokenizer, messages, name, chat)
+            tokens = self._encoded(text, name, self.tokenizer.encode_chat)
         elif isinstance(prompt, str):
-            if self.tokenizer.exceeds(prompt, self.config.context):
-                raise PromptError(
-                    f"{name} has more tokens than the model's context of {self.config.context}",
-                    "shorten the prompt",
-                )
-            tokens = self.tokenizer.encode(prompt)
-        elif isinstance(prompt, Sequence):
-            tokens = prompt
+            tokens = self._encoded(prompt, name, self.tokenizer.encode)
         else:
-            raise PromptError(
-                f"{name} is {prompt!r}, not text or token ids", "give a list of prompts"
-            )
+            tokens = token_ids(prompt, name)
         if not tokens:
             raise PromptError(f"{name} is empty", "give at least one token to continue")
         checked = tuple(self._check_token(token, name) for token in tokens)
@@ -385,21 +537,37 @@ class Decoder:
             )
         return checked
 
-    def _check_token(self, token: object, name: str) -> int:
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise PromptError(f"{name} holds {token!r}", "token ids are whole numbers")
-        if not 0 <= token < self.config.vocab_size:
+    def _encoded(self, text: str, name: str, encode: Callable[[str], list[int]]) -> list[int]:
+        if self.tokenizer.exceeds(text, self.config.context):
             raise PromptError(
-                f"{name} holds the token id {token}",
+                f"{name} has more tokens than the model's context of {self.config.context}",
+                "shorten the prompt",
+            )
+        tokens = encode(text)
+        self.tokenizer.check_fits(tokens, self.config.vocab_size, name)
+        return tokens
+
+    def _check_token(self, token: object, name: str) -> int:
+        number = as_whole(token)
+        if number is None:
+            raise PromptError(f"{name} holds {shown(token)}", "token ids are whole numbers")
+        if not 0 <= number < self.config.vocab_size:
+            raise PromptError(
+                f"{name} holds the token id {number}",
                 f"ids of this model lie between 0 and {self.config.vocab_size - 1}",
             )
-        return token
+        return number
 
-    def _texts(self, requests: Sequence[Request], stop: Sequence[str]) -> dict[int, Text] | None:
-        stops = _stops(stop)
-        if not stops and (self.folder is None or not Tokenizer.exists(self.folder)):
+    def _texts(
+        self, requests: Sequence[Request], stop: str | Iterable[str] | None, skip_special: bool
+    ) -> dict[int, Text] | None:
+        stops = stops_of(stop)
+        if not stops and self._any_tokenizer is None:
             return None
-        return {id(request): Text(self.tokenizer, stops) for request in requests}
+        return {
+            id(request): Text(self.tokenizer, stops, keep_special_tokens=not skip_special)
+            for request in requests
+        }
 
     def _plan(self, layout: Layout, pattern: Pattern) -> Plan:
         plans = self._plans.setdefault(layout, {})
@@ -419,10 +587,16 @@ class Decoder:
 
 
 class Text:
-    """The text of one request as its tokens come, up to a stop string."""
+    """The text of one request as its tokens come, up to a stop string.
 
-    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
-        self._stream = TextStream(tokenizer)
+    A special token that is left out of the text is found by its id where a stop string names it.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, stops: tuple[str, ...], *, keep_special_tokens: bool = False
+    ) -> None:
+        self._stream = TextStream(tokenizer, keep_special_tokens=keep_special_tokens)
+        self._markers = {} if keep_special_tokens or not stops else tokenizer.markers
         self._stops = StopStrings(stops)
         self._seen = 0
         self._text = ""
@@ -434,7 +608,7 @@ class Text:
         """
         fresh = ""
         for count in range(self._seen + 1, len(request.tokens) + 1):
-            fresh += self._stops.feed(self._stream.feed(request.tokens[count - 1 : count]))
+            fresh += self._fed(request.tokens[count - 1])
             if self._stops.found:
                 del request.tokens[count:]
                 request.finish = "stop"
@@ -442,6 +616,16 @@ class Text:
         self._seen = len(request.tokens)
         self._text += fresh
         return fresh
+
+    def _fed(self, token: int) -> str:
+        marker = self._markers.get(token)
+        if marker is None:
+            return self._stops.feed(self._stream.feed([token]))
+        last = self._stops.finds(self._stream.held(), marker)
+        if last is not None:
+            self._stops.found = True
+            return last
+        return self._stops.feed(marker, marker=True)
 
     def rest(self) -> str:
         """Return what was held back, when no more tokens come."""
@@ -459,11 +643,35 @@ class Text:
         return self._text
 
 
-def _stops(stop: Sequence[str]) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in stops):
-        raise PromptError(f"stop {stop!r} is not allowed", "give strings that are not empty")
-    return stops
+def _chat(
+    chat: bool,
+    system: str | None,
+    tools: Sequence[Mapping[str, Any]] | None,
+    variables: Mapping[str, Any] | None,
+    template: str | Path | None,
+) -> Chat | None:
+    """Return how conversations become prompts, None if prompts are none."""
+    options = {
+        "system": system,
+        "tools": tools,
+        "template_variables": variables,
+        "chat_template": template,
+    }
+    given = [name for name, value in options.items() if value is not None]
+    if given and not chat:
+        raise PromptError(f"{given[0]} has no effect without chat", "ask for chat, or leave it out")
+    if not chat:
+        return None
+    asked = Chat(system, tools, {} if variables is None else variables, template)
+    asked.check()
+    return asked
+
+
+def _is_conversation(prompts: object) -> bool:
+    """Whether prompts are the messages of one conversation."""
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not prompts:
+        return False
+    return all(isinstance(message, Mapping) for message in prompts)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -498,18 +706,3 @@ def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) ->
 
     check_device(device)
     return backend
-
-
-def _adapter_folder(
-    adapter: str | Path | None, folder: Path, decoder: type[Decoder]
-) -> Path | None:
-    if adapter is None:
-        return None
-    if adapter == "auto":
-        found = folder / ADAPTER_FOLDER
-        return found if decoder.ADAPTERS and found.is_dir() else None
-    if not decoder.ADAPTERS:
-        raise AdapterError(
-            f"the strategy `{decoder.STRATEGY}` uses no adapter", "leave the adapter out"
-        )
-    return Path(adapter)

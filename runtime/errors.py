@@ -6,16 +6,27 @@ NldcRuntimeError
 ├── TokenizerError    tokenizer.json, the chat template
 ├── PromptError       prompts and options of `generate` and `stream`
 ├── BackendError      a device or kernel backend that cannot run here
+├── OutOfMemoryError  the machine or the device has no room for what is asked
 └── ArtifactError     the generated folder: other compiler version, edited by hand
 """
 
 from __future__ import annotations
 
 
+LONGEST = 1200
+"""Characters of a message; what it quotes of a file may be of any length."""
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
 class NldcRuntimeError(Exception):
     """A mistake with a one-sentence `message` and, if there is one, a `hint` that helps."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        message = _shortened(message)
         super().__init__(message if hint is None else f"{message} ({hint})")
         self.message = message
         self.hint = hint
@@ -23,6 +34,10 @@ class NldcRuntimeError(Exception):
 
 class CheckpointError(NldcRuntimeError):
     """The checkpoint is missing, damaged, or not of the model that its config describes."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint can be loaded, but something in it was passed over that may matter."""
 
 
 class AdapterError(NldcRuntimeError):
@@ -39,6 +54,10 @@ class PromptError(NldcRuntimeError):
 
 class BackendError(NldcRuntimeError):
     """The device or the kernel backend asked for cannot run here."""
+
+
+class OutOfMemoryError(NldcRuntimeError):
+    """The machine or the device has no room for what was asked for."""
 
 
 class ArtifactError(NldcRuntimeError):

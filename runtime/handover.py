@@ -34,6 +34,14 @@ class Handover:
             return False
         return self.trails <= other.takes
 
+    def can_enter(self, text: int, given: int = 0) -> bool:
+        """Whether a text of so many tokens is long enough to be handed over.
+
+        The rows of the last `takes` tokens are computed again, so they have to be there; and rows
+        of the first `given` tokens, which stood for embeddings, cannot be.
+        """
+        return self.takes is not None and text - self.takes >= given
+
     def carry_of(self, text: Sequence[int]) -> dict[str, list[int]]:
         """Return the token ids of each carried value for a text, at least `takes` tokens long.
 
@@ -80,8 +88,12 @@ def chooser(choice: Choice, prompts: int, known: Sequence[str]) -> Chooser:
         return choice
     if choice is None or isinstance(choice, str):
         names = [known[0] if choice is None else choice] * prompts
-    else:
+    elif isinstance(choice, Sequence):
         names = list(choice)
+    else:
+        raise PromptError(
+            f"strategy {choice!r} is not allowed", "give a name, a list of names, or a function"
+        )
     if len(names) != prompts:
         raise PromptError(
             f"{len(names)} strategies for {prompts} prompts", "give one, or one for each"

@@ -23,9 +23,9 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """Return the data in `text`; raise ValueError where it is no JSON."""
+    """Return the data in `text`, without a byte order mark; raise ValueError if it is no JSON."""
     try:
-        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except UnicodeDecodeError as problem:
         raise ValueError("it is not UTF-8 text") from problem
     except RecursionError:

@@ -1,24 +1,29 @@
-"""The KV cache: one preallocated place a sequence, its length, and which rows are only speculative.
+"""The KV cache: one place a sequence, its length, and which rows are only speculative.
 
 A place ("slot") holds committed rows, then speculative ones, then scratch room that every forward
 overwrites. `keep` turns the first speculative rows into committed ones and forgets the rest, which
 is only a change of length: nothing is copied.
 
 Rows lie in tiles of `KEY_TILE`, each tile with all its key heads, so that a prefix of whole tiles
-is one piece of memory and products of fixed shape read it where it lies.
+is one piece of memory and products of fixed shape read it where it lies. Memory is taken as it is
+used: by half of what there is at a time, so that all copying together is a few times the end size.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.config import ModelConfig
+from nldc.runtime.errors import OutOfMemoryError
 
 KEY_TILE = 64
 """Rows of a tile."""
+FIRST_TILES = 4
+"""With how many tiles a cache that grows begins, unless it needs more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,9 @@ class Places:
 class KVCache:
     """`keys[layer]` and `values[layer]` are [slots, tiles, kv_heads, KEY_TILE, head_dim].
 
-    `data` is the memory of both: [2, layers, slots, tiles, kv_heads, KEY_TILE, head_dim].
+    `data` is the memory of both: [2, layers, slots, tiles, kv_heads, KEY_TILE, head_dim]. With
+    `grows` there are tiles for what was asked for so far by `reserve`, and never for more than
+    `capacity` rows; each growth moves the rows, so views are taken after it.
     """
 
     def __init__(
@@ -47,20 +54,62 @@ class KVCache:
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        grows: bool = False,
     ) -> None:
-        tiles = -(-capacity // KEY_TILE)
-        shape = (slots, tiles, config.num_kv_heads, KEY_TILE, config.head_dim)
         self.config = config
         self.capacity = capacity
         self.dtype = dtype
         self.device = device
-        self.data = torch.zeros((2, config.num_layers, *shape), dtype=dtype, device=device)
-        self.keys: tuple[Tensor, ...] = self.data[0].unbind()
-        self.values: tuple[Tensor, ...] = self.data[1].unbind()
+        self._slots = slots
+        self._hold(self._room(0 if grows else self._tiles(capacity)))
         self.committed = [0] * slots
         self.speculative = [0] * slots
         self._written = [0] * slots
         self._free = list(range(slots))[::-1]
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows of a place, at most `capacity`.
+
+        Raises:
+            OutOfMemoryError: there is none.
+        """
+        held, needed = self.data.shape[3], self._tiles(rows)
+        if needed <= held:
+            return
+        most = self._tiles(self.capacity)
+        comfortable = min(most, max(needed, held + held // 2, FIRST_TILES))
+        try:
+            fresh = self._room(comfortable)
+        except OutOfMemoryError:
+            if comfortable == needed:
+                raise
+            fresh = self._room(needed)
+        fresh[:, :, :, :held] = self.data
+        self._hold(fresh)
+
+    def _tiles(self, rows: int) -> int:
+        return -(-rows // KEY_TILE)
+
+    def _room(self, tiles: int) -> Tensor:
+        config = self.config
+        heads = (config.num_kv_heads, KEY_TILE, config.head_dim)
+        shape = (2, config.num_layers, self._slots, tiles, *heads)
+        try:
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        except (RuntimeError, MemoryError) as problem:  # also sizes beyond what torch can count
+            wanted = math.prod(shape) * self.dtype.itemsize
+            raise OutOfMemoryError(
+                f"there is no memory for the keys and values of {self._slots} sequences of "
+                f"{tiles * KEY_TILE} tokens: {wanted} bytes ({wanted / 2**30:.1f} GiB) on "
+                f"{self.device}",
+                "use a smaller batch_size, fewer tokens, or a smaller dtype",
+            ) from problem
+
+    def _hold(self, data: Tensor) -> None:
+        self.data = data
+        self.keys: tuple[Tensor, ...] = data[0].unbind()
+        self.values: tuple[Tensor, ...] = data[1].unbind()
 
     @property
     def has_room(self) -> bool:

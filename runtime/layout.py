@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ class Layout:
     """Facts of R rows: int64 [R] each but `masked` and `predicts_next`, bool [R]; on the CPU.
 
     `offset` is a row's position counted from the end of the cached prefix. The first `append`
-    rows stay in the cache, so row r of those lies at offset r. `masked` says which rows begin as
-    masks.
+    rows stay in the cache; row r of those lies at offset r, unless `staying` says otherwise.
+    `masked` says which rows begin as masks.
     """
 
     kind: Tensor
@@ -76,6 +76,34 @@ class Layout:
             **{name: torch.tensor(values, dtype=torch.bool) for name, values in flags.items()},
             append=append,
         )
+
+    def staying(self, stays: Sequence[bool]) -> Layout:
+        """Return the layout with the rows that stay in the cache first, otherwise in order.
+
+        They may lie anywhere. `in_order` and `places` take other facts and rows over.
+
+        Raises:
+            ValueError: there is not a flag for each row.
+        """
+        if len(stays) != self.size:
+            raise ValueError(f"there are {len(stays)} flags for {self.size} rows")
+        order = sorted(range(self.size), key=lambda place: not stays[place])
+        index = torch.tensor(order, dtype=torch.int64)
+        columns = {
+            item.name: getattr(self, item.name)[index]
+            for item in fields(self)
+            if item.name != "append"
+        }
+        return Layout(**columns, append=sum(map(bool, stays)))
+
+    def in_order(self, values: Sequence[bool]) -> list[bool]:
+        """Return a value for each row, given by the rows' numbers, in the order of the layout."""
+        return [values[row] for row in self.row.tolist()]
+
+    def places(self, rows: Sequence[int]) -> list[int]:
+        """Return where rows stand in the layout, by their numbers."""
+        place = {row: place for place, row in enumerate(self.row.tolist())}
+        return [place[row] for row in rows]
 
     @staticmethod
     def causal(size: int, *, append: bool = True, predicts_next: bool = True) -> Layout:

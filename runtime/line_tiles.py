@@ -1,12 +1,16 @@
-"""How many lines a product of attention may have: those that give a line the same bits.
+"""How attention cuts its lines into products, such that a line has the same bits in each.
 
-Attention computes its lines in products of fixed shape. Larger ones are quicker where there are
-many lines and slower where there are few, so which sizes agree bit for bit is tried here, on this
-machine, and each run of lines is then cut into the sizes that suit it.
+Attention computes its lines in products of fixed shape: so many lines, one tile of keys. Two things
+about them are free. Larger products are quicker where there are many lines and slower where there
+are few, so sizes that agree bit for bit may be mixed. And a library computes many products at once,
+in an order of sums that may depend on how many: then every batch has one number of them. What holds
+is tried here, on this machine, the quickest first.
 """
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -17,48 +21,138 @@ from nldc.runtime.kv_cache import KEY_TILE
 LEAST = 16
 """Lines of the smallest product; what others are held against."""
 LARGER = (64, 32)
-BATCHES = (1, 2, 3, 12, 50)
-"""How many products a trial computes at once."""
+ON_A_DEVICE = 64
+"""Lines of every product on a GPU, which has more arithmetic than it has memory."""
+AT_ONCE = 16
+"""Tiles of a batch of fixed size, each with a product for every key head."""
+TILES = (1, 2, 3, 12, 15, 16, 17, 50)
+"""Numbers of tiles that a trial computes at once."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The products of attention: `sizes` are the lines that one may have, largest first.
+
+    `at_once` is the number of products in every batch, 0 for as many as there are. With `trees`,
+    softmax and sums over tiles are computed by hand too, in an order that no width can change.
+    """
+
+    sizes: tuple[int, ...]
+    at_once: int = 0
+    trees: bool = False
 
 
 @cache
-def line_tiles(dim: int, dtype: torch.dtype, device: torch.device, threads: int) -> tuple[int, ...]:
-    """Return the sizes that agree with `LEAST`, largest first, for heads of `dim` features.
+def line_cut(
+    kv_heads: int, dim: int, dtype: torch.dtype, device: torch.device, threads: int
+) -> Cut:
+    """Return the quickest cut that was found to hold, for heads of `dim` features.
 
     What is found is true of so many `threads`.
     """
     del threads
-    agreeing = (size for size in LARGER if _agrees(size, dim, dtype, device))
-    return (*agreeing, LEAST)
+    for at_once in (0, AT_ONCE * kv_heads) if device.type == "cpu" else (AT_ONCE * kv_heads,):
+        least = LEAST if device.type == "cpu" else ON_A_DEVICE
+        trial = _Trial(kv_heads, dim, dtype, device, at_once, least)
+        if trial.agrees(least):
+            larger = (size for size in LARGER if size > least and trial.agrees(size))
+            return Cut((*larger, least), at_once, trees=device.type != "cpu")
+    warnings.warn(
+        f"no batches of products of {dtype} with {dim} features on {device} were found whose rows "
+        "do not depend on the rows beside them: self-speculation may differ from AR",
+        stacklevel=2,
+    )
+    return Cut((least,), at_once, trees=device.type != "cpu")
 
 
 def cut(lines: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the sizes of the products that hold so many lines.
 
-    A product may have up to a quarter of its lines to spare.
+    A product may have up to a quarter of its lines to spare, the smallest any number.
     """
     found: list[int] = []
-    left = -(-lines // LEAST) * LEAST
+    least = sizes[-1]
+    left = -(-lines // least) * least
     while left > 0:
         roomy = [size for size in sizes if left <= size <= left + size // 4]
-        found.append(min(roomy, default=max(size for size in sizes if size <= max(left, LEAST))))
+        found.append(min(roomy, default=max(size for size in sizes if size <= left)))
         left -= found[-1]
     return tuple(found)
 
 
-def _agrees(size: int, dim: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a line has the same bits in products of `size` lines and of `LEAST`."""
-    generator = torch.Generator().manual_seed(0)
-    for inner, outer in ((dim, KEY_TILE), (KEY_TILE, dim)):
-        for batch in BATCHES:
-            left = _cancelling((batch, size, inner), generator, sign=-1)
-            right = _cancelling((batch, outer, inner), generator, sign=1).transpose(1, 2)
-            left, right = left.to(device, dtype), right.contiguous().to(device, dtype)
-            whole = torch.bmm(left, right)
-            parts = [torch.bmm(part, right) for part in torch.split(left, LEAST, 1)]
-            if not torch.equal(whole, torch.cat(parts, 1)):
-                return False
-    return True
+def products(left: Tensor, right: Tensor, at_once: int) -> Tensor:
+    """Return the n products `torch.bmm(left, right)`, in batches of `at_once` exactly (0: of n).
+
+    The last batch reaches back over products that were there already, which changes no bits.
+    """
+    have = left.shape[0]
+    if not at_once:
+        return torch.bmm(left, right)
+    if have < at_once:
+        return torch.bmm(_filled(left, at_once), _filled(right, at_once))[:have]
+    found = left.new_empty(have, left.shape[1], right.shape[2])
+    for first in range(0, have, at_once):
+        start = min(first, have - at_once)
+        own = slice(start, start + at_once)
+        torch.bmm(left[own], right[own], out=found[own])
+    return found
+
+
+def _filled(matrices: Tensor, count: int) -> Tensor:
+    """Return [count, n, m], zeros behind, laid out in memory as the matrices are."""
+    if not matrices.is_contiguous():
+        return _filled(matrices.mT, count).mT
+    found = matrices.new_zeros(count, *matrices.shape[1:])
+    found[: matrices.shape[0]] = matrices
+    return found
+
+
+class _Trial:
+    """Products whose exact value is zero, as attention makes them, and their bits at `least` lines.
+
+    What is computed is rounding alone, so that any other order of sums shows. Keys are a view of
+    what the cache holds, features last; values lie as they are.
+    """
+
+    def __init__(
+        self,
+        kv_heads: int,
+        dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        at_once: int,
+        least: int,
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.at_once = at_once
+        self.unit = kv_heads if at_once else 1
+        self.cases: list[tuple[Tensor, Tensor, Tensor]] = []
+        count, lines = TILES[-1] * self.unit, max(*LARGER, least)
+        for inner, outer in ((dim, KEY_TILE), (KEY_TILE, dim)):
+            left = _cancelling((count, lines, inner), generator, sign=-1).to(device, dtype)
+            right = _cancelling((count, outer, inner), generator, sign=1).to(device, dtype).mT
+            if inner == KEY_TILE:
+                right = right.contiguous()
+            parts = [self._bits(part, right) for part in torch.split(left, least, 1)]
+            self.cases.append((left, right, torch.cat(parts, 1)))
+
+    def agrees(self, size: int) -> bool:
+        """Whether a line has those bits in products of `size` lines: at any place, beside any
+        number of tiles, and wherever in memory they lie.
+        """
+        for left, right, want in self.cases:
+            for tiles in TILES:
+                have = tiles * self.unit
+                for moved, some in ((0, slice(0, have)), (1, slice(-have, None)), (5, slice(have))):
+                    lines = torch.split(left[some].roll(moved, 1), size, 1)
+                    found = torch.cat([self._bits(part, right[some]) for part in lines], 1)
+                    if not torch.equal(found.roll(-moved, 1), want[some]):
+                        return False
+        return True
+
+    def _bits(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the products of lines that were copied to memory of their own."""
+        return products(left.clone(memory_format=torch.contiguous_format), right, self.at_once)
 
 
 def _cancelling(shape: tuple[int, int, int], generator: torch.Generator, sign: int) -> Tensor:

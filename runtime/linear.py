@@ -6,6 +6,10 @@ rows. There are ways around that, some quicker than others (`Way`), and which of
 on the shape, the dtype and the machine. So `pack` tries them here and now, quickest first, and
 takes the first under which rows are bitwise the same in any company. benchmarks/README.md has the
 price of each.
+
+A library also looks at where a row lies in memory. Rows therefore always begin at a whole cache
+line, and where no packed form is made they are padded to whole lines, weights with them: then every
+row of every product lies as every other.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ EXPECTED_ROWS = 256
 
 COUNTS = (1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100, 272)
 """Numbers of rows that are tried."""
+
+LINE = 64
+"""Bytes of a cache line; torch's own memory begins at one."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Way:
 class Packed:
     """A weight of `shape` [out, in] in the form that its `way` computes with.
 
-    `shaped` has that shape and takes no memory: MKL's product asks for it.
+    `shaped` has that shape and takes no memory: MKL's product asks for it. In tiles of the plain
+    form, `data` is [out, in rounded up to whole lines].
     """
 
     data: Tensor
@@ -82,9 +90,24 @@ def formed(weight: Tensor, way: Way) -> Packed:
         data = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), rows)
     elif way.form == "onednn":
         data = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+    elif way.tile:
+        data = at_a_line(_in_whole_lines(weight))
     else:
         data = weight
     return Packed(data, shaped, way)
+
+
+def at_a_line(x: Tensor) -> Tensor:
+    """Return `x`, or a copy if it has gaps or does not begin at a whole cache line."""
+    if not x.is_contiguous():
+        return x.contiguous()
+    return x.clone() if x.data_ptr() % LINE else x
+
+
+def _in_whole_lines(x: Tensor, rows: int = 0) -> Tensor:
+    """Return `x` [n, width], its width filled up with zeros, and so many rows of zeros behind."""
+    wider = -x.shape[1] % (LINE // x.element_size())
+    return F.pad(x, (0, wider, 0, rows)) if wider or rows else x
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
@@ -94,10 +117,14 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
     """
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
-    way, rows = weight.way, x.shape[0]
+    way, rows, x = weight.way, x.shape[0], at_a_line(x)
     if way.tile:
         short = -rows % way.tile
-        tiles = torch.split(F.pad(x, (0, 0, 0, short)) if short else x, way.tile)
+        if way.form == "plain":
+            x = _in_whole_lines(x, short)
+        elif short:
+            x = F.pad(x, (0, 0, 0, short))
+        tiles = torch.split(x, way.tile)
         found = [_product(tile, weight) for tile in tiles]
         return (found[0] if len(found) == 1 else torch.cat(found))[:rows]
     if way.twice and rows == 1:
@@ -162,14 +189,41 @@ def choose(out: int, width: int, dtype: torch.dtype, device: torch.device, threa
 
 
 def holds(weight: Packed, rows: Tensor) -> bool:
-    """Whether rows [n, in] come out bitwise alike, however many are computed together."""
+    """Whether rows [n, in] come out bitwise alike, however many are computed together, and wherever
+    in memory they lie.
+
+    Where every product has the shape of one tile, two tiles tell as much as twenty.
+    """
+    counts = [count for count in COUNTS if not weight.way.tile or count <= 2 * weight.way.tile]
+    rows = rows[: counts[-1] + 8]
     whole = linear(rows, weight)
-    for count in COUNTS:
-        for start in (0, 5) if count < 64 else (0,):
-            some = linear(rows[start : start + count], weight)
-            if not torch.equal(some, whole[start : start + count]):
+    for count in counts:
+        for start, by in _trials(count):
+            own = slice(start, start + count)
+            if not torch.equal(linear(_moved(rows[own], by), weight), whole[own]):
                 return False
     return True
+
+
+def _trials(count: int) -> Iterator[tuple[int, int]]:
+    """Yield from where on so many rows are tried, and how many values they are moved by.
+
+    Fewer, where that takes long. A row should lie otherwise than in the whole at least once, be the
+    width odd or even.
+    """
+    yield 0, 1
+    if count < 64:
+        yield 5, 0
+    if count < 15:
+        yield 1, 0
+    if count == 1:
+        yield from ((start, 0) for start in (0, 2, 3, 4, 6, 7))
+
+
+def _moved(rows: Tensor, by: int) -> Tensor:
+    """Return a copy that begins so many values behind a whole cache line."""
+    room = rows.new_empty(rows.numel() + by)
+    return room[by:].view(rows.shape).copy_(rows)
 
 
 def cancelling(

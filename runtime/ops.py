@@ -224,7 +224,7 @@ def mix(logits: Sequence[Logits], weights: Sequence[float]) -> Logits:
     total = logits[0].values * weights[0]
     for other, weight in zip(logits[1:], weights[1:], strict=True):
         total = total + other.values * weight
-    return Logits(total, logits[0].positions, logits[0].due)
+    return Logits(total, logits[0].positions, logits[0].due, logits[0].sight)
 
 
 def lookup(batch: Batch, length: int, ngram: int) -> Tensor:

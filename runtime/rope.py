@@ -1,4 +1,4 @@
-"""Rotary positions in the half-split layout: default or YaRN, and the query temperature.
+"""Rotary positions in the half-split layout: default, linear or YaRN, and the query temperature.
 
 YaRN is eq. 17 to 22 of arXiv 2309.00071 with the attention factor of its released code; the
 temperature is the `1 + beta * ln(1 + floor(position / original context))` of the released configs.
@@ -8,6 +8,8 @@ Everything is computed in float64 and rounded once to the dtype in which rows ar
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
     plain = rope.theta**-pair
     if rope.rope_type == "default":
         return plain
+    if rope.rope_type == "linear":
+        return plain / rope.factor
 
     def dimension(rotations: float) -> float:
         turns = rope.original_context / (rotations * 2 * math.pi)
@@ -38,8 +42,8 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
 
 
 def attention_factor(rope: RopeConfig) -> float:
-    """Return the factor on cosine and sine that YaRN asks for; 1 for the default type."""
-    if rope.rope_type == "default":
+    """Return the factor on cosine and sine that YaRN asks for; 1 for the other types."""
+    if rope.rope_type != "yarn":
         return 1.0
     if rope.attention_factor is not None:
         return rope.attention_factor
@@ -52,11 +56,22 @@ def attention_factor(rope: RopeConfig) -> float:
     return scale(1.0)
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """What is known of positions 0 to `size` - 1; never changed, only replaced by a longer one."""
+
+    size: int
+    cos: Tensor
+    sin: Tensor
+    query: Tensor
+
+
 class RopeTable:
-    """Cosine, signed sine and query factor of every position below `size`; grows on demand.
+    """Cosine, signed sine and query factor of every position reserved; grows on demand.
 
     `rotate(x, ...)` is `x * cos + swapped(x) * sin`, where `swapped` exchanges the halves of a head
-    and the first half of `sin` is negated.
+    and the first half of `sin` is negated. Threads may reserve and read at once: longer tables are
+    made apart and put in place by one assignment, and they never get shorter.
     """
 
     def __init__(
@@ -68,24 +83,36 @@ class RopeTable:
         self.scale = head_dim**-0.5
         self.frequencies = inverse_frequencies(rope, head_dim)
         self.factor = attention_factor(rope)
-        self.size = 0
-        self.cos = self.sin = self.query = torch.empty(0)
+        self._growing = Lock()
+        self._tables = _Tables(0, torch.empty(0), torch.empty(0), torch.empty(0))
+
+    @property
+    def size(self) -> int:
+        """How many positions can be asked for."""
+        return self._tables.size
 
     def reserve(self, size: int) -> None:
         """Make the tables cover positions 0 to size - 1."""
-        if size <= self.size:
+        if size <= self._tables.size:
             return
-        self.size = max(size, 2 * self.size, 256)
-        position = torch.arange(self.size, dtype=torch.float64)
+        with self._growing:
+            if size > self._tables.size:
+                self._tables = self._made(max(size, 2 * self._tables.size, 256))
+
+    def _made(self, size: int) -> _Tables:
+        position = torch.arange(size, dtype=torch.float64)
         angle = position[:, None] * self.frequencies
         cos, sin = angle.cos() * self.factor, angle.sin() * self.factor
         query = torch.full_like(position, self.scale)
         if self.rope.llama_4_beta:
             spans = torch.floor(position / self.rope.original_context)
             query *= 1 + self.rope.llama_4_beta * torch.log1p(spans)
-        self.cos = torch.cat((cos, cos), -1).to(self.device, self.dtype)
-        self.sin = torch.cat((-sin, sin), -1).to(self.device, self.dtype)
-        self.query = query.to(self.device, self.dtype)
+        return _Tables(
+            size,
+            torch.cat((cos, cos), -1).to(self.device, self.dtype),
+            torch.cat((-sin, sin), -1).to(self.device, self.dtype),
+            query.to(self.device, self.dtype),
+        )
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosine [n, 1, head_dim], signed sine [n, 1, head_dim] and query factor [n, 1, 1].
@@ -93,10 +120,11 @@ class RopeTable:
         `positions` is int64 [n], each below the size reserved. The query factor is the softmax
         scale times the temperature.
         """
+        tables = self._tables
         return (
-            self.cos[positions].unsqueeze(1),
-            self.sin[positions].unsqueeze(1),
-            self.query[positions].view(-1, 1, 1),
+            tables.cos[positions].unsqueeze(1),
+            tables.sin[positions].unsqueeze(1),
+            tables.query[positions].view(-1, 1, 1),
         )
 
 

@@ -18,6 +18,13 @@ from nldc.runtime.errors import PromptError
 LOWEST_TEMPERATURE = 1e-6
 """Logits divided by less may overflow; a choice at this one is greedy but for exact ties."""
 
+NO_NUMBER, NOTHING_ALLOWED = -1, -2
+"""In place of a token: the row's logits are no numbers, or none of them is above -inf.
+
+They go through a strategy as any other token does, as one that no row agrees with but one that is
+as broken, so that only a row whose token is emitted ends its sequence, as it would end AR's.
+"""
+
 Processor = Callable[[Tensor, Tensor], Tensor]
 """Maps logits [B, n, V] and the positions they predict, int64 [B, n], to logits [B, n, V]."""
 
@@ -68,15 +75,24 @@ def choose(logits: Tensor, positions: Tensor, sequences: Tensor, sampling: Sampl
     """Return the chosen tokens, int64 [B, n], from logits [B, n, V].
 
     `positions` int64 [B, n] are those of the chosen tokens, `sequences` int64 [B] the sequences'
-    keys. Of equal values the lowest id wins.
+    keys. Of equal values the lowest id wins. A row that holds NaN or whose best is infinite gives
+    `NO_NUMBER`, one in which everything is -inf `NOTHING_ALLOWED`.
     """
     for processor in sampling.processors:
         logits = processor(logits, positions)
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    logits = filtered(logits, sampling)
-    keys = row_keys(sampling.seed, sequences.unsqueeze(1), positions)
-    return (logits + gumbel(keys, logits.shape[-1])).argmax(-1)
+    if sampling.temperature:
+        logits = filtered(logits, sampling)
+        keys = row_keys(sampling.seed, sequences.unsqueeze(1), positions)
+        logits = logits + gumbel(keys, logits.shape[-1])
+    return _chosen(logits)
+
+
+def _chosen(scores: Tensor) -> Tensor:
+    """Return the place of the best score, int64 [B, n], or what says that there is none."""
+    best = scores.argmax(-1)  # that of a NaN, where there is one
+    score = scores.gather(-1, best.unsqueeze(-1)).squeeze(-1)
+    best = best.masked_fill(score.isnan() | score.isposinf(), NO_NUMBER)
+    return best.masked_fill(score.isneginf(), NOTHING_ALLOWED)
 
 
 def filtered(logits: Tensor, sampling: Sampling) -> Tensor:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.batch import Batch, Emit
-from nldc.runtime.errors import CheckpointError, PromptError
+from nldc.runtime.errors import CheckpointError, NldcRuntimeError, PromptError
 from nldc.runtime.handover import Chooser, Handover, Progress, check_known
 from nldc.runtime.kv_cache import KVCache
+from nldc.runtime.sampling import NOTHING_ALLOWED
 from nldc.runtime.stats import Stats
 
 Prefill = Callable[[Batch, Tensor], Emit]
@@ -34,9 +35,10 @@ MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 class Request:
     """One prompt on its way: what it was, what it has emitted, what that cost.
 
-    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `skips` counts tokens that
-    its strategy has yet to emit and that are in the text already; `asked`, how many tokens there
-    were when its strategy was last chosen.
+    `embeddings` [P, hidden] stand in for those of the prompt's tokens. `adapters` are those that
+    its strategy has. `thought` is where the thought at the prompt's end begins, see
+    `ThinkingLimit.thought`. `skips` counts tokens that its strategy has yet to emit and that are in
+    the text already; `asked`, how many tokens there were when its strategy was last chosen.
     """
 
     place: int
@@ -45,6 +47,8 @@ class Request:
     max_new_tokens: int
     eos: tuple[int, ...]
     embeddings: Tensor | None = None
+    adapters: tuple[str, ...] = ()
+    thought: int | None = None
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
@@ -63,23 +67,34 @@ class Request:
         return [*self.prompt, *self.tokens]
 
     @property
+    def last_position(self) -> int:
+        """The position of the last token that may be emitted."""
+        return len(self.prompt) + self.max_new_tokens - 1
+
+    @property
     def done(self) -> bool:
         """Whether nothing more is to be emitted."""
         return self.finish is not None
 
-    def add(self, tokens: Sequence[int]) -> bool:
-        """Append the tokens up to an EOS or the last one allowed; return whether there was one."""
+    def add(self, tokens: Sequence[int]) -> list[int]:
+        """Append the tokens up to an EOS or the last one allowed, and return those.
+
+        Of tokens from one on that could not be chosen, none is appended.
+        """
         room = self.max_new_tokens - len(self.tokens)
         fresh = list(tokens[:room])
         ends = [place for place, token in enumerate(fresh) if token in self.eos]
         if ends:
             fresh = fresh[: ends[0] + 1]
-        self.tokens += fresh
+        broken = next((place for place, token in enumerate(fresh) if token < 0), None)
+        self.tokens += fresh[:broken]
+        if broken is not None:
+            return fresh
         if ends:
             self.finish = "eos"
         elif len(self.tokens) >= self.max_new_tokens:
             self.finish = "length"
-        return bool(fresh)
+        return fresh
 
     def stats(self) -> Stats:
         """Return the costs so far."""
@@ -89,6 +104,7 @@ class Request:
             accepted=self.accepted,
             seconds=self.finished - self.started,
             time_to_first_token=self.first_token - self.started,
+            adapters=self.adapters,
         )
 
 
@@ -142,7 +158,7 @@ class Session:
 
         Raises:
             PromptError: a strategy was chosen that does not exist, or that cannot go on.
-            CheckpointError: the model's logits are no numbers.
+            CheckpointError: the model's logits for a token are no numbers.
         """
         start = time.perf_counter()
         waiting = deque(sequences)
@@ -178,13 +194,7 @@ class Session:
         prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():
             batch = self.make_batch(self.cache, (sequence,))
-            batch.watched = True
             emit = prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
-            if batch.broken is not None and bool(batch.broken):
-                raise CheckpointError(
-                    f"the model's logits for prompt {sequence.place} are no numbers",
-                    "the weights are damaged, or too large for this dtype: try bfloat16 or float32",
-                )
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 
@@ -208,8 +218,13 @@ class Session:
             sequence.skips -= known
             if cycle:
                 sequence.accepted.append(count - known)
-            if sequence.add(line[known:count]) and not sequence.first_token:
+            fresh = sequence.add(line[known:count])
+            if fresh and not sequence.first_token:
                 sequence.first_token = time.perf_counter()
+            unchosen = next((token for token in fresh if token < 0), None)
+            if unchosen is not None:
+                processed = bool(batch.sampling.processors)
+                raise _without_token(sequence, unchosen, processed=processed)
 
     def _end(self, sequence: Request) -> None:
         sequence.finished = time.perf_counter()
@@ -218,7 +233,10 @@ class Session:
     # Switching
 
     def _regroup(self, groups: Mapping[str, _Group]) -> None:
-        """Let every sequence with new tokens go on with the strategy that is chosen for it."""
+        """Let every sequence with new tokens go on with the strategy that is chosen for it.
+
+        One whose text is too short for that goes on as it is, and is asked again.
+        """
         live = sum(len(group.live) for group in groups.values())
         moved = [
             (sequence, chosen)
@@ -226,6 +244,7 @@ class Session:
             for sequence in group.live
             if len(sequence.tokens) > sequence.asked
             and (chosen := self._chosen(sequence, live)) != sequence.strategy
+            and self._may_enter(sequence, chosen)
         ]
         for sequence, chosen in moved:
             carry = self._hand_over(sequence, chosen)
@@ -245,14 +264,25 @@ class Session:
         )
         return check_known(self.choose(progress), tuple(self.strategies))
 
-    def _hand_over(self, sequence: Request, chosen: str) -> dict[str, Tensor]:
-        """Make the cache trail the text as the chosen strategy wants it; return its carry."""
+    def _may_enter(self, sequence: Request, chosen: str) -> bool:
+        """Whether the chosen strategy can be given the sequence, now or when it is longer.
+
+        Raises:
+            PromptError: it never can.
+        """
         source, target = (self.strategies[n].handover for n in (sequence.strategy, chosen))
         if source is None or target is None or not source.may_go_to(target):
             raise PromptError(
                 f"a sequence cannot go from `{sequence.strategy}` to `{chosen}` between steps",
                 "certificate.json of the artifact lists the switches that it may make, and why not",
             )
+        given = 0 if sequence.embeddings is None else len(sequence.prompt)
+        return target.can_enter(len(sequence.history), given)
+
+    def _hand_over(self, sequence: Request, chosen: str) -> dict[str, Tensor]:
+        """Make the cache trail the text as the chosen strategy wants it; return its carry."""
+        target = self.strategies[chosen].handover
+        assert target is not None
         text = sequence.history
         takes = target.takes or 0
         self.cache.forget(sequence.slot, takes - (len(text) - self.cache.length(sequence.slot)))
@@ -261,3 +291,19 @@ class Session:
             name: torch.tensor([tokens], dtype=torch.int64, device=self.device)
             for name, tokens in target.carry_of(text).items()
         }
+
+
+def _without_token(sequence: Request, code: int, *, processed: bool) -> NldcRuntimeError:
+    """Return the error that ends a sequence whose next token could not be chosen."""
+    number = len(sequence.tokens)
+    if code == NOTHING_ALLOWED and processed:
+        return PromptError(
+            f"the processors allow no token at all for prompt {sequence.place}, token {number}",
+            "leave at least one logit above -inf",
+        )
+    after = "" if number == 0 else f" after {number} tokens"
+    return CheckpointError(
+        f"the model's logits for prompt {sequence.place} are no numbers{after}",
+        "the weights are damaged, or too large for this dtype: try bfloat16 or float32"
+        + ("; or a processor made them so" if processed else ""),
+    )

@@ -12,6 +12,7 @@ class Stats:
 
     `nfe` counts forwards; `accepted` the tokens committed in each cycle before the cut at EOS or
     `max_new_tokens` (the prefill is no cycle). Times are in seconds from the call to `generate`.
+    `adapters` are those that the strategy had; without one it computes with base weights.
     """
 
     nfe: int
@@ -19,6 +20,7 @@ class Stats:
     accepted: list[int]
     seconds: float
     time_to_first_token: float
+    adapters: tuple[str, ...] = ()
 
     @property
     def tpf(self) -> float:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.handover import Handover
+from nldc.runtime.parts import Declared
 from nldc.runtime.session import Strategy
 
 
@@ -31,6 +32,18 @@ class SwitchingDecoder(Decoder):
             )
             for name, kind in self.PARTS.items()
         }
+
+    @classmethod
+    def declared(cls) -> Declared:
+        """Return the adapters that the strategies declare."""
+        required = frozenset[str]().union(*(part.REQUIRED_ADAPTERS for part in cls.PARTS.values()))
+        return Declared(cls.STRATEGY, cls.ADAPTERS, required)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of how the strategies and the checkpoint fit, a line each."""
+        notes = (note for part in self.parts.values() for note in part.notes)
+        return tuple(dict.fromkeys(notes))
 
     def strategies(self) -> dict[str, Strategy]:
         """Return the strategies by name, with how they hand sequences over."""

@@ -1,124 +1,250 @@
-"""Tensor files: safetensors opened memory-mapped, and checked before a tensor is believed.
+"""Tensor files: safetensors, checked before a tensor is believed, and read by copying.
 
-A file's header is read here first, so that a truncated download is told from a file of another
-kind, by name, whatever the safetensors library says.
+A file's header is read and checked here, so that whatever is wrong with it is said by name. Tensors
+are read, not mapped: a file that is replaced, rewritten or cut afterwards changes no weight, and
+what a model takes is what its weights take. One that changes between two reads is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError
 from nldc.runtime.json_file import parse_json
 
 LARGEST_HEADER = 100_000_000
-FLOATS = ("F64", "F32", "F16", "BF16")
+CHUNK = 1 << 22
+"""Values that are converted at a time; more would only take memory."""
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+WIDTHS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+}
+"""Bytes a value takes; what a format that is not listed takes is not checked."""
 AGAIN = "download the file again"
+POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: its format there, its shape, and its first byte and the one behind."""
+
+    format: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """One safetensors file: the shape of every tensor, and the tensors on demand."""
+    """One safetensors file: what every tensor is, and the tensors on demand.
+
+    `state` tells whether the file is still the one whose header was read.
+    """
 
     path: Path
-    shapes: Mapping[str, tuple[int, ...]]
+    entries: Mapping[str, Entry]
     error: type[NldcRuntimeError]
-    _handle: Any
+    state: tuple[int, ...]
 
     @staticmethod
     def open(path: Path, error: type[NldcRuntimeError] = CheckpointError) -> TensorFile:
-        """Open `path` and check its header.
+        """Read the header of `path` and check it.
 
         Raises:
-            NldcRuntimeError: of the type `error`: missing, truncated, no safetensors file, or a
-                tensor that is not of floats.
+            NldcRuntimeError: of the type `error`: missing, truncated, damaged, or no safetensors
+                file.
         """
-        header = _header(path, error)
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            if entry["dtype"] not in FLOATS:
-                raise error(
-                    f"{path}: tensor `{name}` holds {entry['dtype']}",
-                    "use the unquantised checkpoint, in one of " + ", ".join(FLOATS),
-                )
-            shapes[name] = tuple(entry["shape"])
         try:
-            handle = safe_open(path, framework="pt")
-        except (OSError, SafetensorError) as problem:
-            raise error(f"{path} is damaged: {problem}", AGAIN) from problem
-        return TensorFile(path, shapes, error, handle)
-
-    def read(self, name: str) -> Tensor:
-        """Return a tensor as the file holds it; on the CPU its memory is the file's."""
-        try:
-            tensor: Tensor = self._handle.get_tensor(name)
-        except SafetensorError as problem:
-            raise self.error(
-                f"{self.path}: tensor `{name}` is damaged: {problem}", AGAIN
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise error(f"{path} is no file", "give the folder of a complete checkpoint")
+            with path.open("rb") as file:
+                state = _state(file)
+                return TensorFile(path, _entries(file, path, state[0], error), error, state)
+        except FileNotFoundError:
+            raise error(f"{path} is missing", "give the folder of a complete checkpoint") from None
+        except OSError as problem:
+            raise error(
+                f"{path} cannot be read: {(problem.strerror or str(problem)).lower()}", AGAIN
             ) from problem
-        return tensor
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of the file, in its order."""
+        return tuple(self.entries)
+
+    def read(
+        self, name: str, dtype: torch.dtype, device: torch.device, out: Tensor | None = None
+    ) -> Tensor:
+        """Return a copy of a tensor in that dtype on that device, written into `out` if given.
+
+        `out` is contiguous, of the tensor's size, in the dtype and on the device.
+
+        Raises:
+            NldcRuntimeError: the tensor is not of floats, or the file was changed meanwhile.
+        """
+        entry = self._floats(name)
+        if out is None:
+            out = torch.empty(entry.shape, dtype=dtype, device=device)
+        values, kind = out.view(-1), FLOATS[entry.format]
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                if _state(file) != self.state:
+                    raise self._changed()
+                file.seek(entry.start)
+                if out.device.type == "cpu" and dtype == kind:
+                    self._fill(file, values)
+                else:
+                    room = torch.empty(min(CHUNK, len(values)), dtype=kind)
+                    for start in range(0, len(values), CHUNK):
+                        part = values[start : start + CHUNK]
+                        self._fill(file, room[: len(part)])
+                        part.copy_(room[: len(part)])
+        except OSError as problem:
+            raise self.error(
+                f"{self.path}: tensor `{name}` cannot be read: {problem.strerror}", AGAIN
+            ) from problem
+        return out
 
     def expect(self, name: str, shape: tuple[int, ...], hint: str) -> None:
-        """Raise, with `hint`, unless the file holds `name` in that shape."""
-        if name not in self.shapes:
+        """Raise, with `hint` where the shape differs, unless `name` is there, floats of a shape."""
+        if name not in self.entries:
             raise self.error(f"{self.path}: tensor `{name}` is missing", hint)
-        if self.shapes[name] != shape:
+        if self._floats(name).shape != shape:
             raise self.error(
-                f"{self.path}: tensor `{name}` has the shape {list(self.shapes[name])}, "
+                f"{self.path}: tensor `{name}` has the shape {list(self.entries[name].shape)}, "
                 f"not {list(shape)}",
                 hint,
             )
 
+    def _floats(self, name: str) -> Entry:
+        entry = self.entries[name]
+        if entry.format not in FLOATS:
+            raise self.error(
+                f"{self.path}: tensor `{name}` holds {entry.format}",
+                "use the unquantised checkpoint, in one of " + ", ".join(FLOATS),
+            )
+        return entry
 
-def _header(path: Path, error: type[NldcRuntimeError]) -> Mapping[str, Any]:
+    def _fill(self, file: Any, values: Tensor) -> None:
+        """Read as many bytes as `values` take on the CPU, straight into their memory."""
+        if not len(values):
+            return
+        room: Any = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
+        while len(room):
+            count = file.readinto(room)
+            if not count:
+                raise self._changed()
+            room = room[count:]
+
+    def _changed(self) -> NldcRuntimeError:
+        return self.error(
+            f"{self.path} was changed while it was read", "load it when it is complete"
+        )
+
+
+def _state(file: BinaryIO | Any) -> tuple[int, ...]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
+
+
+def _entries(
+    file: BinaryIO, path: Path, size: int, error: type[NldcRuntimeError]
+) -> dict[str, Entry]:
+    """Return what the header says of every tensor, or raise what is wrong with it."""
     foreign = error(
         f"{path} is no safetensors file", "give weights in safetensors format, not a pickle"
     )
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8:
-                raise error(f"{path} is truncated: {size} bytes", AGAIN)
-            if length > LARGEST_HEADER:
-                raise foreign
-            text = file.read(length)
-    except FileNotFoundError:
-        raise error(f"{path} is missing", "give the folder of a complete checkpoint") from None
-    except OSError as problem:
-        raise error(
-            f"{path} cannot be read: {(problem.strerror or str(problem)).lower()}", AGAIN
-        ) from problem
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8:
+        raise error(f"{path} is truncated: {size} bytes", AGAIN)
+    if length > LARGEST_HEADER:
+        file.seek(0)
+        if file.read(len(POINTER)) == POINTER:
+            raise error(
+                f"{path} is no safetensors file but a pointer of Git LFS", "run git lfs pull"
+            )
+        raise foreign
+    text = file.read(length)
     if not text.startswith(b"{"):
         raise foreign
     if len(text) < length:
         raise error(f"{path} is truncated inside its header", AGAIN)
     try:
         header = parse_json(text)
-        ends = {
-            name: int(entry["data_offsets"][1])
-            for name, entry in header.items()
-            if name != "__metadata__" and isinstance(entry["shape"], list) and entry["dtype"]
-        }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise foreign from None
-    last = max(ends, key=lambda name: ends[name], default=None)
-    if last is not None and 8 + length + ends[last] > size:
+    except ValueError as problem:
+        raise error(f"{path} is damaged: its header is no JSON: {problem}", AGAIN) from problem
+    first, entries = 8 + length, {}
+    for name, described in header.items():
+        if name == "__metadata__":
+            continue
+        entry = _entry(described, first)
+        if entry is None:
+            raise error(
+                f"{path} is damaged: its header describes the tensor `{name}` wrongly", AGAIN
+            )
+        entries[name] = entry
+    last = max(entries, key=lambda name: entries[name].stop, default=None)
+    if last is not None and entries[last].stop > size:
         raise error(
-            f"{path} is truncated: tensor `{last}` ends at byte {8 + length + ends[last]}, "
+            f"{path} is truncated: tensor `{last}` ends at byte {entries[last].stop}, "
             f"the file at {size}",
             AGAIN,
         )
-    return dict(header)
+    _check_tiling(entries, path, first, size, error)
+    return entries
+
+
+def _entry(described: Any, first: int) -> Entry | None:
+    """Return what the header says of one tensor, or None where that is nonsense."""
+    if not isinstance(described, Mapping):
+        return None
+    form: Any = described.get("dtype")
+    shape: Any = described.get("shape")
+    offsets: Any = described.get("data_offsets")
+    if not isinstance(form, str) or not _is_whole(shape) or not _is_whole(offsets):
+        return None
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        return None
+    if form in WIDTHS and offsets[1] - offsets[0] != prod(shape) * WIDTHS[form]:
+        return None
+    return Entry(form, tuple(shape), first + offsets[0], first + offsets[1])
+
+
+def _is_whole(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value < 2**63 for value in values
+    )
+
+
+def _check_tiling(
+    entries: Mapping[str, Entry], path: Path, first: int, size: int, error: type[NldcRuntimeError]
+) -> None:
+    """Raise unless the tensors fill the file, each byte belonging to one of them."""
+    place = first
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != place:
+            what = "overlaps another" if entry.start < place else "does not follow the one before"
+            raise error(f"{path} is damaged: tensor `{name}` {what}", AGAIN)
+        place = entry.stop
+    if place != size:
+        raise error(f"{path} is damaged: {size - place} bytes at its end are no tensor's", AGAIN)
 
 
 DTYPES = {
@@ -140,3 +266,13 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
     if isinstance(name, str) and name in DTYPES:
         return DTYPES[name]
     raise CheckpointError(f"dtype {name!r} is not supported", "use " + ", ".join(DTYPES))
+
+
+def stored_dtype(entries: Iterator[Entry]) -> torch.dtype:
+    """Return the dtype of the most bytes among tensors of floats; float32 where there are none."""
+    bytes_of: dict[str, int] = {}
+    for entry in entries:
+        if entry.format in FLOATS:
+            bytes_of[entry.format] = bytes_of.get(entry.format, 0) + entry.stop - entry.start
+    most = max(bytes_of, key=lambda form: bytes_of[form], default="F32")
+    return FLOATS[most]

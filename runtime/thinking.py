@@ -1,12 +1,18 @@
 """The thinking budget: one token of a sequence that must end its thinking, unless that has ended.
 
-The rule. Generated token number N (from 0; N = `max_thinking_tokens`) is `end_think_token_id`,
-unless one of the generated tokens before it is. It is applied to the logits of the row that
-predicts that place, where the token is sampled. "Before it" means what the row saw: the cached
-prefix, and the rows of its own forward that it sees at earlier positions. A row that verifies sees
-exactly what AR's row sees, so the rule decides as it does for AR, with no proof of its own. In a
-block filled in both directions the budget holds as well, unless the strategy later replaces the row
-that ended thinking (token editing), and rows before that place may see it coming.
+The rule. A thought begins at a `start` token and ends at an `end` token. The token N places behind
+the one that began it (N = `max_thinking_tokens`, of the thought's own tokens) is `end`, unless one
+of the tokens between is. A prompt is inside a thought if a start stands behind its last end; that
+thought counts from its last start, and ends at once where the prompt has used its tokens up. Where
+no start token is known, every answer begins with a thought: generated token N (from 0) is `end`,
+unless one before it is.
+
+It is applied to the logits of the row that predicts that place, where the token is sampled. The
+tokens between are those that the row saw: the cached prefix, and the rows of its own forward that
+it sees at earlier positions. A row that verifies sees exactly what AR's row sees, so the rule
+decides as it does for AR, with no proof of its own. In a block filled in both directions the budget
+holds as well, unless the strategy later replaces the row that ended thinking (token editing), and
+rows before that place may see it coming.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -22,30 +29,88 @@ from torch import Tensor
 from nldc.runtime.attention import Plan, row_facts
 from nldc.runtime.errors import PromptError
 from nldc.runtime.kv_cache import Places
+from nldc.runtime.tokenizer import Tokenizer
+
+NOWHERE = -1
+FAR = 1 << 62
+
+
+MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""What models write around their thoughts, each a token."""
 
 
 @dataclass(frozen=True)
 class ThinkingLimit:
-    """At most `tokens` generated tokens come before the first `end`, whatever the mode."""
+    """At most `tokens` tokens come between a `start` of thinking and its `end`, in any mode.
+
+    Without a `start` that is known, the thought begins where the answer does.
+    """
 
     tokens: int
     end: int
+    start: int | None = None
+
+    def thought(self, prompt: Sequence[int]) -> int | None:
+        """Return the place of the token that began the thought at a prompt's end, None: none did.
+
+        It is the last token of the prompt where no start is known.
+        """
+        if self.start is None:
+            return len(prompt) - 1
+        for place in range(len(prompt) - 1, -1, -1):
+            if prompt[place] in (self.start, self.end):
+                return place if prompt[place] == self.start else None
+        return None
+
+
+def thinking_marks(
+    configured: int | None,
+    tokenizer: Tokenizer | None,
+    start: int | None = None,
+    end: int | None = None,
+) -> tuple[int | None, int | None]:
+    """Return the tokens that start and end thinking, None where a checkpoint names none.
+
+    A caller's `start` and `end` go first. The end is `configured`, the one in config.json, else
+    that of tokenizer_config.json, else the token `</think>` or `[/THINK]`. The start is the one
+    that tokenizer_config.json names, else that which belongs to the end: `<think>`, `[THINK]`.
+    """
+    if tokenizer is None:
+        return start, configured if end is None else end
+    pairs = [tuple(tokenizer.id_of_text(text) for text in pair) for pair in MARKS]
+    if end is None:
+        end = configured
+    if end is None:
+        end = tokenizer.id_of("end_think")
+    if end is None:
+        end = next((last for _, last in pairs if last is not None), None)
+    if start is None:
+        start = tokenizer.id_of("start_think")
+    if start is None and end is not None:
+        start = next((first for first, last in pairs if last == end), None)
+    return start, end
 
 
 def thinking_limit(
-    tokens: int | None, end: int | None, vocabulary: int, mask_token_id: int
+    tokens: int | None,
+    end: int | None,
+    vocabulary: int,
+    mask_token_id: int,
+    start: int | None = None,
 ) -> ThinkingLimit | None:
     """Return the limit, None if there is no limit.
 
     Raises:
-        PromptError: one of the two numbers is missing or out of its range.
+        PromptError: one of the numbers is missing or out of its range.
     """
-    if tokens is None and end is not None:
-        raise PromptError(
-            f"end_think_token_id {end!r} has no effect without max_thinking_tokens",
-            "give both, or neither",
-        )
+    marks = {"end_think_token_id": end, "start_think_token_id": start}
     if tokens is None:
+        for name, token in marks.items():
+            if token is not None:
+                raise PromptError(
+                    f"{name} {token!r} has no effect without max_thinking_tokens",
+                    "give both, or neither",
+                )
         return None
     if not _whole(tokens) or tokens < 0:
         raise PromptError(
@@ -56,19 +121,24 @@ def thinking_limit(
             "max_thinking_tokens needs the token that ends thinking",
             "give end_think_token_id; the checkpoint names none",
         )
-    if not _whole(end) or not 0 <= end < vocabulary:
-        raise PromptError(
-            f"end_think_token_id {end!r} is no token",
-            f"ids of this model lie between 0 and {vocabulary - 1}",
-        )
-    if end == mask_token_id:
-        raise PromptError(
-            f"end_think_token_id {end} is the mask token", "masked rows would end thinking"
-        )
-    return ThinkingLimit(tokens, end)
+    for name, token in marks.items():
+        if token is None and name == "start_think_token_id":
+            continue
+        if not _whole(token) or not 0 <= token < vocabulary:
+            raise PromptError(
+                f"{name} {token!r} is no token",
+                f"ids of this model lie between 0 and {vocabulary - 1}",
+            )
+        if token == mask_token_id:
+            raise PromptError(
+                f"{name} {token} is the mask token", "a masked row is no mark of thinking"
+            )
+    if start == end:
+        raise PromptError(f"token {end} both starts and ends thinking", "give two different tokens")
+    return ThinkingLimit(tokens, end, start)
 
 
-def _whole(value: object) -> bool:
+def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -82,27 +152,66 @@ class ThinkingBudget:
         self._tokens = torch.zeros((slots, capacity), dtype=torch.int64, device=device)
         self._sights: weakref.WeakKeyDictionary[Plan, Tensor] = weakref.WeakKeyDictionary()
 
-    def due(self, tokens: Tensor, plan: Plan, places: Places, prompts: Sequence[int]) -> Tensor:
+    def due(
+        self,
+        tokens: Tensor,
+        plan: Plan,
+        places: Places,
+        prompts: Sequence[int],
+        thoughts: Sequence[int | None] = (),
+    ) -> Tensor:
         """Return which rows of a forward predict a token that must end thinking, bool [B, R].
 
-        `tokens` [B, R] are the rows' ids; `prompts` the lengths of the sequences' prompts.
+        `tokens` [B, R] are the rows' ids; `prompts` the lengths of the sequences' prompts and
+        `thoughts` what `ThinkingLimit.thought` says of each; (): as where no start is known.
         """
-        device, end = tokens.device, self.limit.end
+        device, limit = tokens.device, self.limit
+        opened = [prompt - 1 for prompt in prompts]
+        if thoughts:
+            opened = [NOWHERE if place is None else place for place in thoughts]
+        known = torch.tensor([list(prompts), opened], dtype=torch.int64, device=device)
+        begin, opened_at = known.unsqueeze(-1)
         slots = places.slot_index.unsqueeze(1)
         start = places.start.unsqueeze(1)
-        begin = torch.tensor(prompts, dtype=torch.int64, device=device).unsqueeze(1)
         behind = start + torch.arange(tokens.shape[1], device=device)
         self._tokens[slots, behind] = tokens
-        place = torch.arange(self._tokens.shape[1], device=device)
-        cached = (self._tokens[places.slot_index] == end) & (place >= begin) & (place < start)
-        ended = cached.any(1, keepdim=True)
+        cached = self._tokens[places.slot_index]
+        place = torch.arange(cached.shape[1], device=device)
+        inside = (place >= begin) & (place < start)
+        ended = _last(place, inside & (cached == limit.end))
+        began = torch.where(ended >= 0, NOWHERE, opened_at)
+        if limit.start is not None:
+            again = inside & (cached == limit.start) & (place > ended)
+            began = torch.where(began >= 0, began, _first(place, again))
         position = start + plan.offset
         first = _first_generated(plan, places, prompts)
         if first < tokens.shape[1]:
-            hits = (tokens == end) & (position >= begin)
-            sights = self._sight(plan, first)
-            ended = ended | (hits[:, first:].to(sights.dtype) @ sights.T > 0)
-        return (position + plan.ahead == begin + self.limit.tokens) & ~ended
+            began = self._within(tokens, position, begin, began, first, self._sight(plan, first))
+        last_place = torch.maximum(began + 1 + limit.tokens, begin)
+        return (began >= 0) & (position + plan.ahead == last_place)
+
+    def _within(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        begin: Tensor,
+        began: Tensor,
+        first: int,
+        sees: Tensor,
+    ) -> Tensor:
+        """Return where the thought of each row began, [B, R], by the rows of its own forward.
+
+        `began` [B, 1] is what the cache says; `sees` [R, n] which of the rows from `first` on each
+        row sees before its place.
+        """
+        ids, at = tokens[:, None, first:], position[:, None, first:]
+        there = (sees > 0) & (at >= begin.unsqueeze(-1))
+        ended = _last(at, there & (ids == self.limit.end)).squeeze(-1)
+        began = torch.where(ended >= 0, NOWHERE, began)
+        if self.limit.start is None:
+            return began
+        again = there & (ids == self.limit.start) & (at > ended.unsqueeze(-1))
+        return torch.where(began >= 0, began, _first(at, again).squeeze(-1))
 
     def _sight(self, plan: Plan, first: int) -> Tensor:
         """Return which rows see which of the rows from `first` on before their place, [R, n]."""
@@ -128,6 +237,17 @@ class ThinkingBudget:
             return torch.where(due.unsqueeze(-1), only, logits)
 
         return process
+
+
+def _last(place: Tensor, chosen: Tensor) -> Tensor:
+    """Return the largest chosen place along the last dimension, which stays; NOWHERE if none is."""
+    return torch.where(chosen, place, NOWHERE).amax(-1, keepdim=True)
+
+
+def _first(place: Tensor, chosen: Tensor) -> Tensor:
+    """Return the smallest chosen place along the last dimension, which stays; NOWHERE if none."""
+    found = torch.where(chosen, place, FAR).amin(-1, keepdim=True)
+    return torch.where(found == FAR, NOWHERE, found)
 
 
 def _first_generated(plan: Plan, places: Places, prompts: Sequence[int]) -> int:

@@ -502,3 +502,99 @@ def test_a_closed_pipe_ends_without_a_traceback() -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     process.wait(timeout=20)
+
+
+# what a checkpoint brings
+
+
+def test_compile_takes_the_checkpoint_s_block_size_and_run_says_when_another_was_compiled(
+    model: Path, tmp_path: Path
+) -> None:
+    options = ("--model", model, "--ids", "1,2", "--max-new-tokens", "3")
+    result = nldc("compile", "linear_ss", "-o", tmp_path / "own", "--model", model)
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "own" / "manifest.json").read_text())
+    assert manifest["params"] == {"block_length": 32}
+    assert "note:" not in nldc("run", tmp_path / "own", *options).stderr
+    assert nldc("compile", "linear_ss", "-o", tmp_path / "plain").exit_code == 0
+    said = nldc("run", tmp_path / "plain", *options).stderr
+    assert (
+        said.count("note: compiled with block_length = 16, the checkpoint has block_size 32") == 1
+    )
+    assert nldc("run", tmp_path / "plain", *options, "--quiet").stderr == ""
+
+
+def test_every_command_says_that_no_drafter_ran_and_run_says_which_did(
+    model: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("linear_spec_lora"))
+    artifact, line = tmp_path / "lora", "note: no drafter adapter: drafting with base weights"
+    assert nldc("compile", "linear_ss_lora", "-o", artifact, "--model", bare).exit_code == 0
+    short = ("--count", "1", "--max-new-tokens", "4")
+    run = ("run", artifact, "--ids", "1,2", "--max-new-tokens", "4", "--model")
+    for arguments in (
+        (*run, bare),
+        (*run, model, "--adapter", "none"),
+        (*run, model, "--adapter", "drafter=none"),
+        ("verify", artifact, "--model", bare, *short),
+        ("bench", "linear_ss_lora", "--model", bare, "--repeats", "1", *short),
+    ):
+        result = nldc(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count(line) == 1
+    with_it = nldc(*run, model)
+    assert "note:" not in with_it.stderr
+    assert "with the adapter drafter" in with_it.stderr
+    named = nldc(*run, bare, "--adapter", f"drafter={model / 'linear_spec_lora'}")
+    assert "with the adapter drafter" in named.stderr
+    (_, line_) = json.loads(
+        nldc("bench", "linear_ss_lora", "--model", model, "--repeats", "1", *short, "--json").stdout
+    )["results"]
+    assert line_["adapters"] == ["drafter"]
+
+
+def test_adapters_without_names_or_that_nobody_declares_are_refused(
+    model: Path, artifacts: Path, tmp_path: Path
+) -> None:
+    run = ("run", artifacts / "linear_ss", "--model", model, "--ids", "1")
+    two = nldc(*run, "--adapter", "a", "--adapter", "b")
+    assert two.exit_code == 2
+    assert "--adapter NAME=FOLDER" in two.stderr
+    named = nldc(*run, "--adapter", f"drafter={tmp_path}")
+    assert named.exit_code == 1
+    assert "declares no adapter `drafter`" in named.stderr
+    bench = nldc("bench", "linear_ss", "--model", model, "--adapter", tmp_path)
+    assert bench.exit_code == 1
+    assert "uses no adapter" in bench.stderr
+
+
+def test_unknown_keys_of_a_config_are_one_warning_of_ours(
+    model: Path, artifacts: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "gate_type": "relu2"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "nldc.cli", "verify", artifacts / "linear_ss", "--model", copy,
+         "--count", "1", "--max-new-tokens", "2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "gate_type" in line]
+    assert line.startswith(f"warning: {copy / 'config.json'}: gate_type is not a known key")
+
+
+def test_weights_are_read_with_a_bar_on_a_terminal_only(
+    model: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[object] = []
+    monkeypatch.setattr("nldc.cli.output.BAR_EVERY", 0.0)
+    monkeypatch.setattr("rich.progress.Progress.update", lambda *_a, **place: drawn.append(place))
+    options = ("--model", model, "--ids", "1,2", "--max-new-tokens", "2", "--quiet")
+    plain = nldc("run", artifacts / "ar", *options)
+    assert not drawn
+    monkeypatch.setattr("nldc.cli.output.is_terminal", lambda _stream: True)
+    shown = nldc("run", artifacts / "ar", *options)
+    assert drawn
+    assert shown.stdout == plain.stdout

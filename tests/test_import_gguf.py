@@ -140,7 +140,12 @@ class Model:
         if self.template is not None:
             writer.add_chat_template(self.template)
         for key, value in self.extra.items():
-            add = {str: writer.add_string, int: writer.add_uint32, list: writer.add_array}
+            add = {
+                str: writer.add_string,
+                int: writer.add_uint32,
+                float: writer.add_float32,
+                list: writer.add_array,
+            }
             add[type(value)](key, value)
         for name, values in self.weights.items():
             if self.skip and self.skip in gguf_name(name):
@@ -375,6 +380,9 @@ def test_a_vocabulary_without_a_free_token_asks_for_a_mask() -> None:
         (Model(kinds=[NORMAL]), "token types"),
         (Model(eos=10**6), "eos_token_id 1000000"),
         (Model(extra={"llama.rope.scaling.type": "linear"}), "rope.scaling.type = 'linear'"),
+        (Model(extra={"llama.rope.scaling.type": "yarn"}), "rope.scaling.type = 'yarn'"),
+        (Model(extra={"llama.rope.scaling.factor": -4.0}), "rope.scaling.factor is -4.0"),
+        (Model(extra={"llama.rope.scale_linear": "4"}), "rope.scaling.factor is '4'"),
         (Model(extra={"llama.expert_count": 8}), "expert_count = 8"),
         (Model(extra={"llama.attention.key_length": 32}), "rope.dimension_count = 16"),
     ],
@@ -384,6 +392,139 @@ def test_a_model_that_is_not_plain_llama_is_refused(
     tmp_path: Path, model: Model, message: str
 ) -> None:
     assert message in refusal(model, tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, {"rope_type": "default"}),
+        ({"rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope.scale_linear": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        (
+            {"rope.scaling.factor": 2.0, "rope.scale_linear": 4.0},
+            {"rope_type": "linear", "factor": 2.0},
+        ),
+        (
+            {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+            {"rope_type": "linear", "factor": 4.0},
+        ),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, {"rope_type": "default"}),
+        ({"rope.scaling.factor": 0.0}, {"rope_type": "default"}),
+        ({"rope.scaling.factor": 1.0}, {"rope_type": "default"}),
+    ],
+)
+def test_positions_are_scaled_as_llama_cpp_reads_the_fields(
+    tmp_path: Path, fields: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    model = Model(extra={f"llama.{name}": value for name, value in fields.items()})
+    _, out = run(model, tmp_path)
+    found = json.loads((out / "config.json").read_text())["rope_parameters"]
+    assert found == {"rope_theta": 100000.0, **wanted}
+
+
+def test_scaled_positions_turn_by_so_much_less(tmp_path: Path) -> None:
+    turns = []
+    for name, extra in (("plain", {}), ("scaled", {"llama.rope.scaling.factor": 4.0})):
+        (tmp_path / name).mkdir()
+        _, out = run(Model(extra=extra), tmp_path / name)
+        turns.append(Ar.from_checkpoint(out, device="cpu").model.backbone.rope.frequencies)
+    assert torch.equal(turns[1], turns[0] / 4)
+
+
+def split(
+    folder: Path, count: int = 2, changes: dict[str, dict[int, int]] | None = None
+) -> list[Path]:
+    """Write a model in several files; `changes` are fields that a part, by number, has wrong."""
+    model, names = Model(), list(random_weights())
+    paths = []
+    for number in range(count):
+        part = names[number::count]
+        fields = {"split.no": number, "split.count": count, "split.tensors.count": len(names)}
+        fields |= {
+            f"split.{key}": by[number] for key, by in (changes or {}).items() if number in by
+        }
+        path = folder / f"m-{number + 1:05}-of-{count:05}.gguf"
+        paths.append(Model(weights={n: model.weights[n] for n in part}, extra=fields).write(path))
+    return paths
+
+
+def test_a_model_in_several_files_is_read_whole_from_any_of_them(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    _, whole = run(Model(), tmp_path / "whole")
+    for number, path in enumerate(split(tmp_path, 3)):
+        out = tmp_path / f"out{number}"
+        import_gguf(path, out)
+        for file in ("config.json", "model.safetensors", "tokenizer.json"):
+            assert (out / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_a_part_of_a_model_says_what_is_missing(tmp_path: Path) -> None:
+    first, *others = split(tmp_path, 4)
+    for path in others[:2]:
+        path.unlink()
+    with pytest.raises(CheckpointError) as caught:
+        import_gguf(first, tmp_path / "out")
+    assert "is one part of a split model of 4: m-00002-of-00004.gguf and 1 more is missing" in str(
+        caught.value
+    )
+    renamed = first.rename(tmp_path / "model.gguf")
+    with pytest.raises(CheckpointError, match="its name does not say which"):
+        import_gguf(renamed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"no": {1: 0}}, "says that it is part 0 of 2, counted from 0, not 1 of 2"),
+        ({"count": {1: 5}}, "says that it is part 1 of 5"),
+        ({"tensors.count": {0: 99}}, "the parts hold 20 tensors, not 99"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(
+    tmp_path: Path, changes: dict[str, dict[int, int]], message: str
+) -> None:
+    first, _ = split(tmp_path, changes=changes)
+    with pytest.raises(CheckpointError, match=message):
+        import_gguf(first, tmp_path / "out")
+
+
+def test_every_token_at_which_llama_cpp_ends_a_text_is_an_end(tmp_path: Path) -> None:
+    report, out = run(Model(extra={"tokenizer.ggml.eot_token_id": 3}), tmp_path)
+    ends = json.loads((out / "generation_config.json").read_text())
+    # those that the file names come first, then `<|end|>`, known by its text
+    assert ends == {"eos_token_id": [2, 3, 0], "bos_token_id": 1}
+    assert report.ends == ("<|im_end|>", "<repo>", "<|end|>")
+    assert "a text ends at `<|im_end|>`, `<repo>`, `<|end|>`" in str(report)
+
+
+def ends_of(texts: list[str], **fields: int) -> list[str]:
+    named = {f"tokenizer.ggml.{name}_token_id": value for name, value in fields.items()}
+    data = vocabulary_fields() | {"tokenizer.ggml.tokens": texts, "tokenizer.ggml.merges": []}
+    vocabulary = Vocabulary.of(
+        {**data, "tokenizer.ggml.token_type": [NORMAL] * len(texts), **named}
+    )
+    for end in vocabulary.ends:
+        assert vocabulary.kinds[end] == CONTROL, "an end is special, whatever the file says"
+    return [texts[end] for end in vocabulary.ends]
+
+
+def test_ends_are_found_by_their_texts_and_by_what_stands_beside_them() -> None:
+    plain = ["a", "b", "c"]
+    assert ends_of([*plain, "<|eot_id|>", "</s>"], eos=0, bos=1) == ["a", "<|eot_id|>", "</s>"]
+    assert ends_of([*plain, "<|eom_id|>"], eos=0, eot=1, eom=2, bos=1) == [
+        "a",
+        "b",
+        "c",
+        "<|eom_id|>",
+    ]
+    assert ends_of([*plain, "<PAD>", "[PAD]"], eos=0, bos=1) == ["a", "<PAD>"]
+    assert ends_of([*plain, "<PAD>"], eos=0, bos=1, fim_pad=2) == ["a", "c"]
+    harmony = [*plain, "<|end|>", "<|return|>", "<|call|>"]
+    assert ends_of(harmony, eos=0, bos=1) == ["a", "<|return|>", "<|call|>"]
+    assert ends_of(harmony[:-1], eos=0, bos=1) == ["a", "<|end|>", "<|return|>"]
+    gemma = [*plain, "</s>", "<|tool_response>"]
+    assert ends_of(gemma, eos=0, bos=1) == ["a", "<|tool_response>"]
 
 
 def test_merges_that_do_not_fit_are_refused(tmp_path: Path) -> None:

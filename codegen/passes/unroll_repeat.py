@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from nldc.codegen.rewrite import map_graph, substitute
+from nldc.expr import Expr, fold
 from nldc.ir.graph import Graph
-from nldc.ir.ops import Fill, Forward, Node, Repeat, Value
+from nldc.ir.ops import Fill, Forward, Node, Repeat, Select, Value
 from nldc.ir.scope import TRUE
 
 
@@ -31,10 +33,21 @@ def unroll_repeat(graph: Graph) -> Graph:
 
 def _body(node: Node, loop: Repeat) -> Iterator[Node]:
     for inner in loop.body.nodes:
+        if isinstance(inner.op, Select):
+            inner = replace(inner, op=_in_first_round(inner.op))
         if loop.keys == "kept" and isinstance(inner.op, Forward):
             yield replace(inner, op=replace(inner.op, append=TRUE))
         else:
             yield replace(inner, name=node.name) if inner.name == loop.result.node else inner
+
+
+def _in_first_round(select: Select) -> Select:
+    """Return the selection with its rules as they are in the loop's first round."""
+    rules = {item.name: getattr(select, item.name) for item in fields(select)}
+    known: dict[str, Any] = {
+        name: fold(rule, {"iteration": 0}) for name, rule in rules.items() if isinstance(rule, Expr)
+    }
+    return replace(select, **known)
 
 
 def _fills_all(node: Node) -> bool:

@@ -5,6 +5,10 @@ of a step says, so that every acceptance count occurs. Emitted tokens, kept cach
 progress are compared with AR of the same hash after every step (`run.py`). Nothing of nldc.ir,
 nldc.check or nldc.codegen is used: only the artifact, and the small ops of the runtime.
 
+What promises nothing is not held against AR. It must run without fault: every step emits, the mask
+token and what a processor forbids are never emitted, what stays of the cache was there, what is
+carried keeps its shape, and a sequence gets the same tokens wherever it stands in its batch.
+
 Of an artifact with several strategies each is run so, and then they take turns: what a strategy
 that promises nothing emits then counts as given, and the cache must hold AR's rows of that text.
 """
@@ -16,22 +20,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nldc.certify.backbone import DifferenceError
 from nldc.certify.report import CertifyReport
-from nldc.certify.run import Run
+from nldc.certify.run import SCENARIOS, Run
+from nldc.certify.text import DifferenceError
 from nldc.runtime.artifact import check_artifact
-from nldc.runtime.errors import ArtifactError
+from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.sampling import Sampling
 from nldc.runtime.switching import SwitchingDecoder
 
-__all__ = ["CertifyReport", "certify", "certify_switching"]
+__all__ = ["QUICK", "CertifyReport", "certify", "certify_switching"]
 
-BATCHES = ((1, 0.0, None), (3, 0.0, None), (3, 0.9, None), (6, 0.9, None), (6, 0.0, 7), (3, 0.9, 2))
-"""How many sequences run together, at which temperature, and with which thinking budget."""
+CRASHED = "its code fails: "
+
+QUICK = 10
+"""Tokens of each sequence when an artifact is certified as it is compiled."""
+
+TURNS = ((3, 0.0, None), (3, 0.9, None), (3, 0.9, 2), (3, 0.0, 7))
+"""How many sequences change strategies, at which temperature, and with which thinking budget."""
 
 
-def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyReport:
+def certify(
+    artifact: str | Path, tokens: int = 48, seed: int = 0, *, quick: bool = False
+) -> CertifyReport:
     """Run the artifact in `artifact` until each sequence has so many tokens, and compare with AR.
+
+    `quick` leaves out what only informs: where a strategy that promises nothing parts from AR.
 
     Raises:
         ArtifactError: there is no artifact, or it was edited.
@@ -40,19 +53,29 @@ def certify(artifact: str | Path, tokens: int = 48, seed: int = 0) -> CertifyRep
     manifest: dict[str, Any] = check_artifact(folder)
     if "strategies" in manifest:
         parts = [part["folder"] for part in manifest["strategies"].values()]
-        own = tuple(certify(folder / part, tokens, seed) for part in parts)
+        own = tuple(certify(folder / part, tokens, seed, quick=quick) for part in parts)
         return certify_switching(folder, tokens, seed, own)
     from nldc.api import load  # imports the artifact's Python; nothing of the compiler's passes
 
-    run = Run(tokens, _frontier(folder))
+    is_free = manifest["guarantee"]["claimed"] == "none"
 
-    def everything() -> None:
+    def everything(run: Run) -> None:
         decoder = load(folder)
-        for number, (size, temperature, thinking) in enumerate(BATCHES):
-            sampling = Sampling(temperature=temperature, seed=seed)
-            run.batch(decoder, size, sampling, thinking, key=100 * number + seed)
+        for number, scenario in enumerate(SCENARIOS):
+            emitted = run.batch(decoder, scenario, seed, 100 * number + seed)
+            if run.given and not number:
+                turned = run.batch(decoder, scenario, seed, 100 * number + seed, turned=True)
+                if turned != emitted:
+                    raise DifferenceError("a sequence's tokens depend on its place in the batch")
 
-    return _report(manifest, run, _first_difference(everything))
+    fault = None
+    if is_free:
+        run = Run(tokens, None, given=True)
+        fault = _first_difference(lambda: everything(run))
+        if fault is not None or quick:
+            return _report(manifest, run, None, fault=fault)
+    run = Run(tokens, _frontier(folder))
+    return _report(manifest, run, _first_difference(lambda: everything(run)))
 
 
 def certify_switching(
@@ -69,6 +92,7 @@ def certify_switching(
         ArtifactError: there is no artifact of several strategies, or it was edited.
     """
     from nldc.api import load
+    from nldc.runtime.errors import ArtifactError
 
     manifest: dict[str, Any] = check_artifact(artifact)
     decoder = load(artifact)
@@ -79,7 +103,7 @@ def certify_switching(
     run = Run(tokens, None)
 
     def everything() -> None:
-        for number, (size, temperature, thinking) in enumerate(BATCHES):
+        for number, (size, temperature, thinking) in enumerate(TURNS):
             sampling = Sampling(temperature=temperature, seed=seed)
             for sequence in range(size):
                 run.turns(decoder, exact, sampling, thinking, 100 * number + seed + sequence)
@@ -88,12 +112,15 @@ def certify_switching(
 
 
 def _first_difference(everything: Callable[[], None]) -> str | None:
+    """Return what is wrong, if anything: whatever generated code raises is a fault of its own."""
     try:
         everything()
     except DifferenceError as found:
         return str(found)
-    except (ValueError, IndexError, RuntimeError) as problem:
-        return f"its code fails: {problem}"
+    except NldcRuntimeError:
+        raise
+    except Exception as problem:
+        return f"{CRASHED}{type(problem).__name__}: {problem}"
     return None
 
 
@@ -102,6 +129,8 @@ def _report(
     run: Run,
     difference: str | None,
     parts: tuple[CertifyReport, ...] = (),
+    *,
+    fault: str | None = None,
 ) -> CertifyReport:
     return CertifyReport(
         strategy=manifest["strategy"],
@@ -113,6 +142,9 @@ def _report(
         entries=run.entries,
         accepted=tuple(sorted(run.accepted.items())),
         difference=difference,
+        fault=fault,
+        compared=not run.given,
+        crashed=(fault or difference or "").startswith(CRASHED),
         parts=parts,
     )
 

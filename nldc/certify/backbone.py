@@ -6,162 +6,124 @@ that are not AR's own play the drafter, and agree with AR for as many places as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from nldc.certify.text import (
+    ADAPTED,
+    DEEPER,
+    EOS_ID,
+    FIRST,
+    KEY,
+    LAYERS,
+    LOGIT,
+    MASK_ID,
+    PLACE,
+    PLACE_AT,
+    SECOND,
+    TOKEN,
+    VOCABULARY,
+    DifferenceError,
+    OutgrownError,
+    Rules,
+    Text,
+)
 from nldc.runtime.attention import Pattern, Plan, visible
 from nldc.runtime.batch import Batch, Hidden, Logits
 from nldc.runtime.kv_cache import Places
 from nldc.runtime.layout import Layout
-from nldc.runtime.sampling import Sampling, choose
+from nldc.runtime.sampling import Sampling
 from nldc.runtime.thinking import ThinkingBudget
 
-LAYERS = 3
-VOCABULARY = 11
-MASK_ID = 4
-END_THINK_ID = 6
-
-
-class DifferenceError(Exception):
-    """The artifact is not AR."""
+CPU = torch.device("cpu")
 
 
 def _scramble(x: Tensor) -> Tensor:
     """Mix int64 bits (splitmix64): shifts are logical, products wrap around."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)).mul_(FIRST)
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)).mul_(SECOND)
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
-def _first(tokens: Tensor, positions: Tensor, adapted: Tensor, key: int) -> Tensor:
-    mixed = _scramble(tokens + 0x9E37) + _scramble(positions * 7919 + 13)
-    return _scramble(mixed + adapted * 0x51ED27 + key)
+@dataclass(eq=False)
+class _Sight:
+    """What the rows of one layout see under one pattern; `prefix` is None if that is all of it."""
+
+    own: Tensor
+    prefix: Tensor | None
+    plan: Plan
 
 
-def _deeper(own: Tensor, seen: Tensor, keys: Tensor, adapted: Tensor) -> Tensor:
-    """Return the next layer's states [R] from those of all keys [N], seen [R, N]."""
-    total = (seen.to(torch.int64) * _scramble(keys + 77)).sum(1)
-    return _scramble(_scramble(own) * 3 + _scramble(total) + adapted * 0x2545F49)
+@dataclass(eq=False)
+class World:
+    """What the batches of one run share: room for cache entries, and what patterns show.
 
-
-def _spread(states: Tensor) -> Tensor:
-    """Return logits [..., V] between 0 and 8 from final states."""
-    ids = torch.arange(VOCABULARY, dtype=torch.int64) * 0x1000193
-    return (_scramble(states.unsqueeze(-1) + ids) & 0xFFFFF).double() / 0x20000
-
-
-@dataclass
-class Text:
-    """One prompt: AR by the hash, the cache's entries, and what was emitted.
-
-    `truth` holds AR's states [position, LAYERS + 1]; `cache` states and positions of all entries,
-    of which `committed` are committed; `agrees` is the position up to which drafts are right.
+    `keys` int64 [slots, capacity, LAYERS] is what each cache entry adds to the rows that see it.
+    `room` is how far behind the text rows may be written; `adapters` says whether they are loaded.
     """
 
-    key: int
-    prompt: list[int]
-    sampling: Sampling
-    thinking: int | None = None
-    text: list[int] = field(default_factory=list)
-    truth: Tensor = field(default_factory=lambda: torch.empty((0, LAYERS + 1), dtype=torch.int64))
-    cache: Tensor = field(default_factory=lambda: torch.empty((0, LAYERS + 1), dtype=torch.int64))
-    places: list[int] = field(default_factory=list)
-    latest: tuple[Tensor, list[int]] = field(default_factory=lambda: (torch.empty(0), []))
-    emitted: list[int] = field(default_factory=list)
-    committed: int = 0
-    agrees: int = 0
-    skips: int = 0
+    keys: Tensor
+    rules: Rules
+    room: int
+    adapters: bool = True
+    budget: ThinkingBudget | None = None
+    _sights: dict[tuple[int, int], tuple[Layout, Pattern, _Sight]] = field(default_factory=dict)
 
-    def token(self, position: int) -> int:
-        """Return AR's token at a position."""
-        if not self.text:
-            self.text = list(self.prompt)
-        while len(self.text) <= position:
-            last = len(self.text) - 1
-            written = self.text[len(self.prompt) :]
-            if len(written) == self.thinking and END_THINK_ID not in written:
-                self.text.append(END_THINK_ID)
-                continue
-            values = _spread(self.state(last)[-1:]).view(1, 1, -1)
-            places, keys = torch.tensor([[last + 1]]), torch.tensor([self.key])
-            self.text.append(int(choose(values, places, keys, self.sampling)))
-        return self.text[position]
+    @staticmethod
+    def of(slots: int, capacity: int, rules: Rules, room: int, adapters: bool) -> World:
+        """Return a world with nothing in its cache."""
+        keys = torch.zeros((slots, capacity, LAYERS), dtype=torch.int64)
+        return World(keys, rules, room, adapters)
 
-    def give(self, token: int, position: int) -> None:
-        """Let the text have a token at a position, and AR go on from there."""
-        if self.token(position) != token:
-            self.text[position:] = [token]
-            self.truth = self.truth[:position]
-
-    def state(self, position: int) -> Tensor:
-        """Return the states of AR's row at a position, [LAYERS + 1]."""
-        while len(self.truth) <= position:
-            here = len(self.truth)
-            token, none = torch.tensor([self.token(here)]), torch.zeros(1, dtype=torch.int64)
-            states = [_first(token, torch.tensor([here]), none, self.key)]
-            for layer in range(LAYERS):
-                keys = torch.cat((self.truth[:, layer], states[-1]))
-                seen = torch.ones((1, here + 1), dtype=torch.bool)
-                states.append(_deeper(states[-1], seen, keys, none))
-            self.truth = torch.cat((self.truth, torch.stack(states, 1)))
-        return self.truth[position]
-
-    def forget(self, end: int) -> None:
-        """Keep the first `end` entries of the cache, all committed."""
-        if not 0 <= end <= len(self.places):
-            raise DifferenceError(
-                f"{end} cache entries are to stay, and {len(self.places)} are there"
-            )
-        self.cache, self.places = self.cache[:end], self.places[:end]
-        self.committed = end
-
-    def history(self) -> list[int]:
-        """Return a text that ends like this one, and in which its end is followed by AR's tokens.
-
-        What is looked up is only ever a guess, and so may be as right as the plan says.
-        """
-        text = [*self.prompt, *self.emitted]
-        ahead = [self.token(place) for place in range(len(text), max(len(text), self.agrees))]
-        wrong = (self.token(max(len(text), self.agrees)) + 1) % VOCABULARY
-        return [*text[-16:], *ahead, wrong, *text[-16:]]
-
-    def compute(self, tokens: Tensor, layout: Layout, pattern: Pattern, adapted: Tensor) -> Tensor:
-        """Return the states of rows over the cache, [R, LAYERS + 1]."""
-        length = len(self.places)
-        cached, own = visible(layout, pattern, length)
-        seen = torch.cat((cached, own), 1)
-        states = [_first(tokens, layout.offset + length, adapted, self.key)]
-        for layer in range(LAYERS):
-            keys = torch.cat((self.cache[:, layer], states[-1]))
-            states.append(_deeper(states[-1], seen, keys, adapted))
-        return torch.stack(states, 1)
+    def sight(self, layout: Layout, pattern: Pattern) -> _Sight:
+        """Return what the rows see, each pair of layout and pattern evaluated once."""
+        known = self._sights.get((id(layout), id(pattern)))
+        if known is not None:
+            return known[2]
+        cached, own = visible(layout, pattern, self.keys.shape[1])
+        sees_all = bool(cached.all())
+        if pattern.sees_prefix and not sees_all:
+            raise DifferenceError(f"the pattern {pattern.name} does not see all of the prefix")
+        plan = Plan.of(layout, pattern, CPU, torch.float32)
+        sight = _Sight(own.to(torch.int64), None if sees_all else cached.to(torch.int64), plan)
+        self._sights[id(layout), id(pattern)] = (layout, pattern, sight)
+        return sight
 
 
 class HashBatch(Batch):
     """A batch for generated code whose backbone is the hash."""
 
-    def __init__(
-        self,
-        live: Sequence[Text],
-        sampling: Sampling,
-        thinking: ThinkingBudget | None = None,
-        first_slot: int = 0,
-    ) -> None:
+    def __init__(self, live: Sequence[Text], world: World, slots: Sequence[int]) -> None:
         self.live = live
-        self.thinking = thinking
-        self.slots = tuple(range(first_slot, first_slot + len(live)))
-        self.sampling = sampling
+        self.world = world
+        self.thinking = world.budget
+        self.slots = tuple(slots)
+        self.sampling = Sampling(
+            world.rules.sampling.temperature,
+            seed=world.rules.sampling.seed,
+            processors=(self._forbid,) if world.rules.forbidden else (),
+        )
         self.size = len(live)
-        self.device = torch.device("cpu")
+        self.device = CPU
         self.mask_token_id = MASK_ID
-        self.eos = torch.tensor([VOCABULARY - 1])
+        self.eos = torch.tensor([EOS_ID])
         self.sequences = torch.tensor([sequence.key for sequence in live])
         self._histories = lambda: [sequence.history() for sequence in self.live]
         self._forwards = 0
         self._active_forwards = None
+        self._latest: list[tuple[Tensor, list[int]] | None] = [None] * self.size
+
+    def _forbid(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Forbid what the rules forbid, as a processor of the caller's would."""
+        values = logits.clone()
+        for number, row in enumerate(positions.tolist()):
+            for place, position in enumerate(row):
+                values[number, place, list(self.world.rules.forbids(position))] = -math.inf
+        return values
 
     def forward(
         self,
@@ -178,52 +140,114 @@ class HashBatch(Batch):
     ) -> Hidden:
         """Compute the rows' states; they stand for hidden states of width 1."""
         del counted, embeddings
-        adapted = torch.full((layout.size,), int(adapter is not None))
-        if adapter is not None and adapter_rows is not None:
-            adapted = torch.as_tensor(adapter_rows).to(torch.int64)
-        due = self._due(tokens, layout, pattern, active if hold else None)
-        finals, positions = [], []
-        for number, sequence in enumerate(self.live):
-            states = sequence.compute(tokens[number], layout, pattern, adapted)
-            length = len(sequence.places)
-            if active is None or not hold or bool(active[number]):
-                sequence.latest = (states, (layout.offset + length).tolist())
-            finals.append(states[:, -1:])
-            positions.append(layout.offset + length + layout.predicts_next.to(torch.int64))
+        if tuple(tokens.shape) != (self.size, layout.size):
+            raise DifferenceError(
+                f"tokens of shape {list(tokens.shape)} for {layout.size} rows of {self.size}"
+            )
+        sight = self.world.sight(layout, pattern)
+        lengths = [len(sequence.cache) for sequence in self.live]
+        held = [False] * self.size
+        if hold and active is not None:
+            held = (~active).tolist()
+        for sequence, length, is_held in zip(self.live, lengths, held, strict=True):
+            end = length + layout.size * (1 + is_held)
+            written = len(sequence.prompt) + len(sequence.emitted)
+            if sequence.committed > written + max(0, sequence.surplus):
+                raise OutgrownError(
+                    f"{sequence.committed} rows are cached for a text of {written} tokens: steps "
+                    "keep more rows than they emit tokens"
+                )
+            if end > written + 1 + self.world.room:
+                raise DifferenceError(
+                    f"a forward of {layout.size} rows behind {length} has no room: SCRATCH_ROWS "
+                    f"is {self.world.room}, and the text has {written} tokens"
+                )
+        adapted = torch.zeros(layout.size, dtype=torch.int64)
+        if adapter is not None and self.world.adapters:
+            adapted += 1
+            if adapter_rows is not None:
+                adapted = torch.as_tensor(adapter_rows).to(torch.int64)
+        start = torch.tensor(lengths).unsqueeze(1)
+        places = start + layout.offset
+        states = self._states(tokens, places, adapted, sight, lengths)
+        for number, is_held in enumerate(held):
+            if not is_held:
+                self._latest[number] = (states[number], places[number].tolist())
+        due = None
+        if self.thinking is not None:
+            behind = start.squeeze(1) + torch.tensor(held).to(torch.int64) * layout.size
+            where = Places(self.slots, tuple(behind.tolist()), torch.tensor(self.slots), behind)
+            prompts = [len(sequence.prompt) for sequence in self.live]
+            due = self.thinking.due(tokens, sight.plan, where, prompts)
         if layout.append:
             self.append(layout.append)
-        return Hidden(torch.stack(finals), torch.stack(positions), due)
+        ahead = layout.predicts_next.to(torch.int64)
+        return Hidden(states[..., -1:], places + ahead, due)
 
-    def _due(
-        self, tokens: Tensor, layout: Layout, pattern: Pattern, active: Tensor | None
-    ) -> Tensor | None:
-        if self.thinking is None:
-            return None
-        held = 0 if active is None else torch.where(active, 0, layout.size)
-        start = torch.tensor([len(sequence.places) for sequence in self.live]) + held
-        places = Places(self.slots, tuple(start.tolist()), torch.tensor(self.slots), start)
-        plan = Plan.of(layout, pattern, self.device, torch.float32)
-        prompts = [len(sequence.prompt) for sequence in self.live]
-        return self.thinking.due(tokens, plan, places, prompts)
+    def _states(
+        self,
+        tokens: Tensor,
+        places: Tensor,
+        adapted: Tensor,
+        sight: _Sight,
+        lengths: Sequence[int],
+    ) -> Tensor:
+        """Return the states of rows [B, R] over the cache, int64 [B, R, LAYERS + 1]."""
+        keys = self.sequences.unsqueeze(1)
+        mixed = _scramble(tokens + TOKEN) + _scramble(places * PLACE + PLACE_AT)
+        states = [_scramble(mixed + adapted * ADAPTED + keys)]
+        cached = self.world.keys[list(self.slots)]
+        capacity = cached.shape[1]
+        there = torch.arange(capacity) < torch.tensor(lengths).unsqueeze(1)
+        cached = cached * there.unsqueeze(-1)
+        for layer in range(LAYERS):
+            own = _scramble(states[-1] + KEY)
+            total = (sight.own * own.unsqueeze(1)).sum(-1)
+            if sight.prefix is None:
+                total += cached[:, :, layer].sum(1, keepdim=True)
+            else:
+                for number, length in enumerate(lengths):
+                    seen = sight.prefix[:, capacity - length :]
+                    total[number] += (seen * cached[number, :length, layer]).sum(1)
+            deeper = _scramble(states[-1]) * 3 + _scramble(total) + adapted * DEEPER
+            states.append(_scramble(deeper))
+        return torch.stack(states, -1)
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay."""
-        for sequence in self.live:
-            states, places = sequence.latest
-            sequence.cache = torch.cat((sequence.cache, states[:rows]))
-            sequence.places += places[:rows]
+        for number, sequence in enumerate(self.live):
+            latest = self._latest[number]
+            if latest is None:
+                raise DifferenceError("rows are appended before there were any")
+            states, places = latest
+            start, kept = len(sequence.cache), states[:rows]
+            mixed = _scramble(kept[:, :LAYERS] + KEY)
+            self.world.keys[self.slots[number], start : start + rows] = mixed
+            sequence.cache += zip(map(tuple, kept.tolist()), places[:rows], strict=True)
 
     def head(self, hidden: Hidden) -> Logits:
         """Return AR's logits for AR's rows, and guesses of AR's tokens for all others."""
-        values = _spread(hidden.states.squeeze(-1))
-        for number, sequence in enumerate(self.live):
-            for row, place in enumerate(hidden.positions[number].tolist()):
-                sequence.token(place)
-                final = hidden.states[number, row, 0]
-                if bool((sequence.truth[:, -1] == final).any()):
+        finals = hidden.states.squeeze(-1)
+        ids = torch.arange(VOCABULARY, dtype=torch.int64) * LOGIT
+        values = (_scramble(finals.unsqueeze(-1) + ids) & 0xFFFFF).double() / 0x20000
+        sampled = self.sampling.temperature > 0
+        rows: list[tuple[int, int, int]] = []
+        weights: list[float] = []
+        flat: list[tuple[int, int]] = []
+        listed = zip(self.live, finals.tolist(), hidden.positions.tolist(), strict=True)
+        for number, (sequence, states, places) in enumerate(listed):
+            for row, (final, place) in enumerate(zip(states, places, strict=True)):
+                if sequence.is_ar(final, place):
                     continue
-                token = sequence.token(place)
-                right = place < sequence.agrees
-                sure = 40.0 if int(final) & 3 else 12.0
-                values[number, row, token if right else (token + 1) % VOCABULARY] += sure
+                rows.append((number, row, sequence.guess(place)))
+                kind = final & 15
+                is_flat = kind == 1 if sampled else kind & 3 == 1
+                weights.append(1.0 if is_flat else 40.0 if kind & 3 else 12.0)
+                if is_flat:
+                    flat.append((number, row))
+        if flat:
+            values[tuple(torch.tensor(flat).T)] /= 16
+        if rows:
+            where = torch.tensor(rows).T
+            values[tuple(where)] += torch.tensor(weights, dtype=torch.float64)
         return Logits(values, hidden.positions, hidden.due)

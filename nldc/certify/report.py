@@ -1,4 +1,4 @@
-"""What was run and compared, and the first difference from AR if there is one."""
+"""What was run and compared, and the first difference from AR or the first fault."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 class CertifyReport:
     """What was run, and the first difference from AR if there is one.
 
-    `accepted` counts steps by the number of tokens that they emitted. `switched`: strategies took
-    turns; `parts` are then the reports on each alone.
+    `accepted` counts steps by the number of tokens that they emitted. `fault` is what no strategy
+    may do, whatever it promises; without `compared`, only that was looked for. `crashed`: the
+    generated code raised. `switched`: strategies took turns; `parts` are then the reports on each
+    alone.
     """
 
     strategy: str
@@ -22,6 +24,9 @@ class CertifyReport:
     entries: int
     accepted: tuple[tuple[int, int], ...]
     difference: str | None
+    fault: str | None = None
+    compared: bool = True
+    crashed: bool = False
     parts: tuple[CertifyReport, ...] = ()
 
     @property
@@ -30,8 +35,17 @@ class CertifyReport:
 
         Switching promises that every strategy goes on from the text, whatever they promise.
         """
-        kept = self.difference is None or (self.claimed == "none" and not self.switched)
-        return kept and all(part.holds for part in self.parts)
+        return self.broken is None
+
+    @property
+    def broken(self) -> CertifyReport | None:
+        """The first report, of the parts and this one, on a promise that is not kept."""
+        for part in self.parts:
+            if part.broken is not None:
+                return part.broken
+        is_free = self.claimed == "none" and not self.switched
+        found = self.fault if is_free else self.fault or self.difference
+        return None if found is None else self
 
     def text(self) -> str:
         """Return the report for a terminal."""
@@ -39,11 +53,16 @@ class CertifyReport:
 
     def _own_text(self) -> str:
         counts = ", ".join(f"{n}: {times}" for n, times in self.accepted)
+        compared = " compared with AR" if self.compared else ""
         ran = (
             f"{self.strategy}: {self.sequences} sequences, {self.steps} steps, {self.tokens} tokens"
-            f" and {self.entries} cache entries compared with AR\n"
+            f" and {self.entries} cache entries{compared}\n"
             f"tokens a step, and how often: {counts}\n"
         )
+        if self.fault is not None:
+            return f"{ran}FAULTY, whatever it promises: {self.fault}\n"
+        if not self.compared:
+            return f"{ran}it runs without fault; guarantee: {self.claimed}\n"
         if self.switched and self.difference is None:
             return f"{ran}every switch goes on from the text, and every cache entry is its row\n"
         if self.switched:

@@ -1,16 +1,31 @@
-"""Run an artifact's own code on the hash, and compare every token and cache entry with AR."""
+"""Run an artifact's own code on the hash, and compare every token and cache entry with AR.
+
+What promises nothing is not compared: it must run, go on from its own text, emit tokens that were
+chosen and none that a processor forbids, and treat each sequence of a batch like any other.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from nldc.certify.backbone import END_THINK_ID, VOCABULARY, DifferenceError, HashBatch, Text
-from nldc.runtime.batch import Emit
+from nldc.certify.backbone import CPU, HashBatch, World
+from nldc.certify.text import (
+    END_THINK_ID,
+    EOS_ID,
+    MASK_ID,
+    VOCABULARY,
+    DifferenceError,
+    Rules,
+    Text,
+    prompt_of,
+)
+from nldc.runtime.batch import Batch, Emit
 from nldc.runtime.handover import Progress, in_turn
 from nldc.runtime.sampling import Sampling
 from nldc.runtime.switching import SwitchingDecoder
@@ -19,15 +34,50 @@ from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
 
-CPU = torch.device("cpu")
+LEAST_STEPS = 4
+"""Steps of a batch, however many tokens each of them emits."""
+
+Step = Callable[[Batch, dict[str, Tensor]], Emit]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One batch: the lengths of its prompts, and what is asked of the decoder.
+
+    `forbidden`: a processor forbids tokens; `embedded`: prompts are given as embeddings;
+    `by_turns`: every step of the file is taken in turn, whatever its route says.
+    """
+
+    lengths: tuple[int, ...]
+    temperature: float = 0.0
+    thinking: int | None = None
+    forbidden: bool = False
+    embedded: bool = False
+    adapters: bool = True
+    by_turns: bool = False
+
+
+SCENARIOS = (
+    Scenario((1, 3, 5)),
+    Scenario((2, 1, 7, 12), 0.9, forbidden=True),
+    Scenario((9, 2, 30), 0.9, thinking=2, by_turns=True),
+    Scenario((1, 4, 6, 3, 8, 2), thinking=7, adapters=False),
+    Scenario((41, 200), embedded=True, by_turns=True),
+    Scenario((130, 67, 1), 0.9, forbidden=True, adapters=False, by_turns=True),
+)
 
 
 @dataclass
 class Run:
-    """Runs batches and counts what was compared."""
+    """Runs batches and counts what was compared.
+
+    `most` is how many tokens each sequence gets. `given`: tokens need not be AR's, which then goes
+    on from them; a sequence then ends at an EOS.
+    """
 
     most: int
     frontier: int | None
+    given: bool = False
     sequences: int = 0
     steps: int = 0
     tokens: int = 0
@@ -35,50 +85,75 @@ class Run:
     accepted: Counter[int] = field(default_factory=Counter)
 
     def batch(
-        self,
-        kind: type[Decoder],
-        size: int,
-        sampling: Sampling,
-        thinking: int | None,
-        key: int,
-    ) -> None:
-        """Run so many sequences together; raise at the first difference."""
+        self, kind: type[Decoder], scenario: Scenario, seed: int, key: int, *, turned: bool = False
+    ) -> dict[int, list[int]]:
+        """Run the sequences of a scenario together; raise at the first difference.
+
+        Returns what each emitted, by its key; `turned` runs them in the other order.
+        """
         decoder: Decoder = object.__new__(kind)
-        live = [
-            Text(key + n, [(key * 7 + n * 3 + i * 5) % VOCABULARY for i in range(1 + 2 * n)],
-                      sampling, thinking)
-            for n in range(size)
-        ]  # fmt: skip
-        self.sequences += size
-        budget = None
-        if thinking is not None:
-            rows = len(live[-1].prompt) + (self.most + 3) * kind.SCRATCH_ROWS
-            limit = ThinkingLimit(thinking, END_THINK_ID)
-            budget = ThinkingBudget(limit, size, rows, torch.device("cpu"))
+        rules = Rules(
+            Sampling(scenario.temperature, seed=seed),
+            scenario.thinking,
+            scenario.forbidden,
+            placed=not self.given,
+        )
+        order = list(enumerate(scenario.lengths))
+        texts = [self._text(key + n, size, rules, scenario) for n, size in order]
+        live = texts[::-1] if turned else list(texts)
+        self.sequences += len(live)
+        longest = max(scenario.lengths)
+        capacity = longest + (self.most + LEAST_STEPS + 1) * (kind.SCRATCH_ROWS + 1)
+        world = World.of(len(live), capacity, rules, kind.SCRATCH_ROWS, scenario.adapters)
+        world.budget = _budget(rules, len(live), capacity)
+        slots = list(range(len(live)))
         carries = []
         for slot, sequence in enumerate(live):
             sequence.agrees = len(sequence.prompt) + sequence.key % 3
-            batch = HashBatch([sequence], sampling, budget, slot)
-            emit = decoder.prefill(batch, torch.tensor([sequence.prompt]))
+            batch = HashBatch([sequence], world, [slot])
+            emit = decoder.prefill(batch, torch.tensor([sequence.content]))
             self._commit([sequence], emit)
+            text = len(sequence.prompt) + len(sequence.emitted)
+            sequence.surplus = sequence.committed - text
             carries.append(emit.carry)
-        trailing = [len(s.prompt) + len(s.emitted) - s.committed for s in live]
+        trailing = {s.key: len(s.prompt) + len(s.emitted) - s.committed for s in live}
         carry = {name: torch.cat([c[name] for c in carries]) for name in carries[0]}
+        steps = _steps(decoder, scenario)
         depth = kind.SCRATCH_ROWS + 2
-        number = 0
-        while min(len(s.emitted) for s in live) < self.most:
-            for place, sequence in enumerate(live):
-                ahead = (number + 3 * place) % depth
+        number = widest = 0
+        while True:
+            left = [n for n, s in enumerate(live) if not s.ended]
+            live, slots = [live[n] for n in left], [slots[n] for n in left]
+            is_enough = number >= LEAST_STEPS
+            if not live or (is_enough and min(len(s.emitted) for s in live) >= self.most):
+                break
+            carry = {name: value[left] for name, value in carry.items()}
+            for sequence in live:
+                place = sequence.key - key
+                ahead = depth - 1 - (number + 3 * place) % depth
                 sequence.agrees = len(sequence.prompt) + len(sequence.emitted) + ahead
-            emit = decoder.step(HashBatch(live, sampling, budget), carry)
+            emit = steps[number % len(steps)](HashBatch(live, world, slots), carry)
+            _check_carry(carry, emit.carry, len(live))
             carry = emit.carry
             counts = self._commit(live, emit)
             self.accepted.update(counts)
             number += 1
-            self.steps += size
+            self.steps += len(live)
+            widest = max(widest, *counts)
+            depth = min(depth, widest + 2)
             if min(counts) < 1:
                 raise DifferenceError("a step emitted nothing")
-            self._trailing(live, trailing)
+            if not self.given:
+                self._trailing(live, trailing)
+        return {sequence.key: sequence.emitted for sequence in texts}
+
+    def _text(self, key: int, length: int, rules: Rules, scenario: Scenario) -> Text:
+        without = rules.forbids(0) if self.given else ()
+        prompt = prompt_of(length, key, without)
+        content = list(range(VOCABULARY, VOCABULARY + length)) if scenario.embedded else prompt
+        if scenario.embedded:
+            prompt = [MASK_ID] * length
+        return Text(key, prompt, rules, content)
 
     def turns(
         self,
@@ -93,23 +168,24 @@ class Run:
         The tokens of those that are not `exact` are given, and those after them AR's.
         """
         parts = {name: object.__new__(part) for name, part in kind.PARTS.items()}
-        prompt = [(key * 7 + i * 5) % VOCABULARY for i in range(1 + key % 6)]
-        sequence = Text(key, prompt, sampling, thinking)
+        rules = Rules(sampling, thinking)
+        prompt = prompt_of(1 + key % 6, key, ())
+        sequence = Text(key, prompt, rules)
         choose = in_turn(kind.HANDOVERS, tuple(parts))
         name = list(parts)[key % len(parts)]
-        budget = None
-        if thinking is not None:
-            rows = len(prompt) + (self.most + 3) * kind.SCRATCH_ROWS
-            budget = ThinkingBudget(ThinkingLimit(thinking, END_THINK_ID), 1, rows, CPU)
+        capacity = len(prompt) + (self.most + 4) * kind.SCRATCH_ROWS
+        world = World.of(1, capacity, rules, kind.SCRATCH_ROWS, True)
+        world.budget = _budget(rules, 1, capacity)
         self.sequences += 1
-        emit = parts[name].prefill(HashBatch([sequence], sampling, budget), torch.tensor([prompt]))
+        emit = parts[name].prefill(HashBatch([sequence], world, [0]), torch.tensor([prompt]))
         self._commit([sequence], emit, given=name not in exact)
         carry = emit.carry
-        asked = -1
+        asked, cycles = -1, 0
         while len(sequence.emitted) < self.most:
             text = [*prompt, *sequence.emitted]
             chosen = choose(Progress(0, len(prompt), sequence.emitted, self.steps, name, 1))
-            if len(sequence.emitted) > asked and chosen != name:
+            is_new = len(sequence.emitted) > asked and chosen != name
+            if is_new and kind.HANDOVERS[chosen].can_enter(len(text)):
                 asked = len(sequence.emitted)
                 handover = kind.HANDOVERS[name := chosen]
                 sequence.forget(len(text) - (handover.takes or 0))
@@ -117,13 +193,18 @@ class Run:
                 fresh = handover.carry_of(text)
                 carry = {value: torch.tensor([tokens]) for value, tokens in fresh.items()}
             sequence.agrees = len(text) + (self.steps * 3 + key) % (kind.SCRATCH_ROWS + 2)
-            emit = parts[name].step(HashBatch([sequence], sampling, budget), carry)
+            emit = parts[name].step(HashBatch([sequence], world, [0]), carry)
             carry = emit.carry
+            before = len(sequence.emitted)
             self.accepted.update(self._commit([sequence], emit, given=name not in exact))
             self.steps += 1
+            cycles = 0 if len(sequence.emitted) > before else cycles + 1
+            if cycles > len(parts):
+                raise DifferenceError("steps emitted nothing")
 
-    def _trailing(self, live: Sequence[Text], before: list[int]) -> None:
-        for sequence, expected in zip(live, before, strict=True):
+    def _trailing(self, live: Sequence[Text], before: Mapping[int, int]) -> None:
+        for sequence in live:
+            expected = before[sequence.key]
             found = len(sequence.prompt) + len(sequence.emitted) - sequence.committed
             if found != expected or self.frontier not in (None, found):
                 claim = expected if self.frontier is None else self.frontier
@@ -134,34 +215,79 @@ class Run:
 
         `given` tokens need not be AR's: AR goes on from them.
         """
-        width = emit.tokens.shape[1]
+        rows, width = emit.tokens.shape
         counts = [width] * len(live) if emit.count is None else emit.count.tolist()
+        keeps: list[int | None] = [None] * len(live)
+        if emit.keep is not None:
+            keeps = emit.keep.tolist()
+        if not rows == len(counts) == len(keeps) == len(live):
+            raise DifferenceError(f"tokens of {rows} sequences are emitted for {len(live)}")
+        if not all(0 <= count <= width for count in counts):
+            raise DifferenceError(f"{max(counts)} tokens of {width} are emitted")
         for number, sequence in enumerate(live):
             for token in emit.tokens[number, : counts[number]].tolist():
-                place = len(sequence.prompt) + len(sequence.emitted) - sequence.skips
-                if given and not sequence.skips:
-                    sequence.give(token, place)
-                if token != sequence.token(place):
-                    right = sequence.token(place)
-                    raise DifferenceError(
-                        f"token {token} at position {place}, where AR has {right}"
-                    )
-                self.tokens += 1
-                if sequence.skips:
-                    sequence.skips -= 1
-                else:
-                    sequence.emitted.append(token)
-            end = len(sequence.places)
-            if emit.keep is not None:
-                end = sequence.committed + int(emit.keep[number])
+                self._emit(sequence, token, given=given or self.given)
+            speculative = len(sequence.cache) - sequence.committed
+            wanted = keeps[number]
+            keep = speculative if wanted is None else wanted
+            if not 0 <= keep <= speculative:
+                raise DifferenceError(f"{keep} rows of {speculative} that are there are to stay")
+            end = sequence.committed + keep
             for place in range(sequence.committed, end):
                 self._entry(sequence, place)
             sequence.forget(end)
         return counts
 
+    def _emit(self, sequence: Text, token: int, *, given: bool) -> None:
+        if sequence.ended:
+            return
+        place = len(sequence.prompt) + len(sequence.emitted) - sequence.skips
+        if not 0 <= token < VOCABULARY:
+            raise DifferenceError(f"{token} at position {place} is the id of no token")
+        if token in sequence.rules.forbids(place):
+            what = "the mask token" if token == MASK_ID else f"token {token}"
+            raise DifferenceError(f"{what} is emitted at position {place}, which was forbidden")
+        if given and not sequence.skips:
+            sequence.give(token, place)
+        if token != sequence.token(place):
+            right = sequence.token(place)
+            raise DifferenceError(f"token {token} at position {place}, where AR has {right}")
+        self.tokens += 1
+        if sequence.skips:
+            sequence.skips -= 1
+        else:
+            sequence.emitted.append(token)
+        sequence.ended = self.given and token == EOS_ID
+
     def _entry(self, sequence: Text, place: int) -> None:
         self.entries += 1
-        if sequence.places[place] != place:
-            raise DifferenceError(f"cache entry {place} was computed at {sequence.places[place]}")
-        if not torch.equal(sequence.cache[place], sequence.state(place)):
+        if self.given:
+            return
+        state, position = sequence.cache[place]
+        if position != place:
+            raise DifferenceError(f"cache entry {place} was computed at {position}")
+        if state != sequence.state(place):
             raise DifferenceError(f"cache entry {place} is not what AR computes there")
+
+
+def _steps(decoder: Decoder, scenario: Scenario) -> list[Step]:
+    """Return the step that the route chooses, or all steps of the file one after another."""
+    step: Step = decoder.step
+    if not scenario.by_turns:
+        return [step]
+    several = sorted(name for name in vars(type(decoder)) if name.startswith("step_"))
+    return [getattr(decoder, name) for name in several] or [step]
+
+
+def _budget(rules: Rules, slots: int, capacity: int) -> ThinkingBudget | None:
+    if rules.thinking is None:
+        return None
+    return ThinkingBudget(ThinkingLimit(rules.thinking, END_THINK_ID), slots, capacity, CPU)
+
+
+def _check_carry(before: Mapping[str, Tensor], after: Mapping[str, Tensor], size: int) -> None:
+    """Raise unless a step carries what it was given, a row for each sequence."""
+    shapes = {name: tuple(value.shape) for name, value in before.items()}
+    found = {name: tuple(value.shape) for name, value in after.items()}
+    if shapes != found or any(shape[0] != size for shape in found.values()):
+        raise DifferenceError(f"a step carries {found}, and was given {shapes}")

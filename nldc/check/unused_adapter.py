@@ -14,7 +14,8 @@ CODE = "NLD091"
 
 def unused_adapter(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Warn of each declared adapter that no forward names."""
-    nodes = walk((*graph.prefill.nodes, *graph.step.nodes))
+    steps = (node for variant in graph.variants for node in variant.step.nodes)
+    nodes = walk((*graph.prefill.nodes, *steps))
     used = {node.op.adapter for node in nodes if isinstance(node.op, Forward)}
     for adapter in graph.adapters:
         if adapter.name not in used:

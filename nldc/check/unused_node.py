@@ -18,13 +18,17 @@ CODE = "NLD033"
 def unused_node(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Warn of each node from which no path leads to what is emitted, kept or carried."""
     del source
-    edges = graph.dependencies()
-    for node in walk((*graph.prefill.nodes, *graph.step.nodes)):
+    edges = nx.compose_all([variant.dependencies() for variant in graph.variants])
+    steps = (node for variant in graph.variants for node in variant.step.nodes)
+    nodes = list(walk((*graph.prefill.nodes, *steps)))
+    for node in nodes:
         if isinstance(node.op, Repeat):
             for inner in node.op.body.nodes:
                 edges.add_edge(inner.name, node.name)
+        if _has_effect(node):
+            edges.add_edge(node.name, "emit")
     useful = nx.ancestors(edges, "emit") if "emit" in edges else set()
-    for node in walk((*graph.prefill.nodes, *graph.step.nodes)):
+    for node in nodes:
         if node.name not in useful and not _has_effect(node):
             yield Diagnostic(
                 CODE,

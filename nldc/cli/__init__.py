@@ -2,50 +2,47 @@
 
 Exit codes: 0 fine, 1 a mistake of the user's or a difference found, 2 a wrong command line,
 70 a bug of ours, 130 interrupted. Results go to standard output, everything else to standard error.
+
+Nothing is imported before `main` runs, so that an interrupt while the command starts ends it as
+one at any other time does.
 """
 
 from __future__ import annotations
 
-import io
 import sys
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from nldc import __version__
-from nldc.cli import authoring, decoding, models
-from nldc.cli.group import Commands
+if TYPE_CHECKING:
+    from nldc.cli.commands import cli
 
 __all__ = ["cli", "main"]
 
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="nldc")
-def cli() -> None:
-    """Check, compile and run decoding strategies written in YAML."""
+_INTERRUPTED = 130
 
 
-for command in (
-    authoring.check,
-    authoring.compile_,
-    decoding.run,
-    decoding.verify,
-    decoding.certify,
-    decoding.bench,
-    decoding.sol,
-    authoring.explain,
-    authoring.diff,
-    authoring.strategies,
-    authoring.schema,
-    models.doctor,
-    models.import_gguf,
-    models.train,
-):
-    cli.add_command(command)
+def __getattr__(name: str) -> Any:
+    if name == "cli":
+        from nldc.cli.commands import cli
+
+        return cli
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
     """Run the command line; the entry point of the `nldc` script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may lack some characters
-    cli(prog_name="nldc")
+    try:
+        from nldc.cli.commands import run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        sys.exit(_INTERRUPTED)
+    except ImportError as error:
+        # a library in the middle of an import may wrap the interrupt
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        sys.stderr.write("\ninterrupted\n")
+        sys.exit(_INTERRUPTED)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nldc.cli.options import settings
-from nldc.cli.output import colored, say, table
+from nldc.cli.output import colored, say, say_painted, table, write
 from nldc.diagnostics import Diagnostic, StrategyError
 from nldc.render import render_json, render_line, render_text, summarize
 
@@ -50,14 +50,14 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
         else:
             found += checked.warnings
             if form == "text":
-                click.echo(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
+                write(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
     if form == "json":
-        click.echo(render_json(found))
+        write(render_json(found))
     elif form == "line":
         for diagnostic in found:
-            click.echo(render_line(diagnostic))
+            write(render_line(diagnostic))
     elif found:
-        say(render_text(found, color=colored(sys.stderr)))
+        say_painted(render_text(found, color=colored(sys.stderr)))
         say(summarize(found))
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise click.exceptions.Exit(1)
@@ -74,12 +74,21 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
     help="Also compile the kernels for this GPU, cuda:90 or hip:gfx942, and say what they take.",
 )
 @click.option(
-    "--model", type=click.Path(), help="With --target: for whose heads (default: the demo model)."
+    "--model",
+    type=click.Path(),
+    help="Checkpoint that params follow which are not set, as block_length follows its block_size; "
+    "with --target also for whose heads (default: the demo model).",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16", "float32"]),
     help="With --target: what is computed in (default: bfloat16).",
+)
+@click.option(
+    "--certify/--no-certify",
+    "certified",
+    default=True,
+    help="Run the artifact on a made-up backbone before it is written (default: do).",
 )
 def compile_(
     files: tuple[str, ...],
@@ -88,29 +97,31 @@ def compile_(
     targets: tuple[str, ...],
     model: str | None,
     dtype: str | None,
+    certified: bool,
 ) -> None:
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
 
     Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
-    every file that has such a param.
+    every file that has such a param, a checkpoint's value to every param that follows it. An
+    artifact whose own code does not keep its promise when it is run is not written.
     """
     from nldc import api
 
-    if not targets and (model or dtype):
-        raise click.UsageError("--model and --dtype say what --target compiles for: give a target")
-    checked = api.check_together(files, dict(settings))
+    if not targets and dtype:
+        raise click.UsageError("--dtype says what --target compiles for: give a target")
+    checked = api.check_together(files, dict(settings), model)
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
-        say(render_text(warnings, color=colored(sys.stderr)))
+        say_painted(render_text(warnings, color=colored(sys.stderr)))
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
-    folder = api.write(checked, out)
-    click.echo(f"wrote {folder}")
+    folder = api.write(checked, out, certify=certified)
+    write(f"wrote {folder}")
     if len(checked) > 1:
         certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
         for line in _switch_lines(certificate["between_steps"]):
-            click.echo(line)
+            write(line)
     for line in kernels:
-        click.echo(line)
+        write(line)
 
 
 def _kernels(
@@ -121,7 +132,7 @@ def _kernels(
     from nldc.ahead import compile_ahead
 
     with tempfile.TemporaryDirectory() as scratch:
-        artifact = api.write(checked, Path(scratch) / "artifact")
+        artifact = api.write(checked, Path(scratch) / "artifact", certify=False)
         found = compile_ahead(artifact, targets, model, dtype)
     lines = []
     for each in found:
@@ -165,12 +176,12 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
             raise click.BadParameter(
                 f"{code} is no error code; they are {', '.join(errors.REGISTRY)}"
             )
-        click.echo(errors.page(errors.REGISTRY[code]), nl=False)
+        write(errors.page(errors.REGISTRY[code]), end="")
         return
     from nldc import api
     from nldc.explain import explain as explain_
 
-    click.echo(explain_(api.check(what, dict(settings))), nl=False)
+    write(explain_(api.check(what, dict(settings))), end="")
 
 
 @click.command("diff")
@@ -186,7 +197,7 @@ def diff(a: str, b: str) -> None:
     from nldc import diff as diff_
 
     found = diff_.diff(api.check(a), api.check(b), (a, b))
-    click.echo(diff_.render(found), nl=False)
+    write(diff_.render(found), end="")
     if not found.same:
         raise click.exceptions.Exit(1)
 
@@ -199,7 +210,7 @@ def strategies() -> None:
     checked = [api.check(name) for name in api.library()]
     rows = [(each.graph.name, _promise(each), each.graph.summary) for each in checked]
     for line in table(rows, ("name", "guarantee", "what it does")):
-        click.echo(line)
+        write(line)
 
 
 @click.command()
@@ -207,4 +218,4 @@ def schema() -> None:
     """Print the JSON Schema of strategy files, for editors."""
     from nldc.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    write(json.dumps(json_schema(), indent=2))

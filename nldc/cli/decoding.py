@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nldc.cli.options import (
+    chat_of,
     generation_of,
     loading,
     loading_of,
@@ -16,12 +17,14 @@ from nldc.cli.options import (
     sampling,
     settings,
     strategy,
+    templating,
 )
-from nldc.cli.output import say, table
+from nldc.cli.output import hide_notes, say, table, write
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
     from nldc.bench import Measured
+    from nldc.prompts import Prompt
     from nldc.runtime.decoder import Decoder
     from nldc.runtime.stats import Stats
     from nldc.verify import Difference, Verified
@@ -35,38 +38,66 @@ BAR = 30
 @loading
 @click.option("--prompt", help="Text to continue.")
 @click.option("--chat", help="A message to answer, through the chat template.")
+@click.option(
+    "--messages",
+    type=click.Path(),
+    help="File with a conversation to answer: a JSON list of messages, or a message a line; "
+    "- for stdin.",
+)
 @click.option("--file", "file", type=click.Path(), help="File with text to continue; - for stdin.")
 @click.option("--ids", help="Token ids to continue, as in 1,17,42; token ids come out.")
+@templating
 @sampling
 @strategy
-@click.option("--stop", multiple=True, help="End before this text; may be given again.")
-@click.option("--quiet", is_flag=True, help="Leave out the numbers at the end.")
+@click.option(
+    "--stop",
+    multiple=True,
+    help="End before this text, in which special tokens may stand; may be given again.",
+)
+@click.option(
+    "--keep-special-tokens", is_flag=True, help="Show special tokens, such as <|im_end|>."
+)
+@click.option("--quiet", is_flag=True, help="Leave out notes, and the numbers at the end.")
 def run(
-    artifact: str, model: str | None, quiet: bool, strategy: str | None, **options: Any
+    artifact: str,
+    model: str | None,
+    quiet: bool,
+    strategy: str | None,
+    keep_special_tokens: bool,
+    **options: Any,
 ) -> None:
     """Decode with a compiled ARTIFACT: text as it comes, then what it cost."""
+    if quiet:
+        hide_notes()
     prompt, is_chat = _prompt_of(options)
+    chat = chat_of(options, is_chat, "--chat or --messages")
+    if keep_special_tokens and options["ids"] is not None:
+        raise click.UsageError("--keep-special-tokens is for text, and --ids gives token ids")
     from nldc.verify import load_decoder, named_strategy
 
     decoder = load_decoder(artifact, model, **loading_of(options))
     generation = generation_of(options, "stop") | named_strategy(decoder, strategy)
-    if isinstance(prompt, list):
+    if options["ids"] is not None:
         result = decoder.generate([prompt], **generation)
-        click.echo(",".join(map(str, result.tokens[0])))
+        write(",".join(map(str, result.tokens[0])))
         stats: Stats | None = result.stats[0]
     else:
-        stats = _stream(decoder, prompt, chat=is_chat, **generation)
+        text = {"skip_special_tokens": not keep_special_tokens}
+        stats = _stream(decoder, prompt, **generation, **chat, **text)
     if stats is not None and not quiet:
         say("\n" + "\n".join(_stats_lines(stats)))
 
 
-def _prompt_of(options: Mapping[str, Any]) -> tuple[str | list[int], bool]:
-    from nldc.prompts import parse_ids
+def _prompt_of(options: Mapping[str, Any]) -> tuple[Prompt, bool]:
+    from nldc.prompts import parse_ids, read_messages
 
-    given = [name for name in ("prompt", "chat", "file", "ids") if options[name] is not None]
+    names = ("prompt", "chat", "messages", "file", "ids")
+    given = [name for name in names if options[name] is not None]
     if len(given) != 1:
-        raise click.UsageError("give one of --prompt, --chat, --file and --ids")
+        raise click.UsageError("give one of --prompt, --chat, --file and --ids, or --messages")
     value = options[given[0]]
+    if given[0] == "messages":
+        return read_messages(value), True
     if given[0] == "ids":
         return parse_ids(value), False
     if given[0] == "file":
@@ -81,22 +112,24 @@ def _prompt_of(options: Mapping[str, Any]) -> tuple[str | list[int], bool]:
     return value, given[0] == "chat"
 
 
-def _stream(decoder: Decoder, prompt: str, **options: Any) -> Stats | None:
+def _stream(decoder: Decoder, prompt: Prompt, **options: Any) -> Stats | None:
     """Print the text as it comes and return what it cost."""
     pieces = iter(decoder.stream(prompt, **options))
     while True:
         try:
             piece = next(pieces)
         except StopIteration as end:
-            click.echo()
+            write("")
             stats: Stats | None = end.value
             return stats
-        click.echo(piece, nl=False)
+        write(piece, end="")
 
 
 def _stats_lines(stats: Stats) -> Iterator[str]:
     yield f"{stats.tokens} tokens in {stats.nfe} forwards: {stats.tpf:.2f} tokens a forward"
     wait = stats.time_to_first_token
+    if stats.adapters:
+        yield f"with the adapter {', '.join(stats.adapters)}"
     yield f"{stats.tokens_per_second:.1f} tokens/s, the first token after {wait:.3f} s"
     if not stats.accepted:
         return
@@ -118,6 +151,7 @@ def verify(
     model: str | None,
     prompts: str | None,
     count: int,
+    chat: bool,
     strategy: str | None,
     **options: Any,
 ) -> None:
@@ -133,13 +167,13 @@ def verify(
         prompts=prompts,
         count=count,
         loading=loading_of(options),
-        generation=generation_of(options, "batch_size"),
+        generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
         strategy=strategy,
     )
     for each in found:
         for difference in each.differences:
-            click.echo("\n".join(_difference_lines(difference, pair.decoder)))
-        click.echo(_verdict(each))
+            write("\n".join(_difference_lines(difference, pair.decoder)))
+        write(_verdict(each))
     if not all(each.same for each in found):
         raise click.exceptions.Exit(1)
 
@@ -178,7 +212,7 @@ def certify(artifact: str, tokens: int, seed: int) -> None:
     from nldc.certify import certify as certify_
 
     report = certify_(artifact, tokens=tokens, seed=seed)
-    click.echo(report.text(), nl=False)
+    write(report.text(), end="")
     if not report.holds:
         raise click.exceptions.Exit(1)
 
@@ -197,6 +231,7 @@ def bench(
     model: str | None,
     prompts: str | None,
     count: int,
+    chat: bool,
     repeats: int,
     as_json: bool,
     **options: Any,
@@ -212,16 +247,16 @@ def bench(
         count=count,
         repeats=repeats,
         loading=loading_of(options),
-        generation=generation_of(options, "batch_size"),
+        generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
     )
     environment = bench_.environment()
     if as_json:
         rows = [{**vars(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured]
-        click.echo(json.dumps({"environment": environment, "results": rows}, indent=2))
+        write(json.dumps({"environment": environment, "results": rows}, indent=2))
         return
     for line in table([_bench_row(line, measured[0]) for line in measured], _BENCH_HEADING):
-        click.echo(line)
-    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
+        write(line)
+    write("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
 
 
 _BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "as AR")
@@ -291,6 +326,6 @@ def sol(
         loading=loading_of(options),
     )
     if as_json:
-        click.echo(json.dumps(report.data(), indent=2))
+        write(json.dumps(report.data(), indent=2))
     else:
-        click.echo(report.text(), nl=False)
+        write(report.text(), end="")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
 import traceback
 from typing import Any
 
 import click
 
-from nldc.cli.output import colored, say, say_error
+from nldc.cli.output import colored, notes_shown, say, say_error, say_painted
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.render import render_text, summarize
 from nldc.runtime.errors import NldcRuntimeError
 
 INTERNAL = 70
 INTERRUPTED = 130
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate")
+_NO_DISK = re.compile(r"\(?os error (\d+)\)?|\[Errno (\d+)\]")
 
 
 class Commands(click.Group):
@@ -23,11 +27,12 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; leave with an exit code where it raises."""
         try:
-            return super().invoke(ctx)
+            with notes_shown():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except StrategyError as error:
-            say(render_text(error.diagnostics, color=colored(sys.stderr)))
+            say_painted(render_text(error.diagnostics, color=colored(sys.stderr)))
             say(summarize(error.diagnostics))
             ctx.exit(1)
         except NldcRuntimeError as error:
@@ -36,28 +41,41 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             say("\ninterrupted")
             ctx.exit(INTERRUPTED)
-        except MemoryError:
-            say_error("there is not enough memory", "use a smaller model or dtype bfloat16")
-            ctx.exit(1)
         except InternalError as error:
             say(str(error))
             ctx.exit(INTERNAL)
-        except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            say_error(f"{place}{(error.strerror or str(error)).lower()}", None)
-            ctx.exit(1)
         except Exception as error:
             if _is_interrupt(error):
                 say("\ninterrupted")
                 ctx.exit(INTERRUPTED)
-            if type(error).__name__ == "OutOfMemoryError":
-                say_error(
-                    "the device has not enough memory", "use dtype bfloat16, or fewer prompts"
-                )
+            known = in_words(error)
+            if known is not None:
+                say_error(*known)
                 ctx.exit(1)
             say(traceback.format_exc())
             say(str(InternalError(f"{type(error).__name__}: {error}")))
             ctx.exit(INTERNAL)
+
+
+def in_words(error: Exception) -> tuple[str, str | None] | None:
+    """Return what to say, and a hint, of an error that is the machine's; None: it is a bug.
+
+    Libraries have errors of their own for a full disk and for memory that ran out.
+    """
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "there is not enough memory", "use dtype bfloat16, fewer prompts or a smaller model"
+    if isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY):
+        return "there is not enough memory", "use dtype bfloat16, fewer prompts or a smaller model"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{(error.strerror or str(error)).lower()}", None
+    number = _NO_DISK.search(str(error))
+    if number is not None:
+        code = int(number[1] or number[2])
+        if code in errno.errorcode:
+            return str(error).lower(), None
+    return None
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nldc.cli.options import settings
-from nldc.cli.output import table
+from nldc.cli.output import table, write
 
 
 @click.command()
@@ -18,7 +18,7 @@ def doctor() -> None:
     findings = list(examine())
     rows = [("ok" if each.usable else "no", each.name, each.detail) for each in findings]
     for line in table(rows):
-        click.echo(line)
+        write(line)
     if any(each.needed and not each.usable for each in findings):
         raise click.exceptions.Exit(1)
 
@@ -40,7 +40,7 @@ def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None
 
     mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
     report = import_gguf_(file, out, dtype=dtype, mask_token=mask)
-    click.echo(str(report))
+    write(str(report))
 
 
 @click.group()
@@ -56,7 +56,7 @@ def train_base(out: Path, resume: bool, settings: tuple[tuple[str, int | float],
     """Train the demo model's recipe on the standard library's source: OUT/checkpoint."""
     from nldc import training
 
-    click.echo(f"wrote {training.train_base(out, dict(settings), resume)}")
+    write(f"wrote {training.train_base(out, dict(settings), resume)}")
 
 
 @train.command("drafter")
@@ -69,4 +69,4 @@ def train_drafter(
     """Train a LoRA drafter against the frozen verifier: OUT/linear_spec_lora."""
     from nldc import training
 
-    click.echo(f"wrote {training.train_drafter(checkpoint, out, dict(settings))}")
+    write(f"wrote {training.train_drafter(checkpoint, out, dict(settings))}")

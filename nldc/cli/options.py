@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from nldc.cli.output import loading_bar
+from nldc.runtime.errors import PromptError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +35,28 @@ class _Setting(click.ParamType[tuple[str, int | float]]):
             self.fail(f"{text!r} is not a number", param, ctx)
 
 
+class _Variable(click.ParamType[tuple[str, Any]]):
+    """NAME=VALUE whose value is JSON, or else text."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.isidentifier():
+            self.fail(f"{value!r} is not of the form name=value", param, ctx)
+        if text in ("True", "False", "None"):
+            json_text = {"True": "true", "False": "false", "None": "null"}[text]
+            self.fail(f"{text!r} is a text in JSON; write {name}={json_text}", param, ctx)
+        try:
+            return name, json.loads(text)
+        except (ValueError, RecursionError):
+            if text[:1] in ("{", "[", '"'):
+                self.fail(f"{text!r} is not JSON", param, ctx)
+            return name, text
+
+
 def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -44,14 +72,16 @@ settings = click.option(
 loading = _options(
     click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
     click.option(
-        "--adapter", default="auto", show_default=True, help="Adapter folder, `auto` or `none`."
+        "--adapter",
+        "adapters",
+        multiple=True,
+        help="Adapter folder, `auto` (the default: the checkpoint's) or `none`; NAME=FOLDER for "
+        "each where a strategy declares several.",
     ),
     click.option(
         "--dtype",
         type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="What the weights are computed in.",
+        help="What the weights are computed in (default: the checkpoint's own).",
     ),
     click.option("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)."),
     click.option(
@@ -71,11 +101,52 @@ sampling = _options(
     click.option(
         "--end-think-token-id", type=int, help="Token that ends thinking (default: the model's)."
     ),
+    click.option(
+        "--start-think-token-id",
+        type=int,
+        help="Token that begins thinking (default: the model's).",
+    ),
+    click.option(
+        "--eos",
+        multiple=True,
+        metavar="ID|TEXT",
+        help="Token that ends a text, by id or by its text, instead of those that the checkpoint's "
+        "files name; may be given again.",
+    ),
+)
+templating = _options(
+    click.option("--system", metavar="TEXT", help="Message that begins each conversation."),
+    click.option(
+        "--tools",
+        "tools_file",
+        type=click.Path(),
+        metavar="FILE",
+        help="JSON file with a list of tools that the model may call.",
+    ),
+    click.option(
+        "--template-var",
+        "template_variables",
+        type=_Variable(),
+        multiple=True,
+        help="Give the chat template a variable, as in enable_thinking=true; the value is JSON, or "
+        "else text; may be given again.",
+    ),
+    click.option(
+        "--chat-template",
+        metavar="NAME|FILE",
+        help="Chat template to use: one of the checkpoint's by its name, or a file.",
+    ),
 )
 prompt_set = _options(
     click.option(
         "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
     ),
+    click.option(
+        "--chat",
+        is_flag=True,
+        help="Each prompt is a message, or a conversation, and goes through the chat template.",
+    ),
+    templating,
     click.option(
         "--count", type=click.IntRange(1), default=8, show_default=True, help="How many prompts."
     ),
@@ -87,23 +158,93 @@ strategy = click.option(
     "--strategy",
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
-_LOADING = ("adapter", "dtype", "device", "backend")
+_LOADING = ("dtype", "device", "backend")
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.+)", re.DOTALL)
 
 
 _SAMPLING = (
     *("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"),
-    *("max_thinking_tokens", "end_think_token_id"),
+    *("max_thinking_tokens", "end_think_token_id", "start_think_token_id"),
 )
 
 
 def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that go to `Decoder.from_checkpoint`."""
-    loading = {name: options[name] for name in _LOADING}
-    if loading["adapter"] == "none":
-        loading["adapter"] = None
-    return loading
+    loading: dict[str, Any] = {name: options[name] for name in _LOADING}
+    bar = loading_bar()
+    if bar is not None:
+        click.get_current_context().call_on_close(bar.stop)
+    return {**loading, "adapter": _adapter(options["adapters"]), "progress": bar}
+
+
+def _adapter(texts: Sequence[str]) -> str | dict[str, str | None] | None:
+    """Return the adapter, or those of several names, that the options stand for."""
+    named = {
+        match[1]: None if match[2] == "none" else match[2]
+        for text in texts
+        if (match := _NAMED.fullmatch(text)) and not Path(text).exists()
+    }
+    if named and len(named) == len(texts):
+        return named
+    if len(texts) > 1:
+        raise click.UsageError("several adapters need a name each, once: --adapter NAME=FOLDER")
+    only = texts[0] if texts else "auto"
+    return None if only == "none" else only
 
 
 def generation_of(options: Mapping[str, Any], *more: str) -> dict[str, Any]:
     """Return the options that go to `Decoder.generate`, and others by name."""
-    return {name: options[name] for name in (*_SAMPLING, *more)}
+    ends = [int(end) if _is_number(end) else end for end in options["eos"]]
+    return {name: options[name] for name in (*_SAMPLING, *more)} | {"eos": ends or None}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+_TEMPLATING = {
+    "system": "--system",
+    "tools_file": "--tools",
+    "template_variables": "--template-var",
+    "chat_template": "--chat-template",
+}
+
+
+def chat_of(options: Mapping[str, Any], is_chat: bool, asking: str) -> dict[str, Any]:
+    """Return the options of `Decoder.generate` that say how conversations become prompts.
+
+    `asking` says which options make prompts conversations.
+
+    Raises:
+        UsageError: there are such options, and the prompts are no conversations.
+        PromptError: the file of tools cannot be used.
+    """
+    given = [option for name, option in _TEMPLATING.items() if options[name] not in (None, ())]
+    if given and not is_chat:
+        raise click.UsageError(f"{given[0]} is for conversations: give {asking} as well")
+    if not is_chat:
+        return {}
+    names = [name for name, _ in options["template_variables"]]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise click.UsageError(f"--template-var {twice} is given twice")
+    return {
+        "chat": True,
+        "system": options["system"],
+        "tools": _tools(options["tools_file"]),
+        "template_variables": dict(options["template_variables"]),
+        "chat_template": options["chat_template"],
+    }
+
+
+def _tools(file: str | None) -> list[Any] | None:
+    if file is None:
+        return None
+    from nldc.prompts import read_json_file
+
+    data = read_json_file(file)
+    if not isinstance(data, list) or not all(isinstance(tool, dict) for tool in data):
+        raise PromptError(
+            f"{file} holds no list of tools", "write [{…}, …], one JSON schema a tool"
+        )
+    return data

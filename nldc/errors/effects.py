@@ -71,4 +71,13 @@ ENTRIES = (
         "    keys: kept",
         "    keys: kept\n    at_least: 1",
     ),
+    Entry(
+        "NLD078",
+        "a forward that chooses emitted tokens is not counted (a warning)",
+        "NFE counts forwards, and TPF is tokens a forward. `counted: false` leaves a forward out, "
+        "as research loops do with the prompt's; where a step emits what it samples from that very "
+        "forward, both figures leave out the work that was done for the tokens.",
+        "  checked: {op: forward, tokens: guess, attention: causal, cache: append, counted: false}",
+        "  checked: {op: forward, tokens: guess, attention: causal, cache: append}",
+    ),
 )

@@ -47,4 +47,25 @@ ENTRIES = (
         '  choice:  {op: sample, logits: "checked[block_length]"}',
         '  choice:  {op: sample, logits: "checked[0:block_length]"}',
     ),
+    Entry(
+        "NLD036",
+        "a real number where rows are counted",
+        "Which rows a row sees, where it lies, which rows are chosen, kept or adapted, and how "
+        "many of the surest are taken, is decided when the strategy is compiled, again on the "
+        "host, and again in a kernel. Whole numbers have the same value everywhere; a sum such as "
+        "`row * 0.1` is rounded differently in each, so that `row * 0.1 > 0.3` holds for row 3 in "
+        "one and not in another. Real numbers may be compared with scores, and with `live` in "
+        "`route`.",
+        "  take:    {op: select, among: block.filled, score: sure, where: row * 0.1 > 0.3}",
+        "  take:    {op: select, among: block.filled, score: sure, where: row > 3}",
+    ),
+    Entry(
+        "NLD037",
+        "a number that may be too large",
+        "What is asked of rows while a step runs is asked in a kernel, which computes in 32 bits "
+        "and goes on with another number where those do not suffice. So nothing may come to more "
+        "than 2**31 - 1 in a context of up to 2**24 tokens, and no divisor to more than 2**30.",
+        '  seen: {op: forward, tokens: block, attention: "1000 * k.position < 9", cache: read}',
+        '  seen: {op: forward, tokens: block, attention: "100 * k.position < 9", cache: read}',
+    ),
 )

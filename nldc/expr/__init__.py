@@ -8,7 +8,7 @@ depth, nodes, magnitude) is checked while parsing, so no text can cost more than
 """
 
 from nldc.expr.folding import fold, negated
-from nldc.expr.meaning import evaluate, kind_of
+from nldc.expr.meaning import evaluate, kind_of, real_part
 from nldc.expr.parser import parse
 from nldc.expr.printing import show
 from nldc.expr.python import to_python
@@ -70,6 +70,7 @@ __all__ = [
     "kind_of",
     "negated",
     "parse",
+    "real_part",
     "references",
     "show",
     "to_python",

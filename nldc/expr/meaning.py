@@ -22,6 +22,8 @@ from nldc.expr.tree import (
     Ref,
     Unary,
     Value,
+    children,
+    references,
 )
 
 
@@ -74,6 +76,24 @@ def kind_of(expr: Expr, kinds: Callable[[Ref], Kind]) -> Kind:
             for term in terms:
                 need(term, "bool", by="and" if isinstance(expr, And) else "or")
             return "bool"
+
+
+def real_part(expr: Expr, kinds: Callable[[Ref], Kind], beside: str | None = None) -> Expr | None:
+    """Return the first number in the expression that is not whole, or None.
+
+    Whole numbers have the same value wherever they are computed; real ones are rounded as the
+    machine at hand rounds them, so that a condition on them may hold on one and not on another.
+    In a comparison that names `beside` (a value that is a real number itself) they are let pass.
+    """
+    match expr:
+        case Number() | Ref():
+            return expr if kind_of(expr, kinds) == "float" else None
+        case Compare() if beside is not None and any(r.root == beside for r in references(expr)):
+            return None
+        case _:
+            parts = (part for part in children(expr) if isinstance(part, Expr))
+            found = (real_part(part, kinds, beside) for part in parts)
+            return next((part for part in found if part is not None), None)
 
 
 def evaluate(expr: Expr, env: Lookup) -> Value:

@@ -12,18 +12,20 @@ from itertools import pairwise
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, nearest
-from nldc.expr import ExprError, parse, references
+from nldc.ir.facts import ROW_FACTS
 from nldc.ir.graph import Alternative, Carried, Emission, Graph, leading_to, run_order
 from nldc.ir.header import read_header
 from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
+from nldc.ir.operands import operands
 from nldc.ir.ops import Forward, Node, Region, Repeat, Value
 from nldc.ir.reader import BAD_SIZE, Made, Reader
 from nldc.ir.route import read_routes
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
+from nldc.ir.words import LABEL, NAME, NODE, RULE
 from nldc.schema import OPS, AcceptOp, Loop, OpModel, PrefillEmit, RepeatOp, StepEmit
 from nldc.shape import MISSING_KEY, WRONG_VALUE, fit
 from nldc.source import Path, Source
@@ -38,25 +40,6 @@ CARRY_WITHOUT_NEXT = "NLD072"
 NEXT_WITHOUT_CARRY = "NLD073"
 CARRY_CHANGES = "NLD074"
 APPEND_IN_REPEAT = "NLD075"
-
-RESERVED = ("prefill", "step", "carry", "emit", "q", "k", "kind", "group", "index", "row")
-"""Names that mean something in every expression, so that no node may take them."""
-
-REFERENCES: Mapping[str, tuple[str, ...]] = {
-    "rows": ("segments",),
-    "forward": ("tokens",),
-    "sample": ("logits",),
-    "score": ("logits", "tokens"),
-    "mix": ("logits",),
-    "lookup": (),
-    "select": ("among", "score"),
-    "fill": ("rows", "where", "tokens"),
-    "join": ("parts",),
-    "accept": ("draft", "target"),
-    "repeat": ("on", "body"),
-    "denoise": ("rows",),
-}
-"""The keys of each op that refer to other nodes; the rest are settings."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +74,8 @@ class _Builder:
 
     def run(self) -> Built:
         header = read_header(self.source, self.settings, self.found)
-        self.kinds = tuple(dict.fromkeys(_labels(self.source.data)))
+        labels = dict(reversed([*_labels(self.source.data, ())]))
+        self.kinds = tuple(dict.fromkeys(name for name, _ in _labels(self.source.data, ())))
         compat = self.compat or header.compat
         self.reader = Reader(
             self.source,
@@ -102,6 +86,7 @@ class _Builder:
             compat,
             broken=header.broken,
         )
+        self._check_labels(labels)
         prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
         prefill = self._region(("prefill",), "prefill", prefill_scope)
         handed_out = self._prefill_emit(prefill_scope)
@@ -117,6 +102,7 @@ class _Builder:
                 summary=header.summary,
                 guarantee=header.guarantee,
                 params=header.params,
+                checkpoint_params=header.checkpoint_params,
                 adapters=header.adapters,
                 prefill=prefill,
                 prefill_tokens=handed_out,
@@ -133,6 +119,28 @@ class _Builder:
             for route, graph in zip(routes[:-1], graphs[:-1], strict=True)
         )
         return Built(replace(graphs[-1], alternatives=others), tuple(self.found))
+
+    def _check_labels(self, labels: Mapping[str, Path]) -> None:
+        """Refuse labels that would mean something else where they are asked for."""
+        for label, place in labels.items():
+            if label in LABEL:
+                self.reader.error(
+                    BAD_NAME, f"`{label}` is a reserved name", place, "choose another kind",
+                    help_text="a predicate or a choice of rows takes it for what it asks of rows",
+                )  # fmt: skip
+            elif label in self.reader.params:
+                self.found.append(
+                    Diagnostic(
+                        BAD_NAME,
+                        "error",
+                        f"`{label}` is both a param and a kind of rows",
+                        (
+                            Label(self.source.span(("params", label), key=True), "the param"),
+                            Label(self.source.span(place), "the kind", primary=False),
+                        ),
+                        (f"a predicate such as `kind == {label}` could mean either: rename one",),
+                    )
+                )
 
     def _step(
         self, path: Path, prefix: str, initial: Mapping[str, tuple[Value | None, Type]]
@@ -187,16 +195,20 @@ class _Builder:
                 scope.names[name] = Binding(node.name, node.type, node.span)
         return Region(tuple(nodes))
 
-    def _node_model(self, path: Path, name: Any) -> OpModel | None:
-        if not isinstance(name, str) or not name.isidentifier() or not name[0].isalpha():
-            self.reader.error(
-                BAD_NAME, f"`{name}` cannot name a node", path, "letters, digits, _", True
-            )
-            return None
-        if name in RESERVED:
+    def _may_name(self, path: Path, name: Any, what: str) -> bool:
+        """Whether a node or a carried value may be called so, or add that it may not."""
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            self.reader.error(BAD_NAME, f"`{name}` cannot name {what}", path, RULE, True)
+            return False
+        if name in NODE:
             self.reader.error(
                 BAD_NAME, f"`{name}` is a reserved name", path, "choose another", True
             )
+            return False
+        return True
+
+    def _node_model(self, path: Path, name: Any) -> OpModel | None:
+        if not self._may_name(path, name, "a node"):
             return None
         data = self._get(path)
         if not isinstance(data, Mapping):
@@ -225,19 +237,14 @@ class _Builder:
     def _edges(
         self, models: Mapping[str, OpModel | None], loop: str | None
     ) -> Iterator[tuple[str, str]]:
+        numbers = {*ROW_FACTS, *self.kinds, *self.reader.params}
         last_effect: str | None = None
         for name, model in models.items():
             if model is None:
                 continue
-            keys = REFERENCES[model.op]
-            for text in _texts({key: getattr(model, key) for key in keys}):
-                try:
-                    refs = references(parse(text))
-                except ExprError:
-                    continue
-                for ref in refs:
-                    if ref.root in models and ref.root != loop:
-                        yield ref.root, name
+            for named in operands(model.op, model, numbers):
+                if named in models and named != loop:
+                    yield named, name
             if self._appends(model):
                 if last_effect is not None:
                     yield last_effect, name
@@ -280,8 +287,14 @@ class _Builder:
         loop = Scope({variable: Binding(f"{full}:{variable}", type_)}, outer=scope)
         body = self._region((*path, "body"), full, Scope(outer=loop), loop=variable)
         for node in body.nodes:
+            name = node.name.rsplit(".", 1)[1]
+            if isinstance(node.op, Repeat) and node.op.keys == "kept":
+                self.reader.error(
+                    APPEND_IN_REPEAT, "a loop inside `repeat` leaves its keys in the cache",
+                    (*path, "body", name), "write `keys: dropped`", True,
+                    help_text="how often a loop runs differs by sequence: append after it",
+                )  # fmt: skip
             if isinstance(node.op, Forward) and node.op.append != FALSE:
-                name = node.name.rsplit(".", 1)[1]
                 self.reader.error(
                     APPEND_IN_REPEAT, "a forward inside `repeat` appends to the cache",
                     (*path, "body", name, "cache"), "write `cache: read`",
@@ -312,7 +325,7 @@ class _Builder:
         model = fit(self.source, path, PrefillEmit, self.found, "`emit`")
         if model is None:
             return None
-        found = self.reader.reference((*path, "tokens"), model.tokens, scope, Tokens)
+        found = self.reader.reference((*path, "tokens"), model.tokens, scope, Tokens, ragged=True)
         return None if found is None else found[0]
 
     def _initial(self, scope: Scope) -> dict[str, tuple[Value | None, Type]]:
@@ -321,6 +334,9 @@ class _Builder:
         nodes = {name: b for name, b in scope.names.items() if not name.startswith("$")}
         outside = Scope({f"prefill.{name}": b for name, b in nodes.items()})
         for name in carry if isinstance(carry, Mapping) else ():
+            if not self._may_name(("carry", name), name, "a carried value"):
+                initial[name] = (None, Unknown())
+                continue
             found = self.reader.reference(("carry", name), carry[name], outside, Tokens)
             if found is not None and isinstance(found[1], Tokens) and found[1].size.prompts:
                 self.reader.error(
@@ -350,7 +366,7 @@ class _Builder:
         model = fit(self.source, path, StepEmit, self.found, "`emit`")
         if model is None:
             return None, {}, ()
-        tokens = self.reader.reference((*path, "tokens"), model.tokens, scope, Tokens)
+        tokens = self.reader.reference((*path, "tokens"), model.tokens, scope, Tokens, ragged=True)
         keep = self._keep((*path, "cache"), model.cache, scope, step)
         values: dict[str, tuple[Value, Type] | None] = {}
         joins: list[Node] = []
@@ -390,7 +406,8 @@ class _Builder:
         if found is None:
             return False
         appended = sum(self.reader.appended(node.op) for node in step.nodes)
-        if isinstance(found[1], Count) and found[1].high > appended:
+        whole = not any(isinstance(b.type, Unknown) for b in scope.names.values())
+        if whole and isinstance(found[1], Count) and found[1].high > appended:
             self.reader.error(
                 KEEP, f"up to {found[1].high} rows are kept of the {appended} that were appended",
                 path, f"this is {found[1]}",
@@ -459,34 +476,19 @@ class _Builder:
         )
 
 
-def _labels(data: Any) -> Iterator[str]:
-    """Yield the `kind` of every segment in the file, in order."""
+def _labels(data: Any, path: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the `kind` of every segment in the file and its place, in order."""
     if isinstance(data, Mapping):
         for key, value in data.items():
             if key == "segments" and isinstance(value, list):
-                for segment in value:
+                for number, segment in enumerate(value):
                     if isinstance(segment, Mapping) and isinstance(segment.get("kind"), str):
-                        yield segment["kind"]
+                        yield segment["kind"], (*path, key, number, "kind")
             else:
-                yield from _labels(value)
+                yield from _labels(value, (*path, key))
     elif isinstance(data, list):
-        for item in data:
-            yield from _labels(item)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every string in a value, however deep, but for the settings inside a loop's body."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if key not in ("kind", "attention", "cache", "op"):
-                yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-    elif hasattr(value, "model_fields_set"):
-        yield from _texts({k: getattr(value, k) for k in value.model_fields_set})
+        for number, item in enumerate(data):
+            yield from _labels(item, (*path, number))
 
 
 def _quoted(names: Any) -> str:

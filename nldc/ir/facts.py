@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nldc.diagnostics import nearest
-from nldc.expr import ExprError, Kind, Ref, Value
+from nldc.expr import Binary, Expr, ExprError, Kind, Number, Ref, Value, children, real_part, show
 from nldc.ir.layout import Row
 
 NUMBERS = ("row", "group", "index", "kind")
@@ -111,8 +111,46 @@ def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[
     return kinds
 
 
+def check_divisors(expr: Expr) -> None:
+    """Check an expression that is printed, or asked of rows that cannot be listed.
+
+    Raises:
+        ExprError: at a divisor that is no number other than 0, which nobody could refuse later.
+    """
+    for part in children(expr):
+        if isinstance(part, Expr):
+            check_divisors(part)
+    if isinstance(expr, Binary) and expr.op in ("//", "%"):
+        by = expr.right
+        if not isinstance(by, Number) or not by.value:
+            raise ExprError(
+                f"the divisor `{show(by)}` is no number other than 0", by.start, by.end,
+                "divide by numbers and params: what divides here may be 0 when a step runs",
+            )  # fmt: skip
+
+
 class UnknownNameError(ExprError):
     """A name that means nothing where it stands."""
+
+
+class RealNumberError(ExprError):
+    """A real number where rows are counted."""
+
+
+def check_whole(expr: Expr, kinds: Callable[[Ref], Kind], beside: str | None = None) -> None:
+    """Check that rows and rounds are counted in whole numbers, but beside scores.
+
+    Raises:
+        RealNumberError: at a number that is not whole.
+    """
+    part = real_part(expr, kinds, beside)
+    if part is not None:
+        raise RealNumberError(
+            f"`{show(part)}` is a real number where rows are counted",
+            part.start,
+            part.end,
+            "write it in whole numbers: `row > 3` for `row * 0.1 > 0.3`",
+        )
 
 
 class BadPickError(ExprError):

@@ -7,7 +7,7 @@ already in the order in which they run, and what a step emits, keeps and carries
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 import networkx as nx
@@ -62,7 +62,8 @@ class Graph:
     With several steps, `step` is the last of the file's, `alternatives` the others in order: each
     is a whole graph with the same prefill and the same carried names, and the first whose
     condition holds is taken. `compat` names the preset that set the attributes the file leaves
-    open; the nodes already have them.
+    open; the nodes already have them. `checkpoint_params` are the params that follow a checkpoint,
+    each with the key of its config.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Graph:
     kinds: tuple[str, ...]
     alternatives: tuple[Alternative, ...] = ()
     compat: str | None = None
+    checkpoint_params: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[Graph, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.graph import Adapter, Guarantee
+from nldc.ir.words import NAME, PARAM, RULE
 from nldc.schema import Adapter as AdapterModel
 from nldc.schema import FloatParam, IntParam, StrategyFile
 from nldc.shape import MISSING_KEY, UNKNOWN_KEY, WRONG_VALUE, fit
@@ -24,14 +24,14 @@ BAD_NAME = "NLD018"
 GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
 REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill")
 PARAM_TYPES = ("int", "float")
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Header:
     """What the head of the file says, with the values of the params that are compiled in.
 
-    `broken` are params that are declared wrongly: nothing that uses them is at fault.
+    `checkpoint_params` are those that follow a checkpoint, with the key of its config. `broken` are
+    params that are declared wrongly: nothing that uses them is at fault.
     """
 
     name: str = "unnamed"
@@ -41,6 +41,7 @@ class Header:
     broken: frozenset[str] = frozenset()
     adapters: tuple[Adapter, ...] = ()
     compat: str | None = None
+    checkpoint_params: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_header(
@@ -83,6 +84,7 @@ def read_header(
         broken=frozenset(map(str, _mapping(source, "params", []))) - set(params),
         adapters=_adapters(source, found),
         compat=_compat(source, found),
+        checkpoint_params=followed(source, params),
     )
 
 
@@ -91,8 +93,7 @@ def _name(source: Source, found: list[Diagnostic]) -> str:
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
     message = f"`{name}` cannot name a strategy"
-    help_text = "a letter, then letters, digits and _, at most 64 in all"
-    found.append(_error(source, BAD_NAME, message, ("name",), "not a name", False, help_text))
+    found.append(_error(source, BAD_NAME, message, ("name",), "not a name", False, RULE))
     return "unnamed"
 
 
@@ -138,7 +139,11 @@ def _params(
         path: Path = ("params", name)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             message = f"`{name}` cannot name a param"
-            found.append(_error(source, BAD_NAME, message, path, "letters, digits, _", True))
+            found.append(_error(source, BAD_NAME, message, path, RULE, True))
+            continue
+        if name in PARAM:
+            message = f"`{name}` is a reserved name"
+            found.append(_error(source, BAD_NAME, message, path, "choose another", True))
             continue
         type_ = data.get("type") if isinstance(data, Mapping) else None
         if not isinstance(data, Mapping) or type_ not in PARAM_TYPES:
@@ -158,6 +163,13 @@ def _params(
     for name, value in settings.items():
         values[name] = _setting(name, value, bounds)
     return values
+
+
+def followed(source: Source, params: Iterable[str]) -> dict[str, str]:
+    """Return, of these params, those that follow a checkpoint, each with the key of its config."""
+    declared = source.data["params"] if params else {}
+    keys = {name: declared[name].get("checkpoint") for name in params}
+    return {name: str(key) for name, key in keys.items() if key is not None}
 
 
 def _check_declared(
@@ -206,7 +218,7 @@ def _adapters(source: Source, found: list[Diagnostic]) -> tuple[Adapter, ...]:
         path: Path = ("adapters", name)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             message = f"`{name}` cannot name an adapter"
-            found.append(_error(source, BAD_NAME, message, path, "letters, digits, _", True))
+            found.append(_error(source, BAD_NAME, message, path, RULE, True))
             continue
         model = fit(source, path, AdapterModel, found, f"adapter `{name}`")
         if model is not None:

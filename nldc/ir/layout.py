@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from nldc.ir.size import Size
 
@@ -73,6 +74,9 @@ class Layout:
 
     def rows(self, prompt_length: int = 0) -> tuple[Row, ...]:
         """List the rows for a prompt of that many tokens."""
+        return _listed(self, prompt_length)
+
+    def _list(self, prompt_length: int) -> tuple[Row, ...]:
         rows: list[Row] = []
         used = [0] * len(self.segments)
         for group in range(self.groups):
@@ -87,6 +91,12 @@ class Layout:
             rows.sort(key=lambda row: row.segment)
             rows = [replace(row, row=place) for place, row in enumerate(rows)]
         return tuple(rows)
+
+
+@lru_cache(maxsize=64)
+def _listed(layout: Layout, prompt_length: int) -> tuple[Row, ...]:
+    """List the rows once: a proof asks for the same ones in every outcome."""
+    return layout._list(prompt_length)
 
 
 def plain(size: Size, kind: str | None = None) -> Layout:

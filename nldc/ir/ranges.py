@@ -32,6 +32,10 @@ class UndecidedError(Exception):
     """The expression may have no value: a name without one, a zero divisor, a huge number."""
 
 
+class TooLargeError(UndecidedError):
+    """The expression may have a value that 32 bits do not hold."""
+
+
 @dataclass(frozen=True)
 class Range:
     """The lowest and the highest value, each a number or an array."""
@@ -117,7 +121,7 @@ def _remainder(left: Range, right: Range) -> Range:
 
 def _bounded(found: Range) -> Range:
     if np.any(np.asarray(found.low) < -MAX_INTEGER) or np.any(np.asarray(found.high) > MAX_INTEGER):
-        raise UndecidedError("a number may be too large")
+        raise TooLargeError("a number may be too large")
     return found
 
 

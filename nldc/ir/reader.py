@@ -11,7 +11,17 @@ from nldc.expr import Expr, ExprError, Ref, evaluate, fold, kind_of, parse, refe
 from nldc.expr import Value as Constant
 from nldc.ir import ops
 from nldc.ir.attributes import choose
-from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, facts_of, row_kinds, row_lookup
+from nldc.ir.facts import (
+    ROW_FACTS,
+    BadPickError,
+    RealNumberError,
+    UnknownNameError,
+    check_divisors,
+    check_whole,
+    facts_of,
+    row_kinds,
+    row_lookup,
+)
 from nldc.ir.graph import Adapter
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import Op, Value
@@ -23,6 +33,7 @@ from nldc.source import Path, Source
 EXPRESSION = "NLD030"
 UNKNOWN_NAME = "NLD031"
 BAD_PICK = "NLD035"
+REAL_NUMBER = "NLD036"
 WRONG_TYPE = "NLD050"
 WRONG_SIZE = "NLD051"
 BAD_SIZE = "NLD052"
@@ -69,9 +80,18 @@ class Reader:
         return self.reference(path, text, scope, Rows)
 
     def reference(
-        self, path: Path, text: Any, scope: Scope, *wanted: type, offset: int = 0
+        self,
+        path: Path,
+        text: Any,
+        scope: Scope,
+        *wanted: type,
+        offset: int = 0,
+        ragged: bool = False,
     ) -> tuple[Value, Type] | None:
-        """Return a value of one of the wanted types, or None after adding what is wrong."""
+        """Return a value of one of the wanted types, or None after adding what is wrong.
+
+        `ragged`: tokens whose number differs by sequence will do.
+        """
         expr = self.expression(path, text, offset)
         if expr is None:
             return None
@@ -84,6 +104,14 @@ class Reader:
             value, type_ = resolver.resolve(expr, span)
         except ExprError as problem:
             self.expression_error(path, problem, offset)
+            return None
+        if isinstance(type_, Tokens) and type_.ragged and Tokens in wanted and not ragged:
+            self.error(
+                WRONG_TYPE, f"`{text}` is {type_}: how many differs by sequence", path,
+                "a known number of tokens is needed here",
+                help_text="only `emit` takes the tokens of an `accept` as they are; "
+                "`bonus` is always one",
+            )  # fmt: skip
             return None
         if isinstance(type_, (Unknown, *wanted)):
             return value, type_
@@ -157,6 +185,16 @@ class Reader:
         """Replace params by their values."""
         return fold(expr, self.params)
 
+    def printed(self, path: Path, expr: Expr, offset: int = 0) -> Expr | None:
+        """Return what is asked again when a step runs, or None after adding why it cannot be."""
+        folded = self.fold(expr)
+        try:
+            check_divisors(folded)
+        except ExprError as problem:
+            self.expression_error(path, problem, offset)
+            return None
+        return folded
+
     def expression(self, path: Path, text: Any, offset: int = 0) -> Expr | None:
         """Parse an expression; a bare number is one too."""
         try:
@@ -166,13 +204,32 @@ class Reader:
             return None
         return None if any(ref.root in self.broken for ref in references(expr)) else expr
 
-    def is_condition(self, path: Path, expr: Expr, kinds: Any) -> bool:
-        """Whether the expression is a condition, or add that it is not."""
-        return self._is(path, expr, kinds, ("bool",), "a condition", 0)
+    def is_condition(
+        self, path: Path, expr: Expr, kinds: Any, *, real: bool = False, beside: str | None = None
+    ) -> bool:
+        """Whether the expression is a condition, or add that it is not.
 
-    def is_number(self, path: Path, expr: Expr, kinds: Any, offset: int = 0) -> bool:
-        """Whether the expression is a number, or add that it is not."""
-        return self._is(path, expr, kinds, ("int", "float"), "a number", offset)
+        It may have real numbers if it is `real`, or where they are compared with `beside`.
+        """
+        is_one = self._is(path, expr, kinds, ("bool",), "a condition", 0)
+        return is_one and (real or self._is_whole(path, expr, kinds, beside, 0))
+
+    def is_number(
+        self, path: Path, expr: Expr, kinds: Any, offset: int = 0, *, real: bool = False
+    ) -> bool:
+        """Whether the expression is a number, whole unless `real`, or add that it is not."""
+        is_one = self._is(path, expr, kinds, ("int", "float"), "a number", offset)
+        return is_one and (real or self._is_whole(path, expr, kinds, None, offset))
+
+    def _is_whole(
+        self, path: Path, expr: Expr, kinds: Any, beside: str | None, offset: int
+    ) -> bool:
+        try:
+            check_whole(expr, kinds, beside)
+        except ExprError as problem:
+            self.expression_error(path, problem, offset)
+            return False
+        return True
 
     def _is(
         self, path: Path, expr: Expr, kinds: Any, wanted: tuple[str, ...], what: str, offset: int
@@ -217,6 +274,8 @@ class Reader:
             code = UNKNOWN_NAME
         elif isinstance(problem, BadPickError):
             code = BAD_PICK
+        elif isinstance(problem, RealNumberError):
+            code = REAL_NUMBER
         self.found.append(Diagnostic(code, "error", problem.message, (label,), help_lines))
 
     def error(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from nldc.diagnostics import nearest
 from nldc.expr import Boolean, Expr
 from nldc.ir.facts import row_kinds
-from nldc.ir.header import BAD_NAME, NAME
+from nldc.ir.header import BAD_NAME
 from nldc.ir.reader import Reader
+from nldc.ir.words import NAME, RULE
 from nldc.shape import MISSING_KEY, WRONG_VALUE
 from nldc.source import Path, Source
 
@@ -49,7 +50,7 @@ def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
             reader.error(ROUTE, f"there is no step `{name}`", ("route", name), label, True)
     for name in steps:
         if not NAME.fullmatch(str(name)) or name in ("prefill", "step", "carry"):
-            reader.error(BAD_NAME, f"`{name}` cannot name a step", ("steps", name), "", True)
+            reader.error(BAD_NAME, f"`{name}` cannot name a step", ("steps", name), RULE, True)
     *others, last = steps
     routes: list[Route] = []
     for name in others:
@@ -61,8 +62,10 @@ def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
         path: Path = ("route", name)
         expr = reader.expression(path, conditions[name])
         kinds = row_kinds((), (), {**reader.params, "live": 1})
-        if expr is not None and reader.is_condition(path, expr, kinds):
-            routes.append(Route(("steps", name), name, reader.fold(expr)))
+        if expr is not None and reader.is_condition(path, expr, kinds, real=True):
+            condition = reader.printed(path, expr)
+            if condition is not None:
+                routes.append(Route(("steps", name), name, condition))
     if last in conditions:
         message = f"the last step, `{last}`, is taken whenever no other is"
         reader.error(ROUTE, message, ("route", last), "a condition has no effect", True)

@@ -25,7 +25,7 @@ from nldc.expr import (
     references,
 )
 from nldc.expr import Value as Constant
-from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, row_kinds
+from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, check_whole, row_kinds
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import At, Between, OfKind, Pick, Value, Where
 from nldc.ir.picks import picked_size
@@ -215,6 +215,7 @@ class Resolver:
             case Item(index):
                 numbers = {**self.params, **({} if count is None else {count[0]: 1})}
                 kinds = row_kinds(ROW_FACTS, self.kinds, numbers)
+                check_whole(index, kinds)
                 if kind_of(index, kinds) == "bool":
                     return Where(fold(index, self.params))
                 return At(fold(index, self.params))

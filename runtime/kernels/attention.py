@@ -21,8 +21,13 @@ from nldc.runtime.kv_cache import KEY_TILE
 
 TILE_ROWS = 32
 """Rows of a program, the heads of a group counted; never chosen by the number of rows."""
-OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
-"""Fixed, fusion too: a row's bits depend on them."""
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}
+"""Fixed: a row's bits depend on them.
+
+No products are fused with sums. `_weigh` is compiled twice, for tiles of the prefix and for those
+that are masked, and a compiler fuses the two as it likes; a tile passes from one to the other as
+the prefix grows. One loop with one copy would do too, at twice the price for a long prefix.
+"""
 FACTS = 7
 """Columns of the facts: kind, group, index, row, segment, masked, position."""
 

@@ -19,7 +19,9 @@ from nldc.runtime.adapter import Adapter
 from nldc.runtime.backbone import Backbone
 from nldc.runtime.checkpoint import load_weights
 from nldc.runtime.config import ModelConfig
+from nldc.runtime.endings import find_endings
 from nldc.runtime.tensors import dtype_of
+from nldc.runtime.tokenizer import Tokenizer
 
 
 class Entry(Protocol):
@@ -47,10 +49,19 @@ class Entry(Protocol):
 
 
 class ReferenceModel:
-    """Logits of rows that see sets of rows; `adapters` are those that are loaded, by name."""
+    """Logits of rows that see sets of rows; `adapters` are those that are loaded, by name.
 
-    def __init__(self, backbone: Backbone, adapters: Mapping[str, Adapter] | None = None) -> None:
+    `eos` holds the ids that end a sequence, in the order in which the checkpoint's files name them.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapters: Mapping[str, Adapter] | None = None,
+        eos: Collection[int] | None = None,
+    ) -> None:
         self.backbone = backbone
+        self.eos = backbone.config.eos_token_ids if eos is None else eos
         self.adapters = dict(adapters or {})
         self.vocabulary = backbone.config.vocab_size
         self.mask_token_id = backbone.config.mask_token_id
@@ -69,12 +80,10 @@ class ReferenceModel:
             name: Adapter.load(place, config, kind, cpu) for name, place in (adapters or {}).items()
         }
         backbone = Backbone(config, load_weights(Path(folder), config, kind, cpu), kind, cpu)
-        return ReferenceModel(backbone, loaded)
-
-    @property
-    def eos(self) -> Collection[int]:
-        """The ids that end a sequence, in the config's order."""
-        return self.backbone.config.eos_token_ids
+        place = Path(folder)
+        tokenizer = Tokenizer.load(place) if Tokenizer.exists(place) else None
+        ends = find_endings(place, config.eos_token_ids, config.vocab_size, tokenizer)
+        return ReferenceModel(backbone, loaded, ends.ids)
 
     def logits(self, entries: Sequence[Entry]) -> list[list[float]]:
         """Return the logits of every entry; entry i sees `entries[i].sees`, no others.

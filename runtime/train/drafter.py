@@ -19,6 +19,7 @@ are close. λ_j takes no gradient.
 
 import csv
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nldc.runtime.errors import AdapterError
+from nldc.runtime.files import put_files
 from nldc.runtime.train.corpus import read_files, stdlib_root
 from nldc.runtime.train.evaluate import continue_greedily
 from nldc.runtime.train.export import read_checkpoint
@@ -37,6 +40,8 @@ from nldc.runtime.train.objective import additive, causal_mask
 from nldc.runtime.train.tokenizer import MASK, encode_stream, load_tokenizer
 
 FOLDER = "linear_spec_lora"
+LOG = "drafter.csv"
+LOG_FIELDS = ("step", "seconds", "loss", "tokens_per_cycle")
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,14 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
         recipe: How to train.
         checkpoint: A folder that `export_checkpoint` wrote; it is only read.
         out: Where the adapter's folder and `drafter.csv` go.
+
+    Raises:
+        AdapterError: `out` holds an adapter or a log that was not written here.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
+    check_drafter(out)
     masters, geometry = read_checkpoint(checkpoint)
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[recipe.precision]
     params = cast(masters, dtype)
@@ -143,11 +152,11 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
         value.requires_grad_()
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
     text = own_text(recipe, params, geometry, checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
     began, losses, lengths = time.perf_counter(), 0.0, 0.0
-    with (out / "drafter.csv").open("w", newline="") as file:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOG).open("w", newline="") as file:
         log = csv.writer(file)
-        log.writerow(("step", "seconds", "loss", "tokens_per_cycle"))
+        log.writerow(LOG_FIELDS)
         for step in range(recipe.steps):
             rate = recipe.learning_rate * min((step + 1) / 30, 1 - step / recipe.steps)
             for group in optimizer.param_groups:
@@ -165,6 +174,22 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
                 file.flush()
                 losses = lengths = 0.0
     export_adapter(adapter, recipe, out / FOLDER)
+
+
+def check_drafter(out: Path) -> None:
+    """Raise AdapterError if `out` holds an adapter or a log that no training wrote."""
+    log = out / LOG
+    try:
+        with log.open(newline="", encoding="utf-8") as file:
+            is_own = next(csv.reader(file), None) == list(LOG_FIELDS)
+    except (OSError, ValueError, csv.Error):
+        is_own = False
+    for path in (log, out / FOLDER):
+        if os.path.lexists(path) and not is_own:
+            raise AdapterError(
+                f"{path} was not written by `nldc train`, and would be replaced",
+                "choose another folder: -o DIR",
+            )
 
 
 def own_text(
@@ -250,13 +275,11 @@ def _rows(
 
 def export_adapter(adapter: Adapter, recipe: DrafterRecipe, out: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` in PEFT's layout, bfloat16."""
-    out.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for layer, (down, up) in enumerate(zip(adapter.down, adapter.up, strict=True)):
         at = f"base_model.model.encoder.layers.{layer}.self_attn.o_proj.lora_"
         tensors[at + "A.weight"] = down.detach().to(torch.bfloat16).contiguous()
         tensors[at + "B.weight"] = up.detach().to(torch.bfloat16).contiguous()
-    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = {
         "peft_type": "LORA",
         "r": recipe.rank,
@@ -267,7 +290,13 @@ def export_adapter(adapter: Adapter, recipe: DrafterRecipe, out: Path) -> None:
         "fan_in_fan_out": False,
     }
     text = json.dumps(settings, indent=2) + "\n"
-    (out / "adapter_config.json").write_text(text, encoding="utf-8")
+
+    def fill(folder: Path) -> None:
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+
+    out.mkdir(parents=True, exist_ok=True)
+    put_files(out, fill)
 
 
 def read_adapter(folder: Path, dtype: torch.dtype) -> Adapter:

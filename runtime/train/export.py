@@ -5,12 +5,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from nldc.runtime.checkpoint import open_files
+from nldc.runtime.errors import CheckpointError
+from nldc.runtime.files import put_files
+from nldc.runtime.json_file import read_json
 from nldc.runtime.train.model import Geometry, parameter_shapes
 from nldc.runtime.train.tokenizer import BOS, EOS, MASK, SPECIAL_TOKENS
 
+INDEX = "model.safetensors.index.json"
+WRITTEN_BY = "nldc train"
+"""What the index of an exported checkpoint says of itself, so that it may be replaced."""
 SHARD_BYTES = 4_200_000
 """A shard is closed before it would exceed this; two of them hold the demo model."""
 
@@ -30,12 +37,15 @@ def export_checkpoint(
         geometry: Their sizes.
         block_size: The block length that config.json recommends.
         tokenizer_json: The tokenizer's file, copied.
-        out: The folder, made if need be; shards of an earlier export are removed.
+        out: The folder, made if need be; the files of an earlier export are replaced.
         shard_bytes: The most bytes of tensors in one shard, unless one tensor alone is larger.
+
+    Raises:
+        CheckpointError: `out` holds a checkpoint that no export wrote.
+        OSError: it cannot be written; `out` is as it was.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for stale in out.glob("model-*-of-*.safetensors"):
-        stale.unlink()
+    stale = check_export(out)
     shards: list[dict[str, Tensor]] = [{}]
     room = shard_bytes
     for name in parameter_shapes(geometry):
@@ -45,21 +55,56 @@ def export_checkpoint(
             room = shard_bytes
         shards[-1][name] = value
         room -= value.nbytes
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, out / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file)
     total = sum(value.nbytes for shard in shards for value in shard.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    _write_json(out / "model.safetensors.index.json", index)
-    _write_json(out / "config.json", config(geometry, block_size))
-    _write_json(out / "tokenizer_config.json", tokenizer_config(geometry))
-    (out / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
+
+    def fill(folder: Path) -> None:
+        weight_map: dict[str, str] = {}
+        for number, shard in enumerate(shards, start=1):
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            save_file(shard, folder / file, metadata={"format": "pt"})
+            weight_map |= dict.fromkeys(shard, file)
+        metadata = {"total_size": total, "written_by": WRITTEN_BY}
+        index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+        _write_json(folder / INDEX, index)
+        _write_json(folder / "config.json", config(geometry, block_size))
+        _write_json(folder / "tokenizer_config.json", tokenizer_config(geometry))
+        (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
+
+    put_files(out, fill, stale)
+
+
+def check_export(out: Path) -> frozenset[str]:
+    """Return the files of an earlier export into `out`, which the next one replaces.
+
+    Raises:
+        CheckpointError: `out` holds a checkpoint that no export wrote.
+    """
+    taken = sorted(
+        path.name
+        for pattern in ("*.json", "*.safetensors")
+        for path in (out.glob(pattern) if out.is_dir() else ())
+    )
+    if not taken:
+        return frozenset()
+    try:
+        index = read_json(out / INDEX)
+        is_own = index["metadata"]["written_by"] == WRITTEN_BY
+        shards = {str(name) for name in index["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        is_own, shards = False, set()
+    if not is_own:
+        raise CheckpointError(
+            f"{out / taken[0]} was not written by `nldc train`, and would be replaced",
+            "move it, or train in a new folder",
+        )
+    return frozenset(name for name in shards if name in taken)
 
 
 def config(geometry: Geometry, block_size: int) -> dict[str, object]:
-    """Return config.json as plain data."""
+    """Return config.json as plain data.
+
+    The weights are stored in 16 bits and computed with in 32: a model this small takes no time.
+    """
     g = geometry
     return {
         "architectures": ["NemotronLabsDiffusionModel"],
@@ -83,7 +128,7 @@ def config(geometry: Geometry, block_size: int) -> dict[str, object]:
         "max_position_embeddings": g.max_position_embeddings,
         "rope_parameters": {"rope_type": "default", "rope_theta": g.rope_theta},
         "dlm_paradigm": "bidirectional",
-        "torch_dtype": "bfloat16",
+        "torch_dtype": "float32",
     }
 
 
@@ -104,17 +149,32 @@ def tokenizer_config(geometry: Geometry) -> dict[str, object]:
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Geometry]:
-    """Read a folder that `export_checkpoint` wrote; parameters come back as float32.
+    """Read a checkpoint of the kind that `export_checkpoint` writes; parameters become float32.
 
     Raises:
-        KeyError: if config.json lacks a size.
+        CheckpointError: it is damaged, or of a model that is not trained here.
     """
-    read = json.loads((folder / "config.json").read_text())
-    sizes = {name: read[name] for name in Geometry.__dataclass_fields__ if name != "rope_theta"}
-    geometry = Geometry(**sizes, rope_theta=read["rope_parameters"]["rope_theta"])
+    try:
+        read = read_json(folder / "config.json")
+        sizes = {name: read[name] for name in Geometry.__dataclass_fields__ if name != "rope_theta"}
+        geometry = Geometry(**sizes, rope_theta=read["rope_parameters"]["rope_theta"])
+        shapes = parameter_shapes(geometry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        reason = f"it lacks {problem}" if isinstance(problem, KeyError) else problem
+        raise CheckpointError(
+            f"{folder / 'config.json'} is of no model that is trained here: {reason}",
+            "give a checkpoint that `nldc train base` wrote",
+        ) from problem
+    files = open_files(folder)
     params: dict[str, Tensor] = {}
-    for shard in sorted(folder.glob("model-*-of-*.safetensors")):
-        params |= {name: value.float() for name, value in load_file(shard).items()}
+    for name, shape in shapes.items():
+        if name not in files:
+            raise CheckpointError(
+                f"{folder}: tensor `{name}` is in none of the weight files",
+                "config.json asks for it; the checkpoint is incomplete",
+            )
+        files[name].expect(name, tuple(shape), "its shape follows from config.json")
+        params[name] = files[name].read(name, torch.float32, torch.device("cpu"))
     return params, geometry
 
 

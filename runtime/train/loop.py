@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nldc.runtime.errors import CheckpointError
+from nldc.runtime.files import write_whole
 from nldc.runtime.train.corpus import read_files, stdlib_root
 from nldc.runtime.train.evaluate import continue_greedily
-from nldc.runtime.train.export import export_checkpoint
+from nldc.runtime.train.export import check_export, export_checkpoint
 from nldc.runtime.train.model import cast, init_params
 from nldc.runtime.train.noise import Noise, NoiseLaw, draw_noise
 from nldc.runtime.train.objective import Losses, ar_losses, joint_losses
@@ -26,6 +29,8 @@ from nldc.runtime.train.prompts import draw_prompts, write_prompts
 from nldc.runtime.train.recipe import Recipe, Stage
 from nldc.runtime.train.tokenizer import MASK, encode_stream, load_tokenizer, train_tokenizer
 
+MARKER = "run.json"
+"""Says that a folder is a run's: its files are made here, and made again."""
 EVALUATION_WINDOWS = 32
 LOG_FIELDS = (
     "step",
@@ -54,8 +59,8 @@ class Run:
 def train(recipe: Recipe, out: Path, resume: bool) -> None:
     """Train the recipe's model; leave a checkpoint in `out/checkpoint`.
 
-    Beside it lie `log.csv`, and what a resumed run needs: `state.pt`, the token streams and the
-    model's own continuations.
+    Beside it lie `run.json`, `log.csv`, and what a resumed run needs: `state.pt`, the token
+    streams and the model's own continuations.
 
     Args:
         recipe: What to train.
@@ -64,6 +69,7 @@ def train(recipe: Recipe, out: Path, resume: bool) -> None:
 
     Raises:
         ValueError: if `micro_batch` does not divide `batch`, or the precision is unknown.
+        CheckpointError: if `out` holds something else than a run, or a run that is damaged.
     """
     if recipe.batch % recipe.micro_batch:
         raise ValueError(f"micro_batch {recipe.micro_batch} does not divide batch {recipe.batch}")
@@ -71,7 +77,8 @@ def train(recipe: Recipe, out: Path, resume: bool) -> None:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
-    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, resume)
+    check_export(out / "checkpoint")
     training, held_out = load_streams(recipe, out)
     run = _start(recipe, out, resume)
     windows = _windows(held_out, recipe, EVALUATION_WINDOWS, -1)
@@ -100,6 +107,38 @@ def train(recipe: Recipe, out: Path, resume: bool) -> None:
     export(recipe, run.params, out)
 
 
+def _claim(out: Path, resume: bool) -> None:
+    """Make `out` the folder of a run, whose files may from then on be replaced.
+
+    Raises:
+        CheckpointError: something else is in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    marker = out / MARKER
+    if marker.is_file() or (resume and (out / "state.pt").is_file()):
+        return
+    found = sorted(path.name for path in out.iterdir())
+    if found:
+        raise CheckpointError(
+            f"{out} is not empty and holds no run: `{found[0]}` would be in danger",
+            "choose a new folder",
+        )
+    write_whole(marker, lambda path: path.write_text('{"run": "base"}\n', encoding="utf-8"))
+
+
+def _load(at: Path) -> Any:
+    """Return what `torch.save` wrote; raise CheckpointError where it is damaged."""
+    try:
+        return torch.load(at)
+    except FileNotFoundError:
+        raise
+    except Exception as problem:  # pickle, zipfile and torch each have their own
+        raise CheckpointError(
+            f"{at} is damaged: {str(problem).splitlines()[0] if str(problem) else problem!r}",
+            "start over in a new folder",
+        ) from problem
+
+
 def export(recipe: Recipe, params: dict[str, Tensor], out: Path) -> None:
     """Write `out/checkpoint`, and held-out prompts in its `heldout.jsonl`."""
     folder, tokenizer = out / "checkpoint", out / "tokenizer.json"
@@ -110,7 +149,7 @@ def export(recipe: Recipe, params: dict[str, Tensor], out: Path) -> None:
         recipe.prompt_tokens,
         recipe.prompts,
     )
-    write_prompts(prompts, folder / "heldout.jsonl")
+    write_whole(folder / "heldout.jsonl", lambda path: write_prompts(prompts, path))
 
 
 def keep_freed_memory() -> None:
@@ -135,13 +174,24 @@ def load_streams(recipe: Recipe, out: Path) -> tuple[Tensor, Tensor]:
     if not at.exists():
         texts = [file.text for file in read_files(stdlib_root(), held_out=False)]
         tokenizer = train_tokenizer(texts, recipe.geometry.vocab_size)
-        tokenizer.save(str(out / "tokenizer.json"))
+        text = tokenizer.to_str(pretty=True)
+        write_whole(out / "tokenizer.json", lambda path: path.write_text(text, encoding="utf-8"))
         unseen = [file.text for file in read_files(stdlib_root(), held_out=True)]
         tokenizer = load_tokenizer(out)
         streams = encode_stream(tokenizer, texts), encode_stream(tokenizer, unseen)
-        torch.save(streams, at)
-    training, held_out = torch.load(at)
+        _save(streams, at)
+    training, held_out = _load(at)
     return training, held_out
+
+
+def _save(value: object, at: Path) -> None:
+    """Write a file whole or not at all; raise OSError where it cannot be."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            torch.save(value, file)
+
+    write_whole(at, write)
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -158,12 +208,17 @@ def _start(recipe: Recipe, out: Path, resume: bool) -> Run:
     run = Run(params, Optimizer(params, recipe.optimizer))
     at = out / "state.pt"
     if resume and at.exists():
-        state = torch.load(at)
-        with torch.no_grad():
-            for name, value in state["params"].items():
-                params[name].copy_(value)
-        run.optimizer.load(state["optimizer"])
-        run.step, run.seconds = state["step"], state["seconds"]
+        state = _load(at)
+        try:
+            with torch.no_grad():
+                for name, value in state["params"].items():
+                    params[name].copy_(value)
+            run.optimizer.load(state["optimizer"])
+            run.step, run.seconds = state["step"], state["seconds"]
+        except (KeyError, TypeError, AttributeError, RuntimeError) as problem:
+            raise CheckpointError(
+                f"{at} is of another recipe, or damaged", "resume with the settings of the run"
+            ) from problem
     else:
         (out / "log.csv").unlink(missing_ok=True)
     return run
@@ -178,8 +233,7 @@ def save_state(run: Run, recipe: Recipe, out: Path) -> None:
         "seconds": run.seconds,
         "recipe": dataclasses.asdict(recipe),
     }
-    torch.save(state, out / "state.pt.new")
-    (out / "state.pt.new").replace(out / "state.pt")
+    _save(state, out / "state.pt")
 
 
 def _generator(recipe: Recipe, step: int) -> torch.Generator:
@@ -206,8 +260,8 @@ class _Rollouts:
             return self._windows
         at = self._out / f"rollouts-{stage.name}.pt"
         if run.step == first or not at.exists():
-            torch.save(draw_rollouts(self._recipe, run.params, self._stream, first, dtype), at)
-        self._of, self._windows = stage.name, torch.load(at)
+            _save(draw_rollouts(self._recipe, run.params, self._stream, first, dtype), at)
+        self._of, self._windows = stage.name, _load(at)
         return self._windows
 
 

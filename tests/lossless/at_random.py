@@ -8,41 +8,76 @@ hypothesis can shrink them; the first option is always the plain one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 from hypothesis import strategies as st
 
-Pick = Callable[[Sequence[str]], str]
+from tests.lossless.names import rename
+
+
+class Pick(Protocol):
+    """Takes one of several options, the first more often than the others."""
+
+    def __call__(self, options: Sequence[str], /) -> str: ...
+
+    def even(self, options: Sequence[str], /) -> str:
+        """Take one of equals: the first option is not favoured."""
+        ...
+
+
+class RandomPick:
+    """A pick that is the same for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.care = self.random.choice((0.95, 0.88, 0.8, 0.5))
+
+    def __call__(self, options: Sequence[str], /) -> str:
+        if self.random.random() < self.care:
+            return options[0]
+        return self.random.choice(list(options))
+
+    def even(self, options: Sequence[str], /) -> str:
+        """Take one of equals."""
+        return self.random.choice(list(options))
 
 
 def random_pick(seed: int) -> Pick:
     """Return a pick that takes the first option more often than the others."""
-    random = Random(seed)
-    care = random.choice((0.95, 0.88, 0.8, 0.5))
+    return RandomPick(seed)
 
-    def pick(options: Sequence[str]) -> str:
-        return options[0] if random.random() < care else random.choice(list(options))
 
-    return pick
+class _DrawnPick:
+    """A pick that hypothesis makes, and can shrink."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.care = draw(st.sampled_from((10, 4, 2, 0)))
+
+    def __call__(self, options: Sequence[str], /) -> str:
+        if len(options) == 1 or (self.care and self.draw(st.integers(0, self.care)) < self.care):
+            return options[0]
+        return self.even(options)
+
+    def even(self, options: Sequence[str], /) -> str:
+        return self.draw(st.sampled_from(list(options)))
 
 
 @st.composite
 def strategy_files(draw: st.DrawFn) -> str:
     """Generate strategy files with hypothesis."""
-    care = draw(st.sampled_from((10, 4, 2, 0)))
+    return strategy(_DrawnPick(draw))
 
-    def pick(options: Sequence[str]) -> str:
-        if len(options) == 1 or (care and draw(st.integers(0, care)) < care):
-            return options[0]
-        return draw(st.sampled_from(list(options)))
 
-    return strategy(pick)
+SHAPES = ("linear", "quadratic", "ar", "twice", "branches", "soup", "routed", "looped", "blocks", "begun")
 
 
 def strategy(pick: Pick) -> str:
     """Return a strategy file."""
+    chosen = pick.even(SHAPES)
     shape = {
         "linear": linear,
         "quadratic": quadratic,
@@ -51,15 +86,21 @@ def strategy(pick: Pick) -> str:
         "branches": branches,
         "soup": soup,
         "routed": routed,
-    }[pick_evenly(pick, ("linear", "quadratic", "ar", "twice", "branches", "soup", "routed"))]
-    return HEAD + shape(pick)
+        "looped": looped,
+        "blocks": blocks,
+        "begun": begun,
+    }[chosen]
+    text = HEAD + shape(pick)
+    if chosen == "blocks" or pick.even(("exact", "exact", "exact", "none")) == "none":
+        text = text.replace("guarantee: exact", "guarantee: none")
+    if pick.even(("plain", "adversarial")) == "plain":
+        return text
+    seed = "".join(pick.even("0123456789abcdef") for _ in range(5))
+    return rename(text, int(seed, 16)).replace(PLAIN, ADVERSARIAL)
 
 
-def pick_evenly(pick: Pick, options: Sequence[str]) -> str:
-    """Choose between equals: the first option of a pick is not favoured."""
-    found = "".join(pick(("0", "1")) + pick(("1", "0")) + pick(("0", "1")) for _ in range(3))
-    number = int(found, 2) + len(pick(("", "a", "bb", "ccc", "dddd", "eeeee", "ffffff")))
-    return options[number % len(options)]
+PLAIN = "summary: Made at random."
+ADVERSARIAL = "summary: Made at random, with names that meet others."
 
 
 HEAD = """nldc: 1
@@ -159,10 +200,10 @@ def draft(pick: Pick, size: str) -> str:
     at_most: {size}
     body:
       seen: {{op: forward, tokens: block, attention: bidirectional, cache: read}}
-      pick: {{op: sample, logits: seen}}
-      sure: {{op: score, logits: seen, {pick(("tokens: pick, by: probability", "by: margin"))}}}
+      picked: {{op: sample, logits: seen}}
+      sure: {{op: score, logits: seen, {pick(("tokens: picked, by: probability", "by: margin"))}}}
       take: {{op: select, among: {pick(("block.masked", "block.masked", "block.filled"))}, score: sure, always: best 1}}
-      block: {{op: fill, rows: block, where: take, tokens: pick}}
+      block: {{op: fill, rows: block, where: take, tokens: picked}}
 """,
         )
     )
@@ -220,7 +261,7 @@ def mixed(pick: Pick) -> str:
             "  choice: {op: sample, logits: checked}\n",
             (
                 "  other: {op: forward, tokens: drafted, attention: bidirectional, predicts: next, cache: read}\n"
-                f"  mixed: {{op: mix, logits: [checked, other], weights: {pick(('[1, 0]', '[0.7, 0.3]', '[0, 1]'))}}}\n"
+                f"  mixed: {{op: mix, logits: {pick(('[checked, other]', '[other, checked]', '[checked, checked]'))}, weights: {pick(('[1, 0]', '[0.7, 0.3]', '[0, 1]', '[0.5, 0.5]'))}}}\n"
                 "  choice: {op: sample, logits: mixed}\n"
             ),
         )
@@ -257,16 +298,16 @@ def twice(pick: Pick) -> str:
         (
             f"""  early: {{op: forward, tokens: "drafted[:2]", attention: {pick(CAUSAL)}, cache: {pick(('append', 'append', 'read'))}}}
   late: {{op: forward, tokens: "drafted[2:]", attention: {pick(CAUSAL)}, cache: {pick(APPEND)}{pick(POSITION)}}}
-  first: {{op: sample, logits: early}}
+  opening: {{op: sample, logits: early}}
   second: {{op: sample, logits: late}}
-  choice: {{op: join, parts: {pick(('[first, second]', '[first, second]', '[second, first]'))}}}
+  choice: {{op: join, parts: {pick(('[opening, second]', '[opening, second]', '[second, opening]'))}}}
 """ + accept(pick, size),
             f"""  checked: {{op: forward, tokens: drafted, attention: {pick(CAUSAL)}, cache: {pick(('read', 'read', 'append'))}}}
   choice: {{op: sample, logits: checked}}
 """ + accept(pick, size) + f"""  again: {{op: forward, tokens: {pick(('drafted', 'drafted', 'choice'))}, attention: {pick(CAUSAL)}, cache: append{pick(ADAPTER)}}}
 """,
-            f"""  first: {{op: forward, tokens: seed, attention: {pick(CAUSAL[:8])}, cache: {pick(('append', 'append', 'read'))}}}
-  top: {{op: sample, logits: first}}
+            f"""  opening: {{op: forward, tokens: seed, attention: {pick(CAUSAL[:8])}, cache: {pick(('append', 'append', 'read'))}}}
+  top: {{op: sample, logits: opening}}
   rest: {{op: forward, tokens: "drafted[1:]", attention: {pick(CAUSAL)}, cache: {pick(APPEND)}{pick(POSITION)}}}
   others: {{op: sample, logits: rest}}
   choice: {{op: join, parts: [top, others]}}
@@ -281,8 +322,8 @@ def quadratic(pick: Pick) -> str:
     size = pick(("2", "3"))
     order = pick((", order: groups", ", order: segments"))
     masks_first = pick(("", "first")) == "first"
-    tokens = "{tokens: draft, kind: draft}"
-    masks = f"{{masks: {pick((size, size, f'{size} + group'))}, kind: mask}}"
+    tokens = "{tokens: drafts, kind: dk}"
+    masks = f"{{masks: {pick((size, size, f'{size} + group'))}, kind: mk}}"
     segments = f"{masks}, {tokens}" if masks_first else f"{tokens}, {masks}"
     turned = f"(index + 1) % ({size} + 1)" if masks_first else "index"
     position = pick(
@@ -296,77 +337,77 @@ def quadratic(pick: Pick) -> str:
         )
     )
     sees_drafts = pick(
-        ("k.kind == draft and k.group <= q.group", "k.kind == draft and k.group <= q.group", "k.kind == draft and k.position <= q.position",
-         "k.kind == draft", "k.kind == draft and k.group == q.group", "k.group <= q.group", "k.kind == draft and k.group < q.group")
+        ("k.kind == dk and k.group <= q.group", "k.kind == dk and k.group <= q.group", "k.kind == dk and k.position <= q.position",
+         "k.kind == dk", "k.kind == dk and k.group == q.group", "k.group <= q.group", "k.kind == dk and k.group < q.group")
     )  # fmt: skip
     sees_masks = pick(
-        ("q.kind == mask and k.group == q.group", "q.kind == mask and k.kind == mask", "k.group == q.group", "q.kind == mask", "k.kind == mask and k.row < q.row")
+        ("q.kind == mk and k.group == q.group", "q.kind == mk and k.kind == mk", "k.group == q.group", "q.kind == mk", "k.kind == mk and k.row < q.row")
     )  # fmt: skip
     prefix = pick(("k.prefix", "k.prefix", "k.position < 0", "(k.prefix and k.position != 0 - 3)"))
     append = pick(
         (
-            '"kind == draft"',
-            '"kind == draft"',
-            '"kind == mask"',
+            '"kind == dk"',
+            '"kind == dk"',
+            '"kind == mk"',
             f'"index == {size if masks_first else 0}"',
             '"group >= 0"',
         )
     )
-    adapter = pick(("", '    adapter: {drafter: "kind == mask"}\n', "    adapter: drafter\n"))
+    adapter = pick(("", '    adapter: {drafter: "kind == mk"}\n', "    adapter: drafter\n"))
     choice = pick(
         (
-            "both.draft",
-            "both.draft",
+            "both.dk",
+            "both.dk",
             '"both[index == 0]"',
             '"both[index == 1]"',
-            '"both[kind == draft]"',
+            '"both[kind == dk]"',
         )
     )
     first = pick(
         (
-            "q.kind == mask or k.row <= q.row",
-            "q.kind == mask or k.row <= q.row",
+            "q.kind == mk or k.row <= q.row",
+            "q.kind == mk or k.row <= q.row",
             "true",
             "k.row <= q.row",
         )
     )
-    drafted = pick(("kept.drafted", "kept.drafted", "kept.tokens", "draft"))
+    drafted = pick(("kept.drafted", "kept.drafted", "kept.tokens", "drafts"))
     keep = pick(("keep kept.rows", "keep kept.rows", "keep kept.matches", "keep all"))
     bonus = pick(("kept.bonus", "kept.bonus", "choice.last", '"guess[:1]"'))
     seed = pick(
-        ("first.prompt.last", "first.prompt.last", "first.mask.first", "first.prompt.first")
+        ("opening.pk.last", "opening.pk.last", "opening.mk.first", "opening.pk.first")
     )
     group = pick(("kept.rows - 1", "kept.matches", "0"))
     width = "1:" if "+ group" not in masks else f"1:{size}"
     return f"""prefill:
-  start: {{op: rows, segments: [{{tokens: $prompt, kind: prompt}}, {{masks: {size}, kind: mask}}]}}
-  first: {{op: forward, tokens: start, attention: "{first}", predicts: {{next: "kind == prompt"}}, cache: {{append: "kind == prompt"}}}}
+  start: {{op: rows, segments: [{{tokens: $prompt, kind: pk}}, {{masks: {size}, kind: mk}}]}}
+  opening: {{op: forward, tokens: start, attention: "{first}", predicts: {{next: "kind == pk"}}, cache: {{append: "kind == pk"}}}}
   seed: {{op: sample, logits: {seed}}}
-  guess: {{op: sample, logits: "first.mask[1:]"}}
-  draft: {{op: join, parts: {pick(('[seed, guess]', '[seed, guess]', '[guess, seed]'))}}}
-carry: {{draft: prefill.draft}}
+  guess: {{op: sample, logits: "opening.mk[1:]"}}
+  drafts: {{op: join, parts: {pick(('[seed, guess]', '[seed, guess]', '[guess, seed]'))}}}
+carry: {{drafts: prefill.drafts}}
 step:
-  groups: {{op: rows, groups: {size}{order}, segments: [{segments}]}}
+  laid: {{op: rows, groups: {size}{order}, segments: [{segments}]}}
   both:
     op: forward
-    tokens: groups
+    tokens: laid
     position: {position}
     attention: "{prefix} or ({sees_drafts}) or ({sees_masks})"
 {adapter}    cache: {{append: {append}}}
   choice: {{op: sample, logits: {choice}}}
-  kept: {{op: accept, draft: draft, target: choice, rule: longest_prefix}}
-  guess: {{op: sample, logits: "both.mask[group == {group}][{width}]"}}
-  emit: {{tokens: {drafted}, cache: {keep}, next: {{draft: [{bonus}, guess]}}}}
+  kept: {{op: accept, draft: drafts, target: choice, rule: longest_prefix}}
+  guess: {{op: sample, logits: "both.mk[group == {group}][{width}]"}}
+  emit: {{tokens: {drafted}, cache: {keep}, next: {{drafts: [{bonus}, guess]}}}}
 """  # fmt: skip
 
 
 def branches(pick: Pick) -> str:
     """Two drafts verified side by side in one forward."""
     late = pick(("", "late")) == "late"
-    one, other = pick((("a"), ("b"))), pick((("b"), ("a")))
+    one, other = pick(("ka", "kb")), pick(("kb", "ka"))
     sees = [
         pick((f"(q.kind == {kind} and k.kind == {kind} and k.row <= q.row)", f"(q.kind == {kind} and k.row <= q.row)", f"(k.kind == {kind} and k.row <= q.row)"))
-        for kind in ("a", "b")
+        for kind in ("ka", "kb")
     ]  # fmt: skip
     position = pick(("row - row // 3 * 2", "row - row // 3 * 2", "row", "row - row // 4 * 2"))
     root = pick(("k.row == 0", "k.row == 0", "k.row <= 1"))
@@ -378,7 +419,7 @@ def branches(pick: Pick) -> str:
   block: {{op: rows, segments: [{{tokens: seed}}, {{masks: 2}}]}}
   seen: {{op: forward, tokens: block, attention: bidirectional, cache: read}}
   guess: {{op: sample, logits: "seen[1:]"}}
-  rows: {{op: rows, segments: [{{tokens: seed}}, {{tokens: {pick(('found', 'guess'))}, kind: a}}, {{tokens: {pick(('guess', 'found'))}, kind: b}}]}}
+  rows: {{op: rows, segments: [{{tokens: seed}}, {{tokens: {pick(('found', 'guess'))}, kind: ka}}, {{tokens: {pick(('guess', 'found'))}, kind: kb}}]}}
   checked:
     op: forward
     tokens: rows
@@ -387,7 +428,7 @@ def branches(pick: Pick) -> str:
     predicts: next
     cache: {{append: {append}}}
   choice: {{op: sample, logits: "checked[kind != {other}]"}}
-  drafted: {{op: join, parts: [seed, {'found' if one == 'a' else 'guess'}]}}
+  drafted: {{op: join, parts: [seed, {'found' if one == 'ka' else 'guess'}]}}
   kept: {{op: accept, draft: drafted, target: choice, rule: longest_prefix}}
 """.replace("rows: {op", "both_rows: {op").replace("tokens: rows", "tokens: both_rows") + emit(pick, late)  # fmt: skip
 
@@ -418,6 +459,181 @@ def routed(pick: Pick) -> str:
         + "route: {few: live > 3}\nsteps:\n  few:\n" + body(shapes[0], late)
         + "  many:\n" + body(shapes[1], second_late)
     )  # fmt: skip
+
+
+# Loops
+
+RULES = (
+    "best: 1", "always: best 1, at_least: 0.4", "best: 2", "best: iteration + 1", "best: left // 2 + 1",
+    "at_least: 0.0", "at_least: 0.5", "best: left % 2 * 3 + left // 4", "within: 0.5", "where: rank < 1",
+    "where: row % 2 == iteration % 2", "where: row * 0.1 <= 0.3", "best: left - 1", "where: score > 0.3",
+    "best: iteration", "at_most: 0.9, always: best 1", "where: row < 2 or iteration > 0", "best: 3 - iteration",
+    "where: row == left - 1",
+)  # fmt: skip
+ENDS = ("", "", "", "eos: ignored", "eos: fills", "eos_ids: first", "exhausted: fill", "exhausted: keep",
+        "keys: kept", "eos: fills, eos_ids: first", "eos: ignored, exhausted: fill")  # fmt: skip
+
+
+def _keys(rules: str) -> set[str]:
+    return {rule.split(":")[0].strip() for rule in rules.split(",") if ":" in rule}
+
+
+def loop(pick: Pick, name: str, rows: str, size: int, depth: int = 0) -> str:
+    """A `repeat` of any kind over the node `rows`, whose body may hold another."""
+    rounds = pick((str(size), str(size), str(size + 2), "1", str(size - 1), "2"))
+    least = pick(("", "    at_least: 1\n"))
+    ends = "".join(f"    {end}\n" for end in pick.even(ENDS).split(", ") if end)
+    rule, more = pick.even(RULES), pick(("", "", ", " + pick.even(RULES[:5])))
+    among = pick((f"{rows}.masked", f"{rows}.masked", f"{rows}.masked", f"{rows}.filled", "fresh.masked"))
+    score = pick(("tokens: picked, by: probability", "by: margin", "by: entropy"))
+    mask = pick(("", "", ", mask_token: forbidden"))
+    base = pick((rows, rows, rows, "fresh", "inner" if depth < 1 else rows))
+    tokens = pick(("picked", "picked", "picked", f"{rows}.tokens", "idea"))
+    body = f"""      seen: {{op: forward, tokens: {rows}, attention: {pick(('bidirectional', 'bidirectional', '"k.row <= q.row + 1"', 'causal, predicts: self'))}, cache: read}}
+      picked: {{op: sample, logits: seen{mask}}}
+      sure: {{op: score, logits: seen, {score}}}
+"""
+    if among == "fresh.masked" or base == "fresh":
+        body += f"      fresh: {{op: rows, segments: [{{masks: {size}}}]}}\n"
+    if tokens == "idea":
+        body += f"      idea: {{op: lookup, length: {size}, ngram: 1}}\n"
+    if base == "inner":
+        where = pick((f"{rows}.masked", "after"))
+        if where == "after":
+            body += f"      after: {{op: select, among: {rows}.masked, score: sure, {pick(('best: 1', 'at_least: 0.3'))}}}\n"
+        body += f"      inner: {{op: fill, rows: {rows}, where: {where}, tokens: picked}}\n"
+    body += f"""      take: {{op: select, among: {among}, score: sure, {rule}{more if not _keys(more) & _keys(rule) else ''}}}
+      {rows}: {{op: fill, rows: {base}, where: take, tokens: {tokens}}}
+"""
+    if depth < 1 and pick(("", "", "", "nested")):
+        inner = f"      hidden_rows: {{op: rows, segments: [{{masks: {size}}}]}}\n"
+        inner += "".join(
+            f"    {line}\n" for line in loop(pick, "looped", "hidden_rows", size, 1).splitlines()
+        )
+        inner = inner.replace(" seen", " look").replace(" picked", " guess").replace(" sure", " rank_").replace(" take", " took")
+        body = inner + body.replace("tokens: picked}", "tokens: looped.tokens}", 1)
+    return f"""  {name}:
+    op: repeat
+    on: {rows}
+    until: full
+    at_most: {rounds}
+{least}{ends}    body:
+{body}"""
+
+
+def looped(pick: Pick) -> str:
+    """A loop of any kind drafts, a causal forward verifies: right whatever the loop does."""
+    size = int(pick(("3", "4", "2")))
+    late = pick(("", "late")) == "late"
+    block = pick((f"{{tokens: seed}}, {{masks: {size - 1}}}", f"{{masks: {size}}}", f"{{masks: {size - 1}}}, {{tokens: seed}}"))
+    parts = pick(('[seed, "filled.tokens[1:]"]', '[seed, "filled.tokens[1:]"]', "[filled.tokens]", '["filled.tokens[:1]", "filled.tokens[1:]"]'))
+    return prefill(pick, not late) + f"""step:
+  block: {{op: rows, segments: [{block}]}}
+{loop(pick, "filled", "block", size)}  drafted: {{op: join, parts: {parts}}}
+  checked: {{op: forward, tokens: drafted, attention: {pick(CAUSAL)}, cache: {pick(APPEND)}}}
+{mixed(pick)}{accept(pick, str(size))}{emit(pick, late)}"""
+
+
+def blocks(pick: Pick) -> str:
+    """Block diffusion of any kind: what a loop fills is emitted."""
+    size = int(pick(("4", "3", "5")))
+    seeded = pick(("", "", "seeded"))
+    begin = f"{{tokens: seed}}, {{masks: {size - 1}}}" if seeded else f"{{masks: {size}}}"
+    kept = pick(("filled.tokens", "filled.tokens", '"filled.tokens[1:]"', '"filled.tokens[:-1]"', "picked_later"))
+    late = "  late: {op: sample, logits: refresh}\n" if kept == "picked_later" or seeded else ""
+    tokens = "late" if kept == "picked_later" else kept
+    carry = "carry: {seed: prefill.seed}\n" if seeded else ""
+    after = ', next: {seed: "late[-1:]"}' if seeded else ""
+    if seeded:
+        carry = f"  seed: {{op: sample, logits: context.last}}\n{carry}"
+    refresh_of = "filled.tokens" if kept == "picked_later" else kept
+    adapter = pick(("", "", ', adapter: {drafter: "row < 40"}', ', adapter: {drafter: "row % 50 < 25"}', ", adapter: drafter"))
+    attention = pick((*PROMPT[:2], '"k.row <= q.row and (q.row < 60 or k.row > 2)", predicts: next', *PROMPT[2:]))
+    return f"""prefill:
+  context: {{op: forward, tokens: $prompt, attention: {attention}{adapter}, cache: append}}
+{carry}step:
+  block: {{op: rows, segments: [{begin}]}}
+{loop(pick, "filled", "block", size)}  out: {{op: join, parts: [{refresh_of}]}}
+  refresh: {{op: forward, tokens: out, attention: causal, cache: append}}
+{late}  emit: {{tokens: {tokens if tokens == "late" else "out"}, cache: keep all{after}}}
+"""  # fmt: skip
+
+
+def begun(pick: Pick) -> str:
+    """Prefills of several forwards, carried prompt tokens, fixed rows, far thresholds."""
+    kind = pick.even(("three", "carried", "fixed", "far", "looked"))
+    causal = pick((
+        "causal", '"k.row <= q.row and (k.row < 100 or q.row >= 0)", predicts: next',
+        '"q.row - k.row >= 0", predicts: next', '"k.row <= q.row and q.row - k.row < 120", predicts: next',
+        '"k.row <= q.row and (q.row < 90 or k.row != 3)", predicts: next', '"k.row <= q.row and k.row % 150 != 149", predicts: next',
+    ))  # fmt: skip
+    step = f"""step:
+  checked: {{op: forward, tokens: seed, attention: {pick(CAUSAL[:8])}, cache: append}}
+  choice: {{op: sample, logits: checked}}
+  emit: {{tokens: choice, cache: keep all, next: {{seed: choice}}}}
+"""
+    if kind == "three":
+        cache = pick(("append", "append", "read"))
+        return f"""prefill:
+  context: {{op: forward, tokens: $prompt, attention: {causal}, cache: append}}
+  pre1: {{op: sample, logits: context.last}}
+  again: {{op: forward, tokens: pre1, attention: {pick(CAUSAL[:6])}, cache: {cache}}}
+  pre2: {{op: sample, logits: again}}
+  early: {{op: forward, tokens: pre2, attention: {pick(CAUSAL[:6])}, cache: {pick(("append", "append", "read"))}}}
+  pre3: {{op: sample, logits: early}}
+  out: {{op: join, parts: {pick(("[pre1, pre2, pre3]", "[pre1, pre2, pre3]", "[pre1, pre2]"))}}}
+  emit: {{tokens: out}}
+carry: {{seed: prefill.{pick(("pre3", "pre3", "pre2"))}}}
+""" + step
+    if kind == "carried":
+        kept = pick(('"kind == ka"', '"kind == ka"', '"row >= 0"', '"kind == kb"'))
+        return f"""prefill:
+  last_token: {{op: join, parts: [{pick(("$prompt.last", "$prompt.last", "$prompt.first"))}]}}
+  start: {{op: rows, segments: [{{tokens: "$prompt[:-1]", kind: ka}}, {{tokens: "$prompt[-1:]", kind: kb}}]}}
+  context: {{op: forward, tokens: start, attention: {causal}, cache: {{append: {kept}}}}}
+carry: {{seed: prefill.last_token}}
+step:
+  found: {{op: lookup, length: 2, ngram: {pick(("2", "1", "3"))}}}
+  drafted: {{op: join, parts: [seed, found]}}
+  checked: {{op: forward, tokens: drafted, attention: {pick(CAUSAL[:8])}, cache: append}}
+  choice: {{op: sample, logits: checked}}
+""" + accept(pick, "3") + emit(pick, False)
+    if kind == "fixed":
+        masks = pick(("2", "3", "1"))
+        sees = pick(("q.kind == mk or k.row <= q.row", "k.row <= q.row", "q.kind == mk or k.kind == pk and k.row <= q.row", "true"))
+        return f"""prefill:
+  start: {{op: rows, segments: [{{tokens: $prompt, kind: pk}}, {{masks: {masks}, kind: mk}}]}}
+  opening: {{op: forward, tokens: start, attention: "{sees}", predicts: {{next: "kind == pk"}}, cache: {{append: {pick(('"kind == pk"', '"kind == pk"', '"row < 100"', '"row >= 0"'))}}}}}
+  seed: {{op: sample, logits: opening.pk.last}}
+  guess: {{op: sample, logits: {pick(("opening.mk.last", "opening.mk.first"))}}}
+  late: {{op: forward, tokens: {pick(("seed", "seed", "guess"))}, attention: {pick(CAUSAL[:8])}, cache: {pick(("append", "append", "read"))}}}
+  second: {{op: sample, logits: late}}
+  out: {{op: join, parts: [seed, second]}}
+  emit: {{tokens: out}}
+carry: {{seed: prefill.second}}
+""" + step
+    if kind == "far":
+        append = pick(("append", "append", '{append: "row < 100"}', '{append: "row < 190"}'))
+        return f"""prefill:
+  context: {{op: forward, tokens: $prompt, attention: {causal}, cache: {append}{pick(("", "", ", position: row % 150", ", position: row % 5000"))}{pick(("", ', adapter: {drafter: "row > 180"}', ', adapter: {drafter: "row > 9000"}'))}}}
+  seed: {{op: sample, logits: context.last}}
+  emit: {{tokens: seed}}
+carry: {{seed: prefill.seed}}
+""" + step
+    return f"""prefill:
+  context: {{op: forward, tokens: $prompt, attention: {causal}, cache: append}}
+  seed: {{op: sample, logits: context.last}}
+  guess: {{op: lookup, length: 2, ngram: {pick(("1", "2"))}}}
+  emit: {{tokens: seed}}
+carry: {{seed: prefill.seed, drafts: prefill.guess}}
+step:
+  drafted: {{op: join, parts: [seed, drafts]}}
+  checked: {{op: forward, tokens: drafted, attention: {pick(CAUSAL[:8])}, cache: append}}
+  choice: {{op: sample, logits: checked}}
+{accept(pick, "3")}  tail: {{op: lookup, length: 3, ngram: 2}}
+  padded: {{op: join, parts: [choice, tail]}}
+  emit: {{tokens: {pick(("kept.tokens", "kept.tokens", "kept.drafted"))}, cache: {pick(("keep kept.rows", "keep kept.rows", "keep all"))}, next: {{seed: kept.bonus, drafts: {pick(('"padded[kept.rows:kept.rows + 2]"', '"padded[:2]"', '"choice[1:]"'))}}}}}
+"""
 
 
 # Soup

@@ -25,13 +25,19 @@ SMALL: Mapping[str, int] = {"block_length": 4, "k": 4, "length": 4, "ngram": 2}
 
 @dataclass(frozen=True)
 class Mutant:
-    """A base strategy, `old` text replaced by `new`, and the code that refuses it."""
+    """A base strategy, `old` text replaced by `new`, and the code that refuses it.
+
+    `prompts` are the lengths of the prompts on which it is seen to differ, and `live` the numbers
+    of live sequences in one step after another, where those that are tried always do not show it.
+    """
 
     name: str
     base: str
     old: str
     new: str
     code: str
+    prompts: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    live: tuple[int, ...] = ()
 
     def text(self) -> str:
         text = base_text(self.base)

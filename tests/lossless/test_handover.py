@@ -132,7 +132,7 @@ def switched(names: list[str | Path], folder: Path, tokens: int = 16) -> str | N
         for name, value in params.items()
         if any(name in (load(api.find(file)).data.get("params") or {}) for file in names)
     }
-    artifact = api.compile(names, folder / "artifact", settings)
+    artifact = api.compile(names, folder / "artifact", settings, certify=False)
     return certify_switching(artifact, tokens=tokens).difference
 
 
@@ -145,6 +145,21 @@ def test_an_unusual_strategy_is_entered_and_left(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         assert switched([UNUSUAL / f"{name}.yaml", "ar", "quadratic_ss"], folder) is None, name
+
+
+CASES = Path(__file__).parents[1] / "cases" / "strategies"
+
+
+def test_a_strategy_that_trails_by_three_is_entered_from_texts_of_every_length(
+    tmp_path: Path,
+) -> None:
+    three = CASES / "three_tokens_behind.yaml"
+    assert switched(["ar", three, "quadratic_ss", "block_diffusion"], tmp_path, tokens=30) is None
+
+
+def test_a_prompt_kept_in_part_takes_turns_too(tmp_path: Path) -> None:
+    names = ["ar", CASES / "prompt_all_but_the_last.yaml", CASES / "three_tokens_behind.yaml"]
+    assert switched(names, tmp_path, tokens=30) is None
 
 
 WRONG = [

@@ -29,7 +29,7 @@ def test_every_mutant_is_refused_with_its_own_code(mutant: Mutant) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_differs_from_ar_when_it_is_run_unchecked(mutant: Mutant) -> None:
     _, graph = built(mutant.text())
-    assert first_difference(graph, tries=40) is not None
+    assert first_difference(graph, 40, lengths=mutant.prompts, live=mutant.live) is not None
 
 
 @pytest.mark.parametrize("base", sorted({mutant.base for mutant in MUTANTS}))

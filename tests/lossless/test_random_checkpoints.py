@@ -108,7 +108,7 @@ def means_what_it_says(seed: int, folder: Path) -> bool:
     file = folder / "strategy.yaml"
     file.write_text(text, encoding="utf-8")
     try:
-        decoder_class = api.load(api.compile(file, folder / "out"))
+        decoder_class = api.load(api.compile(file, folder / "out", certify=False))
     except api.StrategyError:
         return False  # rows out of order, or tokens that no sample chose
     checkpoint = write(folder / "checkpoint", seed)

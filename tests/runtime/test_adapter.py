@@ -17,7 +17,7 @@ from test_golden import batch_of
 from nldc.runtime.adapter import Adapter
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.errors import AdapterError
+from nldc.runtime.errors import AdapterError, CheckpointWarning
 
 FOLDER = CHECKPOINTS[4]
 CONFIG = ModelConfig.load(FOLDER)
@@ -145,6 +145,24 @@ HALF = dict(list(GOOD.items())[:1])
         (GOOD, {"bias": "all"}, "bias = 'all' is not supported"),
         (GOOD, {"use_dora": True}, "use_dora = True is not supported"),
         (GOOD, {"peft_type": "IA3"}, "describes no LoRA adapter"),
+        (GOOD, {"lora_alpha": 0}, "lora_alpha = 0, so that the adapter would do nothing"),
+        (GOOD, {"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' is not supported"),
+        (GOOD, {"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4' is not supported"),
+        (GOOD, {"init_lora_weights": "olora"}, "init_lora_weights = 'olora' is not supported"),
+        (GOOD, {"init_lora_weights": "loftq"}, "init_lora_weights = 'loftq' is not supported"),
+        (GOOD, {"alora_invocation_tokens": [5]}, "alora_invocation_tokens = [5] is not supported"),
+        (GOOD, {"layer_replication": [[0, 2]]}, "layer_replication = [[0, 2]] is not supported"),
+        (GOOD, {"lora_bias": True}, "lora_bias = True is not supported"),
+        (GOOD, {"fan_in_fan_out": True}, "fan_in_fan_out = True is not supported"),
+        (GOOD, {"rank_pattern": {"down_proj": 4}}, "rank_pattern = {'down_proj': 4} is not"),
+        (GOOD, {"alpha_pattern": {"down_proj": 4}}, "alpha_pattern = {'down_proj': 4} is not"),
+        (GOOD, {"modules_to_save": ["embed_tokens"]}, "modules_to_save = ['embed_tokens'] is not"),
+        (GOOD, {"trainable_token_indices": [1]}, "trainable_token_indices = [1] is not supported"),
+        (GOOD, {"target_parameters": ["x"]}, "target_parameters = ['x'] is not supported"),
+        (GOOD, {"target_modules": ["o_proj"]}, "tensors for `encoder.layers.0.mlp.down_proj`"),
+        (GOOD, {"exclude_modules": ["down_proj"]}, "exclude_modules = ['down_proj'], but"),
+        (GOOD, {"layers_to_transform": [1]}, "layers_to_transform = [1], but there are tensors"),
+        (GOOD, {"layers_to_transform": 1}, "layers_to_transform = 1, but there are tensors"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_an_error_that_names_the_tensor_or_setting(
@@ -169,3 +187,25 @@ def test_an_adapter_that_is_not_there_or_not_used_is_an_error(tmp_path: Path) ->
         LinearSS.from_checkpoint(FOLDER, adapter=tmp_path, device="cpu", backend="torch")
     with pytest.raises(AdapterError, match="`ar` uses no adapter"):
         Ar.from_checkpoint(FOLDER, adapter=tmp_path, device="cpu", backend="torch")
+
+
+def test_settings_that_ask_for_nothing_else_are_fine(tmp_path: Path) -> None:
+    settings = {
+        "task_type": "CAUSAL_LM", "base_model_name_or_path": "x", "lora_dropout": 0.1,
+        "target_modules": ["down_proj", "o_proj"], "layers_to_transform": [0, 1],
+        "init_lora_weights": True, "use_dora": False, "rank_pattern": {}, "modules_to_save": None,
+        "alora_invocation_tokens": None, "layer_replication": None, "peft_version": "0.19",
+        "something_new": None, "something_off": False,
+    }  # fmt: skip
+    adapter = Adapter.load(write_adapter(tmp_path, GOOD, **settings), CONFIG, torch.float32, CPU)
+    assert set(adapter.products) == {(0, "down")}
+
+
+def test_settings_that_nobody_knows_are_named_in_one_warning(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path, GOOD, gate="relu", warp=2)
+    with pytest.warns(CheckpointWarning) as caught:
+        Adapter.load(folder, CONFIG, torch.float32, CPU)
+    (warning,) = caught
+    assert f"{folder / 'adapter_config.json'}: not known and ignored: gate, warp" in str(
+        warning.message
+    )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
 from handwritten import BIDIRECTIONAL, CAUSAL, QUADRATIC, block_layout, quadratic_layout
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from nldc.runtime import attention
 from nldc.runtime.attention import Pattern, Plan, RowFacts, TorchAttention
 from nldc.runtime.config import ModelConfig, RopeConfig
 from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places, untiled
 from nldc.runtime.layout import Layout
+from nldc.runtime.line_tiles import Cut
 from nldc.runtime.reference.attention import attention as reference
 
 
@@ -48,10 +56,21 @@ def write(cache: KVCache, slot: int, keys: torch.Tensor, values: torch.Tensor) -
     ],
 )
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize("place", ["cpu", "gpu"])
 def test_attention_is_what_its_definition_says(
-    layout: Layout, pattern: Pattern, lengths: tuple[int, ...], heads: int, kv_heads: int
+    layout: Layout,
+    pattern: Pattern,
+    lengths: tuple[int, ...],
+    heads: int,
+    kv_heads: int,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
+    if place == "gpu":  # the way that is taken there is as right here
+        monkeypatch.setattr(
+            attention, "line_cut", lambda kv_heads, *_: Cut((64,), 2 * kv_heads, trees=True)
+        )
     rows, batch, dim = layout.size, len(lengths), 8
     device = torch.device("cpu")
     cache = KVCache(config(heads, kv_heads, dim), batch + 1, 400, torch.float64, device)
@@ -93,13 +112,93 @@ def test_a_row_has_the_same_bits_whatever_rows_and_keys_surround_it(
         own = slice(start, start + rows)
         plan = Plan.of(Layout.causal(rows), CAUSAL, device, dtype)
         places = Places((0,), (start,), torch.tensor([0]), torch.tensor([start]))
-        attention = TorchAttention(plan, cache, places)
-        return attention(0, query[own], key[own], value[own], factor[own])[before]
+        attend = TorchAttention(plan, cache, places)
+        return attend(0, query[own], key[own], value[own], factor[own])[before]
 
     for place in (40, 63, 64, 300, 1020):
         alone = row(place, 1, 0)
         for rows, before in ((2, 1), (7, 0), (7, 6), (32, 30), (32, 0), (272, 40), (272, 0)):
             assert torch.equal(row(place, rows, before), alone), (place, rows, before)
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of the tensors that were made meanwhile and are still there; `most` of them.
+
+    A tensor's memory counts once, while any tensor that looks at it lives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users: Counter[int] = Counter()
+        self.taken = self.most = 0
+
+    def __torch_dispatch__(
+        self, call: Any, types: Any, given: Any = (), named: Any = None
+    ) -> object:
+        made = call(*given, **(named or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes():
+                storage = tensor.untyped_storage()
+                place, size = storage.data_ptr(), storage.nbytes()
+                self.taken += 0 if self.users[place] else size
+                self.users[place] += 1
+                weakref.finalize(tensor, self.forget, place, size)
+        self.most = max(self.most, self.taken)
+        return made
+
+    def forget(self, place: int, size: int) -> None:
+        self.users[place] -= 1
+        self.taken -= 0 if self.users[place] else size
+
+
+@pytest.mark.parametrize("place", ["cpu", "gpu"])
+def test_a_long_prompt_takes_memory_with_its_length_and_not_with_its_square(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, dtype, dim = torch.device("cpu"), torch.float32, 8
+    monkeypatch.setattr(attention, "MASK_ROOM", 1 << 16)
+    monkeypatch.setattr(attention, "QUERY_TILE", 64)
+    if place == "gpu":
+        monkeypatch.setattr(
+            attention, "line_cut", lambda kv_heads, *_: Cut((64,), 8 * kv_heads, trees=True)
+        )
+
+    def prefill(rows: int) -> int:
+        cache = KVCache(config(2, 1, dim), 1, rows, dtype, device)
+        query, key, value = (torch.randn(rows, n, dim) for n in (2, 1, 1))
+        factor = torch.ones(rows, 1, 1)
+        places = Places((0,), (0,), torch.tensor([0]), torch.tensor([0]))
+
+        with Peak() as seen:
+            plan = Plan.of(Layout.causal(rows), CAUSAL, device, dtype)
+            attend = TorchAttention(plan, cache, places)
+            for _ in range(2):
+                attend(0, query, key, value, factor)
+        assert seen.most > 64 * rows * dtype.itemsize  # a piece's bias, at the least
+        return seen.most
+
+    prefill(100)
+    short, long = prefill(320), prefill(1280)
+    assert long < 4.5 * short
+
+
+def test_masks_that_have_no_room_to_be_kept_change_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    device, dtype, rows = torch.device("cpu"), torch.float32, 700
+    query, key, value = (torch.randn(rows, n, 8) for n in (4, 2, 2))
+    places = Places((0,), (90,), torch.tensor([0]), torch.tensor([90]))
+    found = []
+    for pattern in (CAUSAL, WINDOW, BIDIRECTIONAL):
+        for room in (1 << 26, 1 << 18, 0):
+            monkeypatch.setattr(attention, "MASK_ROOM", room)
+            cache = KVCache(config(4, 2, 8), 1, 800, dtype, device)
+            plan = Plan.of(Layout.causal(rows), pattern, device, dtype)
+            attend = TorchAttention(plan, cache, places)
+            kept = len(attend.sequences[0].masks)
+            found.append((kept, attend(0, query, key, value, torch.ones(rows, 1, 1))))
+        assert [kept for kept, _ in found[-3:]] == [3, 1, 0]
+        assert torch.equal(found[-1][1], found[-3][1])
+        assert torch.equal(found[-2][1], found[-3][1])
 
 
 @pytest.mark.parametrize("length", [0, 3, 60, 64])

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from handwritten import CHECKPOINTS, Ar
+from random_model import random_checkpoint
 from safetensors.torch import load_file, save_file
 
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.tensors import TensorFile
 
 NORM = "encoder.layers.0.input_layernorm.weight"
 Damage = Callable[[Path], None]
@@ -187,3 +192,130 @@ def test_an_unknown_dtype_lists_those_there_are() -> None:
 def test_sixteen_bit_models_decode(dtype: str) -> None:
     found = load(CHECKPOINTS[2], dtype=dtype).generate([[1, 5, 9]], max_new_tokens=8, eos=())
     assert len(found.tokens[0]) == 8
+
+
+LARGE: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "vocab_size": 4096,
+    "torch_dtype": "bfloat16",
+}
+
+
+def in_sixteen_bits(folder: Path, shards: int = 1, **settings: Any) -> Path:
+    """Write a random checkpoint as released ones are stored: bfloat16, in one file or several."""
+    random_checkpoint(folder, **settings)
+    tensors = {
+        name: values.bfloat16() for name, values in load_file(folder / "model.safetensors").items()
+    }
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors")
+        return folder
+    (folder / "model.safetensors").unlink()
+    places: dict[str, str] = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        part = dict(list(tensors.items())[number::shards])
+        save_file(part, folder / file)
+        places |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_loading_takes_little_more_memory_than_what_stays(
+    shards: int, dtype: str, tmp_path: Path
+) -> None:
+    folder = in_sixteen_bits(tmp_path / "large", shards, **LARGE)
+    warm = in_sixteen_bits(tmp_path / "warm", **{**LARGE, "num_hidden_layers": 1})
+    script = Path(__file__).parent / "loading_peak.py"
+    done = subprocess.run(
+        [sys.executable, script, folder, dtype, warm], capture_output=True, text=True, check=True
+    )
+    stays, peak = map(int, done.stdout.split())
+    assert stays > 60e6
+    assert peak < 1.15 * stays
+
+
+def test_progress_is_told_after_every_tensor_up_to_all_of_them(sharded: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    Ar.from_checkpoint(
+        sharded, device="cpu", backend="torch", progress=lambda *place: seen.append(place)
+    )
+    done, totals = zip(*seen, strict=True)
+    assert len(seen) > 20
+    assert list(done) == sorted(set(done))
+    assert set(totals) == {done[-1]}
+
+
+def test_weights_do_not_follow_the_file_that_they_came_from(single: Path) -> None:
+    decoder = load(single)
+    before = decoder.generate([[1, 5, 9]], max_new_tokens=8, eos=()).tokens
+    file = single / "model.safetensors"
+    with file.open("r+b") as out:
+        out.seek(file.stat().st_size // 2)
+        out.write(bytes(file.stat().st_size // 3))
+        out.truncate(file.stat().st_size // 2)
+    assert decoder.generate([[1, 5, 9]], max_new_tokens=8, eos=()).tokens == before
+
+
+def test_the_dtype_is_the_checkpoint_s_own_unless_another_is_asked_for(tmp_path: Path) -> None:
+    folder = in_sixteen_bits(tmp_path / "named", torch_dtype="float16")
+    assert load(folder).model.backbone.dtype == torch.float16
+    assert load(folder, dtype="float32").model.backbone.dtype == torch.float32
+    stored = in_sixteen_bits(tmp_path / "stored")
+    assert load(stored).model.backbone.dtype == torch.bfloat16
+    assert load(stored).model.backbone.weights.embedding.dtype == torch.bfloat16
+
+
+def test_the_demo_model_is_computed_in_float32() -> None:
+    assert Ar.from_checkpoint(device="cpu", backend="torch").model.backbone.dtype == torch.float32
+
+
+def test_a_shape_that_follows_from_a_default_is_not_blamed_on_the_weights(single: Path) -> None:
+    config = json.loads((single / "config.json").read_text())
+    del config["head_dim"]
+    (single / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as caught:
+        load(single)
+    assert caught.value.hint is not None
+    assert "config.json leaves out" in caught.value.hint
+    assert "head_dim = 128" in caught.value.hint
+
+
+def test_weights_that_no_memory_holds_are_an_error_and_not_torch_s(
+    single: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_place: object, **_options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(TensorFile, "read", full)
+    with pytest.raises(CheckpointError, match="more than there is room for on cpu") as caught:
+        load(single)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("places", [{"t": 1}, {"t": None}, {}, ["t"], "t", {"t": ["a"]}])
+def test_an_index_of_anything_else_is_named(sharded: Path, places: object) -> None:
+    index = sharded / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CheckpointError, match="holds no weight_map"):
+        load(sharded)
+
+
+def test_a_vision_part_is_foreign_to_a_model_of_text(single: Path) -> None:
+    tensors = load_file(single / "model.safetensors")
+    tensors["encoder.vision_tower.patch_conv.weight"] = torch.ones(4, 3, 2, 2)
+    save_file(tensors, single / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"vision_tower\.patch_conv.* does not belong"):
+        load(single)
+    config = json.loads((single / "config.json").read_text())
+    config["model_type"] = "nemotron_labs_diffusion_vlm"
+    (single / "config.json").write_text(json.dumps(config))
+    assert load(single).generate([[1, 5]], max_new_tokens=2).tokens

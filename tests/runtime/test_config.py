@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from handwritten import CHECKPOINTS
 
 from nldc.runtime.config import ModelConfig, parse_config
-from nldc.runtime.errors import CheckpointError
+from nldc.runtime.config_keys import FIXED, READ, ROPE
+from nldc.runtime.errors import CheckpointError, CheckpointWarning
+from nldc.runtime.rope import inverse_frequencies
 
 RELEASED: dict[str, Any] = json.loads((CHECKPOINTS[3] / "config.json").read_text())
 
@@ -106,3 +109,159 @@ def test_a_missing_folder_file_and_broken_json_are_told_apart(tmp_path: Path) ->
             (folder / "config.json").write_text(content)
         with pytest.raises(CheckpointError, match=message):
             ModelConfig.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_hidden_layers": 10**12}, "c: num_hidden_layers = 1000000000000"),
+        ({"hidden_size": 1e300}, "c: hidden_size = 1e+300"),
+        ({"hidden_size": 48.5}, "c: hidden_size = 48.5"),
+        ({"head_dim": "128"}, "c: head_dim = '128'"),
+        ({"head_dim": -16}, "c: head_dim = -16"),
+        ({"num_key_value_heads": []}, "c: num_key_value_heads = []"),
+        ({"rms_norm_eps": "1e-5"}, "c: rms_norm_eps = '1e-5'"),
+        ({"rms_norm_eps": math.nan}, "c: rms_norm_eps = nan"),
+        ({"block_size": -1}, "c: block_size = -1"),
+        ({"max_position_embeddings": "4096"}, "c: max_position_embeddings = '4096'"),
+        ({"dtype": "int8"}, "c: dtype = 'int8' is not supported"),
+        ({"dtype": 16}, "c: dtype = 16 is not supported"),
+        ({"torch_dtype": "float8_e4m3fn"}, "c: torch_dtype = 'float8_e4m3fn' is not supported"),
+        ({"dtype": "float16"}, "c: dtype is float16 and torch_dtype float32"),
+        ({"dlm_paradigm": "causal"}, "c: dlm_paradigm = 'causal'"),
+        ({"dlm_type": "dream"}, "c: dlm_type = 'dream' is not supported"),
+        ({"num_ar_layers": 2}, "c: num_ar_layers = 2 is not supported"),
+        ({"quantization": {"bits": 4}}, "c: quantization = {'bits': 4} is not supported"),
+        ({"use_qk_norm": True}, "c: use_qk_norm = True is not supported"),
+        ({"final_logit_softcapping": 30.0}, "c: final_logit_softcapping = 30.0 is not supported"),
+        ({"num_local_experts": 8}, "c: num_local_experts = 8 is not supported"),
+        ({"partial_rotary_factor": 0.5}, "c: partial_rotary_factor = 0.5 is not supported"),
+        (
+            {"text_config": {"hidden_size": 1}},
+            "c: text_config = {'hidden_size': 1} is not supported",
+        ),
+        (
+            {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+            "c: layer_types[1] = 'sliding_attention' is not supported",
+        ),
+        ({"layer_types": ["full_attention"]}, "c: layer_types has 1 names for 3 layers"),
+        ({"layer_types": "full_attention"}, "c: layer_types = 'full_attention'"),
+        (
+            {"rope_scaling": {"rope_type": "default", "rope_theta": 1e4}},
+            "c: rope_parameters and rope_scaling differ",
+        ),
+        ({"rope_theta": 5.0}, "c: rope_parameters: rope_theta is 1000000.0, and 5.0 at the root"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+            "c: rope_parameters.full_attention is an object",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "type": "linear"}},
+            "c: rope_parameters: rope_type is `yarn` and type `linear`",
+        ),
+        (
+            {"rope_parameters": RELEASED["rope_parameters"] | {"beta_fast": 0.5}},
+            "c: rope_parameters: beta_fast = 0.5",
+        ),
+        ({"rope_parameters": {}}, "c: rope_parameters: `rope_theta` is missing"),
+    ],
+)
+def test_a_value_that_is_odd_or_contradicts_another_is_one_error_with_a_remedy(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        parse_config(changed(**settings), "c")
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+ODD: list[Any] = [
+    "7",
+    "",
+    -3,
+    0,
+    10**30,
+    2.5,
+    math.inf,
+    math.nan,
+    True,
+    None,
+    [],
+    [1],
+    {},
+    {"a": 1},
+]
+
+
+def read_or_refused(data: dict[str, Any]) -> tuple[ModelConfig | None, str]:
+    """Return the config, or None and the message of the error that has a hint."""
+    try:
+        return parse_config(data, "c"), ""
+    except CheckpointError as problem:
+        return None, problem.message if problem.hint else ""
+
+
+@pytest.mark.parametrize("key", sorted(READ | FIXED.keys()))
+def test_any_value_of_any_key_is_read_or_refused_by_name(key: str) -> None:
+    for value in ODD:
+        config, message = read_or_refused(changed(**{key: value}))
+        assert message.startswith("c: ") if config is None else key not in config.unknown
+
+
+@pytest.mark.parametrize("key", sorted(ROPE))
+def test_any_value_of_any_rotary_setting_is_read_or_refused_by_name(key: str) -> None:
+    for value in ODD:
+        data = changed(rope_parameters={**RELEASED["rope_parameters"], key: value})
+        config, message = read_or_refused(data)
+        if config is None:
+            assert message.startswith("c: rope_parameters")
+        else:
+            assert torch.isfinite(inverse_frequencies(config.rope, 16)).all()
+
+
+def test_whole_numbers_that_are_written_as_decimals_are_whole_numbers() -> None:
+    rope = {**RELEASED["rope_parameters"], "original_max_position_embeddings": 16384.0}
+    config = parse_config(changed(rope_parameters=rope, hidden_size=48.0))
+    assert (config.rope.original_context, config.hidden_size) == (16384, 48)
+
+
+def test_linear_scaling_is_read_with_its_factor() -> None:
+    data = changed(rope_theta=5000.0, rope_scaling={"type": "linear", "factor": 4.0})
+    del data["rope_parameters"]
+    rope = parse_config(data).rope
+    assert (rope.rope_type, rope.theta, rope.factor) == ("linear", 5000.0, 4.0)
+
+
+@pytest.mark.parametrize("spelling", ["bfloat16", "torch.bfloat16"])
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_dtype_is_read_in_either_spelling(key: str, spelling: str) -> None:
+    data = {name: value for name, value in RELEASED.items() if name != "torch_dtype"}
+    assert parse_config({**data, key: spelling}).dtype == "bfloat16"
+    assert parse_config({**data, key: "auto"}).dtype is None
+    assert parse_config(data).dtype is None
+
+
+def test_keys_that_nobody_knows_are_named_in_one_warning(tmp_path: Path) -> None:
+    data = changed(
+        gate_type="relu2",
+        rope_parameters={**RELEASED["rope_parameters"], "short_factor": [1.0]},
+        switched_off=False,
+        absent=None,
+        _private="x",
+        some_loss_weight=0.5,
+    )
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    with pytest.warns(CheckpointWarning) as caught:
+        ModelConfig.load(tmp_path)
+    (warning,) = caught
+    text = str(warning.message)
+    assert text.startswith(f"{tmp_path / 'config.json'}: gate_type, rope_parameters.short_factor ")
+    assert not any(name in text for name in ("switched_off", "absent", "_private", "some_loss"))
+
+
+def test_many_unknown_keys_are_counted_and_control_characters_are_escaped(tmp_path: Path) -> None:
+    data = changed(**{"\x1b[31m": 1, **{f"k{n}": 1 for n in range(20)}})
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    with pytest.warns(CheckpointWarning, match="and 13 more") as caught:
+        ModelConfig.load(tmp_path)
+    assert "\x1b" not in str(caught[0].message)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 from handwritten import CHECKPOINTS, Ar, LinearSS, QuadraticSS
 from random_model import random_checkpoint
 
+from nldc.runtime.attention import Pattern, Plan
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import BackendError, CheckpointError, PromptError, TokenizerError
+from nldc.runtime.layout import Layout
 
 EXACT = (Ar, LinearSS, QuadraticSS)
 
@@ -223,3 +227,28 @@ def test_devices_and_backends_that_cannot_run_here_are_refused(folder: Path) -> 
             Ar.from_checkpoint(folder, **options)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="is not a folder"):
         Ar.from_checkpoint(folder / "nowhere")
+
+
+def test_a_prompt_s_layout_and_plan_go_when_its_call_is_over(folder: Path) -> None:
+    layouts: list[weakref.ref[Layout]] = []
+    plans: list[weakref.ref[Plan]] = []
+
+    class Watched(Ar):
+        def _plan(self, layout: Layout, pattern: Pattern) -> Plan:
+            plan = super()._plan(layout, pattern)
+            layouts.append(weakref.ref(layout))
+            plans.append(weakref.ref(plan))
+            return plan
+
+    decoder = Watched.from_checkpoint(folder, device="cpu", backend="torch")
+    gc.disable()  # what is not in use must go without being looked for
+    try:
+        for length in (3, 5, 300, 3):
+            decoder.generate([list(range(1, 2)) * length], max_new_tokens=3, eos=())
+        left = {id(plan()) for plan in plans if plan() is not None}
+        assert len(plans) == 12
+        assert len(left) == 1  # a step's layout is a constant of the module
+        assert len({id(one()) for one in layouts if one() is not None}) == 1
+        assert len(decoder._plans) == 1
+    finally:
+        gc.enable()

@@ -48,6 +48,19 @@ def test_attention_compiles_ahead_of_time_for_cuda_and_hip(tmp_path: Path) -> No
     assert run("ahead_of_time.py", TRITON_CACHE_DIR=str(tmp_path)) == []
 
 
+def test_a_tile_of_keys_is_weighed_by_the_same_arithmetic_masked_or_not(tmp_path: Path) -> None:
+    found = run("contracted.py", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(found["shipped"]) == 6
+    for name, kernel in found["shipped"].items():
+        masked, plain = kernel["loops"]
+        assert masked["ex2.approx.ftz.f32"] > 1, name
+        assert masked == plain, name
+        assert kernel["open_to_fusion"] == 0, name
+    fused = found["fused"]
+    assert fused["loops"][0] != fused["loops"][1]
+    assert fused["open_to_fusion"] > 0
+
+
 @pytest.mark.long
 def test_attention_compiles_in_every_dtype_for_every_target(tmp_path: Path) -> None:
     assert run("ahead_of_time.py", "everything", TRITON_CACHE_DIR=str(tmp_path)) == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
+from torch import Tensor
 
 from nldc.runtime import line_tiles
-from nldc.runtime.line_tiles import LEAST, cut
+from nldc.runtime.line_tiles import AT_ONCE, LEAST, Cut, cut, line_cut, products
 
 CPU = torch.device("cpu")
 
@@ -18,6 +21,8 @@ def test_every_line_has_a_place_and_few_are_to_spare(sizes: tuple[int, ...]) -> 
         assert set(found) <= set(sizes)
         assert lines <= sum(found) < lines + 32
     assert cut(3, sizes) == (16,)
+    assert cut(3, (64,)) == (64,)
+    assert cut(130, (64,)) == (64, 64, 64)
 
 
 def test_few_products_are_made_of_many_lines() -> None:
@@ -30,7 +35,7 @@ def test_few_products_are_made_of_many_lines() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dim", [8, 18, 64])
 def test_the_sizes_that_are_used_agree_with_the_least(dim: int, dtype: torch.dtype) -> None:
-    sizes = line_tiles.line_tiles(dim, dtype, CPU, torch.get_num_threads())
+    sizes = line_cut(2, dim, dtype, CPU, torch.get_num_threads()).sizes
     assert sizes[-1] == LEAST
     generator = torch.Generator().manual_seed(1)
     lines, keys = (torch.randn(6, n, dim, generator=generator).to(dtype) for n in (64, 64))
@@ -40,19 +45,80 @@ def test_the_sizes_that_are_used_agree_with_the_least(dim: int, dtype: torch.dty
         assert torch.equal(found, least), size
 
 
+@pytest.fixture
+def _forgotten() -> Iterator[None]:
+    line_cut.cache_clear()
+    yield
+    line_cut.cache_clear()
+
+
+def backwards(left: Tensor, right: Tensor) -> Tensor:
+    return torch.bmm(left.flip(2), right.flip(1))
+
+
+@pytest.mark.usefixtures("_forgotten")
 def test_a_size_whose_sums_are_taken_in_another_order_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def products(left: Tensor, right: Tensor, _: int) -> Tensor:
+        return backwards(left, right) if left.shape[1] == 64 else torch.bmm(left, right)
+
+    monkeypatch.setattr(line_tiles, "products", products)
+    assert line_cut(1, 48, torch.float32, CPU, 1) == Cut((32, 16))
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize(
+    "turns",
+    [
+        lambda left, _: left.shape[0] in (12, 15),  # another way for some numbers of products
+        lambda left, right: right.is_contiguous() and left.shape[0] == 2,  # of values only
+        lambda left, right: not right.is_contiguous() and left.shape[0] == 3,  # of keys only
+    ],
+)
+def test_where_products_depend_on_their_number_every_batch_has_the_same(
+    turns: Callable[[Tensor, Tensor], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def products(left: Tensor, right: Tensor, at_once: int) -> Tensor:
+        return own(left, right, at_once) if at_once else bmm(left, right)
+
+    def bmm(left: Tensor, right: Tensor) -> Tensor:
+        return backwards(left, right) if turns(left, right) else torch.bmm(left, right)
+
+    own = line_tiles.products
+    monkeypatch.setattr(line_tiles, "products", products)
+    assert line_cut(2, 48, torch.float32, CPU, 1) == Cut((64, 32, 16), at_once=AT_ONCE * 2)
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_where_bits_depend_on_a_line_s_place_there_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def products(left: Tensor, right: Tensor, _: int) -> Tensor:
+        found = torch.bmm(left, right)
+        found[:, 3] = backwards(left, right)[:, 3]
+        return found
+
+    monkeypatch.setattr(line_tiles, "products", products)
+    with pytest.warns(UserWarning, match="may differ from AR"):
+        line_cut(1, 48, torch.float32, CPU, 1)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11])
+@pytest.mark.parametrize("as_keys", [True, False])
+def test_batches_of_one_size_give_the_product_and_have_that_size(
+    count: int, as_keys: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(count, 5, 6), torch.randn(count, 6, 7)
+    right = right.mT.contiguous().mT if as_keys else right
+    want, found = torch.bmm(left, right), []
+
+    def bmm(a: Tensor, b: Tensor, **out: Tensor) -> Tensor:
+        found.append((a.shape, b.shape, b.stride()))
+        return plain(a, b, **out)
+
     plain = torch.bmm
-
-    def bmm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        if left.shape[1] != 64:
-            return plain(left, right)
-        return plain(left.flip(2), right.flip(1))
-
     monkeypatch.setattr(torch, "bmm", bmm)
-    line_tiles.line_tiles.cache_clear()
-    try:
-        assert line_tiles.line_tiles(48, torch.float32, CPU, 1) == (32, 16)
-    finally:
-        line_tiles.line_tiles.cache_clear()
+    torch.testing.assert_close(products(left, right, 4), want)
+    assert set(found) == {((4, 5, 6), (4, 6, 7), right.stride())}

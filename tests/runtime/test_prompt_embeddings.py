@@ -18,7 +18,7 @@ PROMPTS = [[1, 38, 26, 1, 38], [5], [7] * 9]
 
 
 def compiled(name: str, folder: Path) -> Decoder:
-    kind = api.load(api.compile(name, folder / name))
+    kind = api.load(api.compile(name, folder / Path(name).stem))
     return kind.from_checkpoint(CHECKPOINT, dtype="float64", device="cpu", backend="torch")
 
 
@@ -105,3 +105,68 @@ def test_no_rows_at_all_and_a_chat_template_are_refused(ar: Decoder) -> None:
         ar.generate(PromptEmbeddings(ar.embed([5])), chat=True)
     with pytest.raises(PromptError, match="embed holds the token id"):
         ar.embed([-1])
+
+
+CARRIED = """nldc: 1
+name: carried
+summary: The last prompt token is computed by the first step.
+guarantee: exact
+prefill:
+  last:  {op: join, parts: ["$prompt.last"]}
+  start: {op: rows, segments: [{tokens: "$prompt[:-1]", kind: early}, {tokens: "$prompt[-1:]"}]}
+  context: {op: forward, tokens: start, attention: causal, cache: {append: "kind == early"}}
+carry: {last: prefill.last}
+step:
+  found:   {op: lookup, length: 3, ngram: 2}
+  draft:   {op: join, parts: [last, found]}
+  checked: {op: forward, tokens: draft, attention: causal, cache: append}
+  choice:  {op: sample, logits: checked}
+  kept:    {op: accept, draft: draft, target: choice, rule: longest_prefix}
+  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {last: kept.bonus}}
+"""
+SCORED = """nldc: 1
+name: scored
+summary: A prompt's own tokens are scored before anything is chosen.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  known:   {op: score, logits: context, tokens: $prompt, by: probability}
+  seed:    {op: sample, logits: context.last}
+  block:   {op: rows, segments: [{tokens: $prompt}]}
+  sure:    {op: select, among: block.filled, score: known, at_least: 0.01}
+  all:     {op: sample, logits: context}
+  filled:  {op: fill, rows: block, where: sure, tokens: all}
+  again:   {op: forward, tokens: filled, attention: bidirectional, cache: read}
+  first:   {op: sample, logits: again.last}
+  emit:    {tokens: first}
+carry: {seed: prefill.seed}
+step:
+  context: {op: forward, tokens: seed, attention: causal, cache: append}
+  choice:  {op: sample, logits: context}
+  emit:    {tokens: choice, cache: keep all, next: {seed: choice}}
+"""
+
+
+@pytest.mark.parametrize("text", [CARRIED, SCORED], ids=["carried", "scored"])
+def test_rows_of_the_prompt_mean_the_same_wherever_they_go(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "strategy.yaml"
+    file.write_text(text, encoding="utf-8")
+    decoder = compiled(str(file), tmp_path / "out")
+    options: dict[str, Any] = {"max_new_tokens": 10, "eos": ()}
+    prompts = [*PROMPTS, [38]]
+    want = decoder.generate(prompts, **options).tokens
+    given = [PromptEmbeddings(decoder.embed(prompt), prompt) for prompt in prompts]
+    assert decoder.generate(given, **options).tokens == want
+    assert decoder.generate([given[0], prompts[1], *given[2:]], **options).tokens == want
+    for prompt, tokens in zip(given, want, strict=True):
+        assert decoder.generate([prompt], **options).tokens == [tokens]
+
+
+def test_what_has_no_tokens_is_carried_all_the_same(ar: Decoder, tmp_path: Path) -> None:
+    file = tmp_path / "carried.yaml"
+    file.write_text(CARRIED, encoding="utf-8")
+    decoder = compiled(str(file), tmp_path / "out")
+    rows = torch.randn(4, ar.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    prompts = [PromptEmbeddings(rows), PromptEmbeddings(rows[:1]), [1, 5]]
+    want = ar.generate(prompts, max_new_tokens=12, eos=()).tokens
+    assert decoder.generate(prompts, max_new_tokens=12, eos=()).tokens == want

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -80,3 +83,60 @@ def test_growing_the_table_changes_nothing_that_was_there() -> None:
     table.reserve(5000)
     for old, new in zip(before, table.at(torch.arange(10)), strict=True):
         assert torch.equal(old, new)
+
+
+def test_linear_scaling_is_every_position_divided_by_the_factor() -> None:
+    plain = RopeTable(RopeConfig("default", 1e4), 64, torch.float64, CPU)
+    scaled = RopeTable(RopeConfig("linear", 1e4, 4.0), 64, torch.float64, CPU)
+    plain.reserve(40)
+    scaled.reserve(160)
+    for want, found in zip(
+        plain.at(torch.arange(40)), scaled.at(4 * torch.arange(40)), strict=True
+    ):
+        torch.testing.assert_close(found, want)
+
+
+def test_threads_that_reserve_and_read_at_once_find_every_position_they_reserved() -> None:
+    sizes = [300, 20_000, 700, 5000, 1200, 40_000]
+    want = RopeTable(RELEASED, 16, torch.float32, CPU)
+    want.reserve(max(sizes))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(6):
+            table, start = RopeTable(RELEASED, 16, torch.float32, CPU), Barrier(len(sizes))
+
+            def use(size: int, table: RopeTable = table, start: Barrier = start) -> bool:
+                start.wait()
+                table.reserve(size)
+                last = torch.tensor([0, size - 1])
+                pairs = zip(table.at(last), want.at(last), strict=True)
+                return all(torch.equal(found, wanted) for found, wanted in pairs)
+
+            with ThreadPoolExecutor(len(sizes)) as pool:
+                assert all(pool.map(use, sizes))
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_table_that_another_thread_made_longer_is_not_made_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = RopeTable(RELEASED, 16, torch.float32, CPU)
+    entered, go = Event(), Event()
+    made = RopeTable._made
+
+    def waiting(self: RopeTable, size: int) -> object:
+        if size == 256:
+            entered.set()
+            go.wait(5)
+        return made(self, size)
+
+    monkeypatch.setattr(RopeTable, "_made", waiting)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(table.reserve, 10)]
+        assert entered.wait(5)
+        jobs.append(pool.submit(table.reserve, 3000))
+        wait(jobs, timeout=0.1)
+        go.set()
+    assert table.size >= 3000

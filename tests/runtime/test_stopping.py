@@ -59,3 +59,52 @@ def test_pieces_are_cut_as_soon_as_a_stop_string_is_complete(
     found = shown(stops, pieces)
     assert whole.startswith(found) or found == whole
     assert not any(stop in found for stop in stops)
+
+
+Piece = tuple[str, bool]
+
+
+def marked(stops: list[str], pieces: list[Piece]) -> tuple[str, bool]:
+    watch = StopStrings(stops)
+    text = "".join(watch.feed(piece, marker=marker) for piece, marker in pieces)
+    return text + watch.flush(), watch.found
+
+
+END: Piece = ("<|end|>", True)
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "text", "found"),
+    [
+        (["<|end|>"], [("ab", False), END, ("c", False)], "ab", True),
+        (["<|end|>"], [("ab<|e", False), ("nd|>c", False)], "ab", True),
+        (["x<|end|>"], [("abx", False), END], "ab", True),
+        (["<|end|>\n"], [("ab", False), END, ("\nc", False)], "ab", True),
+        (["<|end|>\n"], [("ab", False), END, ("c", False)], "abc", False),
+        (["<|end|><|end|>"], [("a", False), END, END, ("b", False)], "a", True),
+        (["<"], [("a", False), END, ("b<c", False)], "ab", True),
+        (["end"], [("a", False), END, ("b", False)], "ab", False),
+        (["a<|"], [("a", False), END, ("b", False)], "ab", False),
+        (["|>b"], [("a", False), END, ("b", False)], "ab", False),
+        (["ab"], [("a", False), END, ("b", False)], "ab", False),
+        ([], [("a", False), END, ("b", False)], "ab", False),
+    ],
+)
+def test_a_stop_string_may_name_a_marker_but_no_part_of_one(
+    stops: list[str], pieces: list[Piece], text: str, found: bool
+) -> None:
+    assert marked(stops, pieces) == (text, found)
+
+
+@given(
+    st.lists(st.text("a<e>", min_size=1, max_size=4), min_size=1, max_size=2),
+    st.lists(st.one_of(st.just(("<e>", True)), st.tuples(st.text("a<e>", max_size=3),
+                                                        st.just(False))), max_size=7),
+)  # fmt: skip
+def test_markers_are_never_shown_and_all_other_text_is_until_a_stop(
+    stops: list[str], pieces: list[Piece]
+) -> None:
+    text, found = marked(stops, pieces)
+    whole = "".join(piece for piece, marker in pieces if not marker)
+    assert whole.startswith(text)
+    assert found or text == whole

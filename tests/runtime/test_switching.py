@@ -8,9 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 
 from nldc import api
-from nldc.runtime import Decoder, Progress, SwitchingDecoder
+from nldc.runtime import Decoder, Progress, PromptEmbeddings, SwitchingDecoder
 from nldc.runtime.errors import PromptError
 from nldc.runtime.handover import Handover, in_turn, schedule
 from nldc.verify import trials, verify
@@ -197,6 +198,50 @@ def test_a_switch_that_is_not_legal_is_refused(tmp_path: Path) -> None:
     back = schedule("trailing_two:5,ar", ["ar", "trailing_two"])
     with pytest.raises(PromptError, match="cannot go from `trailing_two` to `ar`"):
         decoder.generate(PROMPTS, strategy=back, **options)
+
+
+THREE = Path(__file__).parents[1] / "cases" / "strategies" / "three_tokens_behind.yaml"
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    """Decodes with AR, and with strategies whose cache trails the text by three and by none."""
+    folder = tmp_path_factory.mktemp("behind") / "artifact"
+    kind = api.load(api.compile(["ar", THREE, "quadratic_ss"], folder))
+    return kind.from_checkpoint(CHECKPOINT, dtype="float64", device="cpu")
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.9, "seed": 3}], ids=str)
+@pytest.mark.parametrize("after", [1, 2, 3, 6])
+def test_a_text_that_is_too_short_for_a_strategy_goes_on_until_it_is_long_enough(
+    behind: Decoder, options: dict[str, Any], after: int
+) -> None:
+    """The cache of a prompt of one token has no three rows to forget."""
+    prompts = [[5], [5, 9], [1, 38, 26], [7] * 9]
+    options = {"max_new_tokens": 12, "eos": (), **options}
+    expected = behind.generate(prompts, strategy="ar", **options).tokens
+    for first in ("ar", "quadratic_ss"):
+        into = schedule(f"{first}:{after},three_tokens_behind", list(behind.strategies()))
+        assert behind.generate(prompts, strategy=into, **options).tokens == expected
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 6])
+def test_rows_that_stood_for_embeddings_are_never_computed_again_from_tokens(
+    behind: Decoder, after: int
+) -> None:
+    generator = torch.Generator().manual_seed(after)
+    rows = [torch.randn(n, behind.config.hidden_size, generator=generator) for n in (1, 2, 5)]
+    prompts = [PromptEmbeddings(each) for each in rows]
+    options: dict[str, Any] = {"max_new_tokens": 12, "eos": ()}
+    expected = behind.generate(prompts, strategy="ar", **options).tokens
+    seen: list[str] = []
+
+    def choose(progress: Progress) -> str:
+        seen.append(progress.strategy)
+        return "ar" if len(progress.tokens) < after else "three_tokens_behind"
+
+    assert behind.generate(prompts, strategy=choose, **options).tokens == expected
+    assert "three_tokens_behind" in seen
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from nldc.cli import cli
 from nldc.runtime.attention import Plan
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import PromptError
-from nldc.runtime.thinking import ThinkingBudget
+from nldc.runtime.thinking import ThinkingBudget, thinking_marks
+from nldc.runtime.tokenizer import Tokenizer
 
 CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
 LIBRARY = sorted(api.library())
@@ -34,7 +35,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def get(name: str) -> Decoder:
         if name not in known:
-            kind = api.load(api.compile(name, root / name))
+            kind = api.load(api.compile(name, root / name, certify=False))
             options: dict[str, Any] = {"dtype": "float64", "device": "cpu", "backend": "torch"}
             known[name] = kind.from_checkpoint(CHECKPOINT, **options)
         return known[name]
@@ -176,6 +177,161 @@ def test_a_budget_that_cannot_be_kept_is_refused(
         load("ar").generate([[3]], **options)
     assert caught.value.message.startswith(message)
     assert caught.value.hint
+
+
+def test_both_marks_of_thinking_must_be_tokens_and_two(load: Any) -> None:
+    for start, message in ((-1, "start_think_token_id -1 is no token"), (9, "both starts and ends"),
+                           (load("ar").config.mask_token_id, "is the mask token")):  # fmt: skip
+        with pytest.raises(PromptError, match=message):
+            load("ar").generate(
+                [[3]], max_thinking_tokens=3, end_think_token_id=9, start_think_token_id=start
+            )
+    with pytest.raises(PromptError, match="start_think_token_id 4 has no effect without"):
+        load("ar").generate([[3]], start_think_token_id=4)
+
+
+def must_end(prompt: list[int], text: list[int], limit: int, start: int, end: int) -> bool:
+    """Whether the next token must end a thought: the rule, said one token at a time."""
+    opened = None
+    for place, token in enumerate(prompt):
+        if token in (start, end):
+            opened = place if token == start else None
+    for place, token in enumerate(text, len(prompt)):
+        if token == end:
+            opened = None
+        elif token == start and opened is None:
+            opened = place
+    here = len(prompt) + len(text)
+    return opened is not None and here == max(opened + 1 + limit, len(prompt))
+
+
+def watched(
+    ar: Decoder, prompt: list[int], key: int, marks: tuple[int, int, int], **options: Any
+) -> list[int]:
+    """AR that is stopped wherever a thought must end, and goes on behind the token put in."""
+    text: list[int] = []
+    while len(text) < LENGTH:
+        free = ar.generate(
+            [prompt + text], max_new_tokens=LENGTH - len(text), eos=(), sequence_ids=[key],
+            **options,
+        ).tokens[0]  # fmt: skip
+        for token in free:
+            if must_end(prompt, text, *marks):
+                text.append(marks[2])
+                break
+            text.append(token)
+    return text
+
+
+def marks_of(ar: Decoder, **options: Any) -> list[tuple[int, int, int]]:
+    """Limits with marks that the model writes itself, once and again, and with one it does not."""
+    free = ar.generate([[5]], max_new_tokens=LENGTH, eos=(), **options).tokens[0]
+    usual = [token for token in free if token != ar.config.mask_token_id]
+    never = next(token for token in range(3, ar.config.vocab_size) if token not in free)
+    first, second = list(dict.fromkeys(usual))[:2]
+    return [(2, first, never), (0, second, never), (3, first, second), (5, never, first)]
+
+
+def inside(start: int, end: int) -> list[list[int]]:
+    """Prompts whose thoughts are open, closed, opened again, used up, and not begun."""
+    return [
+        [7, start], [7, start, 8, 8], [start, 7, end], [start, end, start, 8], [end, 8],
+        [start, *[8] * 9], [start, start, 8], [8, 8],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["ar", "linear_ss", "linear_ss_iterative", "quadratic_ss", "tidar"]
+)
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_the_budget_knows_whether_the_prompt_is_inside_a_thought(
+    load: Any, name: str, temperature: float
+) -> None:
+    ar, decoder = load("ar"), load(name)
+    options: dict[str, Any] = {"temperature": temperature, "seed": 3}
+    for limit, start, end in marks_of(ar, **options):
+        prompts = inside(start, end)
+        found = decoder.generate(
+            prompts, max_new_tokens=LENGTH, eos=(), max_thinking_tokens=limit,
+            start_think_token_id=start, end_think_token_id=end, batch_size=3, **options,
+        ).tokens  # fmt: skip
+        want = [
+            watched(ar, prompt, key, (limit, start, end), **options)
+            for key, prompt in enumerate(prompts)
+        ]
+        assert found == want
+
+
+@pytest.mark.parametrize("name", ["block_diffusion", "entropy_bounded"])
+def test_a_block_ends_a_thought_of_the_prompt_in_time_and_begins_none(load: Any, name: str) -> None:
+    decoder = load(name)
+    free = decoder.generate([[7, 3], [3, 7, 4]], max_new_tokens=LENGTH, eos=()).tokens
+    used = {token for tokens in free for token in tokens}
+    unused = set(range(9, decoder.config.vocab_size)) - used - {decoder.config.mask_token_id}
+    start, end = sorted(unused)[:2]
+    options: dict[str, Any] = {"max_new_tokens": LENGTH, "eos": ()}
+    prompts = [[7, start, 8], [start, 7, end]]
+    plain = decoder.generate(prompts, **options).tokens
+    found = decoder.generate(
+        prompts, max_thinking_tokens=6, start_think_token_id=start, end_think_token_id=end,
+        **options,
+    ).tokens  # fmt: skip
+    assert found[0].index(end) <= 5
+    assert end in plain[1] or end not in found[1]
+
+
+def with_marks(folder: Path, *texts: str, template: str = "") -> Path:
+    """Write a random checkpoint whose tokenizer has these as tokens from 4 on."""
+    random_checkpoint(folder, text=True)
+    data = json.loads((folder / "tokenizer.json").read_text())
+    names = {number: text for text, number in data["model"]["vocab"].items()}
+    for number, text in enumerate(texts, 4):
+        del data["model"]["vocab"][names[number]]
+        data["model"]["vocab"][text] = number
+        data["added_tokens"].append(
+            {"id": number, "content": text, "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False, "special": False}
+        )  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+RELEASED = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{{ '<think>\n' if enable_thinking is defined and enable_thinking else '<think></think>' }}"
+)
+
+
+@pytest.mark.parametrize("name", ["ar", "linear_ss", "block_diffusion"])
+def test_a_template_that_has_ended_thinking_leaves_nothing_to_end(
+    tmp_path: Path, name: str
+) -> None:
+    artifact = api.load(api.compile(name, tmp_path / "artifact"))
+    folder = with_marks(tmp_path / "model", "<think>", "</think>", template=RELEASED)
+    decoder = artifact.from_checkpoint(folder, dtype="float64", device="cpu", backend="torch")
+    options: dict[str, Any] = {"chat": True, "max_new_tokens": 24, "eos": ()}
+    plain = decoder.generate("hi", **options).tokens[0]
+    assert decoder.generate("hi", max_thinking_tokens=6, **options).tokens[0] == plain
+    options["template_variables"] = {"enable_thinking": True}
+    thought = decoder.generate("hi", max_thinking_tokens=6, **options).tokens[0]
+    assert decoder.end_think_token_id == 5
+    assert 5 in thought[:6]  # the line break of the template is the thought's first token
+
+
+def test_the_marks_are_those_of_the_checkpoint_unless_others_are_given(tmp_path: Path) -> None:
+    brackets = Tokenizer.load(with_marks(tmp_path / "a", "[THINK]", "[/THINK]"))
+    both = Tokenizer.load(with_marks(tmp_path / "b", "<think>", "</think>", "<r>", "</r>"))
+    assert thinking_marks(None, brackets) == (4, 5)
+    assert thinking_marks(None, both) == (4, 5)
+    assert thinking_marks(7, both) == (None, 7)
+    assert thinking_marks(5, both) == (4, 5)
+    assert thinking_marks(7, both, end=5) == (4, 5)
+    assert thinking_marks(None, both, start=6, end=7) == (6, 7)
+    assert thinking_marks(None, None, end=3) == (None, 3)
+    settings = {"start_think_token": "<r>", "end_think_token": "</r>"}
+    named = Tokenizer(both.inner, settings, tmp_path)
+    assert thinking_marks(None, named) == (6, 7)
 
 
 def test_the_mask_token_cannot_end_thinking(load: Any) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from nldc.runtime.errors import AdapterError, CheckpointError
 from nldc.runtime.train import drafter
 from nldc.runtime.train.corpus import SourceFile
 from nldc.runtime.train.drafter import (
@@ -149,3 +150,27 @@ def test_the_adapter_has_the_layout_of_the_released_one(checkpoint: Path, tmp_pa
         for layer in range(2)
         for part, shape in (("A", (8, 48)), ("B", (32, 8)))
     }
+
+
+@pytest.mark.parametrize("name", ["linear_spec_lora/adapter_config.json", "drafter.csv"])
+def test_an_adapter_that_was_not_trained_here_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    (checkpoint / name).parent.mkdir(exist_ok=True)
+    (checkpoint / name).write_text("released")
+    once = DrafterRecipe(**{**vars(TINY), "steps": 1})
+    with pytest.raises(AdapterError, match="was not written by `nldc train`"):
+        train_drafter(once, checkpoint, checkpoint)
+    assert (checkpoint / name).read_text() == "released"
+    train_drafter(once, checkpoint, tmp_path / "out")
+    train_drafter(once, checkpoint, tmp_path / "out")
+
+
+def test_a_checkpoint_that_cannot_be_trained_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "model-00001-of-00001.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"model-00001-of-00001\.safetensors is truncated"):
+        train_drafter(TINY, checkpoint, tmp_path / "out")
+    (checkpoint / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"config\.json is of no model that is trained here"):
+        train_drafter(TINY, checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nldc.runtime.errors import CheckpointError
 from nldc.runtime.train import loop
 from nldc.runtime.train.corpus import SourceFile
-from nldc.runtime.train.export import read_checkpoint
+from nldc.runtime.train.export import export_checkpoint, read_checkpoint
 from nldc.runtime.train.loop import train
-from nldc.runtime.train.model import Geometry, parameter_shapes
+from nldc.runtime.train.model import Geometry, init_params, parameter_shapes
 from nldc.runtime.train.noise import NoiseLaw
 from nldc.runtime.train.recipe import Recipe, Rollouts, Stage
 
@@ -128,3 +129,67 @@ def test_every_step_belongs_to_one_stage_and_rates_run_as_written() -> None:
     assert TINY.rate_at(58) == pytest.approx(5e-3)
     with pytest.raises(IndexError, match="60 steps"):
         TINY.stage_at(60)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "log.csv", "notes.txt", "streams.pt"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, name: str, resume: bool) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=f"holds no run: `{name}`"):
+        train(TINY, tmp_path, resume)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_a_checkpoint_that_no_run_wrote_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "model-00001-of-00009.safetensors").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"model-00001-of-00009\.safetensors was not written"):
+        train(TINY, tmp_path, resume=False)
+    assert [path.name for path in folder.iterdir()] == ["model-00001-of-00009.safetensors"]
+
+
+def test_an_export_replaces_its_own_files_and_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    out = tmp_path / "out"
+    params = init_params(TINY.geometry, 0)
+    given = (params, TINY.geometry, 4, tmp_path / "tokenizer.json", out)
+    export_checkpoint(*given, shard_bytes=8000)
+    many = {path.name for path in out.glob("*.safetensors")}
+    (out / "model-00001-of-00777.safetensors").write_text("mine")
+    (out / "linear_spec_lora").mkdir()
+    export_checkpoint(*given)
+    left = {path.name for path in out.glob("*.safetensors")}
+    assert left == {"model-00001-of-00001.safetensors", "model-00001-of-00777.safetensors"}
+    assert len(many) > 1
+    assert (out / "linear_spec_lora").is_dir()
+    assert read_checkpoint(out)[1] == TINY.geometry
+
+
+def test_an_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    out = tmp_path / "out"
+    given = (init_params(TINY.geometry, 0), TINY.geometry, 4, tmp_path / "tokenizer.json", out)
+    export_checkpoint(*given)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        export_checkpoint(*given, shard_bytes=8000)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["state.pt", "streams.pt"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str) -> None:
+    train(dataclasses.replace(TINY, stages=TINY.stages[:1]), tmp_path, resume=False)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
+        train(TINY, tmp_path, resume=True)
+
+
+def test_a_run_is_not_resumed_with_another_recipe(tmp_path: Path) -> None:
+    short = dataclasses.replace(TINY, stages=TINY.stages[:1])
+    train(short, tmp_path, resume=False)
+    other = dataclasses.replace(short.geometry, intermediate_size=64)
+    with pytest.raises(CheckpointError, match="of another recipe"):
+        train(dataclasses.replace(short, geometry=other), tmp_path, resume=True)

@@ -5,7 +5,7 @@
 
 from nldc.check.lossless.cache_order import cache_order
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
-from nldc.check.lossless.constraints import constraints
+from nldc.check.lossless.constraints import chosen_by, constraints
 from nldc.check.lossless.handover import Handover, handover, handover_data
 from nldc.check.lossless.prove import prove
 from nldc.check.lossless.rule import lossless
@@ -17,6 +17,7 @@ __all__ = [
     "Handover",
     "Problem",
     "cache_order",
+    "chosen_by",
     "constraints",
     "handover",
     "handover_data",

@@ -14,7 +14,7 @@ from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Term, ar
 from nldc.diagnostics import Span
 from nldc.ir.graph import Graph
-from nldc.ir.ops import Forward, Sample
+from nldc.ir.ops import Accept, Forward, Join, Mix, Sample, Value
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Cause:
     """What is wrong: a code, the node and its key in the file, and a sentence for the label.
 
     `needs` is a carried element, and the offset at which it should be AR's token, where the fault
-    lies in how it was made.
+    lies in how it was made; `help` mends it where that is not what mends every fault of the code.
     """
 
     code: str
@@ -31,6 +31,7 @@ class Cause:
     text: str
     needs: tuple[str, int, int] | None = None
     span: Span | None = None
+    help: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,16 @@ class Blame:
         equalities, trace = self.closure.equalities, self.closure.trace
         known = equalities.offsets(term)
         if known:
-            text = f"this is AR's token at {_at(known[0])}, not {_at(offset)}"
-            return Cause(codes.WRONG_PLACE, node, None, text)
+            maker = node if term[0] == "carry" else self.maker(term, node)
+            if term[0] == "choice" and int(term[1]) not in self.closure.pure:
+                entry = trace.entries[int(term[1])]
+                why = self.row(entry, offset - 1, seen).text
+                text = f"`{_last(maker)}` is chosen from row {entry.row} of `{_short(entry)}`"
+                help_text = "sample every target from the row of the verifier before its place"
+                return Cause(codes.UNVERIFIED, maker, "logits", f"{text}: {why}", help=help_text)
+            this = "this" if maker == node else f"`{_last(maker)}`"
+            text = f"{this} is AR's token at {_at(known[0])}, not {_at(offset)}"
+            return Cause(codes.WRONG_PLACE, maker, None, text)
         members = equalities.members(term)
         for member in sorted([m for m in members if m[0] == "choice"], key=lambda m: m != term):
             entry = trace.entries[int(member[1])]
@@ -72,6 +81,58 @@ class Blame:
             return Cause(codes.SEED, node, None, text, (name, element, offset))
         return self._made(term, node)
 
+    def maker(self, term: Term, node: str) -> str:
+        """Return the node that a term, a value of `node`, was made by: back through what joins."""
+        values = self.closure.trace.values
+        try:
+            op = self.graph.node(node).op
+        except KeyError:
+            return node
+        sources: tuple[Value, ...] = ()
+        if isinstance(op, Accept):
+            sources = (op.target, op.draft)
+        elif isinstance(op, Join):
+            sources = op.parts
+        for source in sources:
+            held = getattr(values.get(source.node), "tokens", values.get(source.node))
+            if isinstance(held, tuple) and term in held and not source.node.startswith("carry."):
+                return self.maker(term, source.node)
+        return node
+
+    def shifted(self) -> Cause | None:
+        """Return an accept that holds targets against drafts which lie at other places."""
+        for node in self.graph.step.nodes:
+            if isinstance(node.op, Accept):
+                found = self._shift(node.name, node.op)
+                if found is not None:
+                    return found
+        return None
+
+    def _shift(self, name: str, op: Accept) -> Cause | None:
+        """Return what is wrong with an accept if every target is for another place than its draft.
+
+        A draft lies where the verifier computes it, in the forward that its target is sampled from.
+        """
+        trace, off = self.closure.trace, set[int]()
+        compared = [pair for pair in (*trace.equal, *trace.different) if pair[1][0] == "choice"]
+        for draft, target in compared:
+            chosen = trace.entries[int(target[1])]
+            at = [
+                entry.position
+                for entry in trace.entries
+                if entry.node == chosen.node and trace.tokens[entry.number] == draft
+            ]
+            if len(at) != 1 or draft == MASK:
+                return None
+            off.add(at[0] - chosen.position - chosen.predicts_next)
+        if len(off) != 1 or off == {0}:
+            return None
+        offset = op.offset - off.pop()
+        text = f"`offset: {op.offset}` holds target i against draft i + {op.offset}"
+        text += f"; it is AR's choice for the place of draft i + {offset}"
+        help_text = f"write `offset: {offset}`, or let draft and target begin at the same place"
+        return Cause(codes.UNVERIFIED, name, "offset", text, help=help_text)
+
     def _made(self, term: Term, node: str) -> Cause:
         maker = str(term[1]) if term[0] == "made" else node
         try:
@@ -83,6 +144,9 @@ class Blame:
             return Cause(codes.CHANGED, maker, None, text)
         if isinstance(op, Sample):
             source = self.graph.node(op.logits.node)
+            if isinstance(source.op, Mix):
+                text = "logits that are added up are rounded: they may not be one verifier row's"
+                return Cause(codes.CHANGED, source.name, None, text)
             if not isinstance(source.op, Forward):
                 text = "these logits are not those of one verifier row"
                 return Cause(codes.CHANGED, source.name, None, text)
@@ -136,6 +200,9 @@ class Blame:
         def cause(code: str, text: str) -> Cause:
             return Cause(code, entry.node, "attention", text)
 
+        flaw = self.closer.flaw(entry, trace)
+        if flaw is not None:
+            return Cause(flaw.code, entry.node, flaw.key, flaw.text)
         if not prefix and trace.prompt_length == 0:
             return cause(codes.MISSES_ROW, f"{row} does not see the whole prefix")
         if entry.number not in numbers:
@@ -169,4 +236,8 @@ def _at(offset: int) -> str:
 
 
 def _short(entry: Entry) -> str:
-    return entry.node.rsplit(".", 1)[-1]
+    return _last(entry.node)
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]

@@ -18,7 +18,7 @@ class Problem:
     """One reason why there is no proof: at a node, or a key of it, and where it matters.
 
     `path` leads to the text in the file that is wrong, from the node on; `context` says where the
-    fault shows, with the outcome in which it does.
+    fault shows, with the outcome in which it does; `help` mends it, if not what its code says.
     """
 
     code: str
@@ -30,6 +30,7 @@ class Problem:
     context: str = ""
     context_span: Span | None = None
     span: Span | None = None
+    help: str | None = None
 
 
 @dataclass(frozen=True)

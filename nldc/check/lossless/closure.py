@@ -8,12 +8,17 @@ nothing new follows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from nldc.check.lossless.alike import Class, Flaw, class_of
 from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, choice
 from nldc.check.lossless.trace import Trace
+from nldc.ir.ranges import UndecidedError
+
+MOST_CLOSED = 200_000
+"""Rows of tokens and equal pairs, over all outcomes of a step, that are followed up."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,43 @@ class Closure:
         return not any(self.equalities.equal(*pair) for pair in self.trace.different)
 
 
+def contradicts(trace: Trace) -> bool:
+    """Whether an outcome contradicts itself by what its accepts compared alone."""
+    if not set(trace.equal).isdisjoint(trace.different):
+        return True
+    equalities = Equalities(trace.equal)
+    return any(equalities.equal(*pair) for pair in trace.different)
+
+
+def possible(traces: Iterable[Trace]) -> list[Trace]:
+    """Return the traces whose outcomes do not contradict themselves at once.
+
+    Raises:
+        UndecidedError: there is too much to be closed in them.
+    """
+    found: list[Trace] = []
+    work = 0
+    for trace in traces:
+        if contradicts(trace):
+            continue
+        work += len(trace.equal) + sum(token != MASK for token in trace.tokens)
+        if work > MOST_CLOSED:
+            raise UndecidedError(
+                f"the rows and comparisons of its outcomes come to more than {MOST_CLOSED}"
+            )
+        found.append(trace)
+    return found
+
+
 @dataclass
 class Closer:
-    """Closes traces of one graph; the shape of a row's sight is found once for all outcomes."""
+    """Closes traces of one graph; the shape of a row's sight is found once for all outcomes.
 
+    Rows of the prefill with one of the `flaws` are not AR's at every length of the prompt, and so
+    are taken for others.
+    """
+
+    flaws: Mapping[Class, Flaw] = field(default_factory=dict)
     _others: dict[tuple[str, int, int], tuple[int, ...] | None] = field(default_factory=dict)
 
     def close(
@@ -50,19 +88,21 @@ class Closer:
         equalities = Equalities(sorted(sorted(group, key=str) for group in known))
         for pair in (*trace.equal, *(given or {}).items()):
             equalities.join(*pair)
-        left = sorted(
-            (e for e in trace.entries if not e.adapted), key=lambda e: (e.position, e.number)
-        )
+        candidates = [e for e in trace.entries if not e.adapted]
+        masked = [e for e in candidates if trace.tokens[e.number] == MASK]
+        left = [e for e in candidates if trace.tokens[e.number] != MASK]
+        left.sort(key=lambda e: (e.position, e.number))
         pure: set[int] = set()
         news = True
         while news:
             news = False
             waiting = []
-            masks = bool(equalities.offsets(MASK))
+            if masked and equalities.offsets(MASK):
+                left = sorted((*left, *masked), key=lambda e: (e.position, e.number))
+                masked = []
             for entry in left:
                 token = trace.tokens[entry.number]
-                is_candidate = masks or token != MASK
-                if not is_candidate or not equalities.equal(token, ar(entry.position)):
+                if not equalities.equal(token, ar(entry.position)):
                     waiting.append(entry)
                     continue
                 others = self.others(entry, trace)
@@ -84,6 +124,8 @@ class Closer:
         Right are the whole committed prefix, and one entry at each offset from 0 to its own.
         """
         key = (entry.node, entry.row, trace.prompt_length)
+        if key not in self._others and self.flaw(entry, trace) is not None:
+            self._others[key] = None
         if key not in self._others:
             prefix, seen = entry.sees()
             others = tuple(number for number in seen if number != entry.number)
@@ -95,3 +137,11 @@ class Closer:
             )
             self._others[key] = others if fits else None
         return self._others[key]
+
+    def flaw(self, entry: Entry, trace: Trace) -> Flaw | None:
+        """Return why a row of the prefill is not AR's at every length, if it is not."""
+        if not self.flaws or not trace.prompt_length:
+            return None
+        rows = entry.rows
+        row = rows.rows[entry.row]
+        return self.flaws.get(class_of(entry.node, rows.op.layout, row, trace.prompt_length))

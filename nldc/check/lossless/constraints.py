@@ -8,6 +8,7 @@ from dataclasses import replace
 from nldc.check.lossless import codes
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
+from nldc.check.lossless.prove import prove
 from nldc.check.lossless.trace import UnknowableError
 from nldc.check.lossless.ways import Way, Ways
 from nldc.diagnostics import Diagnostic, Label
@@ -21,15 +22,23 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Refuse a strategy that emits a token which no `sample` chose, and print its way."""
     if graph.guarantee != "none":
         return  # the proof of the guarantee says more
-    for variant in graph.variants:
-        try:
-            way = Ways(variant, alone=len(graph.variants) == 1).around()
-        except (UndecidedError, UnknowableError) as reason:
-            yield _undecided(variant, str(reason))
-            return
-        if way is not None:
-            yield _diagnostic(way, source)
-            return
+    try:
+        way = Ways(graph).around()
+    except (UndecidedError, UnknowableError) as reason:
+        yield _undecided(graph, str(reason))
+        return
+    if way is not None:
+        yield _diagnostic(way, source)
+
+
+def chosen_by(graph: Graph) -> tuple[str, ...]:
+    """Return the `sample` nodes that choose what is emitted; none where that cannot be told."""
+    if graph.guarantee != "none":
+        return prove(graph).sampled_by
+    try:
+        return Ways(graph).sampled_by()
+    except (UndecidedError, UnknowableError):
+        return ()
 
 
 def _undecided(graph: Graph, reason: str) -> Diagnostic:

@@ -1,8 +1,7 @@
-"""The prompt lengths that decide a prefill for all lengths.
+"""The prompt lengths at which the prefill is traced, which decide it for all lengths.
 
-Predicates of the prefill compare rows of the prompt. As long as each comparison is of two sums with
-at most one row fact a side, up to constants and remainders, a wrong pair of rows is also found in a
-prompt not much longer than those constants. For anything else no finite list is enough.
+That the rows of its forwards are alike at every length is decided in `alike.py`. What is left are
+choices of rows, by number: counted from the start, from the end, or by remainders.
 """
 
 from __future__ import annotations
@@ -10,99 +9,54 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import lcm
 
-from nldc.expr import (
-    And,
-    Binary,
-    Boolean,
-    Compare,
-    Expr,
-    Not,
-    Number,
-    Or,
-    Ref,
-    Selector,
-    Unary,
-    children,
-)
+from nldc.expr import Binary, Expr, Number, Selector, children
 from nldc.ir.graph import Graph, uses, walk
-from nldc.ir.ops import At, Between, Forward, Where
+from nldc.ir.ops import At, Between, Select, Where
 from nldc.ir.picks import PROBES
+from nldc.ir.types import RowMask
 
 MOST = 64
-"""The longest prompt that is tried."""
+"""The longest prompt that is traced."""
 
 
 def prompt_lengths(graph: Graph) -> tuple[int, ...] | None:
-    """Return the lengths at which the prefill has to be checked; None if no list is enough.
+    """Return the lengths at which the prefill has to be traced; None if they would be too long.
 
-    A wrong pair of rows divides the prompt into three gaps, and each that is longer than every
-    constant plus the common period can be shortened by the period without a change of any truth.
+    A row that is counted from the start and one that is counted from the end lie apart, and both
+    apart from a row that nothing names, in a prompt of more tokens than the numbers in all choices
+    and twice their period. In a longer one there are only more rows that nothing names.
     """
     constants, period = 0, 1
     for expr in _expressions(graph):
-        if not _is_simple(expr):
-            return None
-        scale = max(_quotients(expr), default=1)
-        constants += sum(abs(number) for number in _numbers(expr)) * scale
+        constants += sum(abs(number) for number in _numbers(expr))
         period = lcm(period, *_divisors(expr))
-    most = 3 * (constants + period) + 2
+    most = 2 * (constants + period) + PROBES[-1]
     if most > MOST:
         return None
-    return tuple(sorted({*PROBES, *range(1, most + 1)}))
+    return tuple(range(1, most + 1))
 
 
 def _expressions(graph: Graph) -> Iterator[Expr]:
-    """Yield what the prefill asks of rows whose number depends on the prompt."""
+    """Yield what chooses among rows whose number depends on the prompt."""
+    dynamic = {n.name for n in walk(graph.prefill.nodes) if getattr(n.type, "size", None)}
+    dynamic = {
+        node.name
+        for node in walk(graph.prefill.nodes)
+        if node.name in dynamic and getattr(node.type, "size").prompts  # noqa: B009
+    }
     for node in walk(graph.prefill.nodes):
         op = node.op
-        if isinstance(op, Forward) and op.layout.dynamic:
-            yield from (op.attention.predicate, op.position, op.append, op.predicts_next)
-            yield op.adapter_rows
+        if isinstance(op, Select) and isinstance(node.type, RowMask) and node.name in dynamic:
+            yield from (rule for rule in (op.where,) if rule is not None)
         for value in uses(op):
+            if value.node.startswith("prefill.") and value.node.split(":")[0] not in dynamic:
+                continue
             for pick in value.picks:
                 match pick:
                     case Where(expr) | At(expr):
                         yield expr
                     case Between(start, stop):
                         yield from (bound for bound in (start, stop) if bound is not None)
-
-
-def _is_simple(expr: Expr) -> bool:
-    match expr:
-        case Number(value):
-            return isinstance(value, int)
-        case Boolean() | Ref():
-            return True
-        case Not(operand):
-            return _is_simple(operand)
-        case And(terms) | Or(terms):
-            return all(_is_simple(term) for term in terms)
-        case Compare(_, left, right):
-            return _is_simple(left) and _is_simple(right) and not _mixes(left, right)
-        case Unary(_, operand):
-            return isinstance(operand, Number) and _is_simple(operand)
-        case Binary("+" | "-", left, right):
-            # A row fact and a constant; a difference of two row facts is a comparison of them.
-            return _is_simple(left) and isinstance(right, Number) and _is_simple(right)
-        case Binary("//" | "%", left, right):
-            fits = isinstance(right, Number) and isinstance(right.value, int) and right.value != 0
-            return _is_simple(left) and fits
-        case _:
-            return False
-
-
-def _mixes(left: Expr, right: Expr) -> bool:
-    """Whether the sides scale rows differently: a quotient against something that is none."""
-    scaled = [{*_quotients(side)} for side in (left, right)]
-    constant = [not list(_references(side)) for side in (left, right)]
-    return scaled[0] != scaled[1] and not any(constant)
-
-
-def _quotients(expr: Expr | Selector) -> Iterator[int]:
-    if isinstance(expr, Binary) and expr.op == "//" and isinstance(expr.right, Number):
-        yield abs(int(expr.right.value))
-    for part in children(expr):
-        yield from _quotients(part)
 
 
 def _divisors(expr: Expr | Selector) -> Iterator[int]:
@@ -117,10 +71,3 @@ def _numbers(expr: Expr | Selector) -> Iterator[int]:
         yield int(expr.value)
     for part in children(expr):
         yield from _numbers(part)
-
-
-def _references(expr: Expr | Selector) -> Iterator[Ref]:
-    if isinstance(expr, Ref):
-        yield expr
-    for part in children(expr):
-        yield from _references(part)

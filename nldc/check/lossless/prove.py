@@ -9,31 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
+from weakref import finalize
 
 from nldc.check.lossless import codes
+from nldc.check.lossless.alike import alike
 from nldc.check.lossless.blame import Blame, Cause
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
-from nldc.check.lossless.closure import Closer, Closure
+from nldc.check.lossless.closure import Closer, Closure, possible
 from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
-from nldc.check.lossless.trace import Tracer, UnknowableError, outcomes
-from nldc.check.lossless.ways import MOST_OUTCOMES, Ways
+from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
+from nldc.check.lossless.ways import Ways, affordable
 from nldc.diagnostics import Span
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Accept, Value
 from nldc.ir.ranges import UndecidedError
-from nldc.ir.types import Accepted, Tokens
+from nldc.ir.types import Tokens
 
 
 def prove(graph: Graph) -> Certificate:
     """Return a certificate that the graph is exact, or one with the problems that forbid it.
 
-    The certificate does not depend on what the file promises, but for `claimed`.
+    The certificate does not depend on what the file promises, but for `claimed`. That of a graph
+    is found once: several rules, and whoever compiles it, ask for it.
     """
-    return _Prover(graph).run()
+    key = id(graph)
+    if key not in _PROVED:
+        _PROVED[key] = _Prover(graph).run()
+        finalize(graph, _PROVED.pop, key)
+    return _PROVED[key]
+
+
+_PROVED: dict[int, Certificate] = {}
+"""Certificates by the identity of their graph, for as long as it lives."""
 
 
 def solve(graph: Graph, *, text_is_given: bool = False, entered_with: int = 0) -> Solution:
@@ -87,22 +97,23 @@ class _Prover:
     runs: list[Run] = field(default_factory=list)
     history: list[Invariant] = field(default_factory=list)
     prompt: int = 0
+    _step_traces: dict[int, list[Trace]] = field(default_factory=dict)
 
     def run(self) -> Certificate:
         return self._certificate(self.solve())
 
     def solve(self) -> Boundary | None:
         """Return the state between steps, or None and leave the problems."""
-        self.tracer, self.closer = Tracer(self.graph), Closer()
+        self.alike = alike(self.graph)
+        self.tracer, self.closer = Tracer(self.graph), Closer(self.alike.flaws)
         self.variants = [(graph, Tracer(graph)) for graph in self.graph.variants]
         lengths = prompt_lengths(self.graph)
         self.lengths = lengths or ()
         try:
+            affordable(self.graph.prefill, *(graph.step for graph in self.graph.variants))
             if lengths is None:
-                text = "for every length of the prompt"
-                self._undecided(f"the prefill's rows cannot be checked {text}")
-            elif self._count() > MOST_OUTCOMES:
-                self._undecided(f"there are {self._count()} outcomes, more than {MOST_OUTCOMES}")
+                text = "rows of the prompt are chosen by numbers too large to try"
+                self._undecided(text)
             else:
                 return self._prove()
         except UndecidedError as reason:
@@ -117,23 +128,14 @@ class _Prover:
             )  # fmt: skip
         return None
 
-    def _count(self) -> int:
-        return sum(
-            prod(
-                node.type.most
-                for node in region.nodes
-                if isinstance(node.op, Accept) and isinstance(node.type, Accepted)
-            )
-            for region in (self.graph.prefill, *(graph.step for graph in self.graph.variants))
-        )
-
     # The proof
 
     def _prove(self) -> Boundary | None:
         self.prefills = [run for length in self.lengths for run in self._prefill(length)]
         self._check_first(self.prefills)
+        self._check_kept()
         start = self.prefills[0].frontier
-        if any(run.frontier != start for run in self.prefills):
+        if not self.problems and any(run.frontier != start for run in self.prefills):
             self._frontiers([run.frontier for run in self.prefills])
         if self.problems:
             return None
@@ -153,6 +155,12 @@ class _Prover:
             self._check_first(self.runs)
         return None
 
+    def _check_kept(self) -> None:
+        """Note how much of the prompt stays, where that differs with its length."""
+        for name, flaw in self.alike.kept.items() if not self.problems else ():
+            kind = KINDS[flaw.code]
+            self._add(Problem(flaw.code, kind.obligation, kind.message, name, flaw.key, flaw.text))
+
     def _prefill(self, length: int) -> Iterator[Run]:
         for outcome in outcomes(self.graph.prefill):
             trace = self.tracer.prefill(length, outcome)
@@ -166,8 +174,7 @@ class _Prover:
     def _steps(self, known: Invariant, start: int) -> Iterator[Run]:
         for graph, tracer in self.variants:
             emit = graph.emit
-            for outcome in outcomes(graph.step):
-                trace = tracer.step(outcome)
+            for trace in self._traces(graph, tracer):
                 closure = self.closer.close(trace, known, self.prompt)
                 if not closure.possible:
                     continue
@@ -177,6 +184,16 @@ class _Prover:
                 emitted = self._terms(emit.tokens, closure, tracer)
                 run = Run(graph, closure, emitted, trace.cache[:keep], start)
                 yield self._decreed(run, known) if self.text_is_given else run
+
+    def _traces(self, graph: Graph, tracer: Tracer) -> Sequence[Trace]:
+        """Return the traces of a step whose outcomes do not contradict themselves at once.
+
+        They are the same whatever is known of the carried values.
+        """
+        if id(graph) not in self._step_traces:
+            traced = (tracer.step(outcome) for outcome in outcomes(graph.step))
+            self._step_traces[id(graph)] = possible(traced)
+        return self._step_traces[id(graph)]
 
     def _decreed(self, run: Run, known: Invariant) -> Run:
         """Return the run with what it emits taken for the text: AR chooses only what follows.
@@ -272,13 +289,17 @@ class _Prover:
             return Cause(codes.CACHE_ORDER, entry.node, "cache", text)
         blame = Blame(run.graph, self.closer, run.closure)
         cause = self._carried(run, blame.row(entry, place))
+        if cause.code == codes.UNVERIFIED:
+            cause = blame.shifted() or cause
         if cause.code in (codes.UNVERIFIED, codes.WRONG_PLACE):
             return replace(cause, code=codes.KEEPS_REJECTED)
         return cause
 
     def _cause(self, run: Run, term: Term, offset: int, node: str) -> Cause:
-        cause = Blame(run.graph, self.closer, run.closure).token(term, offset, node)
-        return self._carried(run, cause)
+        blame = Blame(run.graph, self.closer, run.closure)
+        cause = blame.token(term, offset, node)
+        shifted = blame.shifted() if cause.code == codes.UNVERIFIED else None
+        return self._carried(run, shifted or cause)
 
     def _carried(self, run: Run, cause: Cause) -> Cause:
         """Follow a fault that lies in a carried value to where that value was made."""
@@ -345,6 +366,7 @@ class _Prover:
                 context=context + when if context else "",
                 context_span=None if at_value else span,
                 span=span if at_value else cause.span,
+                help=cause.help,
             )
         )
 
@@ -375,9 +397,19 @@ class _Prover:
             outcomes=len(self.runs),
             boundary=boundary if proved else None,
             grounds=tuple(self._grounds(boundary)) if proved and boundary else (),
-            sampled_by=_sampled_by(self.graph),
+            sampled_by=self._sampled_by(),
             problems=tuple(self.problems.values()),
         )
+
+    def _sampled_by(self) -> tuple[str, ...]:
+        """Return the nodes that choose what is emitted; none where that cannot be told."""
+        steps = list(self._step_traces.values())
+        try:
+            return Ways(
+                self.graph, steps if len(steps) == len(self.variants) else None
+            ).sampled_by()
+        except (UndecidedError, UnknowableError):
+            return ()
 
     def _grounds(self, boundary: Boundary) -> Iterator[Ground]:
         chosen, kept = _Rows(), _Rows()
@@ -422,15 +454,6 @@ class _Prover:
             ):
                 return number
         return None
-
-
-def _sampled_by(graph: Graph) -> tuple[str, ...]:
-    """Return the nodes that choose what is emitted; none where that cannot be told."""
-    try:
-        found = [name for variant in graph.variants for name in Ways(variant).sampled_by()]
-    except (UndecidedError, UnknowableError):
-        return ()
-    return tuple(dict.fromkeys(found))
 
 
 class _Rows:

@@ -5,18 +5,14 @@ So a row that a loop left masked behind an EOS is no fault where that EOS is emi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 from nldc.check.lossless.closure import Closure
+from nldc.check.lossless.parts import Part
 from nldc.check.lossless.terms import Term, carried
-from nldc.ir.graph import Graph
-from nldc.ir.ops import Value
-
-Terms = Callable[[Value, Closure], tuple[Term, ...]]
-"""The terms of a use of tokens after a region."""
-
+from nldc.ir.types import Tokens
 
 NEVER = 1 << 62
 
@@ -66,32 +62,27 @@ class Said:
         return origins
 
 
-def text_before(
-    graph: Graph, prefills: Sequence[Closure], steps: Sequence[Closure], terms: Terms
-) -> frozenset[Term]:
+def text_before(parts: Sequence[Part]) -> frozenset[Term]:
     """Return the carried elements that are always a token of the text when a step begins.
 
     The prefill and every step have emitted what they carry, or found it carried so.
     """
-    left = {
+    left = frozenset(
         carried(item.name, i)
-        for item in graph.carry
-        for i in range(getattr(item.type, "size").at(0))  # noqa: B009  (carried types have sizes)
-    }
+        for item in parts[0].graph.carry
+        if isinstance(item.type, Tokens)
+        for i in range(item.type.size.at(0))
+    )
     while True:
         kept = set(left)
-        for closures, tokens, initial in (
-            (prefills, graph.prefill_tokens, True),
-            (steps, graph.emit.tokens, False),
-        ):
-            for closure in closures:
-                emitted = () if tokens is None else terms(tokens, closure)
-                here = Emitted(closure, emitted, frozenset() if initial else frozenset(left))
-                for item in graph.carry:
-                    value = item.initial if initial else item.next
-                    for i, term in enumerate(terms(value, closure)):
+        for part in parts:
+            for closure in part.closures:
+                before = frozenset[Term]() if part.begins else left
+                here = Emitted(closure, part.emitted(closure), before)
+                for name, value in part.carries():
+                    for i, term in enumerate(part.terms(value, closure)):
                         if here.place(term) == NEVER:
-                            kept.discard(carried(item.name, i))
+                            kept.discard(carried(name, i))
         if kept == left:
-            return frozenset(kept)
-        left = kept
+            return left
+        left = frozenset(kept)

@@ -19,8 +19,8 @@ from nldc.ir.layout import Row
 from nldc.ir.ops import Forward
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 
-FARTHEST = -(2**30)
-"""The lowest position of a cached row, counted from the end of the cache."""
+FARTHEST = -(2**24)
+"""The lowest position of a cached row, counted from the end of the cache: beyond any context."""
 
 Facts = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ class Rowset:
 
     def _each(self, expr: Expr) -> Any:
         """Return the value of an expression over one row, for every row."""
-        found = evaluate_range(expr, _row_lookup(self._facts, self.kinds))
+        found = evaluate_range(expr, row_ranges(self._facts, self.kinds))
         return np.broadcast_to(found.low, (len(self.rows),))
 
     @cached_property
@@ -105,28 +105,31 @@ class Rowset:
         predicate = self.op.attention.predicate
 
         def asked(keys: Mapping[str, Range]) -> Range:
-            return evaluate_range(predicate, _pair_lookup(query, keys, self.kinds))
+            return evaluate_range(predicate, key_lookup(query, keys, self.kinds))
 
         own = asked({name: Range.exactly(values) for name, values in self._keys.items()})
         seen = np.broadcast_to(own.low, (len(self.rows),))
         cached: tuple[int, ...] = ()
         if self.speculative:
             places = np.arange(-self.speculative, 0)
-            low = asked(_prefix(Range.exactly(places))).low
+            low = asked(prefix_ranges(Range.exactly(places))).low
             cached = tuple(
                 int(i) for i in np.flatnonzero(np.broadcast_to(low, (self.speculative,)))
             )
-        whole = asked(_prefix(Range(FARTHEST, -1 - self.speculative)))
+        whole = asked(prefix_ranges(Range(FARTHEST, -1 - self.speculative)))
         prefix = bool(whole.low) if bool(whole.low) == bool(whole.high) else None
         return Sight(prefix, cached, tuple(int(key) for key in np.flatnonzero(seen)))
 
 
-def _prefix(position: Range) -> dict[str, Range]:
+def prefix_ranges(position: Range) -> dict[str, Range]:
+    """Return the facts of cached rows at the given positions."""
     facts = {name: Range.exactly(int(value)) for name, value in prefix_facts().items()}
     return {**facts, "position": position}
 
 
-def _row_lookup(facts: Facts, kinds: Sequence[str]) -> Callable[[Ref], Range | None]:
+def row_ranges(facts: Facts, kinds: Sequence[str]) -> Callable[[Ref], Range | None]:
+    """Return the lookup of an expression over one row, for many rows at once."""
+
     def lookup(ref: Ref) -> Range | None:
         name = ref.dotted
         if name is None:
@@ -140,9 +143,11 @@ def _row_lookup(facts: Facts, kinds: Sequence[str]) -> Callable[[Ref], Range | N
     return lookup
 
 
-def _pair_lookup(
+def key_lookup(
     query: Mapping[str, Range], key: Mapping[str, Range], kinds: Sequence[str]
 ) -> Callable[[Ref], Range | None]:
+    """Return the lookup of an attention predicate, for one query row and many keys."""
+
     def lookup(ref: Ref) -> Range | None:
         match ref.parts:
             case ("q", fact):
@@ -156,4 +161,12 @@ def _pair_lookup(
     return lookup
 
 
-__all__ = ["Rowset", "Sight", "UndecidedError"]
+__all__ = [
+    "FARTHEST",
+    "Rowset",
+    "Sight",
+    "UndecidedError",
+    "key_lookup",
+    "prefix_ranges",
+    "row_ranges",
+]

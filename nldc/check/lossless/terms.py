@@ -50,34 +50,39 @@ def copied(loop: str) -> Term:
 
 
 class Equalities:
-    """Classes of equal terms; a term that was never mentioned is alone in its class."""
+    """Classes of equal terms; a term that was never mentioned is alone in its class.
+
+    Every term knows the one that stands for its class, and that one all members: a question costs
+    a look-up, and joining two classes relabels the smaller.
+    """
 
     def __init__(self, classes: Iterable[Iterable[Term]] = ()) -> None:
-        self._parent: dict[Term, Term] = {}
+        self._root: dict[Term, Term] = {}
+        self._members: dict[Term, list[Term]] = {}
         for members in classes:
             self.join(*members)
 
     def find(self, term: Term) -> Term:
         """Return the term that stands for the whole class."""
-        parent = self._parent
-        root = term
-        while root in parent:
-            root = parent[root]
-        while term != root:
-            parent[term], term = root, parent[term]
-        return root
+        return self._root.get(term, term)
 
     def join(self, *terms: Term) -> bool:
         """Note that the terms are equal; return whether that was news."""
-        roots = [self.find(term) for term in terms]
         news = False
-        for root in roots[1:]:
-            first = self.find(roots[0])
-            root = self.find(root)
-            if root != first:
-                self._parent[root] = first
-                news = True
+        for term in terms[1:]:
+            news |= self._unite(self.find(terms[0]), self.find(term))
         return news
+
+    def _unite(self, first: Term, other: Term) -> bool:
+        if first == other:
+            return False
+        ours, theirs = (self._members.pop(root, [root]) for root in (first, other))
+        if len(ours) < len(theirs):
+            first, ours, theirs = other, theirs, ours
+        self._root.update(dict.fromkeys(theirs, first))
+        ours += theirs
+        self._members[first] = ours
+        return True
 
     def equal(self, first: Term, second: Term) -> bool:
         """Whether the terms are known to be equal."""
@@ -85,23 +90,22 @@ class Equalities:
 
     def offsets(self, term: Term) -> tuple[int, ...]:
         """Return the offsets at which AR's token is known to equal the term."""
-        root = self.find(term)
-        found = [other for other in (*self._parent, root) if other[0] == "ar"]
-        return tuple(sorted({int(o[1]) for o in found if self.find(o) == root}))
+        members = self._class(term)
+        return tuple(sorted(int(member[1]) for member in members if member[0] == "ar"))
 
     def members(self, term: Term) -> tuple[Term, ...]:
         """Return every term that is known to be equal to the term, itself included."""
+        return tuple(sorted(self._class(term), key=str))
+
+    def _class(self, term: Term) -> Sequence[Term]:
         root = self.find(term)
-        found = {other for other in self._parent if self.find(other) == root}
-        return tuple(sorted({*found, root, term}, key=str))
+        return self._members.get(root, (root,))
 
     def classes(self, terms: Sequence[Term]) -> Mapping[Term, list[Term]]:
         """Return the given terms and every AR term by the representative of their class."""
         groups: dict[Term, list[Term]] = {}
-        known = [term for term in self._parent if term[0] == "ar"]
-        roots = {self.find(term) for term in self._parent}
-        known += [root for root in roots if root[0] == "ar"]
-        for term in dict.fromkeys((*terms, *known)):
+        known = [term for members in self._members.values() for term in members]
+        for term in dict.fromkeys((*terms, *(term for term in known if term[0] == "ar"))):
             groups.setdefault(self.find(term), []).append(term)
         return groups
 

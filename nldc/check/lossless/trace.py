@@ -47,7 +47,7 @@ from nldc.ir.ops import (
     Select,
     Value,
 )
-from nldc.ir.picks import picked
+from nldc.ir.picks import picked_of
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
 from nldc.ir.types import Accepted, Logits, RowMask, Rows, Scores, Type
@@ -354,30 +354,29 @@ class _Walk:
             held = _field(held, value.field, value.node)
         if not value.picks or isinstance(held, Nothing):
             return held
-        others = {}
+        others: tuple[tuple[str, int], ...] = ()
         if value.count_name is not None and value.count is not None:
-            others = {value.count_name: self.value(value.count)}
-        if any(isinstance(count, Nothing) for count in others.values()):
+            others = ((value.count_name, self.value(value.count)),)
+        if any(isinstance(count, Nothing) for _, count in others):
             return Nothing()
+        kinds = self.tracer.graph.kinds
         match held:
             case HeldLogits():
-                rows = self._layout_of(value).rows(self.prompt_length)
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                layout = self._layout_of(value)
+                chosen = picked_of(layout, self.prompt_length, value.picks, kinds, others)
                 return HeldLogits(
                     tuple(held.entries[row] for row in chosen),
                     tuple(held.positions[row] for row in chosen),
                 )
             case HeldRows():
-                rows = self._layout_of(value).rows(self.prompt_length)
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                layout = self._layout_of(value)
+                chosen = picked_of(layout, self.prompt_length, value.picks, kinds, others)
                 return tuple(held.rows[row].token for row in chosen)
             case HeldMask(flags):
-                rows = plain(Size(len(flags))).rows()
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                chosen = picked_of(plain(Size(len(flags))), 0, value.picks, kinds, others)
                 return HeldMask(tuple(flags[row] for row in chosen))
             case tuple():
-                rows = plain(Size(len(held))).rows()
-                chosen = picked(rows, value.picks, self.tracer.graph.kinds, others)
+                chosen = picked_of(plain(Size(len(held))), 0, value.picks, kinds, others)
                 return tuple(held[row] for row in chosen)
             case _:
                 return Nothing()

@@ -8,24 +8,31 @@ token puts that right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 
 import networkx as nx
 
 from nldc.check.lossless import codes
-from nldc.check.lossless.closure import Closer, Closure
+from nldc.check.lossless.closure import Closer, Closure, possible
+from nldc.check.lossless.parts import Part
+from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.said import NEVER, Emitted, Said, text_before
 from nldc.check.lossless.terms import MASK, Term
-from nldc.check.lossless.trace import Outcome, Trace, Tracer, UnknowableError, outcomes
+from nldc.check.lossless.trace import Outcome, Trace, Tracer, outcomes
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import LayRows, Node, Region, Sample, Value
 from nldc.ir.ranges import UndecidedError
 from nldc.ir.scope import PROMPT
+from nldc.ir.size import Size
+from nldc.ir.types import Accepted
 
 MOST_OUTCOMES = 5000
 """More combinations of accepted counts than this are not examined."""
+MOST_WORK = 2_000_000
+"""Nor are more values of nodes than this, over all those combinations."""
 
 
 @dataclass(frozen=True)
@@ -43,56 +50,73 @@ class Way:
 
 
 class Ways:
-    """The ways of tokens to `emit` in one graph, in every outcome of its accepts.
+    """The ways of tokens to `emit` in a strategy, in every outcome of its accepts.
 
-    `alone`: it is the only step of its file, so that nobody else makes what it carries.
+    What one step carries, another may emit: they are all looked at together. `steps` are the
+    traces of each step where somebody has them already.
 
     Raises:
         UndecidedError: there are too many outcomes, or a predicate may have no value.
         UnknowableError: not even the number of tokens of a value is known.
     """
 
-    def __init__(self, graph: Graph, *, alone: bool = False) -> None:
+    def __init__(self, graph: Graph, steps: Sequence[Sequence[Trace]] | None = None) -> None:
         self.graph = graph
-        self.tracer, self.closer = Tracer(graph), Closer()
-        self.nodes = {n.name: n for n in walk((*graph.prefill.nodes, *graph.step.nodes))}
-        self.prefill = self._closed([self.tracer.prefill(2, o) for o in _few(graph.prefill)])
-        self.steps = self._closed([self.tracer.step(o) for o in _few(graph.step)])
-        self.before: frozenset[Term] = frozenset()
-        if alone:
-            self.before = text_before(graph, self.prefill, self.steps, self._terms)
+        self.closer = Closer()
+        regions = (graph.prefill, *(variant.step for variant in graph.variants))
+        self.nodes = {n.name: n for n in walk(node for r in regions for node in r.nodes)}
+        lengths = prompt_lengths(graph)
+        if lengths is None:
+            raise UndecidedError("rows of the prompt are chosen by numbers too large to try")
+        tracer = Tracer(graph)
+        few = affordable(graph.prefill)
+        begun = [tracer.prefill(length, outcome) for length in lengths for outcome in few]
+        self.prefill = Part(graph, tracer, self._closed(begun), begins=True)
+        self.steps = list[Part]()
+        for number, variant in enumerate(graph.variants):
+            tracer = Tracer(variant)
+            few = affordable(variant.step)
+            traces = steps[number] if steps else (tracer.step(outcome) for outcome in few)
+            self.steps.append(Part(variant, tracer, self._closed(traces)))
+        self.before = text_before((self.prefill, *self.steps))
 
-    def _closed(self, traces: Sequence[Trace]) -> list[Closure]:
-        return [self.closer.close(trace, frozenset(), trace.prompt_length) for trace in traces]
+    def _closed(self, traces: Iterable[Trace]) -> list[Closure]:
+        return [
+            self.closer.close(trace, frozenset(), trace.prompt_length) for trace in possible(traces)
+        ]
 
     def around(self) -> Way | None:
         """Return the first way around `sample`."""
-        graph = self.graph
-        for closures, tokens in (
-            (self.prefill, graph.prefill_tokens),
-            (self.steps, graph.emit.tokens),
-        ):
-            for closure in closures if tokens is not None else ():
-                assert tokens is not None
-                terms = self._terms(tokens, closure)
-                emitted = Emitted(closure, terms, self.before)
-                for place, term in enumerate(terms):
-                    found = self._source(term, closure, frozenset(), Said(emitted, place))
-                    if found is not None:
-                        return self._way(found, tokens)
+        for part, closure, use in self._emitted():
+            terms = part.terms(use, closure)
+            emitted = Emitted(closure, terms, self.before)
+            for place, term in enumerate(terms):
+                found = self._source(term, closure, frozenset(), Said(emitted, place))
+                if found is not None:
+                    return self._way(found, use)
         return None
 
     def sampled_by(self) -> tuple[str, ...]:
         """Return the nodes that choose the emitted tokens, in the order of the file."""
-        graph, found = self.graph, set[str]()
-        if graph.prefill_tokens is not None:
-            for closure in self.prefill:
-                for term in self._terms(graph.prefill_tokens, closure):
-                    found |= self._choosers(term, closure, frozenset())
-        for closure in self.steps:
-            for term in self._terms(graph.emit.tokens, closure):
+        found = set[str]()
+        for part, closure, use in self._emitted():
+            for term in part.terms(use, closure):
                 found |= self._choosers(term, closure, frozenset())
         return tuple(name for name in self.nodes if name in found)
+
+    def _emitted(self) -> Iterator[tuple[Part, Closure, Value]]:
+        """Yield what is emitted, by the prefill and by every step, in every outcome."""
+        for part in (self.prefill, *self.steps):
+            if part.tokens is not None:
+                for closure in part.closures:
+                    yield part, closure, part.tokens
+
+    def _origins(self, name: str, element: int) -> Iterator[tuple[Term, Part, Closure]]:
+        """Yield what an element of a carried value may be: made by the prefill, or by any step."""
+        for part in (self.prefill, *self.steps):
+            value = dict(part.carries())[name]
+            for closure in part.closures:
+                yield part.terms(value, closure)[element], part, closure
 
     def _choosers(self, term: Term, closure: Closure, seen: frozenset[Term]) -> set[str]:
         """Return the `sample` nodes that a term comes from: verifiers before those they confirm."""
@@ -106,11 +130,8 @@ class Ways:
                 continue
             further = seen | {member}
             if member[0] == "carry":
-                item = next(c for c in self.graph.carry if c.name == member[1])
-                for closures, value in ((self.prefill, item.initial), (self.steps, item.next)):
-                    for other in closures:
-                        made = self._terms(value, other)[int(member[2])]
-                        found |= self._choosers(made, other, further)
+                for made, _, other in self._origins(str(member[1]), int(member[2])):
+                    found |= self._choosers(made, other, further)
             elif member in closure.trace.origins:
                 for origin in closure.trace.origins[member]:
                     found |= self._choosers(origin, closure, further)
@@ -124,13 +145,6 @@ class Ways:
             held = closure.trace.values.get(name)
             if isinstance(node.op, Sample) and isinstance(held, tuple) and member in held:
                 yield name
-
-    def _terms(self, value: Value, closure: Closure) -> tuple[Term, ...]:
-        held = self.tracer.value(closure.trace, value, closure.trace.prompt_length)
-        held = getattr(held, "tokens", held)
-        if not isinstance(held, tuple):
-            raise UnknowableError(value)
-        return held
 
     def _source(
         self, term: Term, closure: Closure, seen: frozenset[Term], here: Said
@@ -174,19 +188,18 @@ class Ways:
         return PROMPT
 
     def _carried(self, name: str, element: int, seen: frozenset[Term]) -> str | None:
-        item = next(c for c in self.graph.carry if c.name == name)
-        for closures, value, tokens in (
-            (self.prefill, item.initial, self.graph.prefill_tokens),
-            (self.steps, item.next, self.graph.emit.tokens),
-        ):
-            for closure in closures:
-                term = self._terms(value, closure)[element]
-                emitted = () if tokens is None else self._terms(tokens, closure)
-                here = Said(Emitted(closure, emitted, self.before), NEVER)
-                found = self._source(term, closure, seen, here)
-                if found is not None:
-                    return found
+        for term, part, closure in self._origins(name, element):
+            here = Said(Emitted(closure, part.emitted(closure), self.before), NEVER)
+            source = self._source(term, closure, seen, here)
+            if source is not None:
+                return source
         return None
+
+    def _dependencies(self) -> nx.DiGraph[str]:
+        """Return what each value is made of, over all steps."""
+        edges = nx.compose_all([variant.dependencies() for variant in self.graph.variants])
+        edges.remove_nodes_from(["emit"])
+        return edges
 
     def _way(self, source: str, use: Value) -> Way:
         what, _, start = source.rpartition(" ")
@@ -194,7 +207,7 @@ class Ways:
         if source == "mask":
             rows = [n.name for n in self.nodes.values() if _has_masks(n)]
             start = next((n for n in rows if self._reaches(n, use.node)), use.node)
-        edges = self.graph.dependencies()
+        edges = self._dependencies()
         path = [use.node]
         if start in edges and use.node in edges and nx.has_path(edges, start, use.node):
             path = nx.shortest_path(edges, start, use.node)
@@ -203,7 +216,7 @@ class Ways:
         return Way(code, tuple(path), use, ended=what in ("ended", "copied"))
 
     def _reaches(self, start: str, end: str) -> bool:
-        edges = self.graph.dependencies()
+        edges = self._dependencies()
         return start in edges and end in edges and nx.has_path(edges, start, end)
 
 
@@ -211,13 +224,29 @@ def _has_masks(node: Node) -> bool:
     return isinstance(node.op, LayRows) and any(not s.tokens for s in node.op.layout.segments)
 
 
-def _few(region: Region) -> list[Outcome]:
-    """Return every outcome of a region.
+def affordable(*regions: Region) -> list[Outcome]:
+    """Return every outcome of some regions, one after another.
 
     Raises:
-        UndecidedError: there are too many.
+        UndecidedError: there are too many, or too many rows to follow in all of them.
     """
-    found = list(islice(outcomes(region), MOST_OUTCOMES + 1))
-    if len(found) > MOST_OUTCOMES:
-        raise UndecidedError(f"there are more than {MOST_OUTCOMES} outcomes")
-    return found
+    for region in regions:
+        if len(list(islice(outcomes(region), MOST_OUTCOMES + 1))) > MOST_OUTCOMES:
+            raise UndecidedError(f"there are more than {MOST_OUTCOMES} outcomes")
+    work = sum(work_of(region) for region in regions)
+    if work > MOST_WORK:
+        raise UndecidedError(
+            f"its rows in all outcomes of its accepts come to {work}, more than {MOST_WORK}"
+        )
+    return [outcome for region in regions for outcome in outcomes(region)]
+
+
+def work_of(region: Region) -> int:
+    """Return how many rows and tokens there are to follow, over all outcomes of a region."""
+    counts = (n.type.most for n in region.nodes if isinstance(n.type, Accepted))
+    return prod(counts) * sum(_rows(node) for node in walk(region.nodes))
+
+
+def _rows(node: Node) -> int:
+    size = getattr(node.type, "size", None)
+    return size.at(1) if isinstance(size, Size) else 1

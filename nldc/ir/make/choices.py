@@ -52,7 +52,7 @@ def make_select(reader: Reader, path: Path, model: SelectOp, scope: Scope) -> Ma
     among = reader.reference((*path, "among"), model.among, scope, RowMask)
     score = reader.reference((*path, "score"), model.score, scope, Scores)
     rules = {
-        key: read_rule(reader, (*path, key), getattr(model, key))
+        key: read_rule(reader, (*path, key), getattr(model, key), real=key != "best")
         for key in ("at_least", "at_most", "best", "within")
         if getattr(model, key) is not None
     }
@@ -62,7 +62,8 @@ def make_select(reader: Reader, path: Path, model: SelectOp, scope: Scope) -> Ma
         if len(words) != 2 or words[0] != "best":
             reader.error(SCORE_RULE, f"`{model.always}` is no rule", (*path, "always"), "`best N`")
             return None
-        always = read_rule(reader, (*path, "always"), words[1], model.always.index(words[1]))
+        start = model.always.index(words[1])
+        always = read_rule(reader, (*path, "always"), words[1], start, real=False)
         if always is None:
             return None
     if None in rules.values():
@@ -105,24 +106,26 @@ def make_select(reader: Reader, path: Path, model: SelectOp, scope: Scope) -> Ma
     return op, among[1]
 
 
-def read_rule(reader: Reader, path: Path, text: Any, offset: int = 0) -> Expr | None:
-    """Return a number over params, `iteration` and `left`."""
+def read_rule(
+    reader: Reader, path: Path, text: Any, offset: int = 0, *, real: bool = True
+) -> Expr | None:
+    """Return a number over params, `iteration` and `left`: a score if `real`, else of rows."""
     expr = reader.expression(path, text, offset)
     if expr is None:
         return None
     numbers: dict[str, Constant] = {**reader.params, "iteration": 0, "left": 0}
-    if not reader.is_number(path, expr, row_kinds((), (), numbers), offset):
+    if not reader.is_number(path, expr, row_kinds((), (), numbers), offset, real=real):
         return None
-    return reader.fold(expr)
+    return reader.printed(path, expr, offset)
 
 
 def _where(reader: Reader, path: Path, text: str) -> Expr | None:
     expr = reader.expression(path, text)
     numbers: dict[str, Constant] = {**reader.params, "iteration": 0, "left": 0, "score": 0.0}
     kinds = row_kinds(("row", "rank"), (), numbers)
-    if expr is None or not reader.is_condition(path, expr, kinds):
+    if expr is None or not reader.is_condition(path, expr, kinds, beside="score"):
         return None
-    return reader.fold(expr)
+    return reader.printed(path, expr)
 
 
 def make_mix(reader: Reader, path: Path, model: MixOp, scope: Scope) -> Made | None:

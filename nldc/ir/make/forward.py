@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nldc.diagnostics import nearest
 from nldc.expr import Boolean, Expr, ExprError, Not, Ref, evaluate, parse
 from nldc.ir import ops
-from nldc.ir.facts import ROW_FACTS, facts_of, pair_kinds, row_kinds, row_lookup
-from nldc.ir.layout import Layout
+from nldc.ir.course import course
+from nldc.ir.facts import ROW_FACTS, check_divisors, facts_of, pair_kinds, row_kinds, row_lookup
+from nldc.ir.layout import MAX_ROWS, Layout
 from nldc.ir.ops import Attention
+from nldc.ir.picks import in_segment
 from nldc.ir.reader import BAD_SIZE, EXPRESSION, Made, Reader, layout_of
 from nldc.ir.scope import FALSE, TRUE, Scope
 from nldc.ir.types import Logits, Rows, Tokens
@@ -37,6 +39,12 @@ def make_forward(reader: Reader, path: Path, model: ForwardOp, scope: Scope) -> 
         return None
     if layout.size.at(1) == 0:
         reader.error(BAD_SIZE, "a forward of no rows", (*path, "tokens"), f"this is {found[1]}")
+        return None
+    asked = [((*path, "cache", "append"), append), ((*path, "predicts", "next"), predicts)]
+    if isinstance(model.adapter, Mapping):
+        asked.append(((*path, "adapter", str(adapter[0])), adapter[1]))
+    have_values = [_has_values(reader, place, expr, layout) for place, expr in asked]
+    if not all(have_values):
         return None
     op = ops.Forward(
         rows=found[0],
@@ -68,7 +76,10 @@ def read_attention(reader: Reader, path: Path, text: str) -> Attention | None:
         )  # fmt: skip
         return None
     kinds = pair_kinds(reader.kinds, reader.params)
-    return None if not reader.is_condition(path, expr, kinds) else Attention(reader.fold(expr))
+    if not reader.is_condition(path, expr, kinds):
+        return None
+    printed = reader.printed(path, expr)
+    return None if printed is None else Attention(printed)
 
 
 def _position(reader: Reader, path: Path, text: Any, layout: Layout | None) -> Expr | None:
@@ -86,20 +97,67 @@ def _position(reader: Reader, path: Path, text: Any, layout: Layout | None) -> E
     if expr is None or not reader.is_number(place, expr, row_kinds(facts, (), reader.params)):
         return None
     expr = reader.fold(expr)
-    for row in () if layout is None else layout.rows(1):
-        lookup = row_lookup(facts_of(row, reader.kinds), reader.kinds, {})
+    if layout is None:
+        return expr
+    found = _far_off(expr, layout, reader.kinds) if layout.dynamic else None
+    if found is None:
         try:
-            position = evaluate(expr, lookup)
+            found = _misplaced(expr, layout, reader.kinds)
         except ExprError as problem:
             reader.expression_error(place, problem)
             return None
-        if position < 0:
-            reader.error(
-                POSITION, f"row {row.row} lies {-position} before the end of the prefix", place,
-                "a row follows the prefix: its position is 0 or more",
-            )  # fmt: skip
-            return None
+    if found is not None:
+        reader.error(POSITION, found[0], place, found[1])
+        return None
     return expr
+
+
+def _misplaced(
+    expr: Expr, layout: Layout, kinds: Sequence[str], prompt_length: int = 1
+) -> tuple[str, str] | None:
+    """Return which row lies where none can, and the rule, for a prompt of that length."""
+    for row in layout.rows(prompt_length):
+        position = evaluate(expr, row_lookup(facts_of(row, kinds), kinds, {}))
+        if position < 0:
+            message = f"row {row.row} lies {-position} before the end of the prefix"
+            return message, "a row follows the prefix: its position is 0 or more"
+        most = MAX_ROWS + (row.row if layout.dynamic else 0)
+        if position >= most:
+            message = f"row {row.row} lies {position} behind the end of the prefix"
+            return message, f"no rows lie {most} or further behind it: no step has so many"
+    return None
+
+
+def _far_off(expr: Expr, layout: Layout, kinds: Sequence[str]) -> tuple[str, str] | None:
+    """Return what is wrong with the positions of rows further on in prompts of any length."""
+    for segment in layout.segments:
+        found = course(in_segment(expr, segment, kinds))
+        if found is None:
+            message = "no finite number of prompts decides where these rows lie"
+            return message, "use sums of `row`, `index` and small numbers, `//` and `%`"
+        if not 0 <= found.rise <= found.period:
+            message = f"{found.period} rows further on, rows lie {found.rise} further on"
+            return (
+                message,
+                "rows of a prompt lie no further apart than they are, and none backwards",
+            )
+    longest = 1 + sum(abs(size.fixed) for s in layout.segments for size in s.sizes)
+    reaches = [course(in_segment(expr, s, kinds)) for s in layout.segments]
+    reach = max(each.reach for each in reaches if each is not None)
+    return _misplaced(expr, layout, kinds, longest + reach)
+
+
+def _has_values(reader: Reader, place: Path, expr: Expr, layout: Layout) -> bool:
+    """Whether a condition has a value in every row, or add where it has none."""
+    try:
+        if layout.dynamic:
+            check_divisors(expr)
+        for row in layout.rows(1):
+            evaluate(expr, row_lookup(facts_of(row, reader.kinds), reader.kinds, {}))
+    except ExprError as problem:
+        reader.expression_error(place, problem)
+        return False
+    return True
 
 
 def _append(reader: Reader, path: Path, cache: str | AppendWhere) -> Expr | None:

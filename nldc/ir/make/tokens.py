@@ -7,7 +7,7 @@ from typing import Any
 
 from nldc.ir import ops
 from nldc.ir.layout import MAX_ROWS
-from nldc.ir.reader import WRONG_SIZE, WRONG_TYPE, Made, Reader, size_of
+from nldc.ir.reader import WRONG_SIZE, Made, Reader, size_of
 from nldc.ir.scope import Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Accepted, RowMask, Rows, Tokens, Unknown
@@ -46,13 +46,6 @@ def make_join(reader: Reader, path: Path, parts: Sequence[Any], scope: Scope) ->
     if any(part is None or isinstance(part[1], Unknown) for part in found):
         return None
     pairs = [part for part in found if part is not None]
-    for number, (_, type_) in enumerate(pairs):
-        if isinstance(type_, Tokens) and type_.ragged:
-            reader.error(
-                WRONG_TYPE, "tokens whose number differs by sequence cannot be joined",
-                (*path, number), f"this is {type_}",
-            )  # fmt: skip
-            return None
     size = sum((size_of(type_) for _, type_ in pairs), Size(0))
     return ops.Join(tuple(value for value, _ in pairs)), Tokens(size)
 

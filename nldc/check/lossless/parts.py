@@ -1,0 +1,48 @@
+"""The prefill or a step of a strategy in all its outcomes, as a thing to ask for terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nldc.check.lossless.closure import Closure
+from nldc.check.lossless.terms import Term
+from nldc.check.lossless.trace import Tracer, UnknowableError
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Value
+
+
+@dataclass(frozen=True)
+class Part:
+    """One region of a strategy; `begins` is true of the prefill. `tokens` are what it emits."""
+
+    graph: Graph
+    tracer: Tracer
+    closures: Sequence[Closure]
+    begins: bool = False
+
+    @property
+    def tokens(self) -> Value | None:
+        """The use that is emitted; None in a prefill that emits nothing."""
+        return self.graph.prefill_tokens if self.begins else self.graph.emit.tokens
+
+    def carries(self) -> Iterator[tuple[str, Value]]:
+        """Yield each carried value's name and what this part leaves for it."""
+        for item in self.graph.carry:
+            yield item.name, item.initial if self.begins else item.next
+
+    def emitted(self, closure: Closure) -> tuple[Term, ...]:
+        """Return the terms that are emitted in one outcome."""
+        return () if self.tokens is None else self.terms(self.tokens, closure)
+
+    def terms(self, value: Value, closure: Closure) -> tuple[Term, ...]:
+        """Return what a use of tokens holds.
+
+        Raises:
+            UnknowableError: not even their number is known.
+        """
+        held = self.tracer.value(closure.trace, value, closure.trace.prompt_length)
+        held = getattr(held, "tokens", held)
+        if not isinstance(held, tuple):
+            raise UnknowableError(value)
+        return held

@@ -1,0 +1,92 @@
+"""Processors of logits as they are given: asked in one place, and held to their word.
+
+One that is called with `(logits, positions)` decides by place alone. One that also wants the text
+says so, by `sees_tokens`, and is called with `(logits, positions, tokens)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.errors import NldcRuntimeError, PromptError
+from nldc.runtime.sampling import Processor
+from nldc.runtime.sight import UNSEEN, Sight
+
+TokenProcessor = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Maps logits [B, n, V], positions [B, n] and tokens, int64 [B, n, length], to logits [B, n, V].
+
+`tokens[b, i, p]` is the token at position p of the prompt and the text behind it, as row i saw it
+when it was computed: -1 from its own position on, and where a token was not known yet.
+"""
+P = TypeVar("P", bound=Callable[..., Any])
+_MARK = "sees_tokens"
+
+
+def sees_tokens(processor: P) -> P:
+    """Mark a processor as one that is called with `(logits, positions, tokens)`; a decorator."""
+    setattr(processor, _MARK, True)
+    return processor
+
+
+def wants_tokens(processor: object) -> bool:
+    """Whether a processor is called with the tokens, too."""
+    return bool(getattr(processor, _MARK, False))
+
+
+def bind(
+    processor: Processor | TokenProcessor,
+    positions: Tensor,
+    sight: Sight | None,
+    seen: list[Tensor],
+) -> Processor:
+    """Return the processor as it is asked about rows at these positions that saw that much.
+
+    It gets a copy of the logits, which it may change. `seen` keeps the text for the others of the
+    same rows.
+    """
+
+    def process(logits: Tensor, _positions: Tensor) -> Tensor:
+        given: tuple[Tensor, ...] = (logits.clone(), positions)
+        if wants_tokens(processor):
+            if sight is None:
+                raise PromptError("these rows have no text that a processor could see", None)
+            if not seen:
+                text = sight.text()
+                place = torch.arange(text.shape[2], device=text.device)
+                seen.append(text.masked_fill(place >= positions.unsqueeze(2), UNSEEN))
+            given = (*given, seen[0])
+        try:
+            found: object = processor(*given)
+        except NldcRuntimeError:
+            raise
+        except Exception as problem:
+            raise PromptError(
+                f"{_named(processor)} fails: {type(problem).__name__}: {problem}",
+                f"it was given logits {list(logits.shape)} and positions {list(positions.shape)}",
+            ) from problem
+        _check(processor, logits, found)
+        assert isinstance(found, Tensor)
+        return found
+
+    return process
+
+
+def _check(processor: object, logits: Tensor, found: object) -> None:
+    """Raise PromptError unless a processor returned logits like those that it was given."""
+    wanted = f"logits {list(logits.shape)} of {logits.dtype} on {logits.device}"
+    if not isinstance(found, Tensor):
+        raise PromptError(
+            f"{_named(processor)} returned {type(found).__name__}", f"return {wanted}"
+        )
+    if (found.shape, found.dtype, found.device) != (logits.shape, logits.dtype, logits.device):
+        what = f"a tensor {list(found.shape)} of {found.dtype} on {found.device}"
+        raise PromptError(f"{_named(processor)} returned {what}", f"return {wanted}")
+
+
+def _named(processor: object) -> str:
+    name = getattr(processor, "__name__", None) or type(processor).__name__
+    return f"the processor `{name}`"

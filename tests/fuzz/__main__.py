@@ -1,0 +1,69 @@
+"""The command line of the fuzz suite: run at length, repeat one input, write the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from .report import page
+from .run import Tally, at_length, numbers
+
+
+def main() -> int:
+    """Read the arguments and do what they say; 1 if anything failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--count", type=int, default=3000, help="how many inputs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--only", type=int, help="try this input alone, here")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--tally", type=Path, help="JSON file to write the counts to")
+    parser.add_argument("--report", type=Path, help="write the page from tally files")
+    parser.add_argument("tallies", type=Path, nargs="*")
+    given = parser.parse_args()
+    if given.report is not None:
+        read = [json.loads(path.read_text(encoding="utf-8")) for path in given.tallies]
+        given.report.write_text(page(read), encoding="utf-8")
+        return 0
+    began = time.monotonic()
+    if given.only is not None:
+        tally = numbers(given.seed, [given.only], began + 600)
+    else:
+        tally = at_length(given.seed, given.first, given.count, given.processes)
+    seconds = time.monotonic() - began
+    for failure in tally.failures:
+        print(failure)
+    total = sum(tally.tried.values())
+    print(
+        f"{total} inputs in {seconds:.0f} s: {sum(tally.accepted.values())} accepted, "
+        f"{sum(tally.refused.values())} refused, {len(tally.failures)} failures; "
+        f"the slowest took {tally.slowest:.2f} s"
+    )
+    if given.tally is not None:
+        given.tally.write_text(json.dumps(as_data(tally, given.seed, seconds), indent=1) + "\n")
+    return 1 if tally.failures else 0
+
+
+def as_data(tally: Tally, seed: int, seconds: float) -> dict[str, object]:
+    """Return a tally as JSON data."""
+
+    def plain(counter: Counter[str]) -> dict[str, int]:
+        return dict(sorted(counter.items()))
+
+    return {
+        "seed": seed,
+        "seconds": round(seconds),
+        "slowest": round(tally.slowest, 3),
+        "tried": plain(tally.tried),
+        "accepted": plain(tally.accepted),
+        "refused": plain(tally.refused),
+        "failures": tally.failures,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

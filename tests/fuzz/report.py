@@ -1,0 +1,39 @@
+"""The page about a long run, from its tallies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+HEAD = """# Damaged files
+
+Every reader of a file is given valid files with one or two edits: of bytes, of a length, of a value,
+a key or a type of their data. Each input must be accepted, or refused by an error of ours that names
+the file; anything else is a failure: another exception, more than 10 seconds, a gibibyte of memory,
+a process that dies. The default tests try new inputs for some seconds; this is a run at length,
+made with `python -m tests.fuzz --count N --seed S --processes 2 --tally FILE` and written by
+`python -m tests.fuzz --report docs/fuzz.md FILE...`.
+"""
+
+
+def page(tallies: Sequence[dict[str, Any]]) -> str:
+    """Return docs/fuzz.md."""
+    sums: dict[str, Counter[str]] = {name: Counter() for name in ("tried", "accepted", "refused")}
+    for tally in tallies:
+        for name, counter in sums.items():
+            counter.update(tally[name])
+    rows = [("all", *(sum(counter.values()) for counter in sums.values()))]
+    rows += [(name, *(c[name] for c in sums.values())) for name in sorted(sums["tried"])]
+    failures = sum(len(tally["failures"]) for tally in tallies)
+    seeds = ", ".join(str(tally["seed"]) for tally in tallies)
+    slowest = max((tally["slowest"] for tally in tallies), default=0.0)
+    lines = [
+        HEAD,
+        "| files | tried | accepted | refused |",
+        "| --- | ---: | ---: | ---: |",
+        *(f"| {name} | {a:,} | {b:,} | {c:,} |".replace(",", " ") for name, a, b, c in rows),
+        "",
+        f"Seeds: {seeds}. Failures: {failures}. The slowest input took {slowest:.2f} s.",
+    ]
+    return "\n".join(lines) + "\n"
