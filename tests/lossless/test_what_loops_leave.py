@@ -130,3 +130,21 @@ def test_an_exact_strategy_may_draft_with_any_loop() -> None:
     graph = build(parse(text), {"block_length": 4}).graph
     assert graph is not None
     assert prove(graph).proved == "exact"
+
+
+ACCEPTED = """      look:  {op: forward, tokens: block, attention: causal, cache: read}
+      next:  {op: sample, logits: look}
+      kept:  {op: accept, draft: pick, target: next, rule: longest_prefix}
+      some:  {op: join, parts: ["pick[kept.matches]", kept.bonus, "pick[2:]"]}
+      take:"""
+
+
+def test_what_a_loop_accepts_is_some_of_what_it_may_be() -> None:
+    text = base_text("masked_blocks").replace("      take:", ACCEPTED)
+    text = text.replace("tokens: pick}\n  out", "tokens: some}\n  out")
+    assert codes(text) == []
+    assert emits_unchosen(built(text)[1], TRIES, seed=0) is None
+    masks = text.replace('"pick[kept.matches]"', '"block.tokens[kept.matches]"')
+    assert codes(masks) == ["NLD122"]
+    assert emits_unchosen(built(masks)[1], TRIES, seed=0) is not None
+    assert codes(text.replace("target: next", "target: block.tokens")) == ["NLD122"]
