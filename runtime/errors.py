@@ -12,6 +12,7 @@ NldcRuntimeError
 
 from __future__ import annotations
 
+
 LONGEST = 1200
 """Characters of a message; what it quotes of a file may be of any length."""
 

@@ -16,10 +16,9 @@ import torch
 from safetensors.torch import save
 
 from nldc import __version__, api
-from nldc.diagnostics import StrategyError
 from nldc.expr import ExprError, parse
 from nldc.import_gguf import import_gguf
-from nldc.prompts import read_prompts
+from nldc.prompts import parse_ids, read_prompts
 from nldc.render import render_json, render_text
 from nldc.runtime.abi import ABI_VERSION
 from nldc.runtime.adapter import Adapter
@@ -29,7 +28,8 @@ from nldc.runtime.checkpoint import load_weights, open_files, tensor_shapes
 from nldc.runtime.config import ModelConfig, parse_config
 from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.tokenizer import Tokenizer
-from nldc.source import load
+from nldc.source import load, parse as parse_source
+from nldc.diagnostics import StrategyError
 
 from . import gguf_bytes
 from .edits import edit_bytes, edit_json
@@ -232,8 +232,7 @@ _JINJA = (
 
 @cache
 def _tokenizer() -> dict[str, Any]:
-    from tokenizers import AddedToken, decoders, models, pre_tokenizers
-    from tokenizers import Tokenizer as Library
+    from tokenizers import AddedToken, Tokenizer as Library, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {

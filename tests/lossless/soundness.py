@@ -157,7 +157,9 @@ def attack(text: str, graph: Graph, seed: int) -> str | None:
     return None
 
 
-def _compare(alone: Graph, kind: type, step: str, given: Sequence[Input], most: int) -> str | None:
+def _compare(
+    alone: Graph, kind: type, step: str, given: Sequence[Input], most: int
+) -> str | None:
     """Hold generated code against the interpreter for the first input, against AR for all."""
     is_exact = alone.guarantee == "exact"
     ran = compiled.run(kind, given, most, step)
@@ -184,7 +186,9 @@ def _inputs(text: str, graph: Graph, seed: int) -> list[tuple[list[Input], int]]
     allowed = [token for token in range(6) if token not in forbidden]
 
     def prompt(length: int, salt: int) -> tuple[int, ...]:
-        return tuple(allowed[hash((seed, salt, place)) % len(allowed)] for place in range(length))
+        return tuple(
+            allowed[hash((seed, salt, place)) % len(allowed)] for place in range(length)
+        )
 
     def one(length: int, salt: int, eos: tuple[int, ...]) -> Input:
         skill = (0.75, 0.95, 0.5)[(seed + salt) % 3]
@@ -219,11 +223,7 @@ def takes_turns(text: str) -> str | None:
         file = Path(scratch) / "random.yaml"
         file.write_text(text, encoding="utf-8")
         try:
-            checked = (
-                api.check(file),
-                api.check("ar"),
-                api.check("quadratic_ss", {"block_length": 3}),
-            )
+            checked = (api.check(file), api.check("ar"), api.check("quadratic_ss", {"block_length": 3}))
             folder = api.write(checked, Path(scratch) / "out", certify=False)
             return certify_switching(folder, tokens=8).difference
         except Exception as problem:
@@ -327,7 +327,9 @@ def main() -> int:
         kinds[first.split(":")[1][:40]] += 1
         return False
 
-    tally, found = run(count, seed, progress=lambda t: print(t.line(), flush=True), failed=failed)
+    tally, found = run(
+        count, seed, progress=lambda t: print(t.line(), flush=True), failed=failed
+    )
     print(tally.line())
     print(dict(tally.codes.most_common()))
     print(f"TALLY {tally.data()}")
