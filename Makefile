@@ -38,6 +38,12 @@ test-parity: setup  ## logits against transformers (installs it)
 test-gpu: setup  ## the tests that need a CUDA device
 	$(BIN)/pytest -q -m gpu
 
+gpu-report:  ## check and time everything on a GPU, without a network (WHEELS=.wheels, OUT=folder)
+	$(PYTHON) scripts/gpu_report.py $(if $(WHEELS),--wheels $(WHEELS)) --out $(or $(OUT),build/gpu-report)
+
+gpu-wheels:  ## fetch into .wheels what a bare GPU machine lacks
+	PYTHON=$(PYTHON) sh scripts/gpu_wheels.sh .wheels
+
 format:  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -48,4 +54,4 @@ golden:  ## rewrite golden files; review the diff
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup smollm2 demo test test-long test-parity test-gpu format golden clean
+.PHONY: help setup smollm2 demo test test-long test-parity test-gpu gpu-report gpu-wheels format golden clean

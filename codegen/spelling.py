@@ -137,7 +137,7 @@ def index_of(places: tuple[int, ...], bare: bool = False) -> str:
 
 def _affine_table(rows: list[list[int]]) -> str:
     """Print rows that rise evenly with the count as a comprehension, others as they are."""
-    if len(rows) > 1:
+    if len(rows) > 1 and rows[0]:
         step = rows[1][0] - rows[0][0]
         first = rows[0]
         if all(

@@ -7,6 +7,7 @@ that are missing. Here it is walked along the data, and what the data does not h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -30,7 +31,8 @@ def fit(
     """
     data = source.at(path)
     try:
-        return TypeAdapter(model).validate_python(data)
+        fitting: Model = _adapter(model).validate_python(data)
+        return fitting
     except ValidationError as error:
         seen: set[tuple[Path, str]] = set()
         problems = error.errors(include_url=False)
@@ -108,10 +110,20 @@ def _fields_at(model: type[BaseModel], inside: Path) -> tuple[str, ...]:
     """List the keys that are allowed at a place inside the model."""
     if not inside:
         return tuple(model.model_fields)
-    definition: dict[str, Any] = TypeAdapter(model).json_schema()
+    definition = _definition(model)
     names: set[str] = set()
     _collect(definition, definition, list(inside), names)
     return tuple(sorted(names))
+
+
+@cache
+def _adapter(model: type[Model]) -> TypeAdapter[Model]:
+    return TypeAdapter(model)
+
+
+@cache
+def _definition(model: type[BaseModel]) -> dict[str, Any]:
+    return TypeAdapter(model).json_schema()
 
 
 def _collect(root: dict[str, Any], at: dict[str, Any], inside: list[Any], names: set[str]) -> None:

@@ -35,6 +35,8 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_DIGITS = 18
+MAX_FOUND = 200
+"""Of so many mistakes in one text the rest is not looked for."""
 
 CANNOT_READ = "NLD001"
 NOT_TEXT = "NLD002"
@@ -236,6 +238,12 @@ class _Reader:
 
     def read(self) -> dict[str, Any]:
         """Return the data of the file; where `found` is not empty it means nothing."""
+        try:
+            return self._read()
+        except _StopReading:
+            return {}
+
+    def _read(self) -> dict[str, Any]:
         bad = _FORBIDDEN.search(self.text)
         if bad:
             message = f"the character U+{ord(bad[0]):04X} cannot be part of a strategy"
@@ -273,6 +281,8 @@ class _Reader:
         self.found.append(
             Diagnostic(code, "error", message, tuple(labels), (help,) if help else ())
         )
+        if len(self.found) >= MAX_FOUND:
+            raise _StopReading
 
     def _span(self, where: Range) -> Span:
         return _span(self.name, self.starts, *where)

@@ -295,9 +295,7 @@ class Batch:
         lines = [
             own
             if given is None
-            else torch.where(
-                mine.unsqueeze(1), given[(line - first).clamp(0, len(given) - 1)], own
-            )
+            else torch.where(mine.unsqueeze(1), given[(line - first).clamp(0, len(given) - 1)], own)
             for own, mine, line, given in zip(states, is_given, tokens, self._given, strict=True)
         ]
         return torch.cat(lines)

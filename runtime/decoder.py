@@ -486,7 +486,7 @@ class Decoder:
                     eos=ends,
                     embeddings=self._embeddings(prompt),
                     adapters=tuple(self.model.adapters),
-                    thought=None if limit is None else limit.thought(tokens),
+                    thought=None if limit is None else _thought(limit, prompt, tokens),
                 )
             )
         return requests
@@ -665,6 +665,12 @@ def _chat(
     asked = Chat(system, tools, {} if variables is None else variables, template)
     asked.check()
     return asked
+
+
+def _thought(limit: ThinkingLimit, prompt: Prompt, tokens: Sequence[int]) -> int | None:
+    """Return where the thought at a prompt's end begins: with the answer if nobody can know."""
+    unknown = isinstance(prompt, PromptEmbeddings) and prompt.tokens is None
+    return len(tokens) - 1 if unknown else limit.thought(tokens)
 
 
 def _is_conversation(prompts: object) -> bool:

@@ -12,7 +12,6 @@ NldcRuntimeError
 
 from __future__ import annotations
 
-
 LONGEST = 1200
 """Characters of a message; what it quotes of a file may be of any length."""
 

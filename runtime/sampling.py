@@ -104,13 +104,28 @@ def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
         values = values.masked_fill(values < least, -math.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered = values.sort(-1, descending=True).values
-        mass = ordered.softmax(-1).cumsum(-1)
+        mass = _running_sums(ordered.softmax(-1))
         needed = (mass < sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
         values = values.masked_fill(values < ordered.gather(-1, needed), -math.inf)
     if sampling.min_p:
         floor = values.amax(-1, keepdim=True) + math.log(sampling.min_p)
         values = values.masked_fill(values < floor, -math.inf)
     return values
+
+
+_UNIT = 2.0**52
+
+
+def _running_sums(mass: Tensor) -> Tensor:
+    """Return the sums of each row [..., V] up to each place, the same bits in any company.
+
+    A GPU adds in an order that depends on the number of rows; whole numbers don't mind.
+    """
+    return mass.cumsum(-1) if mass.device.type == "cpu" else _whole_sums(mass)
+
+
+def _whole_sums(mass: Tensor) -> Tensor:
+    return (mass * _UNIT).round().to(torch.int64).cumsum(-1).double() / _UNIT
 
 
 _MIX = (0x7FEB352D, 0x846CA68B - 2**32)  # lowbias32, by C. Wellons: constants of int32 range

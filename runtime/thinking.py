@@ -1,15 +1,15 @@
 """The thinking budget: one token of a sequence that must end its thinking, unless that has ended.
 
-The rule. A thought begins at a `start` token and ends at an `end` token. The token N places behind
-the one that began it (N = `max_thinking_tokens`, of the thought's own tokens) is `end`, unless one
-of the tokens between is. A prompt is inside a thought if a start stands behind its last end; that
-thought counts from its last start, and ends at once where the prompt has used its tokens up. Where
-no start token is known, every answer begins with a thought: generated token N (from 0) is `end`,
+The rule. A thought begins at a `start` token and ends at an `end` token. When N tokens of it have
+come (N = `max_thinking_tokens`), the next is `end`, unless one of them is. A prompt is inside a
+thought if a start stands behind its last end; that thought counts from its last start, and ends at
+once where the prompt has used its tokens up. Where no start token is known, and where a prompt is
+given as embeddings only, an answer begins with a thought: generated token N (from 0) is `end`,
 unless one before it is.
 
 It is applied to the logits of the row that predicts that place, where the token is sampled. The
-tokens between are those that the row saw: the cached prefix, and the rows of its own forward that
-it sees at earlier positions. A row that verifies sees exactly what AR's row sees, so the rule
+tokens that have come are those that the row saw: the cached prefix, and the rows of its own forward
+that it sees at earlier positions. A row that verifies sees exactly what AR's row sees, so the rule
 decides as it does for AR, with no proof of its own. In a block filled in both directions the budget
 holds as well, unless the strategy later replaces the row that ended thinking (token editing), and
 rows before that place may see it coming.
@@ -33,8 +33,6 @@ from nldc.runtime.tokenizer import Tokenizer
 
 NOWHERE = -1
 FAR = 1 << 62
-
-
 MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What models write around their thoughts, each a token."""
 

@@ -96,7 +96,8 @@ class Tokenizer:
 
     def warn_if_larger(self, vocabulary: int) -> None:
         """Say so if there are tokens here that a model with such a vocabulary does not have."""
-        size = max(self.inner.get_vocab().values(), default=-1) + 1
+        added = self.inner.get_added_tokens_decoder()
+        size = max(self.inner.get_vocab_size(), max(added, default=-1) + 1)
         if size > vocabulary:
             warnings.warn(
                 f"{self.folder / TOKENIZER} has {size} tokens, and the model {vocabulary}: is it "

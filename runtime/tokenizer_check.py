@@ -70,12 +70,13 @@ def _check_vocabulary(model: Mapping[str, Any]) -> None:
     prefix = model.get("continuing_subword_prefix")
     if prefix and model.get("type") != "WordPiece":
         size = len(prefix.encode("utf-8", "replace"))
-        for merge in model.get("merges") or ():
+        merges = model.get("merges")
+        for merge in merges if isinstance(merges, list) else ():
             right = merge.partition(" ")[2] if isinstance(merge, str) else _last(merge)
             if isinstance(right, str) and len(right.encode("utf-8", "replace")) < size:
                 raise Unfit(f"has the merge {merge!r}, whose second part lacks `{prefix}`")
     unknown = model.get("unk_token")
-    if unknown is not None and unknown not in vocabulary:
+    if unknown is not None and not (isinstance(unknown, str) and unknown in vocabulary):
         raise Unfit(f"has the unk_token {unknown!r}, which is not in its vocabulary")
 
 
@@ -151,7 +152,7 @@ def _check_piece(piece: Any, name: str, allowed: tuple[str, ...], known: Mapping
     for kind, choices in (("SpecialToken", known), ("Sequence", allowed)):
         if kind in data:
             found = data[kind].get("id") if isinstance(data[kind], Mapping) else None
-            if found not in choices:
+            if not isinstance(found, str) or found not in choices:
                 raise Unfit(f"has a TemplateProcessing whose `{name}` names {found!r}")
             return
     raise Unfit(f"has a TemplateProcessing whose `{name}` holds {piece!r}")

@@ -26,7 +26,7 @@ ADDED_TOKENS = "added_tokens.json"
 NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """The tokens that every tokenizer names."""
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-LARGEST_FILE = 512 << 20
+LARGEST_FILE = 128 << 20
 DAMAGED = "download the file again"
 
 

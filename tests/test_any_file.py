@@ -104,3 +104,12 @@ def test_every_first_part_of_a_file_is_accepted_or_refused(name: str) -> None:
     text = api.library()[name].read_text(encoding="utf-8")
     for end in range(0, len(text), 97):
         check(text[:end])
+
+
+@pytest.mark.parametrize("name", ["linear_ss", "concurrency_router"])
+def test_a_step_with_nothing_in_it_is_refused_in_words(name: str) -> None:
+    text = api.library()[name].read_text(encoding="utf-8")
+    start = "  single:\n" if "steps:" in text else "step:\n"
+    with pytest.raises(StrategyError) as caught:
+        api.check_source(source.parse(text[: text.index(start) + len(start)], "any.yaml"))
+    assert caught.value.diagnostics

@@ -504,6 +504,163 @@ def test_a_closed_pipe_ends_without_a_traceback() -> None:
     process.wait(timeout=20)
 
 
+# chat, ends and markers
+
+CHAT = (
+    "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    "{{ 'w5' if enable_thinking else 'w6' }}{% if tools %} w{{ tools | length }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def talker(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint with a chat template, and with w7 as a special token."""
+    folder = tmp_path_factory.mktemp("models") / "talker"
+    shutil.copytree(model, folder)
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["added_tokens"] = [
+        {"id": 7, "content": "w7", "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False, "special": True}
+    ]  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    (folder / "chat_template.jinja").write_text(CHAT)
+    return folder
+
+
+def answer(artifacts: Path, talker: Path, *options: str | Path, **more: str) -> str:
+    arguments = ("--model", talker, "--max-new-tokens", "8", "--quiet", *options)
+    result = nldc("run", artifacts / "ar", *arguments, **more)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_run_answers_a_message_or_a_conversation(
+    artifacts: Path, talker: Path, tmp_path: Path
+) -> None:
+    want = answer(artifacts, talker, "--prompt", "system w3 user w1 w6")
+    message = [{"role": "user", "content": "w1"}]
+    both = [{"role": "system", "content": "w3"}, *message]
+    assert answer(artifacts, talker, "--chat", "w1", "--system", "w3") == want
+    path = tmp_path / "talk.json"
+    for text in (
+        json.dumps(both),
+        json.dumps({"messages": both}),
+        "\n".join(map(json.dumps, both)) + "\n",
+    ):
+        path.write_text(text)
+        assert answer(artifacts, talker, "--messages", path) == want
+        assert answer(artifacts, talker, "--messages", "-", input=text) == want
+    path.write_text(json.dumps(message[0]))
+    assert answer(artifacts, talker, "--messages", path, "--system", "w3") == want
+
+
+def test_run_gives_the_template_variables_tools_and_another_template(
+    artifacts: Path, talker: Path, tmp_path: Path
+) -> None:
+    chat = ("--chat", "w1")
+    variable = answer(artifacts, talker, *chat, "--template-var", "enable_thinking=true")
+    assert variable == answer(artifacts, talker, "--prompt", "user w1 w5")
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"name": "a"}, {"name": "b"}]')
+    found = answer(artifacts, talker, *chat, "--tools", tools)
+    assert found == answer(artifacts, talker, "--prompt", "user w1 w6 w2")
+    own = tmp_path / "own.jinja"
+    own.write_text("w9 {{ messages[0].content }}")
+    found = answer(artifacts, talker, *chat, "--chat-template", own)
+    assert found == answer(artifacts, talker, "--prompt", "w9 w1")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--prompt", "a", "--system", "x"), 2, "--system is for conversations: give --chat or"),
+        (("--ids", "1", "--template-var", "a=1"), 2, "--template-var is for conversations"),
+        (("--chat", "w1", "--template-var", "a"), 2, "'a' is not of the form name=value"),
+        (("--chat", "w1", "--template-var", "a=True"), 2, "write a=true"),
+        (("--chat", "w1", "--template-var", "a=[1"), 2, "'[1' is not JSON"),
+        (("--chat", "w1", "--template-var", "a=1", "--template-var", "a=2"), 2, "a is given twice"),
+        (("--chat", "w1", "--template-var", "enable_thinkin=true"), 1,
+         "did you mean `enable_thinking`?"),
+        (("--chat", "w1", "--tools", "/nowhere"), 1, "cannot read /nowhere"),
+        (("--chat", "w1", "--chat-template", "nowhere"), 1, "no chat template `nowhere`"),
+        (("--messages", "/nowhere"), 1, "cannot read /nowhere"),
+        (("--ids", "1", "--keep-special-tokens"), 2, "--keep-special-tokens is for text"),
+        (("--prompt", "w1", "--eos", "no token"), 1, "eos holds 'no token', which is no token"),
+        (("--prompt", "w1", "--eos", "99999"), 1, "eos holds the token id 99999"),
+        (("--prompt", "w1", "--start-think-token-id", "3"), 1, "has no effect without"),
+    ],
+)  # fmt: skip
+def test_an_option_of_text_that_cannot_be_used_is_named(
+    artifacts: Path, talker: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    result = nldc("run", artifacts / "ar", "--model", talker, *options)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("--messages", "{}", "holds no conversation"),
+        ("--messages", "", "holds no conversation"),
+        ("--messages", '{"role": "user"}\nx', ":2 is no message"),
+        ("--messages", '["a"]', "holds no conversation"),
+        ("--tools", "[", "cannot be read as JSON"),
+        ("--tools", '{"a": 1}', "holds no list of tools"),
+    ],
+)
+def test_a_file_of_messages_or_tools_that_is_none_is_named(
+    artifacts: Path, talker: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    path = tmp_path / "given.json"
+    path.write_text(text)
+    chat = () if name == "--messages" else ("--chat", "w1")
+    result = nldc("run", artifacts / "ar", "--model", talker, *chat, name, path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert str(path) in result.stderr
+    assert message in result.stderr
+
+
+def test_run_ends_where_it_is_told_and_shows_markers_on_request(
+    artifacts: Path, talker: Path, tmp_path: Path
+) -> None:
+    talker = Path(shutil.copytree(talker, tmp_path / "talker"))
+    words = answer(artifacts, talker, "--prompt", "w1 w2", "--max-new-tokens", "16").split()
+    third = words[3]
+    for end in (third, third.removeprefix("w")):
+        found = answer(artifacts, talker, "--prompt", "w1 w2", "--eos", end).split()
+        assert found == words[: words.index(third) + 1]
+    data = json.loads((talker / "tokenizer.json").read_text())
+    data["added_tokens"] += [{**data["added_tokens"][0], "id": int(third[1:]), "content": third}]
+    (talker / "tokenizer.json").write_text(json.dumps(data))
+    hidden = answer(artifacts, talker, "--prompt", "w1 w2").split()
+    shown = answer(artifacts, talker, "--prompt", "w1 w2", "--keep-special-tokens").split()
+    assert third not in hidden
+    assert third in shown
+    cut = answer(artifacts, talker, "--prompt", "w1 w2", "--stop", third).split()
+    assert cut == [word for word in shown[: shown.index(third)] if word not in ("w7", third)]
+
+
+def test_verify_and_bench_take_conversations(artifacts: Path, talker: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "w1"}]}\nw2 w3\n')
+    options = ("--model", talker, "--prompts", path, "--count", "2", "--max-new-tokens", "6")
+    chat = (*options, "--chat", "--template-var", "enable_thinking=true", "--eos", "w3")
+    verified = nldc("verify", artifacts / "linear_ss", *chat)
+    assert verified.exit_code == 0, verified.output
+    assert "the same tokens as AR" in verified.stdout
+    timed = nldc("bench", "linear_ss", *chat, "--repeats", "1", "--set", "block_length=4")
+    assert timed.exit_code == 0, timed.output
+    plain = nldc("verify", artifacts / "linear_ss", *options)
+    assert plain.exit_code == 1
+    assert f"{path}:1 is a conversation" in plain.stderr
+    lonely = nldc("bench", "linear_ss", *options, "--system", "w3")
+    assert lonely.exit_code == 2
+    assert "--system is for conversations: give --chat as well" in lonely.stderr
+
+
 # what a checkpoint brings
 
 

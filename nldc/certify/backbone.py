@@ -105,7 +105,7 @@ class HashBatch(Batch):
         self.sampling = Sampling(
             world.rules.sampling.temperature,
             seed=world.rules.sampling.seed,
-            processors=(self._forbid,) if world.rules.forbidden else (),
+            processors=(self._forbid,) if world.rules.forbids(0) else (),
         )
         self.size = len(live)
         self.device = CPU

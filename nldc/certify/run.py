@@ -45,7 +45,8 @@ class Scenario:
     """One batch: the lengths of its prompts, and what is asked of the decoder.
 
     `forbidden`: a processor forbids tokens; `embedded`: prompts are given as embeddings;
-    `by_turns`: every step of the file is taken in turn, whatever its route says.
+    `endless`: no text ends; `by_turns`: every step of the file is taken in turn, whatever its route
+    says.
     """
 
     lengths: tuple[int, ...]
@@ -54,15 +55,16 @@ class Scenario:
     forbidden: bool = False
     embedded: bool = False
     adapters: bool = True
+    endless: bool = False
     by_turns: bool = False
 
 
 SCENARIOS = (
-    Scenario((1, 3, 5)),
+    Scenario((1, 3, 5), endless=True),
     Scenario((2, 1, 7, 12), 0.9, forbidden=True),
     Scenario((9, 2, 30), 0.9, thinking=2, by_turns=True),
     Scenario((1, 4, 6, 3, 8, 2), thinking=7, adapters=False),
-    Scenario((41, 200), embedded=True, by_turns=True),
+    Scenario((41, 200), embedded=True, endless=True, by_turns=True),
     Scenario((130, 67, 1), 0.9, forbidden=True, adapters=False, by_turns=True),
 )
 
@@ -89,7 +91,8 @@ class Run:
     ) -> dict[int, list[int]]:
         """Run the sequences of a scenario together; raise at the first difference.
 
-        Returns what each emitted, by its key; `turned` runs them in the other order.
+        Returns what each emitted, by its key; `turned` lets the first two change places, which
+        no turn or reversal of the batch does.
         """
         decoder: Decoder = object.__new__(kind)
         rules = Rules(
@@ -97,10 +100,11 @@ class Run:
             scenario.thinking,
             scenario.forbidden,
             placed=not self.given,
+            endless=scenario.endless,
         )
         order = list(enumerate(scenario.lengths))
         texts = [self._text(key + n, size, rules, scenario) for n, size in order]
-        live = texts[::-1] if turned else list(texts)
+        live = [texts[1], texts[0], *texts[2:]] if turned else list(texts)
         self.sequences += len(live)
         longest = max(scenario.lengths)
         capacity = longest + (self.most + LEAST_STEPS + 1) * (kind.SCRATCH_ROWS + 1)
@@ -109,7 +113,9 @@ class Run:
         slots = list(range(len(live)))
         carries = []
         for slot, sequence in enumerate(live):
-            sequence.agrees = len(sequence.prompt) + sequence.key % 3
+            place = sequence.key - key
+            ahead = (kind.SCRATCH_ROWS + 1, 0, 1)[place % 3]
+            sequence.agrees = len(sequence.prompt) + ahead
             batch = HashBatch([sequence], world, [slot])
             emit = decoder.prefill(batch, torch.tensor([sequence.content]))
             self._commit([sequence], emit)

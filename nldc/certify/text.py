@@ -56,18 +56,21 @@ class Rules:
     """How tokens are chosen: `sampling`, a `thinking` budget, and whether some are `forbidden`.
 
     Forbidden are the mask token everywhere, and one more that depends on the position if `placed`.
+    What is `endless` has no ends.
     """
 
     sampling: Sampling
     thinking: int | None = None
     forbidden: bool = False
     placed: bool = False
+    endless: bool = False
 
     def forbids(self, position: int) -> tuple[int, ...]:
         """Return the tokens that may not stand at a position."""
+        ends = (EOS_ID,) if self.endless else ()
         if not self.forbidden:
-            return ()
-        return (MASK_ID, 2 + position % 2) if self.placed else (MASK_ID, 2)
+            return ends
+        return (*ends, MASK_ID, 2 + position % 2 if self.placed else 2)
 
 
 @dataclass

@@ -188,7 +188,8 @@ def _difference_lines(difference: Difference, decoder: Decoder) -> Iterator[str]
         return
     for name, token in (("AR", difference.expected), ("artifact", difference.found)):
         tail = "(end)" if token is None else ""
-        text = decode([*difference.before, *(() if token is None else (token,))])
+        tokens = [*difference.before, *(() if token is None else (token,))]
+        text = decode(tokens, keep_special_tokens=True)
         yield f"  {name + ':':10} {text!r} {tail}".rstrip()
 
 

@@ -69,9 +69,14 @@ ENTRIES = (
     Entry(
         "NLD018",
         "a name that cannot be used",
-        "Names begin with a letter and have letters, digits and `_`. Some mean something in "
-        "every expression (`q`, `k`, `row`, `group`, `index`, `kind`, `prefill`, `step`, "
-        "`carry`, `emit`), and a node and a carried value cannot share one.",
+        "Names begin with a letter and have letters, digits and `_`, of ASCII, at most 64 in all. "
+        "Some mean something already: `prefill`, `step`, `carry`, `emit`, `q`, `k`, `kind`, "
+        "`group`, `index` and `row` cannot name a node or a carried value; `kind`, `group`, "
+        "`index`, `row`, `masked`, `rank`, `score`, `iteration`, `left` and `live` no param; "
+        "facts of a row (`position` and `prefix` among them), `first`, `last`, `tokens` and "
+        "`filled` no kind of rows; `and`, `or`, `not`, `true` and `false` nothing at all. A param "
+        "and a kind cannot share a name, nor a node and a carried value: an expression that has "
+        "it could mean either.",
         "  group:   {op: sample, logits: checked}",
         "  choice:  {op: sample, logits: checked}",
     ),

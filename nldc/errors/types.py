@@ -9,7 +9,7 @@ ENTRIES = (
         "Each key of an op takes values of certain types: `sample` takes Logits and makes "
         "Tokens, `score` makes Scores, `select` makes a RowMask, `accept` makes a value with "
         "the fields `tokens`, `drafted`, `rows`, `matches` and `bonus`. Rows stand for their "
-        "tokens.",
+        "tokens. Accepted tokens differ in number by sequence, so that only `emit` takes them.",
         "  kept:    {op: accept, draft: drafted, target: checked, rule: longest_prefix}",
         "  kept:    {op: accept, draft: drafted, target: choice, rule: longest_prefix}",
     ),
@@ -30,10 +30,12 @@ ENTRIES = (
     ),
     Entry(
         "NLD053",
-        "rows without a position, or before the prefix's end",
-        "`position` is a row's distance from the end of the prefix, 0 or more. Rows in one "
-        "group follow each other by default; with several groups only the strategy can tell "
-        "which rows stand beside each other, as in `position: group + index`.",
+        "rows without a position, or where no rows lie",
+        "`position` is a row's distance from the end of the prefix: 0 or more, and less than the "
+        "8192 rows that a step may have. Rows in one group follow each other by default; with "
+        "several groups only the strategy can tell which rows stand beside each other, as in "
+        "`position: group + index`. Over the prompt's rows, of which there are any number, "
+        "positions rise by no more than one a row, and are made of sums, `//` and `%`.",
         '    position: "index - 1"',
         "    position: index",
     ),

@@ -19,7 +19,7 @@ from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
 from nldc.ir.operands import operands
-from nldc.ir.ops import Forward, Node, Region, Repeat, Value
+from nldc.ir.ops import Accept, Forward, Node, Region, Repeat, Value
 from nldc.ir.reader import BAD_SIZE, Made, Reader
 from nldc.ir.route import read_routes
 from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
@@ -355,9 +355,10 @@ class _Builder:
         self, region: Path, prefix: str, scope: Scope, step: Region
     ) -> tuple[Emission | None, dict[str, tuple[Value, Type] | None], tuple[Node, ...]]:
         path = (*region, "emit")
-        if not isinstance(self._get(region), Mapping):
-            return None, {}, ()
-        if self._get(path) is None:
+        found = self._get(region)
+        if found is not None and not isinstance(found, Mapping):
+            return None, {}, ()  # said where the region is read
+        if found is None or self._get(path) is None:
             self.reader.error(
                 MISSING_EMIT, "the step emits nothing", region, "`emit` is required here", True,
                 help_text="emit: {tokens: ..., cache: keep all, next: {...}}",
@@ -381,9 +382,35 @@ class _Builder:
                 values[name] = None if made is None else (Value(node, span), made[1])
             else:
                 values[name] = self.reader.reference(place, expr, scope, Tokens)
-        if tokens is None or keep is False:
+        if tokens is None or keep is False or not self._ends(path, tokens, keep, step):
             return None, values, tuple(joins)
         return Emission(tokens[0], None if keep is True else keep), values, tuple(joins)
+
+    def _ends(
+        self, path: Path, tokens: tuple[Value, Type], keep: Value | bool, step: Region
+    ) -> bool:
+        """Whether a step that emits nothing keeps nothing, or add that it would go on for ever."""
+        value, type_ = tokens
+        if isinstance(type_, Tokens) and type_.size == Size(0):
+            self.reader.error(
+                BAD_SIZE, "the step emits no tokens", (*path, "tokens"), f"this is {type_}",
+                help_text="a step is taken until every sequence is done: it emits one or more",
+            )  # fmt: skip
+            return False
+        accept = next((n.op for n in step.nodes if n.name == value.node), None)
+        if value.field != "drafted" or not isinstance(accept, Accept) or accept.offset:
+            return True
+        same = isinstance(keep, Value) and (keep.node, keep.field) == (value.node, "matches")
+        if same or not any(self.reader.appended(node.op) for node in step.nodes):
+            return True
+        if self.source.data.get("guarantee") != "none":
+            return True  # the proof knows better what is wrong: the cache drifts from the text
+        self.reader.error(
+            KEEP, "a step that emits nothing keeps rows all the same", (*path, "cache"),
+            "the cache would grow without end",
+            help_text=f"keep as many as are emitted: `keep {value.node.partition('.')[2]}.matches`",
+        )  # fmt: skip
+        return False
 
     def _keep(self, path: Path, text: str, scope: Scope, step: Region) -> Value | bool:
         """Return the count to keep, True for all, or False after a mistake."""

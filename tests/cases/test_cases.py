@@ -116,7 +116,9 @@ def runs_as_it_means(checked: api.Checked) -> None:
     graph = checked.graph
     kind = compiled.load(api.generate([checked]))
     steps = [name for name in vars(kind) if name.startswith("step_")] or ["step"]
-    long = [Input(tuple((7 * i + n) % 5 for i in range(45 + 20 * n)), n, n > 0, 0.75) for n in (0, 1)]
+    long = [
+        Input(tuple((7 * i + n) % 5 for i in range(45 + 20 * n)), n, n > 0, 0.75) for n in (0, 1)
+    ]
     for variant, step in zip(graph.variants, steps, strict=True):
         alone = replace(variant, alternatives=())
         by_ends = [[each for each in inputs(16) if each.eos == ends] for ends in ((), (5,), (5, 1))]
@@ -140,7 +142,7 @@ def test_three_tokens_behind_is_entered_from_ar_at_any_prompt(tmp_path: Path) ->
     api.compile(["ar", HERE / "three_tokens_behind.yaml"], tmp_path / "out")
 
 
-def test_the_adapter_of_the_first_forty_rows_is_printed_so(tmp_path: Path) -> None:
+def test_the_adapter_of_the_first_forty_rows_is_printed_so() -> None:
     files = api.generate([api.check(HERE / "none_prefill_adapter_threshold.yaml")])
     assert "40" in files["decode.py"]
     assert "50" in files["decode.py"]

@@ -127,7 +127,7 @@ def edited(draw: Random) -> bytes:
         elif kind == 7:
             tensors.pop(draw.randrange(len(tensors)))
         else:
-            extra = draw.choice(("general.alignment", "llama.rope.scaling.type", "split.count",
-                                 "llama.rope.scaling.factor", "llama.vocab_size", "\x1b"))  # fmt: skip
+            known = ("general.alignment", "split.count", "llama.vocab_size", "\x1b")
+            extra = draw.choice((*known, "llama.rope.scaling.type", "llama.rope.scaling.factor"))
             fields.append((extra, draw.choice((U32, STRING, F32)), draw.choice((number, "x"))))
     return write(fields, tensors, lengths)

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save
 
 from nldc import __version__, api
+from nldc.diagnostics import StrategyError
 from nldc.expr import ExprError, parse
 from nldc.import_gguf import import_gguf
-from nldc.prompts import parse_ids, read_prompts
+from nldc.prompts import read_prompts
 from nldc.render import render_json, render_text
 from nldc.runtime.abi import ABI_VERSION
 from nldc.runtime.adapter import Adapter
@@ -28,8 +29,7 @@ from nldc.runtime.checkpoint import load_weights, open_files, tensor_shapes
 from nldc.runtime.config import ModelConfig, parse_config
 from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.tokenizer import Tokenizer
-from nldc.source import load, parse as parse_source
-from nldc.diagnostics import StrategyError
+from nldc.source import load
 
 from . import gguf_bytes
 from .edits import edit_bytes, edit_json
@@ -232,7 +232,8 @@ _JINJA = (
 
 @cache
 def _tokenizer() -> dict[str, Any]:
-    from tokenizers import AddedToken, Tokenizer as Library, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Library
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {
@@ -272,6 +273,92 @@ def _read_text(folder: Path) -> object:
     ModelConfig.load(folder)
     tokenizer = Tokenizer.load(folder)
     return tokenizer.decode(tokenizer.encode("hello <s> \u00e9\n"))
+
+
+def _pattern(draw: Random) -> dict[str, str]:
+    texts = (
+        "",
+        " ",
+        "a",
+        "(a+)+$",
+        "(",
+        "\\\\p{L}+|\\\\s",
+        "[",
+        "(?i:x)",
+        "\\u2581",
+        ".*" * 20,
+        "x" * 999,
+    )
+    return {draw.choice(("Regex", "String")): draw.choice(texts)}
+
+
+def _part(draw: Random, kind: str) -> Any:
+    """Return a part of a tokenizer that its library knows, with what it rarely holds."""
+    text = draw.choice(("", " ", "\u2581", "x", "\0", "<s>", "x" * 3000))
+    flag = draw.random() < 0.5
+    parts: dict[str, tuple[Any, ...]] = {
+        "normalizer": (
+            {"type": "Replace", "pattern": _pattern(draw), "content": text},
+            {"type": "Prepend", "prepend": text},
+            {"type": "Strip", "strip_left": flag, "strip_right": not flag},
+            {"type": "Precompiled", "precompiled_charsmap": draw.choice(("", "AAAA", "!", text))},
+            {"type": draw.choice(("NFC", "NFKD", "Lowercase", "Nmt", "StripAccents", "ByteLevel"))},
+        ),
+        "pre_tokenizer": (
+            {"type": "Split", "pattern": _pattern(draw), "behavior": "Isolated", "invert": flag},
+            {"type": "ByteLevel", "add_prefix_space": flag, "trim_offsets": True,
+             "use_regex": True},
+            {"type": "Metaspace", "replacement": text or "x", "prepend_scheme": "always",
+             "split": flag},
+            {"type": "Digits", "individual_digits": flag},
+            {"type": "CharDelimiterSplit", "delimiter": text[:1] or "x"},
+            {"type": draw.choice(("Whitespace", "BertPreTokenizer", "UnicodeScripts", "Odd"))},
+        ),
+        "decoder": (
+            {"type": "Replace", "pattern": _pattern(draw), "content": text},
+            {"type": "Strip", "content": text[:1] or "x", "start": 10**6 * flag, "stop": 1},
+            {"type": "WordPiece", "prefix": text, "cleanup": flag},
+            {"type": draw.choice(("ByteFallback", "Fuse", "ByteLevel", "Odd"))},
+        ),
+        "post_processor": (
+            {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": text, "type_id": 0}}],
+             "pair": [],
+             "special_tokens": {text: {"id": "x", "ids": [1], "tokens": ["x"]}} if flag else {}},
+            {"type": "BertProcessing", "sep": [text, 2], "cls": ["<s>", 1]},
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+             "use_regex": True},
+        ),
+        "model": (
+            {"type": "Unigram", "unk_id": draw.choice((None, 0, 99)), "vocab": [["x", -1]] * flag},
+            {"type": "WordLevel", "vocab": {"x": 0} if flag else {}, "unk_token": text},
+            {"type": "WordPiece", "vocab": {"x": 0}, "unk_token": text,
+             "continuing_subword_prefix": "##", "max_input_chars_per_word": flag * 9},
+            {"type": "BPE", "vocab": {"x": 0} if flag else {}, "merges": [], "byte_fallback": flag,
+             "unk_token": text, "fuse_unk": flag, "dropout": draw.choice((None, 0.5, 1.0))},
+        ),
+    }  # fmt: skip
+    part = draw.choice(parts[kind])
+    lists = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+    if kind in lists and draw.random() < 0.2:
+        return {"type": "Sequence", lists[kind]: [part] * draw.choice((0, 2, 40))}
+    return part
+
+
+def _write_parts(draw: Random, folder: Path) -> None:
+    data = dict(_tokenizer())
+    for _ in range(draw.choice((1, 1, 2))):
+        kind = draw.choice(("normalizer", "pre_tokenizer", "decoder", "post_processor", "model"))
+        data[kind] = _part(draw, kind)
+    if draw.random() < 0.2:
+        added = {
+            "id": draw.choice((0, 1, 500, 2**31)),
+            "content": draw.choice(("", "<x>", "x" * 999)),
+        }
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), True)
+        data["added_tokens"] = [*data["added_tokens"], {**added, **flags}]
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    (folder / "tokenizer_config.json").write_text(json.dumps(_SETTINGS))
+    (folder / "config.json").write_text(json.dumps(_CONFIG))
 
 
 def _write_template(draw: Random, folder: Path) -> None:
@@ -340,16 +427,17 @@ def _write_artifact(draw: Random, folder: Path) -> None:
 
 
 READERS = (
-    Reader("expressions", 16, _write_expression, _read_expression),
-    Reader("YAML", 6, _write_strategy, _read_source),
-    Reader("strategies", 3, _write_strategy, _read_strategy),
-    Reader("config.json", 12, _write_config, ModelConfig.load),
-    Reader("safetensors", 12, _write_weights, _read_weights),
-    Reader("index files", 12, _write_index, open_files),
-    Reader("adapters", 10, _write_adapter, _read_adapter),
-    Reader("tokenizer files", 5, _write_text, _read_text),
-    Reader("chat templates", 3, _write_template, _read_template),
-    Reader("GGUF", 8, _write_gguf, _read_gguf),
-    Reader("artifacts", 8, _write_artifact, check_artifact),
-    Reader("prompt files", 5, _write_prompts, _read_prompts),
+    Reader("expressions", 170, _write_expression, _read_expression),
+    Reader("YAML", 60, _write_strategy, _read_source),
+    Reader("strategies", 30, _write_strategy, _read_strategy),
+    Reader("config.json", 140, _write_config, ModelConfig.load),
+    Reader("safetensors", 130, _write_weights, _read_weights),
+    Reader("index files", 120, _write_index, open_files),
+    Reader("adapters", 100, _write_adapter, _read_adapter),
+    Reader("tokenizer files", 30, _write_text, _read_text),
+    Reader("tokenizer parts", 28, _write_parts, _read_text),
+    Reader("chat templates", 2, _write_template, _read_template),
+    Reader("GGUF", 80, _write_gguf, _read_gguf),
+    Reader("artifacts", 80, _write_artifact, check_artifact),
+    Reader("prompt files", 50, _write_prompts, _read_prompts),
 )

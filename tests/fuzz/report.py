@@ -8,12 +8,18 @@ from typing import Any
 
 HEAD = """# Damaged files
 
-Every reader of a file is given valid files with one or two edits: of bytes, of a length, of a value,
-a key or a type of their data. Each input must be accepted, or refused by an error of ours that names
-the file; anything else is a failure: another exception, more than 10 seconds, a gibibyte of memory,
-a process that dies. The default tests try new inputs for some seconds; this is a run at length,
-made with `python -m tests.fuzz --count N --seed S --processes 2 --tally FILE` and written by
-`python -m tests.fuzz --report docs/fuzz.md FILE...`.
+Every reader of a file is given valid files with one or two edits: of bytes, of a length, of a
+value, a key or a type of their data. Each input must be accepted, or refused by an error of ours
+that names the file; anything else is a failure: another exception, more than 10 seconds, a gibibyte
+of memory, a process that dies. The default tests try inputs for some seconds, the same each time
+(`NLDC_FUZZ_SEED` gives others). This is a run at length:
+
+```
+python -m tests.fuzz --count 1000000 --seed 1 --processes 2 --tally fuzz.json
+python -m tests.fuzz --report docs/fuzz.md fuzz.json
+```
+
+A failure is printed as `--seed S --only N`, which tries that input alone.
 """
 
 

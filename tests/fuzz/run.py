@@ -23,7 +23,8 @@ from typing import Any
 from .readers import READERS, Reader, refused
 
 SECONDS = 10
-"""An input that takes longer hangs."""
+"""An input that computes for longer hangs, and so does one that is not done after `WAIT`."""
+WAIT = 60
 GIBIBYTE = 1 << 30
 
 
@@ -66,9 +67,10 @@ def try_one(seed: int, number: int, folder: Path, tally: Tally) -> None:
     reader.write(draw, folder)
     tally.tried[reader.name] += 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     wrong: str | None = None
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAIT)
     try:
         reader.read(folder)
     except _HangError:
@@ -85,8 +87,9 @@ def try_one(seed: int, number: int, folder: Path, tally: Tally) -> None:
     else:
         tally.accepted[reader.name] += 1
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-    tally.slowest = max(tally.slowest, time.perf_counter() - began)
+    tally.slowest = max(tally.slowest, time.process_time() - began)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
     if wrong is None and grown > GIBIBYTE:
         wrong = f"{grown / GIBIBYTE:.1f} GiB of memory"
@@ -106,7 +109,7 @@ def empty(folder: Path) -> None:
 def numbers(seed: int, which: Iterator[int] | Sequence[int] | range, until: float) -> Tally:
     """Try inputs by their numbers, no longer than until a time of the monotonic clock."""
     tally = Tally()
-    before = signal.signal(signal.SIGALRM, _hang)
+    before = {each: signal.signal(each, _hang) for each in (signal.SIGALRM, signal.SIGPROF)}
     try:
         with tempfile.TemporaryDirectory(dir=_fast()) as held:
             for number in which:
@@ -119,7 +122,8 @@ def numbers(seed: int, which: Iterator[int] | Sequence[int] | range, until: floa
                 finally:
                     shutil.rmtree(folder, ignore_errors=True)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     return tally
 
 
@@ -136,7 +140,8 @@ def _work(seed: int, part: range, place: Any, results: Any, name: int) -> None:
 
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    signal.signal(signal.SIGALRM, _hang)
+    for each in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(each, _hang)
     tally = Tally()
     with tempfile.TemporaryDirectory(dir=_fast()) as held:
         for count, number in enumerate(part):
@@ -168,7 +173,9 @@ def at_length(seed: int, first: int, count: int, processes: int) -> Tally:
     tally = Tally()
     results = context.Queue()
     share = max(1, -(-count // processes))
-    waiting = [range(at, min(first + count, at + share)) for at in range(first, first + count, share)]
+    waiting = [
+        range(at, min(first + count, at + share)) for at in range(first, first + count, share)
+    ]
     running: dict[int, _Worker] = {}
     started, shown = 0, time.monotonic()
 
@@ -195,7 +202,7 @@ def at_length(seed: int, first: int, count: int, processes: int) -> Tally:
         for name, worker in list(running.items()):
             if worker.place.value != worker.seen[0]:
                 worker.seen = (worker.place.value, time.monotonic())
-            hangs = time.monotonic() - worker.seen[1] > 3 * SECONDS
+            hangs = time.monotonic() - worker.seen[1] > 2 * WAIT
             if worker.process.is_alive() and not hangs:
                 continue
             if hangs:

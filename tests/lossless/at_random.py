@@ -72,7 +72,18 @@ def strategy_files(draw: st.DrawFn) -> str:
     return strategy(_DrawnPick(draw))
 
 
-SHAPES = ("linear", "quadratic", "ar", "twice", "branches", "soup", "routed", "looped", "blocks", "begun")
+SHAPES = (
+    "linear",
+    "quadratic",
+    "ar",
+    "twice",
+    "branches",
+    "soup",
+    "routed",
+    "looped",
+    "blocks",
+    "begun",
+)
 
 
 def strategy(pick: Pick) -> str:
@@ -127,6 +138,13 @@ CAUSAL = (
     '"k.row <= q.row and (k.row + q.row) % 3 != 2", predicts: next',
     '"k.row <= q.row and k.row // 2 <= q.row // 2", predicts: next',
     "causal, predicts: self",
+)
+WINDOWS = (
+    "causal",
+    '"k.row <= q.row and k.position > q.position - 30", predicts: next',
+    '"not k.prefix or k.position >= -20", predicts: next',
+    '"k.row <= q.row and k.position != 0 - 150", predicts: next',
+    '"k.row <= q.row and (k.position > 0 - 60 or k.prefix)", predicts: next',
 )
 PROMPT = (
     "causal",
@@ -255,13 +273,16 @@ def linear(pick: Pick) -> str:
 
 def mixed(pick: Pick) -> str:
     """The verifier's choice, sometimes of mixed logits."""
+    predicts = pick((", predicts: next", "", ", predicts: next, position: row + 1"))
+    parts = pick(("[checked, other]", "[other, checked]", "[checked, checked]"))
+    weights = pick(("[1, 0]", "[0, 1]", "[0.7, 0.3]", "[0.5, 0.5]", "[1, 0.0]"))
     return pick(
         (
             "  choice: {op: sample, logits: checked}\n",
             "  choice: {op: sample, logits: checked}\n",
             (
-                "  other: {op: forward, tokens: drafted, attention: bidirectional, predicts: next, cache: read}\n"
-                f"  mixed: {{op: mix, logits: {pick(('[checked, other]', '[other, checked]', '[checked, checked]'))}, weights: {pick(('[1, 0]', '[0.7, 0.3]', '[0, 1]', '[0.5, 0.5]'))}}}\n"
+                f"  other: {{op: forward, tokens: drafted, attention: bidirectional{predicts}, cache: read}}\n"
+                f"  mixed: {{op: mix, logits: {parts}, weights: {weights}}}\n"
                 "  choice: {op: sample, logits: mixed}\n"
             ),
         )
@@ -374,9 +395,7 @@ def quadratic(pick: Pick) -> str:
     drafted = pick(("kept.drafted", "kept.drafted", "kept.tokens", "drafts"))
     keep = pick(("keep kept.rows", "keep kept.rows", "keep kept.matches", "keep all"))
     bonus = pick(("kept.bonus", "kept.bonus", "choice.last", '"guess[:1]"'))
-    seed = pick(
-        ("opening.pk.last", "opening.pk.last", "opening.mk.first", "opening.pk.first")
-    )
+    seed = pick(("opening.pk.last", "opening.pk.last", "opening.mk.first", "opening.pk.first"))
     group = pick(("kept.rows - 1", "kept.matches", "0"))
     width = "1:" if "+ group" not in masks else f"1:{size}"
     return f"""prefill:
@@ -484,12 +503,14 @@ def loop(pick: Pick, name: str, rows: str, size: int, depth: int = 0) -> str:
     least = pick(("", "    at_least: 1\n"))
     ends = "".join(f"    {end}\n" for end in pick.even(ENDS).split(", ") if end)
     rule, more = pick.even(RULES), pick(("", "", ", " + pick.even(RULES[:5])))
-    among = pick((f"{rows}.masked", f"{rows}.masked", f"{rows}.masked", f"{rows}.filled", "fresh.masked"))
+    among = pick(
+        (f"{rows}.masked", f"{rows}.masked", f"{rows}.masked", f"{rows}.filled", "fresh.masked")
+    )
     score = pick(("tokens: picked, by: probability", "by: margin", "by: entropy"))
     mask = pick(("", "", ", mask_token: forbidden"))
     base = pick((rows, rows, rows, "fresh", "inner" if depth < 1 else rows))
     tokens = pick(("picked", "picked", "picked", f"{rows}.tokens", "idea"))
-    body = f"""      seen: {{op: forward, tokens: {rows}, attention: {pick(('bidirectional', 'bidirectional', '"k.row <= q.row + 1"', 'causal, predicts: self'))}, cache: read}}
+    body = f"""      seen: {{op: forward, tokens: {rows}, attention: {pick(("bidirectional", "bidirectional", '"k.row <= q.row + 1"', "causal, predicts: self"))}, cache: read}}
       picked: {{op: sample, logits: seen{mask}}}
       sure: {{op: score, logits: seen, {score}}}
 """
@@ -502,7 +523,7 @@ def loop(pick: Pick, name: str, rows: str, size: int, depth: int = 0) -> str:
         if where == "after":
             body += f"      after: {{op: select, among: {rows}.masked, score: sure, {pick(('best: 1', 'at_least: 0.3'))}}}\n"
         body += f"      inner: {{op: fill, rows: {rows}, where: {where}, tokens: picked}}\n"
-    body += f"""      take: {{op: select, among: {among}, score: sure, {rule}{more if not _keys(more) & _keys(rule) else ''}}}
+    body += f"""      take: {{op: select, among: {among}, score: sure, {rule}{more if not _keys(more) & _keys(rule) else ""}}}
       {rows}: {{op: fill, rows: {base}, where: take, tokens: {tokens}}}
 """
     if depth < 1 and pick(("", "", "", "nested")):
@@ -510,7 +531,12 @@ def loop(pick: Pick, name: str, rows: str, size: int, depth: int = 0) -> str:
         inner += "".join(
             f"    {line}\n" for line in loop(pick, "looped", "hidden_rows", size, 1).splitlines()
         )
-        inner = inner.replace(" seen", " look").replace(" picked", " guess").replace(" sure", " rank_").replace(" take", " took")
+        inner = (
+            inner.replace(" seen", " look")
+            .replace(" picked", " guess")
+            .replace(" sure", " rank_")
+            .replace(" take", " took")
+        )
         body = inner + body.replace("tokens: picked}", "tokens: looped.tokens}", 1)
     return f"""  {name}:
     op: repeat
@@ -525,13 +551,29 @@ def looped(pick: Pick) -> str:
     """A loop of any kind drafts, a causal forward verifies: right whatever the loop does."""
     size = int(pick(("3", "4", "2")))
     late = pick(("", "late")) == "late"
-    block = pick((f"{{tokens: seed}}, {{masks: {size - 1}}}", f"{{masks: {size}}}", f"{{masks: {size - 1}}}, {{tokens: seed}}"))
-    parts = pick(('[seed, "filled.tokens[1:]"]', '[seed, "filled.tokens[1:]"]', "[filled.tokens]", '["filled.tokens[:1]", "filled.tokens[1:]"]'))
-    return prefill(pick, not late) + f"""step:
+    block = pick(
+        (
+            f"{{tokens: seed}}, {{masks: {size - 1}}}",
+            f"{{masks: {size}}}",
+            f"{{masks: {size - 1}}}, {{tokens: seed}}",
+        )
+    )
+    parts = pick(
+        (
+            '[seed, "filled.tokens[1:]"]',
+            '[seed, "filled.tokens[1:]"]',
+            "[filled.tokens]",
+            '["filled.tokens[:1]", "filled.tokens[1:]"]',
+        )
+    )
+    return (
+        prefill(pick, not late)
+        + f"""step:
   block: {{op: rows, segments: [{block}]}}
 {loop(pick, "filled", "block", size)}  drafted: {{op: join, parts: {parts}}}
   checked: {{op: forward, tokens: drafted, attention: {pick(CAUSAL)}, cache: {pick(APPEND)}}}
 {mixed(pick)}{accept(pick, str(size))}{emit(pick, late)}"""
+    )
 
 
 def blocks(pick: Pick) -> str:
@@ -539,7 +581,15 @@ def blocks(pick: Pick) -> str:
     size = int(pick(("4", "3", "5")))
     seeded = pick(("", "", "seeded"))
     begin = f"{{tokens: seed}}, {{masks: {size - 1}}}" if seeded else f"{{masks: {size}}}"
-    kept = pick(("filled.tokens", "filled.tokens", '"filled.tokens[1:]"', '"filled.tokens[:-1]"', "picked_later"))
+    kept = pick(
+        (
+            "filled.tokens",
+            "filled.tokens",
+            '"filled.tokens[1:]"',
+            '"filled.tokens[:-1]"',
+            "picked_later",
+        )
+    )
     late = "  late: {op: sample, logits: refresh}\n" if kept == "picked_later" or seeded else ""
     tokens = "late" if kept == "picked_later" else kept
     carry = "carry: {seed: prefill.seed}\n" if seeded else ""
@@ -547,8 +597,18 @@ def blocks(pick: Pick) -> str:
     if seeded:
         carry = f"  seed: {{op: sample, logits: context.last}}\n{carry}"
     refresh_of = "filled.tokens" if kept == "picked_later" else kept
-    adapter = pick(("", "", ', adapter: {drafter: "row < 40"}', ', adapter: {drafter: "row % 50 < 25"}', ", adapter: drafter"))
-    attention = pick((*PROMPT[:2], '"k.row <= q.row and (q.row < 60 or k.row > 2)", predicts: next', *PROMPT[2:]))
+    adapter = pick(
+        (
+            "",
+            "",
+            ', adapter: {drafter: "row < 40"}',
+            ', adapter: {drafter: "row % 50 < 25"}',
+            ", adapter: drafter",
+        )
+    )
+    attention = pick(
+        (*PROMPT[:2], '"k.row <= q.row and (q.row < 60 or k.row > 2)", predicts: next', *PROMPT[2:])
+    )
     return f"""prefill:
   context: {{op: forward, tokens: $prompt, attention: {attention}{adapter}, cache: append}}
 {carry}step:
@@ -574,20 +634,24 @@ def begun(pick: Pick) -> str:
 """
     if kind == "three":
         cache = pick(("append", "append", "read"))
-        return f"""prefill:
+        return (
+            f"""prefill:
   context: {{op: forward, tokens: $prompt, attention: {causal}, cache: append}}
   pre1: {{op: sample, logits: context.last}}
-  again: {{op: forward, tokens: pre1, attention: {pick(CAUSAL[:6])}, cache: {cache}}}
+  again: {{op: forward, tokens: pre1, attention: {pick(WINDOWS)}, cache: {cache}}}
   pre2: {{op: sample, logits: again}}
   early: {{op: forward, tokens: pre2, attention: {pick(CAUSAL[:6])}, cache: {pick(("append", "append", "read"))}}}
   pre3: {{op: sample, logits: early}}
   out: {{op: join, parts: {pick(("[pre1, pre2, pre3]", "[pre1, pre2, pre3]", "[pre1, pre2]"))}}}
   emit: {{tokens: out}}
 carry: {{seed: prefill.{pick(("pre3", "pre3", "pre2"))}}}
-""" + step
+"""
+            + step
+        )
     if kind == "carried":
         kept = pick(('"kind == ka"', '"kind == ka"', '"row >= 0"', '"kind == kb"'))
-        return f"""prefill:
+        return (
+            f"""prefill:
   last_token: {{op: join, parts: [{pick(("$prompt.last", "$prompt.last", "$prompt.first"))}]}}
   start: {{op: rows, segments: [{{tokens: "$prompt[:-1]", kind: ka}}, {{tokens: "$prompt[-1:]", kind: kb}}]}}
   context: {{op: forward, tokens: start, attention: {causal}, cache: {{append: {kept}}}}}
@@ -597,29 +661,45 @@ step:
   drafted: {{op: join, parts: [seed, found]}}
   checked: {{op: forward, tokens: drafted, attention: {pick(CAUSAL[:8])}, cache: append}}
   choice: {{op: sample, logits: checked}}
-""" + accept(pick, "3") + emit(pick, False)
+"""
+            + accept(pick, "3")
+            + emit(pick, False)
+        )
     if kind == "fixed":
         masks = pick(("2", "3", "1"))
-        sees = pick(("q.kind == mk or k.row <= q.row", "k.row <= q.row", "q.kind == mk or k.kind == pk and k.row <= q.row", "true"))
-        return f"""prefill:
+        sees = pick(
+            (
+                "q.kind == mk or k.row <= q.row",
+                "k.row <= q.row",
+                "q.kind == mk or k.kind == pk and k.row <= q.row",
+                "true",
+            )
+        )
+        return (
+            f"""prefill:
   start: {{op: rows, segments: [{{tokens: $prompt, kind: pk}}, {{masks: {masks}, kind: mk}}]}}
   opening: {{op: forward, tokens: start, attention: "{sees}", predicts: {{next: "kind == pk"}}, cache: {{append: {pick(('"kind == pk"', '"kind == pk"', '"row < 100"', '"row >= 0"'))}}}}}
   seed: {{op: sample, logits: opening.pk.last}}
   guess: {{op: sample, logits: {pick(("opening.mk.last", "opening.mk.first"))}}}
-  late: {{op: forward, tokens: {pick(("seed", "seed", "guess"))}, attention: {pick(CAUSAL[:8])}, cache: {pick(("append", "append", "read"))}}}
+  late: {{op: forward, tokens: {pick(("seed", "seed", "guess"))}, attention: {pick(WINDOWS)}, cache: {pick(("append", "append", "read"))}}}
   second: {{op: sample, logits: late}}
   out: {{op: join, parts: [seed, second]}}
   emit: {{tokens: out}}
 carry: {{seed: prefill.second}}
-""" + step
+"""
+            + step
+        )
     if kind == "far":
         append = pick(("append", "append", '{append: "row < 100"}', '{append: "row < 190"}'))
-        return f"""prefill:
+        return (
+            f"""prefill:
   context: {{op: forward, tokens: $prompt, attention: {causal}, cache: {append}{pick(("", "", ", position: row % 150", ", position: row % 5000"))}{pick(("", ', adapter: {drafter: "row > 180"}', ', adapter: {drafter: "row > 9000"}'))}}}
   seed: {{op: sample, logits: context.last}}
   emit: {{tokens: seed}}
 carry: {{seed: prefill.seed}}
-""" + step
+"""
+            + step
+        )
     return f"""prefill:
   context: {{op: forward, tokens: $prompt, attention: {causal}, cache: append}}
   seed: {{op: sample, logits: context.last}}

@@ -178,14 +178,17 @@ class ModelBatch(Batch):
         self, logits: Logits, tokens: Tensor, of: str = "raw", mask_token: str = "counted"
     ) -> Tensor:
         """Score as the interpreter does."""
+        del of
         return self._score(logits, "probability", mask_token, tokens.tolist())
 
     def entropy(self, logits: Logits, of: str = "raw", mask_token: str = "counted") -> Tensor:
         """Score as the interpreter does."""
+        del of
         return self._score(logits, "entropy", mask_token)
 
     def margin(self, logits: Logits, of: str = "raw", mask_token: str = "counted") -> Tensor:
         """Score as the interpreter does."""
+        del of
         return self._score(logits, "margin", mask_token)
 
     def _score(

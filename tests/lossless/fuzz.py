@@ -7,6 +7,7 @@ file's runs at compile time, and none of its text leaves a string in the generat
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections import Counter
@@ -44,6 +45,16 @@ class Tally:
     @property
     def total(self) -> int:
         return sum(self.tried.values())
+
+    def data(self) -> str:
+        """Return the tally as one line of JSON."""
+        return json.dumps(vars(self), sort_keys=True)
+
+    def add(self, data: str) -> None:
+        """Add the tally of another run."""
+        other = json.loads(data)
+        self.tried.update(other["tried"])
+        self.taken.update(other["taken"])
 
 
 def run(count: int, seed: int = 0) -> Tally:
@@ -120,5 +131,7 @@ def only_plain(code: str) -> None:
 
 
 if __name__ == "__main__":
-    result = run(int(sys.argv[1]) if len(sys.argv) > 1 else 3000)
+    numbers = [int(argument) for argument in sys.argv[1:]]
+    result = run(*(numbers or [3000]))
     print(f"{result.total} inputs tried: {dict(result.tried)}, taken {dict(result.taken)}")
+    print(f"TALLY {result.data()}")

@@ -159,9 +159,7 @@ class Input:
         choose = noisy(self.seed) if self.sampled else greedy
         if self.forbidden:
             choose = without(self.forbidden, choose)
-        return HashModel(
-            self.prompt, seed=self.seed, skill=self.skill, eos=self.eos, choose=choose
-        )
+        return HashModel(self.prompt, seed=self.seed, skill=self.skill, eos=self.eos, choose=choose)
 
 
 def inputs(tries: int, lengths: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> list[Input]:

@@ -1,15 +1,18 @@
-"""Write docs/lossless.md: what was certified, refused and tried, in four tables.
+"""Write docs/lossless.md: what was certified, refused and tried, in five tables.
 
-`python -m tests.lossless.report [--graphs N] [--fuzz N] [--tally FILE]...` Each FILE holds the
-output of a longer run of `python -m tests.lossless.soundness`, whose counts are added.
+`python -m tests.lossless.report [--graphs N] [--fuzz N] [--tally FILE]... [--fuzz-tally FILE]...`
+Each tally is the output of a longer run of `python -m tests.lossless.soundness COUNT SEED` or
+`python -m tests.lossless.fuzz COUNT SEED`, whose counts are added. With `--graphs 0 --fuzz 0` the
+document is made of tallies alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from pathlib import Path
+
+import yaml
 
 from nldc.check.lossless import prove
 from nldc.check.lossless.codes import KINDS
@@ -68,40 +71,49 @@ def refused() -> str:
     )
 
 
-LINE = re.compile(
-    r"(\d+) files, (\d+) well-typed graphs, (\d+) certified .*?of (\d+) .*?, (\d+) never"
-)
+KINDS_OF_FILES = ("exact plain", "exact adversarial", "none plain", "none adversarial")
 
 
 def tried(graphs: int, tallies: list[Path]) -> str:
-    tally, found = soundness.run(graphs, seed=77_000_000)
-    counts = [
-        tally.made,
-        tally.graphs,
-        tally.certified,
-        tally.sampled_refusals,
-        tally.equal_but_refused,
-    ]
-    differing = int(found is not None)
+    tally, _ = soundness.run(graphs, seed=77_000_000, failed=lambda _: False)
     for path in tallies:
-        text = path.read_text("utf-8")
-        last = LINE.findall(text)[-1]
-        counts = [old + int(new) for old, new in zip(counts, last, strict=True)]
-        differing += "Difference(" in text
-    share = counts[2] / counts[1]
-    rows: list[tuple[object, ...]] = [
-        ("random files, no two of one run the same", counts[0]),
-        ("well-typed graphs", counts[1]),
-        ("certified", f"{counts[2]} ({share:.1%})"),
-        ("certified and not AR", differing),
-        ("refused ones that were run too", counts[3]),
-        ("of these, never seen to part from AR", counts[4]),
-    ]
-    return "## Random graphs tried\n\n" + table(("", "number"), rows)
+        tally.add(_last_tally(path))
+    rows: list[tuple[object, ...]] = []
+    for kind in KINDS_OF_FILES:
+        promise, names = kind.split()
+        graphs_, accepted = tally.graphs[kind], tally.accepted[kind]
+        share = f"{accepted} ({accepted / max(1, graphs_):.1%})"
+        rows.append((promise, names, tally.files[kind], graphs_, share, tally.failures[kind]))
+    total = (
+        f"{tally.accepted.total()} ({tally.accepted.total() / max(1, tally.graphs.total()):.1%})"
+    )
+    rows.append(("all", "", tally.made, tally.graphs.total(), total, tally.failures.total()))
+    slowest = ", ".join(f"{seconds:.1f} s (seed {seed})" for seconds, seed in tally.slowest)
+    return (
+        "## Random strategies tried\n\n"
+        + table(("promised", "names", "files", "well typed", "accepted", "not as promised"), rows)
+        + f"""
+No two files of one run are the same. Half have names that are drawn from Python, the runtime and
+generated code, or made of the file's other names. What is accepted is compiled and run: it must
+emit what the interpreter emits, in as many steps and forwards, whatever it promises, and what AR
+emits if it is `exact`; a mask or a token that a processor forbids is a failure.
+{tally.paired} accepted files also took turns with others in one artifact.
+{tally.sampled_refusals} refused ones were run too; {tally.equal_but_refused} of them were never
+seen to part from AR.
+The slowest checks took {slowest or "no time"}.
+"""
+    )
 
 
-def fuzzed(count: int) -> str:
+def _last_tally(path: Path) -> str:
+    lines = [line for line in path.read_text("utf-8").splitlines() if line.startswith("TALLY ")]
+    return lines[-1].removeprefix("TALLY ")
+
+
+def fuzzed(count: int, tallies: list[Path]) -> str:
     tally = fuzz.run(count, seed=5)
+    for path in tallies:
+        tally.add(_last_tally(path))
     rows: list[tuple[object, ...]] = [
         (kind, tally.tried[kind], tally.taken[kind]) for kind in sorted(tally.tried)
     ]
@@ -111,13 +123,28 @@ def fuzzed(count: int) -> str:
     )  # fmt: skip
 
 
+def edited() -> str:
+    edits = yaml.safe_load((HERE / "mutants_artifacts.yaml").read_text("utf-8"))
+    of = Counter(edit["strategy"] for edit in edits)
+    listed = ", ".join(f"{number} of `{strategy}`" for strategy, number in of.most_common())
+    return (
+        "## Edits of generated code found\n\n"
+        f"{len(edits)} single edits ({listed}): each is found by what `nldc compile` runs before "
+        "it writes (tests/lossless/test_artifact_mutants.py).\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--graphs", type=int, default=2000)
     parser.add_argument("--fuzz", type=int, default=6000)
     parser.add_argument("--tally", type=Path, action="append", default=[])
+    parser.add_argument("--fuzz-tally", type=Path, action="append", default=[])
     given = parser.parse_args()
-    parts = [HEAD, certified(), refused(), tried(given.graphs, given.tally), fuzzed(given.fuzz)]
+    parts = [
+        HEAD, certified(), refused(), edited(), tried(given.graphs, given.tally),
+        fuzzed(given.fuzz, given.fuzz_tally),
+    ]  # fmt: skip
     OUT.write_text("\n".join(parts), encoding="utf-8")
 
 

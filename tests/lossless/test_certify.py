@@ -221,7 +221,7 @@ def test_certifying_while_compiling_takes_no_time_to_speak_of(
     artifact = api.compile(strategy, tmp_path / "out", certify=False)
     start = time.process_time()
     assert certify(artifact, QUICK, quick=True).holds
-    assert time.process_time() - start < 1.5
+    assert time.process_time() - start < 3
 
 
 def test_certifying_leaves_no_modules_behind(tmp_path: Path) -> None:

@@ -168,6 +168,13 @@ WRONG = [
     ("linear_ss", "skips=0", "skips=1"),
     ("block_diffusion", "skips=1", "skips=0"),
     ("linear_ss", "takes=1", "takes=2"),
+    ("three_tokens_behind", "takes=3", "takes=2"),
+    ("three_tokens_behind", "takes=3", "takes=4"),
+    ("three_tokens_behind", "skips=0", "skips=1"),
+    ("three_tokens_behind", '"abc": [0, 1, 2]', '"abc": [1, 0, 2]'),
+    ("three_tokens_behind", '"abc": [0, 1, 2]', '"abc": [0, None, 2]'),
+    ("prompt_all_but_the_last", "takes=1", "takes=2"),
+    ("prompt_all_but_the_last", "skips=0", "skips=1"),
 ]
 
 
@@ -176,10 +183,14 @@ def test_a_wrong_handover_is_found_out(name: str, old: str, new: str, tmp_path: 
     from hashlib import sha256
     from json import dumps, loads
 
-    folder = api.compile(["ar", name], tmp_path / "artifact", {"block_length": 4})
+    case = CASES / f"{name}.yaml"
+    file = case if case.exists() else name
+    settings = {} if case.exists() else {"block_length": 4}
+    folder = api.compile(["ar", file], tmp_path / "artifact", settings)
     code, manifest = folder / "decode.py", folder / "manifest.json"
-    before, after = code.read_text("utf-8").split(f'        "{name}": Handover(')
-    text = f'{before}        "{name}": Handover({after.replace(old, new)}'
+    own = load(api.find(file)).data["name"]
+    before, after = code.read_text("utf-8").split(f'        "{own}": Handover(')
+    text = f'{before}        "{own}": Handover({after.replace(old, new)}'
     assert after.count(old) == 1
     code.write_text(text, encoding="utf-8")
     data = loads(manifest.read_text("utf-8"))

@@ -61,6 +61,8 @@ ROPES = {
     "given_attention_factor": MIDDLE | {"attention_factor": 1.3},
     "a_factor_below_one": MIDDLE | {"factor": 0.5, "mscale": 1.0, "mscale_all_dim": 0.5},
     "not_truncated": MIDDLE | {"truncate": False},
+    "base_of_3b": RELEASED | {"factor": 0.25},
+    "linear": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
 }
 
 

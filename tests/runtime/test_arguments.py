@@ -117,7 +117,7 @@ def test_prompts_that_are_none_are_refused_in_words(
         ("batch_size", ["2", 2.0, True, 0, -1, [2]]),
         ("sequence_ids", [["x"], [2**63], [-(2**63) - 1], [1.0], "a", 5, [True], [None], b"a"]),
         ("stop", [[""], "", [None], 5, b"a", [b"a"], {"a": 1}]),
-        ("eos", ["2", b"ab", [2.0], [True], True, 2.0, [2**70], [-1], [None], {2: 1}]),
+        ("eos", ["no such token", b"ab", [2.0], [True], True, 2.0, [2**70], [-1], [None], {2: 1}]),
         ("temperature", ["1", True, [1.0], float("nan"), float("inf"), -1.0, 1j, numpy.ones(2)]),
         ("top_k", ["1", 1.5, True, 0]),
         ("top_p", ["1", True, 0.0, 2.0]),

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from nldc.runtime import sampling as sampling_module
 from nldc.runtime.errors import PromptError
 from nldc.runtime.sampling import Sampling, choose, filtered, gumbel, row_keys
 
@@ -158,3 +159,11 @@ def test_logits_are_divided_by_the_temperature_in_float64() -> None:
     logits = torch.tensor([1.0, 1.0 + 2**-23])
     values = filtered(logits, Sampling(temperature=3.0))
     assert values.tolist() == [1.0 / 3.0, (1.0 + 2**-23) / 3.0]
+
+
+def test_a_gpu_s_sums_of_probabilities_are_those_of_the_cpu_but_for_rounding() -> None:
+    mass = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).double().softmax(-1)
+    found = sampling_module._whole_sums(mass)
+    torch.testing.assert_close(found, mass.cumsum(-1), rtol=0, atol=1e-12)
+    last = sampling_module._whole_sums(mass.flip(-1))[:, -1]
+    assert torch.equal(last, found[:, -1])

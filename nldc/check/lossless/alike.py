@@ -358,7 +358,8 @@ class _Look:
             seen[:, before:] = self._asked(query, own)
             here = places[before + chunk, None]
             # One row at each place up to its own, where no two rows share one.
-            distinct = len(np.unique(places)) == len(places)
+            ordered = self.cached.in_place or not before
+            distinct = ordered and len(np.unique(places)) == len(places)
             wrong = (seen != (places <= here)).any(1) if distinct else np.ones(len(chunk), bool)
             complete = np.isin(np.arange(int(here.max()) + 1), places).all()
             for at in np.flatnonzero(wrong if complete else np.ones_like(wrong)):

@@ -17,6 +17,11 @@ from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, cho
 from nldc.check.lossless.trace import Trace
 from nldc.ir.ranges import UndecidedError
 
+
+class TooMuchError(UndecidedError):
+    """There is more to follow up than a proof may."""
+
+
 MOST_CLOSED = 200_000
 """Rows of tokens and equal pairs, over all outcomes of a step, that are followed up."""
 
@@ -50,7 +55,7 @@ def possible(traces: Iterable[Trace]) -> list[Trace]:
     """Return the traces whose outcomes do not contradict themselves at once.
 
     Raises:
-        UndecidedError: there is too much to be closed in them.
+        TooMuchError: there is too much to be closed in them.
     """
     found: list[Trace] = []
     work = 0
@@ -59,7 +64,7 @@ def possible(traces: Iterable[Trace]) -> list[Trace]:
             continue
         work += len(trace.equal) + sum(token != MASK for token in trace.tokens)
         if work > MOST_CLOSED:
-            raise UndecidedError(
+            raise TooMuchError(
                 f"the rows and comparisons of its outcomes come to more than {MOST_CLOSED}"
             )
         found.append(trace)

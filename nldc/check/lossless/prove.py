@@ -16,7 +16,7 @@ from nldc.check.lossless import codes
 from nldc.check.lossless.alike import alike
 from nldc.check.lossless.blame import Blame, Cause
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
-from nldc.check.lossless.closure import Closer, Closure, possible
+from nldc.check.lossless.closure import Closer, Closure, TooMuchError, possible
 from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
@@ -116,6 +116,8 @@ class _Prover:
                 self._undecided(text)
             else:
                 return self._prove()
+        except TooMuchError as reason:
+            self._undecided(str(reason), "use fewer or smaller `accept`s, or promise less")
         except UndecidedError as reason:
             self._undecided(str(reason))
         except UnknowableError as problem:
@@ -375,11 +377,14 @@ class _Prover:
         text = f"it is {min(found)} for one length of the prompt and {max(found)} for another"
         self._add(Problem(codes.FRONTIER, kind.obligation, kind.message, "prefill", None, text))
 
-    def _undecided(self, reason: str) -> None:
+    def _undecided(self, reason: str, help_text: str | None = None) -> None:
         kind = KINDS[codes.UNDECIDED]
         self._add(
-            Problem(codes.UNDECIDED, kind.obligation, kind.message, "guarantee", None, reason)
-        )
+            Problem(
+                codes.UNDECIDED, kind.obligation, kind.message, "guarantee", None, reason,
+                help=help_text,
+            )
+        )  # fmt: skip
 
     def _add(self, problem: Problem) -> None:
         self.problems.setdefault((problem.code, problem.node, problem.key), problem)

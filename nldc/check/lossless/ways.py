@@ -16,7 +16,7 @@ from math import prod
 import networkx as nx
 
 from nldc.check.lossless import codes
-from nldc.check.lossless.closure import Closer, Closure, possible
+from nldc.check.lossless.closure import Closer, Closure, TooMuchError, possible
 from nldc.check.lossless.parts import Part
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.said import NEVER, Emitted, Said, text_before
@@ -122,6 +122,8 @@ class Ways:
         """Return the `sample` nodes that a term comes from: verifiers before those they confirm."""
         members = closure.equalities.members(term)
         chosen = [member for member in members if member[0] == "choice"]
+        if term in chosen:
+            chosen = [term]
         if chosen:
             return {name for member in chosen for name in self._samples_of(member, closure)}
         found: set[str] = set()
@@ -228,14 +230,14 @@ def affordable(*regions: Region) -> list[Outcome]:
     """Return every outcome of some regions, one after another.
 
     Raises:
-        UndecidedError: there are too many, or too many rows to follow in all of them.
+        TooMuchError: there are too many, or too many rows to follow in all of them.
     """
     for region in regions:
         if len(list(islice(outcomes(region), MOST_OUTCOMES + 1))) > MOST_OUTCOMES:
-            raise UndecidedError(f"there are more than {MOST_OUTCOMES} outcomes")
+            raise TooMuchError(f"there are more than {MOST_OUTCOMES} outcomes")
     work = sum(work_of(region) for region in regions)
     if work > MOST_WORK:
-        raise UndecidedError(
+        raise TooMuchError(
             f"its rows in all outcomes of its accepts come to {work}, more than {MOST_WORK}"
         )
     return [outcome for region in regions for outcome in outcomes(region)]

@@ -136,11 +136,9 @@ def _far_off(expr: Expr, layout: Layout, kinds: Sequence[str]) -> tuple[str, str
             message = "no finite number of prompts decides where these rows lie"
             return message, "use sums of `row`, `index` and small numbers, `//` and `%`"
         if not 0 <= found.rise <= found.period:
-            message = f"{found.period} rows further on, rows lie {found.rise} further on"
-            return (
-                message,
-                "rows of a prompt lie no further apart than they are, and none backwards",
-            )
+            rows = "1 row" if found.period == 1 else f"{found.period} rows"
+            message = f"positions rise by {found.rise} in {rows} of the prompt"
+            return message, "they rise by no more than one a row, and never fall"
     longest = 1 + sum(abs(size.fixed) for s in layout.segments for size in s.sizes)
     reaches = [course(in_segment(expr, s, kinds)) for s in layout.segments]
     reach = max(each.reach for each in reaches if each is not None)

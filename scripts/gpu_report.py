@@ -1,0 +1,711 @@
+"""Check and time everything on a GPU, in under four minutes, without a network.
+
+    python scripts/gpu_report.py --wheels .wheels --out build/gpu-report
+
+Writes `report.md` and `report.json` into the output folder, and again whenever something new is
+known. Each phase is a process of its own with its own limit of time: one that fails or runs over is
+written down, and the others go on. The phases that check run side by side; times are taken when
+nothing else runs. `--device cpu --small` goes through all of it on the CPU, in a minute or two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = {  # what is imported, and the package that brings it
+    "annotated_types": "annotated_types",
+    "click": "click",
+    "hypothesis": "hypothesis",
+    "jinja2": "jinja2",
+    "markdown_it": "markdown_it_py",
+    "markupsafe": "markupsafe",
+    "mdurl": "mdurl",
+    "networkx": "networkx",
+    "numpy": "numpy",
+    "pluggy": "pluggy",
+    "iniconfig": "iniconfig",
+    "packaging": "packaging",
+    "pydantic": "pydantic",
+    "pydantic_core": "pydantic_core",
+    "pygments": "pygments",
+    "pytest": "pytest",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "sortedcontainers": "sortedcontainers",
+    "tokenizers": "tokenizers",
+    "torch": "torch",
+    "typing_extensions": "typing_extensions",
+    "typing_inspection": "typing_inspection",
+    "yaml": "pyyaml",
+}
+LINKS = ("codegen", "runtime", "strategies")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the report: what it does, and how many seconds it may take."""
+
+    name: str
+    title: str
+    limit: float
+    run: Callable[[Options], Iterator[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says. A phase writes into `out`, which is the `work` of the report."""
+
+    device: str
+    small: bool
+    out: Path
+    work: Path
+    limit: float
+
+
+# What has to be there
+
+
+def link_folders() -> None:
+    """Make the package's links anew where a copy of the tree has lost them."""
+    for name in LINKS:
+        link = ROOT / "nldc" / name
+        if (link / "__init__.py").exists():
+            continue
+        if link.is_symlink() or link.is_file():
+            link.unlink()
+        link.symlink_to(Path("..") / name)
+
+
+def missing() -> list[str]:
+    """Return what cannot be imported, of what is needed."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def bring(wheels: Path | None) -> list[str]:
+    """Unpack the wheels of what is missing behind everything else; return what is missing still."""
+    absent = missing()
+    found = sorted(wheels.glob("*.whl")) if wheels is not None and wheels.is_dir() else []
+    by_name = {re.sub(r"[-.]", "_", path.name.split("-")[0]).lower(): path for path in found}
+    chosen = [by_name[NEEDED[name]] for name in absent if NEEDED[name] in by_name]
+    if chosen:
+        room = Path(tempfile.mkdtemp(prefix="nldc-wheels-"))
+        for path in chosen:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(room)
+        sys.path.append(str(room))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (os.environ.get("PYTHONPATH"), str(room)))
+        )
+        importlib.invalidate_caches()
+    return missing()
+
+
+# The phases, each a generator of records
+
+
+def rows(options: Options) -> Iterator[dict[str, Any]]:
+    """Whether a row's logits are the same bits in any company, by backend, dtype and prefix."""
+    import torch
+
+    from nldc.runtime.alike import ROWS, alike
+
+    prefixes = (30, 90) if options.small else (30, 1000, 2030, 4080, 9200)
+    with tempfile.TemporaryDirectory() as scratch:
+        kind, pattern = compiled("ar", Path(scratch))
+        for backend in backends(options):
+            for dtype in DTYPES[:1] if options.small else DTYPES:
+                begun = time.perf_counter()
+                decoder = kind.from_checkpoint(
+                    None, dtype=dtype, device=options.device, backend=backend
+                )
+                for prefix in prefixes:
+                    (one,) = alike(
+                        decoder.model,
+                        pattern,
+                        (prefix,),
+                        rows=33 if options.small else ROWS,
+                        alone=2 if options.small else 20,
+                    )
+                    yield {
+                        "backend": backend,
+                        "dtype": dtype,
+                        "prefix": prefix,
+                        "checked": one.checked,
+                        "differing": one.differing,
+                        "where": list(one.where),
+                        "seconds": round(time.perf_counter() - begun, 2),
+                    }
+                    begun = time.perf_counter()
+                del decoder
+                if options.device != "cpu":
+                    torch.cuda.empty_cache()
+
+
+def exactness(options: Options) -> Iterator[dict[str, Any]]:
+    """Whether every exact strategy of the library gives AR's tokens."""
+    from nldc import api
+    from nldc.prompts import choose_prompts
+    from nldc.verify import first_difference, model_folder
+
+    exact = sorted(name for name in api.library() if api.check(name).guarantee == "exact")
+    names = ["ar", *(name for name in exact if name != "ar")]
+    if options.small:
+        names = ["ar", "linear_ss", "quadratic_ss"]
+    prompts = choose_prompts(None, 1 if options.small else 4, model_folder(None), None)
+    tokens = 6 if options.small else 40
+    with tempfile.TemporaryDirectory() as scratch:
+        kinds = {name: compiled(name, Path(scratch))[0] for name in names}
+        for backend in backends(options):
+            for dtype in DTYPES[:1] if options.small else DTYPES:
+                known: dict[float, Any] = {}
+                for name in names:
+                    begun = time.perf_counter()
+                    decoder = kinds[name].from_checkpoint(
+                        None, dtype=dtype, device=options.device, backend=backend
+                    )
+                    differ: list[str] = []
+                    for temperature in (0.0, 0.8):
+                        made = decoder.generate(
+                            prompts, max_new_tokens=tokens, temperature=temperature, batch_size=2
+                        ).tokens
+                        for number, pair in enumerate(
+                            zip(known.setdefault(temperature, made), made, strict=True)
+                        ):
+                            found = first_difference(number, *pair)
+                            if found is not None:
+                                differ.append(
+                                    f"temperature {temperature}, prompt {number}, "
+                                    f"token {found.place}"
+                                )
+                    yield {
+                        "strategy": name,
+                        "backend": backend,
+                        "dtype": dtype,
+                        "runs": 2 * len(prompts),
+                        "differing": len(differ),
+                        "where": differ,
+                        "seconds": round(time.perf_counter() - begun, 2),
+                    }
+
+
+def suite(options: Options) -> Iterator[dict[str, Any]]:
+    """The GPU tests: pytest's own counts."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "tests/gpu",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+    ]
+    if importlib.util.find_spec("xdist") is not None and not options.small:
+        command += ["-n", "4"]
+    if options.small:
+        command += ["-k", "products and float32 and 61 or norms and float32-61"]
+    log = options.out / "pytest.log"
+    begun = time.perf_counter()
+    with log.open("w") as file:
+        try:
+            code: int | None = subprocess.run(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "NLDC_TEST_DEVICE": options.device},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=max(options.limit - 5, 5),
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+    lines = log.read_text(errors="replace").splitlines()
+    counts = {
+        word: int(number)
+        for line in lines[-1:]
+        for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?|deselected)", line)
+    }
+    yield {
+        "code": code,
+        "counts": counts,
+        "failed": [line for line in lines if line.startswith(("FAILED", "ERROR"))][:40],
+        "end": lines[-1] if lines else "",
+        "seconds": round(time.perf_counter() - begun, 2),
+    }
+
+
+def times(options: Options) -> Iterator[dict[str, Any]]:
+    """Steps and prefill of the 8B shape in bfloat16 with random weights, beside their floors."""
+    import torch
+
+    rate, copied = bandwidth(options)
+    yield {"what": "bandwidth", "read": rate, "copy": copied}
+    backbone, streamed = random_8b(options)
+    floor = streamed / rate * 1e3
+    yield {"what": "weights", "bytes": streamed, "floor_ms": floor}
+    prefix, steps = (40, 4) if options.small else (1024, 24)
+    tokens = torch.randint(
+        4, backbone.config.vocab_size, (prefix,), generator=torch.Generator().manual_seed(1)
+    ).tolist()
+    cases: list[tuple[str, dict[str, int], str]] = [
+        (name, settings, backend)
+        for backend in backends(options)
+        for name, settings in (
+            ("ar", {}),
+            ("linear_ss", {"block_length": 16}),
+            ("quadratic_ss", {"block_length": 8}),
+            ("linear_ss", {"block_length": 32}),
+            ("quadratic_ss", {"block_length": 16}),
+        )
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (name, settings, backend) in enumerate(cases):
+            kind, _ = compiled(name, Path(scratch) / str(number), **settings)
+            decoder = kind(backbone, backend=backend)
+            step_ms, prefill_ms, forwards, emitted = [], [], 0.0, 0.0
+            for turn in range(2 if options.small else 4):
+                made = decoder.generate([tokens], max_new_tokens=steps if turn else 3, eos=())
+                if not turn:
+                    continue  # kernels are compiled and memory is taken
+                (stats,) = made.stats
+                cycles = max(len(stats.accepted), 1)
+                step_ms.append((stats.seconds - stats.time_to_first_token) / cycles * 1e3)
+                prefill_ms.append(stats.time_to_first_token * 1e3)
+                emitted = sum(stats.accepted) / cycles
+                forwards = max(round((stats.nfe - 1) / cycles), 1)
+            yield {
+                "what": "step",
+                "strategy": name,
+                "settings": settings,
+                "backend": backend,
+                "ms": median(step_ms),
+                "least_ms": min(step_ms),
+                "forwards": forwards,
+                "floor_ms": floor * forwards,
+                "tokens": emitted,
+                "prefix": prefix,
+                "prefill_ms": median(prefill_ms),
+            }
+
+
+PHASES = (
+    Phase("rows", "Rows in any company", 110, rows),
+    Phase("exactness", "Exact strategies against AR", 110, exactness),
+    Phase("tests", "GPU tests", 110, suite),
+    Phase("times", "Times", 100, times),
+)
+
+
+# What the phases share
+
+
+def backends(options: Options) -> tuple[str, ...]:
+    """Return the backends that run on the device, the quicker first."""
+    return ("torch",) if options.device == "cpu" else ("triton", "torch")
+
+
+def compiled(name: str, scratch: Path, **settings: int) -> tuple[Any, Any]:
+    """Return a strategy's decoder and the first of its attention patterns."""
+    from nldc import api
+    from nldc.runtime import Pattern
+
+    kind = api.load(api.compile(name, scratch / name, settings))
+    module = sys.modules[kind.__module__.rpartition(".")[0] + ".patterns"]
+    return kind, next(one for one in vars(module).values() if isinstance(one, Pattern))
+
+
+def bandwidth(options: Options) -> tuple[float, float]:
+    """Return the bytes a second of the best read, and of a copy, read and written."""
+    import torch
+
+    count = 1 << (22 if options.small else 29)
+    given = torch.empty(count, dtype=torch.int32, device=options.device).random_()
+    taken = torch.empty_like(given)
+
+    def rate(call: Callable[[], object], moved: int) -> float:
+        found = []
+        for _ in range(7):
+            synchronize(options)
+            begun = time.perf_counter()
+            call()
+            synchronize(options)
+            found.append(time.perf_counter() - begun)
+        return moved / median(found)
+
+    read = max(
+        rate(lambda: given.sum(dtype=torch.int32), 4 * count), rate(lambda: given.amax(), 4 * count)
+    )
+    copied = rate(lambda: taken.copy_(given), 8 * count)
+    return max(read, copied), copied
+
+
+def synchronize(options: Options) -> None:
+    """Wait for the device."""
+    import torch
+
+    if options.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def random_8b(options: Options) -> tuple[Any, int]:
+    """Return a backbone of the 8B's shape with weights drawn on the device, and the bytes that a
+    forward of few rows streams: all weights but the embedding.
+    """
+    import torch
+
+    from nldc.runtime.backbone import Backbone
+    from nldc.runtime.checkpoint import LayerWeights, Weights
+    from nldc.runtime.config import parse_config
+
+    hidden, mlp, heads, kv_heads, dim, layers, vocabulary = (
+        (64, 96, 4, 2, 16, 2, 300) if options.small else (4096, 14336, 32, 8, 128, 34, 131072)
+    )
+    config = parse_config(
+        {
+            "model_type": "nemotron_labs_diffusion",
+            "hidden_size": hidden,
+            "intermediate_size": mlp,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": dim,
+            "vocab_size": vocabulary,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 262144,
+            "mask_token_id": 3,
+            "eos_token_id": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        }
+    )
+    device, dtype = torch.device(options.device), torch.bfloat16
+    torch.manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=device).normal_(0, 0.02)
+
+    def ones() -> torch.Tensor:
+        return torch.ones(hidden, dtype=dtype, device=device)
+
+    weights = Weights(
+        embedding=drawn(vocabulary, hidden),
+        layers=tuple(
+            LayerWeights(
+                input_norm=ones(),
+                qkv=drawn((heads + 2 * kv_heads) * dim, hidden),
+                output=drawn(hidden, heads * dim),
+                post_norm=ones(),
+                gate=drawn(mlp, hidden),
+                up=drawn(mlp, hidden),
+                down=drawn(hidden, mlp),
+            )
+            for _ in range(layers)
+        ),
+        norm=ones(),
+        head=drawn(vocabulary, hidden),
+    )
+    layer = (2 * heads + 2 * kv_heads) * dim * hidden + 3 * mlp * hidden
+    return Backbone(config, weights, dtype, device), 2 * (layers * layer + vocabulary * hidden)
+
+
+# The report
+
+
+def machine(options: Options) -> dict[str, Any]:
+    """Return what was run on, and when."""
+    import platform
+
+    import torch
+
+    try:
+        import triton
+
+        kernels = str(triton.__version__)
+    except ImportError:
+        kernels = "missing"
+    here = options.device != "cpu"
+    return {
+        "device": torch.cuda.get_device_name() if here else platform.processor() or "CPU",
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "triton": kernels,
+        "python": platform.python_version(),
+        "small": options.small,
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a phase that are whole."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """Return a table in markdown."""
+    every = [head, ["---"] * len(head), *([str(cell) for cell in line] for line in lines)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in every) + "\n"
+
+
+def by_backend(records: Sequence[dict[str, Any]], line: str, total: str, names: str) -> str:
+    """Return a table of how many differ: `line` down, backend and dtype across."""
+    columns = list(dict.fromkeys((one["backend"], one["dtype"]) for one in records))
+    found = {(one[line], one["backend"], one["dtype"]): one for one in records}
+    lines = []
+    for key in dict.fromkeys(one[line] for one in records):
+        cells: list[object] = [key]
+        for column in columns:
+            one = found.get((key, *column))
+            cells.append("not run" if one is None else f"{one['differing']} of {one[total]}")
+        lines.append(cells)
+    text = table([names, *(f"{b} {d}" for b, d in columns)], lines)
+    for one in records:
+        for place in one["where"]:
+            text += f"\n- {one[line]}, {one['backend']} {one['dtype']}: {place}"
+    return text
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Return the report as one page."""
+    about = report["machine"]
+    text = f"# GPU report: {about['device']}\n\n{about['date']}; " + ", ".join(
+        f"{name} {about[name]}" for name in ("torch", "cuda", "triton", "python")
+    )
+    text += "\n\n" + table(
+        ("phase", "outcome", "seconds"),
+        [(one["title"], one["outcome"], one["seconds"]) for one in report["phases"].values()],
+    )
+    for name, phase in report["phases"].items():
+        records = phase["records"]
+        text += f"\n## {phase['title']}\n\n"
+        if phase["error"]:
+            text += f"```\n{phase['error']}\n```\n\n"
+        if not records:
+            text += "Nothing is known.\n"
+        elif name == "rows":
+            text += "Rows of another forward that differ in any bit, by length of the prefix.\n\n"
+            text += by_backend(records, "prefix", "checked", "prefix")
+        elif name == "exactness":
+            text += "Runs whose tokens are not AR's.\n\n"
+            text += by_backend(records, "strategy", "runs", "strategy")
+        elif name == "tests":
+            text += f"`{records[0]['end']}`\n"
+            text += "".join(f"\n- {line}" for line in records[0]["failed"])
+        else:
+            text += time_tables(records)
+    return text + "\n"
+
+
+def time_tables(records: Sequence[dict[str, Any]]) -> str:
+    """Return the tables of the last phase."""
+    text = ""
+    for one in records:
+        if one["what"] == "bandwidth":
+            text += f"Memory: {one['read'] / 1e12:.2f} TB/s read at best, "
+            text += f"{one['copy'] / 1e12:.2f} TB/s copied (read and written).\n"
+        if one["what"] == "weights":
+            text += f"\nA forward streams {one['bytes'] / 1e9:.2f} GB of weights: "
+            text += f"floor {one['floor_ms']:.2f} ms.\n\n"
+    steps = [one for one in records if one["what"] == "step"]
+    return text + table(
+        ("strategy", "backend", "ms a step", "least", "forwards", "floor", "ms/floor",
+         "tokens a step", "prefill, ms"),
+        [
+            (
+                " ".join([one["strategy"], *(f"{k}={v}" for k, v in one["settings"].items())]),
+                one["backend"],
+                f"{one['ms']:.2f}",
+                f"{one['least_ms']:.2f}",
+                one["forwards"],
+                f"{one['floor_ms']:.2f}",
+                f"{one['ms'] / one['floor_ms']:.2f}",
+                f"{one['tokens']:.2f}",
+                f"{one['prefill_ms']:.1f} ({one['prefix']})",
+            )
+            for one in steps
+        ],
+    )  # fmt: skip
+
+
+def write(report: dict[str, Any], out: Path) -> None:
+    """Write both files, each whole or not at all."""
+    for name, text in (
+        ("report.json", json.dumps(report, indent=1) + "\n"),
+        ("report.md", markdown(report)),
+    ):
+        fresh = out / (name + ".new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(out / name)
+
+
+@dataclass
+class Running:
+    """A phase on its way."""
+
+    phase: Phase
+    process: subprocess.Popen[bytes]
+    begun: float
+    until: float
+
+
+def start(phase: Phase, options: Options, until: float) -> Running:
+    """Start a phase in a process of its own, which ends by itself when it is told to."""
+    limit = max(min(phase.limit, until - time.monotonic()), 5.0)
+    command = [sys.executable, str(Path(__file__).resolve()), "--phase", phase.name]
+    command += ["--device", options.device, "--out", str(options.work), "--limit", str(limit)]
+    command += ["--small"] if options.small else []
+    with (options.work / f"{phase.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
+    now = time.monotonic()
+    return Running(phase, process, now, now + limit)
+
+
+def wait(running: Sequence[Running], report: dict[str, Any], options: Options) -> None:
+    """Wait for phases, writing the report whenever one of them ends or is stopped."""
+    left = list(running)
+    while left:
+        for one in list(left):
+            code = one.process.poll()
+            late = code is None and time.monotonic() > one.until
+            if code is None and not late:
+                continue
+            if late:
+                os.killpg(one.process.pid, 9)
+                one.process.wait()
+            left.remove(one)
+            log = (options.work / f"{one.phase.name}.log").read_text(errors="replace")
+            outcome = "ran over its limit" if late else "done" if code == 0 else f"failed ({code})"
+            report["phases"][one.phase.name] |= {
+                "outcome": outcome,
+                "seconds": round(time.monotonic() - one.begun, 1),
+                "error": "" if outcome == "done" else log[-3000:],
+            }
+        for phase in PHASES:
+            records = read(options.work / f"{phase.name}.jsonl")
+            report["phases"][phase.name]["records"] = records
+        write(report, options.out)
+        time.sleep(0.5)
+
+
+def run_phase(name: str, options: Options) -> None:
+    """Run one phase here, and write down each record as it comes."""
+    (phase,) = (one for one in PHASES if one.name == name)
+    with (options.out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+        for record in phase.run(options):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+
+
+def verdict(report: dict[str, Any]) -> list[str]:
+    """Return what is wrong, in words."""
+    found = []
+    for name, phase in report["phases"].items():
+        if phase["outcome"] != "done":
+            found.append(f"{phase['title']}: {phase['outcome']}")
+        differing = sum(one.get("differing", 0) for one in phase["records"])
+        if differing:
+            found.append(f"{phase['title']}: {differing} differ")
+        if name == "tests" and phase["records"] and phase["records"][0]["code"] != 0:
+            found.append(f"{phase['title']}: {phase['records'][0]['end']}")
+    return found
+
+
+def main() -> int:
+    """Run the command; 0 if everything holds, 1 if not, 2 if it could not begin."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script")
+    parser.add_argument("--small", action="store_true", help="less of everything")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-report")
+    parser.add_argument("--wheels", type=Path, help="a folder of wheels for what is missing")
+    parser.add_argument("--limit", type=float, default=225.0, help="seconds for all of it")
+    parser.add_argument("--phase", choices=[phase.name for phase in PHASES], help="one phase alone")
+    given = parser.parse_args()
+    until = time.monotonic() + given.limit
+    link_folders()
+    sys.path.insert(0, str(ROOT))
+    absent = bring(given.wheels)
+    if absent:
+        print(
+            f"cannot be imported here: {', '.join(absent)}\n"
+            "where there is a network, run `make gpu-wheels`, bring the folder .wheels along, and "
+            "give it with `--wheels .wheels` (torch comes with the machine)",
+            file=sys.stderr,
+        )
+        return 2
+    import torch
+
+    if given.device != "cpu" and not torch.cuda.is_available():
+        print("torch sees no CUDA device; `--device cpu --small` tries the script", file=sys.stderr)
+        return 2
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if given.phase:
+        run_phase(given.phase, Options(given.device, given.small, out, out, given.limit))
+        return 0
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    )
+    with tempfile.TemporaryDirectory(prefix="gpu-report-") as work:
+        options = Options(given.device, given.small, out, Path(work), given.limit)
+        report = run_all(options, until)
+        if (options.work / "pytest.log").exists():
+            shutil.copy(options.work / "pytest.log", out)
+    print((out / "report.md").read_text(encoding="utf-8"))
+    wrong = verdict(report)
+    print("\n".join(wrong) if wrong else "everything holds")
+    return 1 if wrong else 0
+
+
+def run_all(options: Options, until: float) -> dict[str, Any]:
+    """Run every phase, writing the report as it grows, and return it."""
+    report: dict[str, Any] = {
+        "machine": machine(options),
+        "phases": {
+            phase.name: {
+                "title": phase.title,
+                "outcome": "not run",
+                "seconds": 0.0,
+                "error": "",
+                "records": [],
+            }
+            for phase in PHASES
+        },
+    }
+    write(report, options.out)
+    *checks, timed = PHASES
+    # What checks may run side by side; what is timed runs alone, and keeps its time.
+    reserve = min(timed.limit, options.limit / 2)
+    wait([start(phase, options, until - reserve) for phase in checks], report, options)
+    wait([start(timed, options, until)], report, options)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

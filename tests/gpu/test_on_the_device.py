@@ -1,0 +1,238 @@
+"""What holds on the CPU holds on the device: rows alike, exact strategies exact, AR the same."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from nldc import api
+from nldc.prompts import choose_prompts
+from nldc.runtime import Decoder, Layout, Pattern
+from nldc.runtime.alike import ROWS, alike
+from nldc.runtime.attention import Plan, TorchAttention
+from nldc.runtime.config import ModelConfig
+from nldc.runtime.kv_cache import KVCache, Places, untiled
+from nldc.runtime.linear import Packed, choose, pack
+from nldc.runtime.norm import RMSNorm, silu
+from nldc.runtime.reference.attention import attention as reference
+from nldc.runtime.sampling import Sampling, filtered
+from nldc.verify import model_folder
+
+pytestmark = pytest.mark.gpu
+DTYPES = ("float32", "bfloat16", "float16")
+EXACT = sorted(name for name in api.library() if api.check(name).guarantee == "exact")
+OTHERS = [name for name in EXACT if name != "ar"]
+SHAPES = ((97, 101), (61, 40), (577, 1000), (960, 576), (4096, 4096), (1, 8))
+
+
+def patterns(kind: type[Decoder]) -> dict[str, Pattern]:
+    """Return the attention patterns of a compiled strategy, by name."""
+    module = sys.modules[kind.__module__.rpartition(".")[0] + ".patterns"]
+    return {one.name: one for one in vars(module).values() if isinstance(one, Pattern)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_has_the_same_logits_in_any_company(
+    compiled: Any, device: torch.device, backend: str, dtype: str
+) -> None:
+    here = device.type == "cuda"
+    if backend == "triton" and not here:
+        pytest.skip("interpreted products are numpy's, which look at a row's place")
+    kind = compiled("ar")
+    decoder = kind.from_checkpoint(None, dtype=dtype, device=device, backend=backend)
+    prefixes = (30, 1000, 2030, 4080, 9200) if here else (30, 130)
+    (causal,) = patterns(kind).values()
+    found = alike(
+        decoder.model, causal, prefixes, rows=ROWS if here else 40, alone=20 if here else 2
+    )
+    assert [one.where for one in found] == [()] * len(prefixes)
+    assert all(one.checked > (500 if here else 60) for one in found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("out", "width"), SHAPES)
+def test_products_have_a_way_that_holds(
+    device: torch.device, dtype: str, out: int, width: int
+) -> None:
+    kind = getattr(torch, dtype)
+    if device.type == "cpu" and out * width > 1_000_000:
+        pytest.skip("takes minutes on a CPU; tests/runtime/test_linear.py tries its shapes")
+    choose(out, width, kind, device, torch.get_num_threads())  # warns, which is an error, if none
+    weight = torch.randn(out, width, device=device).to(kind)
+    packed = pack(weight)
+    assert isinstance(packed, Packed)
+    assert torch.equal(packed.to_dense(), weight)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [61, 256, 4096])
+def test_norms_and_gates_of_a_row_are_alike(device: torch.device, dtype: str, width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, width, generator=generator).to(device, getattr(torch, dtype))
+    norm = RMSNorm(torch.rand(width, generator=generator).to(x), 1e-5)
+    for call in (norm, silu):
+        whole = call(x.clone())
+        for first, count in ((0, 1), (3, 1), (0, 7), (5, 33), (1, 128)):
+            own = slice(first, first + count)
+            assert torch.equal(call(x[own].clone()), whole[own]), (first, count)
+
+
+def test_what_top_p_leaves_of_a_row_does_not_depend_on_its_company(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 33, 5000, generator=generator).to(device)
+    sampling = Sampling(temperature=0.7, top_p=0.9)
+    whole = filtered(logits, sampling)
+    assert 10 < int(whole.isfinite().sum(-1).min()) < 5000
+    for count in (1, 2, 16):
+        assert torch.equal(filtered(logits[:, :count].clone(), sampling), whole[:, :count])
+
+
+@pytest.fixture(scope="module")
+def prompts(device: torch.device) -> Any:
+    return choose_prompts(None, 6 if device.type == "cuda" else 2, model_folder(None), None)
+
+
+@pytest.fixture(scope="module")
+def ar_tokens(compiled: Any, device: torch.device, prompts: Any) -> Any:
+    known: dict[tuple[str, str, float], list[list[int]]] = {}
+
+    def get(dtype: str, backend: str, temperature: float) -> list[list[int]]:
+        key = (dtype, backend, temperature)
+        if key not in known:
+            known[key] = tokens_of(compiled("ar"), device, prompts, *key)
+        return known[key]
+
+    return get
+
+
+def tokens_of(
+    kind: type[Decoder],
+    device: torch.device,
+    prompts: Any,
+    dtype: str,
+    backend: str,
+    temperature: float,
+) -> list[list[int]]:
+    decoder = kind.from_checkpoint(None, dtype=dtype, device=device, backend=backend)  # type: ignore[arg-type]
+    return decoder.generate(
+        prompts,
+        max_new_tokens=48 if device.type == "cuda" else 8,
+        temperature=temperature,
+        batch_size=3,
+    ).tokens
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OTHERS)
+def test_exact_strategies_give_ar_s_tokens(
+    compiled: Any,
+    device: torch.device,
+    prompts: Any,
+    ar_tokens: Any,
+    backend: str,
+    name: str,
+    dtype: str,
+) -> None:
+    for temperature in (0.0, 0.8):
+        found = tokens_of(compiled(name), device, prompts, dtype, backend, temperature)
+        assert found == ar_tokens(dtype, backend, temperature), temperature
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_ar_gives_the_tokens_that_it_gives_on_the_cpu(
+    compiled: Any,
+    device: torch.device,
+    prompts: Any,
+    ar_tokens: Any,
+    backend: str,
+    temperature: float,
+) -> None:
+    decoder = compiled("ar").from_checkpoint(None, dtype="float32", device="cpu", backend="torch")
+    tokens = 48 if device.type == "cuda" else 8
+    want = decoder.generate(prompts, max_new_tokens=tokens, temperature=temperature).tokens
+    assert ar_tokens("float32", backend, temperature) == want
+
+
+def config(heads: int, kv_heads: int, dim: int) -> ModelConfig:
+    """Return the demo model's config with other heads."""
+    return replace(
+        ModelConfig.load(model_folder(None)),
+        num_layers=1,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=dim,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 1, 16), (6, 2, 24), (8, 2, 128)])
+def test_attention_is_what_its_definition_says(
+    compiled: Any,
+    device: torch.device,
+    backend: str,
+    dtype: str,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    kind = getattr(torch, dtype)
+    wide = torch.promote_types(kind, torch.float32)
+    for name, pattern in {
+        **patterns(compiled("linear_ss")),
+        **patterns(compiled("tidar")),
+    }.items():
+        for rows, lengths in ((1, (0, 130)), (9, (63, 64)), (40, (5, 90))):
+            layout = Layout.causal(rows)
+            batch = len(lengths)
+            cache = KVCache(config(heads, kv_heads, dim), batch, 200, kind, device)
+            cache.data.copy_(torch.randn(cache.data.shape, generator=generator))
+            cache._written = [cache.capacity] * batch
+            query, key, value = (
+                torch.randn(batch * rows, count, dim, generator=generator).to(device, kind)
+                for count in (heads, kv_heads, kv_heads)
+            )
+            factor = torch.full((batch * rows,), dim**-0.5, device=device, dtype=wide)
+            places = Places(
+                tuple(range(batch)),
+                lengths,
+                torch.arange(batch, device=device),
+                torch.tensor(lengths, device=device),
+            )
+            plan = Plan.of(layout, pattern, device, wide)
+            if backend == "triton":
+                from nldc.runtime.triton_attention import TritonAttention
+
+                attend: Any = TritonAttention(plan, cache, places)
+            else:
+                attend = TorchAttention(plan, cache, places)
+            found = attend(0, query, key, value, factor.view(-1, 1, 1))
+            want = reference(
+                query.cpu(), untiled(cache.keys[0]).cpu(), untiled(cache.values[0]).cpu(),
+                places.slot_index.cpu(), places.start.cpu(), factor.cpu(), layout, pattern,
+            )  # fmt: skip
+            error = float((found.double().cpu() - want).abs().max())
+            assert error <= {"float32": 5e-5, "float16": 4e-3, "bfloat16": 3e-2}[dtype], name
+
+
+def test_a_long_prompt_takes_memory_with_its_length(
+    compiled: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("the CPU's memory is counted in tests/runtime/test_attention.py")
+    monkeypatch.setattr("nldc.runtime.attention.MASK_ROOM", 0)
+    decoder = compiled("ar").from_checkpoint(None, device=device, backend="torch")
+
+    def peak(rows: int) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        decoder.generate([[5] * rows], max_new_tokens=1)
+        return torch.cuda.max_memory_allocated() - before
+
+    peak(400)
+    assert peak(3600) < 6 * peak(900)  # its square would be 16 times
