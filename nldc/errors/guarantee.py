@@ -155,7 +155,9 @@ ENTRIES = (
         "a loop may end with masked rows left",
         "A `repeat` ends when its rows are full or when `at_most` rounds are over, whichever comes "
         "first. Unless every round fills enough rows, however unsure the model is, masks may be "
-        "left, and this strategy would emit them as tokens.",
+        "left, and this strategy would emit them as tokens. Rows are full too when an EOS stands "
+        "before the first mask: whoever emits what is behind it must emit the rows before it "
+        "first, or write `eos: ignored`.",
         "      take: {op: select, among: block.masked, score: sure, at_least: threshold}",
         "      take: {op: select, among: block.masked, score: sure, at_least: threshold, always: "
         "best 1}",

@@ -4,16 +4,16 @@
 checker takes are run with tokens that remember whether `sample` chose them; one that emits another
 (a mask, a copy, a token of the prompt or of a lookup) is printed whole and ends the run.
 """
+# ruff: noqa: E501, ISC004  (templates of YAML lines, which do not wrap)
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Iterator
 
 from nldc import interpret
 from nldc.check.lossless import constraints
@@ -53,11 +53,11 @@ class Guesser:
     _rows: list[list[float]] = field(default_factory=list)
 
     def logits(self, entries: Sequence[Entry]) -> Sequence[Sequence[float]]:
-        """Return the logits of every entry; some rows are sure of an EOS, some of little."""
+        """Return the logits of every entry; some rows are sure, often of an EOS."""
         for _ in entries[len(self._rows) :]:
             row = [self.random.random() * self.random.choice((0.1, 3.0)) for _ in range(4)]
-            if self.random.random() < 0.3:
-                row[self.random.choice((1, 2))] += 4.0
+            if self.random.random() < 0.4:
+                row[self.random.choice((0, 1, 1, 2, 2, 3))] += 4.0
             self._rows.append(row)
         return self._rows
 
@@ -163,7 +163,7 @@ class Maker:
             loop, more = self.loop(start, size, depth - 1, rows)
             lines += more
             rows.append(loop)
-        for number in range(int(self.pick("1", "2", "3"))):
+        for _ in range(int(self.pick("1", "2", "3"))):
             seen, pick, sure, take = (self.name(s) for s in ("seen", "pick", "sure", "take"))
             of = self.pick(chain[-1], *rows)
             lines.append(

@@ -157,12 +157,14 @@ def _lay_rows(asked: _Asked, held: HeldRows) -> None:
 def _forward(asked: _Asked, held: HeldLogits) -> None:
     plan = LayoutPlan("ROWS", asked.node, asked.op, asked.run.graph.kinds)
     facts = plan.facts(asked.prompt_length)
-    order = plan.places(tuple(range(len(held.positions))), asked.prompt_length)
+    place = {row.row: at for at, row in enumerate(plan.order(asked.prompt_length))}
+    order = [place[row] for row in range(len(held.positions))]
     predicted = [
         asked.cached + facts["offset"][place] + facts["predicts_next"][place] for place in order
     ]
     assert predicted == list(held.positions)
-    assert len(asked.run.cache) - asked.cached == plan.appended(asked.prompt_length)
+    kept, room = len(asked.run.cache) - asked.cached, plan.appended().at(asked.prompt_length)
+    assert kept <= room if plan.dynamic else kept == room
     for row, entry in enumerate(asked.run.entries[-len(order) :]):
         adapted = facts["adapted"][order[row]] and asked.op.adapter in asked.run.loaded
         assert (entry.adapter is not None) == bool(adapted)
@@ -246,7 +248,7 @@ def _accept(asked: _Asked, held: HeldAccepted) -> None:
 
 
 def _repeat(asked: _Asked, held: HeldRows) -> None:
-    """Ask of rows as a loop finds, leaves and may hold them when it ends, and what it then fills."""
+    """Ask of rows as a loop finds, leaves and may hold them: is it over, what does it fill."""
     op, model = asked.op, asked.run.model
     ends = () if op.eos == "ignored" else tuple(model.eos)[: 1 if op.eos_ids == "first" else None]
     ids = torch.tensor(ends, dtype=torch.int64)

@@ -19,12 +19,12 @@ from nldc.check.lossless.terms import MASK, Term, copied, made, unfilled
 class Choices:
     """What is known of the terms of one trace.
 
-    `origins` are all that a term may be. `ends` are for a term groups of terms, in each of which
-    one is an EOS if the term is what a loop left masked or copied.
+    `origins` are all that a term may be. `ends` are for a term groups of others, the first
+    so many of some: in each, one is an EOS if the term is what a loop left masked or copied.
     """
 
     origins: dict[Term, frozenset[Term]] = field(default_factory=dict)
-    ends: dict[Term, frozenset[frozenset[Term]]] = field(default_factory=dict)
+    ends: dict[Term, tuple[tuple[Tokens, int], ...]] = field(default_factory=dict)
 
     def either(self, term: Term, *terms: Term) -> Term:
         """Return the term, which from now on may be any of `terms` too."""
@@ -88,12 +88,13 @@ class Choices:
     def note_end(self, rows: HeldRows) -> None:
         """Note for rows that ended what an EOS stands in if a row is masked: those before it."""
         if rows.ended:
+            tokens = rows.tokens
             for number, row in enumerate(rows.rows):
                 if row.masked is None:
-                    self._ends_with(row.token, rows.tokens[:number])
+                    self._ends_with(row.token, tokens, number)
 
-    def _ends_with(self, term: Term, others: Sequence[Term]) -> None:
-        self.ends[term] = self.ends.get(term, frozenset()) | {frozenset(others)}
+    def _ends_with(self, term: Term, tokens: Tokens, count: int) -> None:
+        self.ends[term] = (*self.ends.get(term, ()), (tokens, count))
 
     # Loops. The terms of a loop's rows inside and after it are different ones: what a row holds as
     # a round begins is not what it holds in the end.
@@ -161,8 +162,9 @@ class Choices:
 
     def note_copies(self, loop: str, rows: HeldRows) -> None:
         """Note that an EOS which was copied into a row still stands in a row before it."""
-        for number in range(1, len(rows.rows)):
-            self._ends_with(made(loop, number, "copy"), rows.tokens[:number])
+        tokens = rows.tokens
+        for number in range(1, len(tokens)):
+            self._ends_with(made(loop, number, "copy"), tokens, number)
 
 
 def laid(tokens: Sequence[Term | None]) -> HeldRows:

@@ -6,15 +6,15 @@ rows that may be left, because a rule may take fewer of few rows than of many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.check.lossless.held import HeldRows
-from nldc.expr import Boolean, Expr, ExprError, Number, evaluate, fold, references
+from nldc.expr import Boolean, Expr, ExprError, Number, children, evaluate, fold, references
 from nldc.ir.ops import Fill, Node, Repeat, Select, Value
 
-MOST_WORK = 200_000
+MOST_WORK = 50_000
 """More combinations of a round and a number of rows than this are not looked at."""
 
 
@@ -23,9 +23,9 @@ class _TooMuchError(Exception):
 
 
 def fills_all(
-    loop: Repeat, variable: str, masks: int, values: Mapping[str, Any], after: HeldRows
+    loop: Repeat, variable: str, masks: range, values: Mapping[str, Any], after: HeldRows
 ) -> bool:
-    """Whether `at_most` rounds fill that many masked rows, each as few as it may.
+    """Whether `at_most` rounds fill any such number of masked rows, each as few as it may.
 
     `variable` names the rows as a round begins, `values` what a round makes of them, and `after`
     the rows that it ends with.
@@ -62,34 +62,41 @@ class _Rounds:
             self.steps.insert(0, (self.start, fill))
             self.start = fill.rows.node
 
-    def fill(self, masks: int) -> bool:
-        """Whether that many masked rows are filled."""
+    def fill(self, masks: range) -> bool:
+        """Whether any such number of masked rows is filled."""
         counted = any("iteration" in depends for depends in self.depends.values())
-        most = [] if counted else self._most(masks)
-        left = masks
+        exact = self._exact()
+        left = tuple(masks)
         for iteration in range(self.loop.at_most):
-            if left == 0:
+            if left[-1] == 0:
                 return True
-            before, left = left, self._worst(iteration, left) if counted else most[left]
+            before, left = left, self._next(iteration if counted else 0, left, exact=exact)
             if left == before and not counted:
                 return False
-        return left == 0
+        return left[-1] == 0
 
-    def _most(self, masks: int) -> list[int]:
-        """Return how many rows a round leaves of up to so many, where all rounds are alike."""
-        most: list[int] = []
-        for count in range(masks + 1):
-            most.append(max(self._left(0, count), most[-1] if most else 0))
-        return most
+    def _next(self, iteration: int, left: tuple[int, ...], *, exact: bool) -> tuple[int, ...]:
+        """Return the numbers of rows that a round may leave of any of these, in order."""
+        if exact:
+            return tuple(sorted({self._left(iteration, count) for count in left}))
+        return tuple(range(max(self._left(iteration, c) for c in self._counts(left)) + 1))
 
-    def _worst(self, iteration: int, masks: int) -> int:
-        """Return how many rows a round leaves of up to so many."""
-        return max(self._left(iteration, count) for count in self._counts(masks))
-
-    def _counts(self, most: int) -> Iterable[int]:
-        """Return the numbers of rows to ask about: a fixed share of more rows leaves more."""
+    def _counts(self, left: Sequence[int]) -> Sequence[int]:
+        """Return the numbers of rows to ask about: a fixed number of more rows leaves more."""
         alike = not any("left" in depends for depends in self.depends.values())
-        return (most,) if alike else range(most + 1)
+        return left[-1:] if alike else left
+
+    def _exact(self) -> bool:
+        """Whether a round's only fill takes as many rows as a rule says, and never more."""
+        if len(self.steps) != 1 or self.start != self.variable:
+            return False
+        where = self.steps[0][1].where
+        select = None if where.picks else self.selects.get(where.node)
+        if select is None or select.among.node != self.variable:
+            return False
+        more = (select.at_least, select.at_most, select.within, select.where)
+        rules = [rule for rule in (select.best, select.always_best) if rule is not None]
+        return not any(more) and all(map(_is_whole, rules))
 
     def _left(self, iteration: int, masks: int) -> int:
         """Return how many of exactly so many masked rows a round leaves at the most."""
@@ -116,7 +123,7 @@ class _Rounds:
         if among == self.variable:
             return masks - self._least(where.node, iteration, masks)
         if among in most:
-            counts = self._counts(most[among])
+            counts = self._counts(range(most[among] + 1))
             return max(count - self._least(where.node, iteration, count) for count in counts)
         return masks
 
@@ -141,6 +148,19 @@ class _Rounds:
         self.work += 1
         if self.work > MOST_WORK:
             raise _TooMuchError
+
+
+def _is_whole(rule: Expr) -> bool:
+    """Whether a rule is made of whole numbers alone."""
+    return not any(
+        isinstance(part, Number) and not isinstance(part.value, int) for part in _parts(rule)
+    )
+
+
+def _parts(rule: Expr) -> Iterator[Any]:
+    yield rule
+    for part in children(rule):
+        yield from _parts(part)  # type: ignore[arg-type]
 
 
 def _depends(select: Select) -> frozenset[str]:

@@ -125,8 +125,25 @@ class HeldAccepted:
 
 
 @dataclass(frozen=True)
+class HeldSomeAccepted:
+    """What `accept` found in a round of a loop: it is not known how much."""
+
+    bonus: Tokens
+
+
+@dataclass(frozen=True)
 class Nothing:
     """A value of an op that this analysis does not know."""
 
 
-Held = Tokens | HeldRows | HeldLogits | HeldMask | HeldScores | HeldAccepted | Nothing | int
+Held = (
+    Tokens
+    | HeldRows
+    | HeldLogits
+    | HeldMask
+    | HeldScores
+    | HeldAccepted
+    | HeldSomeAccepted
+    | Nothing
+    | int
+)

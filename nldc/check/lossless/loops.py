@@ -52,7 +52,7 @@ def leave_loop(
         head = joined
     variable = f"{name}:{op.variable}"
     offered = walk.tokens(_last_fill(op).tokens) if op.exhausted == "fill" else None
-    masks = sum(masked is not False for masked in initial.masked)
+    masks = range(initial.masked.count(True), len(head.rows) - initial.masked.count(False) + 1)
     full = offered is not None or fills_all(op, variable, masks, walk.values, after)
     masked = _masked(op, initial, head) if full else head.masked
     rows = HeldRows(

@@ -5,41 +5,61 @@ So a row that a loop left masked behind an EOS is no fault where that EOS is emi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from nldc.check.lossless.closure import Closure
 from nldc.check.lossless.parts import Part
 from nldc.check.lossless.terms import Term, carried
 from nldc.ir.types import Tokens
 
+NEVER = 1 << 62
+
+
+@dataclass(eq=False)
+class Emitted:
+    """What one region emits, and the carried elements `before` it that are text already."""
+
+    closure: Closure
+    tokens: Sequence[Term]
+    before: frozenset[Term]
+    _places: dict[Term, int] = field(default_factory=dict)
+    _reached: dict[int, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for place, term in enumerate(self.tokens):
+            self._places.setdefault(self.closure.equalities.find(term), place)
+
+    def place(self, term: Term) -> int:
+        """Return where a term is emitted: -1 if it was before, NEVER if it is not."""
+        equalities = self.closure.equalities
+        if any(member in self.before for member in equalities.members(term)):
+            return -1
+        return self._places.get(equalities.find(term), NEVER)
+
+    def reached(self, terms: Sequence[Term], count: int) -> int:
+        """Return the last place where one of the first `count` terms is emitted."""
+        if id(terms) not in self._reached:
+            self._reached[id(terms)] = [-1, *accumulate(map(self.place, terms), max)]
+        return self._reached[id(terms)][count]
+
 
 @dataclass(frozen=True)
 class Said:
-    """What one region has emitted, and the carried elements `before` it that are text already."""
+    """What has been emitted before a place."""
 
-    closure: Closure
-    roots: frozenset[Term]
-    before: frozenset[Term]
-
-    def __contains__(self, term: Term) -> bool:
-        equalities = self.closure.equalities
-        return equalities.find(term) in self.roots or any(
-            member in self.before for member in equalities.members(term)
-        )
+    emitted: Emitted
+    place: int
 
     def open_origins(self, term: Term) -> frozenset[Term]:
         """Return what a term may be while it is text: not what stands behind an emitted EOS."""
-        trace = self.closure.trace
+        trace = self.emitted.closure.trace
         origins = trace.origins[term]
-        if any(all(other in self for other in group) for group in trace.ends.get(term, ())):
-            return frozenset(o for o in origins if o[0] not in ("unfilled", "copied"))
+        for terms, count in trace.ends.get(term, ()):
+            if self.emitted.reached(terms, count) < self.place:
+                return frozenset(o for o in origins if o[0] not in ("unfilled", "copied"))
         return origins
-
-
-def said(closure: Closure, emitted: Iterable[Term], before: frozenset[Term]) -> Said:
-    """Return what a region has said after so many tokens."""
-    return Said(closure, frozenset(map(closure.equalities.find, emitted)), before)
 
 
 def text_before(parts: Sequence[Part]) -> frozenset[Term]:
@@ -57,10 +77,11 @@ def text_before(parts: Sequence[Part]) -> frozenset[Term]:
         kept = set(left)
         for part in parts:
             for closure in part.closures:
-                here = said(closure, part.emitted(closure), frozenset() if part.begins else left)
+                before = frozenset[Term]() if part.begins else left
+                here = Emitted(closure, part.emitted(closure), before)
                 for name, value in part.carries():
                     for i, term in enumerate(part.terms(value, closure)):
-                        if term not in here:
+                        if here.place(term) == NEVER:
                             kept.discard(carried(name, i))
         if kept == left:
             return left

@@ -21,6 +21,7 @@ from nldc.check.lossless.held import (
     HeldMask,
     HeldRows,
     HeldScores,
+    HeldSomeAccepted,
     Nothing,
     RowState,
     Tokens,
@@ -50,7 +51,7 @@ from nldc.ir.ops import (
 from nldc.ir.picks import picked_of
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
-from nldc.ir.types import Accepted, Logits, RowMask, Rows, Scores, Type
+from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Scores, Type, accepted_fields
 from nldc.ir.types import Tokens as TokensType
 
 Outcome = Mapping[str, int]
@@ -87,7 +88,7 @@ class Trace:
     values: Mapping[str, Held]
     unknown: tuple[Node, ...]
     origins: Mapping[Term, frozenset[Term]]
-    ends: Mapping[Term, frozenset[frozenset[Term]]]
+    ends: Mapping[Term, tuple[tuple[Tokens, int], ...]]
     torn: tuple[tuple[Node, int, int], ...]
 
 
@@ -203,8 +204,8 @@ class _Walk:
                 for part in parts:
                     joined.extend(self.tokens(part))
                 return tuple(joined)
-            case Accept() if not inside:
-                return self.accept(node, node.op)
+            case Accept():
+                return self.accept_some(node, node.op) if inside else self.accept(node, node.op)
             case Repeat():
                 if node.op.keys == "kept":
                     self.unknown.append(node)  # the rows that it leaves in the cache are no entries
@@ -216,7 +217,7 @@ class _Walk:
 
     def other(self, node: Node) -> Held:
         """Return new terms for an op that only computes; note one that might do more."""
-        if not isinstance(node.op, (Score, Lookup, Accept)):
+        if not isinstance(node.op, (Score, Lookup)):
             self.unknown.append(node)
         return self.fresh(node)
 
@@ -313,6 +314,12 @@ class _Walk:
             bonus=(target[matches],),
         )
 
+    def accept_some(self, node: Node, op: Accept) -> Held:
+        """Return that the bonus is some target: what agrees differs by round."""
+        assert isinstance(node.type, Accepted)
+        targets = self.tokens(op.target)[: node.type.most]
+        return HeldSomeAccepted((self.choices.either(made(node.name, 0, "bonus"), *targets),))
+
     def repeat(self, node: Node, op: Repeat) -> Held:
         """Return the rows after a loop, whose body is walked until nothing new may happen."""
         initial = self.value(op.initial)
@@ -358,7 +365,35 @@ class _Walk:
         if value.count_name is not None and value.count is not None:
             others = ((value.count_name, self.value(value.count)),)
         if any(isinstance(count, Nothing) for _, count in others):
-            return Nothing()
+            return self.for_any_count(value, held)
+        return self.chosen(value, held, others)
+
+    def for_any_count(self, value: Value, held: Any) -> Any:
+        """Return what a choice of rows may hold, by a count of a loop's `accept`."""
+        assert value.count is not None
+        assert value.count_name is not None
+        kind = self.tracer.graph.node(value.count.node).type
+        assert isinstance(kind, Accepted)
+        assert value.count.field is not None
+        count = accepted_fields(kind)[value.count.field]
+        assert isinstance(count, Count)
+        found = [
+            self.chosen(value, held, ((value.count_name, number),))
+            for number in range(count.low, count.high + 1)
+        ]
+        if isinstance(found[0], tuple):
+            use = f"{value.field} {value.picks}"
+            return tuple(
+                self.choices.one_of(made(value.node, i, "any", use), *terms)
+                for i, terms in enumerate(zip(*found, strict=True))
+            )
+        if isinstance(found[0], HeldLogits):
+            unknown = (None,) * len(found[0].entries)
+            return HeldLogits(unknown, unknown)
+        return Nothing()
+
+    def chosen(self, value: Value, held: Any, others: tuple[tuple[str, int], ...]) -> Any:
+        """Return the rows of a value that its picks choose."""
         kinds = self.tracer.graph.kinds
         match held:
             case HeldLogits():

@@ -19,7 +19,7 @@ from nldc.check.lossless import codes
 from nldc.check.lossless.closure import Closer, Closure, TooMuchError, possible
 from nldc.check.lossless.parts import Part
 from nldc.check.lossless.prompts import prompt_lengths
-from nldc.check.lossless.said import Said, said, text_before
+from nldc.check.lossless.said import NEVER, Emitted, Said, text_before
 from nldc.check.lossless.terms import MASK, Term
 from nldc.check.lossless.trace import Outcome, Trace, Tracer, outcomes
 from nldc.ir.graph import Graph, walk
@@ -89,9 +89,9 @@ class Ways:
         """Return the first way around `sample`."""
         for part, closure, use in self._emitted():
             terms = part.terms(use, closure)
+            emitted = Emitted(closure, terms, self.before)
             for place, term in enumerate(terms):
-                here = said(closure, terms[:place], self.before)
-                found = self._source(term, closure, frozenset(), here)
+                found = self._source(term, closure, frozenset(), Said(emitted, place))
                 if found is not None:
                     return self._way(found, use)
         return None
@@ -191,7 +191,7 @@ class Ways:
 
     def _carried(self, name: str, element: int, seen: frozenset[Term]) -> str | None:
         for term, part, closure in self._origins(name, element):
-            here = said(closure, part.emitted(closure), self.before)
+            here = Said(Emitted(closure, part.emitted(closure), self.before), NEVER)
             source = self._source(term, closure, seen, here)
             if source is not None:
                 return source
