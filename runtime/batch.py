@@ -168,7 +168,7 @@ class Batch:
     """
 
     thinking: ThinkingBudget | None = None
-    _last: Tensor | None = None
+    _last: Sequence[int] = ()
     _table: TextTable | None = None
     _given: Sequence[Tensor | None] = ()
 
@@ -209,8 +209,7 @@ class Batch:
         self._forwards = 0
         self._active_forwards: Tensor | None = None
         self._table = table
-        if last:
-            self._last = torch.tensor(last, dtype=torch.int64, device=self.device).unsqueeze(1)
+        self._last = tuple(last)
 
     def forward(
         self,
@@ -380,8 +379,9 @@ class Batch:
         """Return how these rows are sampled: the thinking budget is their last processor."""
         given = self.sampling.processors
         positions = logits.positions
-        if given and self._last is not None:
-            positions = torch.minimum(positions, self._last)
+        if given and self._last:
+            last = torch.tensor(self._last, dtype=torch.int64, device=self.device)
+            positions = torch.minimum(positions, last.unsqueeze(1))
         seen: list[Tensor] = []
         processors = [bind(each, positions, logits.sight, seen) for each in given]
         if self.thinking is not None and logits.due is not None:
