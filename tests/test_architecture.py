@@ -40,6 +40,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("diagnostics", "runtime.errors"),
     "doctor": ("", "verify"),
     "certify": ("runtime",),
+    "__main__": ("cli",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
     "import_gguf": ("runtime.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
     "gguf_file": ("runtime.errors",),

@@ -54,3 +54,10 @@ def test_a_wheel_holds_the_code_the_strategies_and_the_demo_model(tmp_path: Path
     }
     assert not wanted - names
     assert not [name for name in names if name.startswith(("codegen/", "runtime/", "tests/"))]
+
+
+def test_the_package_runs_as_a_module() -> None:
+    run = [sys.executable, "-m", "nldc", "strategies"]
+    found = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "linear_ss" in found.stdout
