@@ -191,7 +191,7 @@ class Run:
             text = [*prompt, *sequence.emitted]
             chosen = choose(Progress(0, len(prompt), sequence.emitted, self.steps, name, 1))
             is_new = len(sequence.emitted) > asked and chosen != name
-            if is_new and kind.HANDOVERS[chosen].can_enter(len(text)):
+            if is_new and kind.HANDOVERS[chosen].can_enter(text, (EOS_ID,)):
                 asked = len(sequence.emitted)
                 handover = kind.HANDOVERS[name := chosen]
                 sequence.forget(len(text) - (handover.takes or 0))
