@@ -1,7 +1,7 @@
 """Strategies written by someone who had not seen the compiler, to be taken for what they are not.
 
-The first line of a file says what becomes of it: `exact` or `none`, which generated code then has to
-keep, or a code and the node that it is found at.
+The first line of a file says what becomes of it: `exact` or `none`, which generated code then has
+to keep, or a code and the node that it is found at.
 """
 
 from __future__ import annotations
