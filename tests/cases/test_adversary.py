@@ -66,3 +66,10 @@ def test_an_eos_of_the_prompt_is_not_handed_to_a_strategy_that_fills_behind_it(
         strategy=lambda progress: "ar" if len(progress.tokens) < before else "two_tokens_behind",
     )
     assert MASK not in result.tokens[0]
+
+
+def test_a_strategy_that_may_not_be_left_goes_into_an_artifact_with_others(tmp_path: Path) -> None:
+    both = api.check_together([HERE / "none_of_what_was_chosen_before.yaml", "ar"])
+    assert api.switching(both)["chosen_before"]["trails"] is None
+    kind = api.load(api.write(both, tmp_path / "both"))
+    assert set(kind.HANDOVERS) == {"chosen_before", "ar"}
