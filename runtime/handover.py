@@ -7,7 +7,7 @@ end are forgotten, and gets those tokens as its carried values; see docs/switchi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nldc.runtime.errors import PromptError
@@ -34,13 +34,17 @@ class Handover:
             return False
         return self.trails <= other.takes
 
-    def can_enter(self, text: int, given: int = 0) -> bool:
-        """Whether a text of so many tokens is long enough to be handed over.
+    def can_enter(self, text: Sequence[int], ends: Collection[int], given: int = 0) -> bool:
+        """Whether a text may be handed over now, or has to be longer.
 
         The rows of the last `takes` tokens are computed again, so they have to be there; and rows
-        of the first `given` tokens, which stood for embeddings, cannot be.
+        of the first `given` tokens, which stood for embeddings, cannot be. None of these tokens may
+        be one that `ends` a text: a strategy of its own carries none, and may take what it carries
+        for the end of a block. Only a prompt has such tokens.
         """
-        return self.takes is not None and text - self.takes >= given
+        if self.takes is None or len(text) - self.takes < given:
+            return False
+        return not any(token in ends for token in text[len(text) - self.takes :])
 
     def carry_of(self, text: Sequence[int]) -> dict[str, list[int]]:
         """Return the token ids of each carried value for a text, at least `takes` tokens long.

@@ -277,7 +277,7 @@ class Session:
                 "certificate.json of the artifact lists the switches that it may make, and why not",
             )
         given = 0 if sequence.embeddings is None else len(sequence.prompt)
-        return target.can_enter(len(sequence.history), given)
+        return target.can_enter(sequence.history, sequence.eos, given)
 
     def _hand_over(self, sequence: Request, chosen: str) -> dict[str, Tensor]:
         """Make the cache trail the text as the chosen strategy wants it; return its carry."""
