@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nldc.certify.backbone import CPU, HashBatch, World
+from nldc.certify.backbone import CPU, HashBatch, Room, World
 from nldc.certify.text import (
     END_THINK_ID,
     EOS_ID,
@@ -107,8 +107,11 @@ class Run:
         live = [texts[1], texts[0], *texts[2:]] if turned else list(texts)
         self.sequences += len(live)
         longest = max(scenario.lengths)
-        capacity = longest + (self.most + LEAST_STEPS + 1) * (kind.SCRATCH_ROWS + 1)
-        world = World.of(len(live), capacity, rules, kind.SCRATCH_ROWS, scenario.adapters)
+        # No step keeps more rows than it writes; a batch has one step a token at most.
+        room = Room.of(kind)
+        steps_at_most = self.most + LEAST_STEPS + 1
+        capacity = room.at(longest, steps_at_most) + steps_at_most * kind.SCRATCH_ROWS
+        world = World.of(len(live), capacity, rules, room, scenario.adapters)
         world.budget = _budget(rules, len(live), capacity)
         slots = list(range(len(live)))
         carries = []
@@ -119,8 +122,6 @@ class Run:
             batch = HashBatch([sequence], world, [slot])
             emit = decoder.prefill(batch, torch.tensor([sequence.content]))
             self._commit([sequence], emit)
-            text = len(sequence.prompt) + len(sequence.emitted)
-            sequence.surplus = sequence.committed - text
             carries.append(emit.carry)
         trailing = {s.key: len(s.prompt) + len(s.emitted) - s.committed for s in live}
         carry = {name: torch.cat([c[name] for c in carries]) for name in carries[0]}
@@ -179,8 +180,9 @@ class Run:
         sequence = Text(key, prompt, rules)
         choose = in_turn(kind.HANDOVERS, tuple(parts))
         name = list(parts)[key % len(parts)]
-        capacity = len(prompt) + (self.most + 4) * kind.SCRATCH_ROWS
-        world = World.of(1, capacity, rules, kind.SCRATCH_ROWS, True)
+        room = Room.of(kind)
+        capacity = room.at(len(prompt), self.most + 4 + kind.SCRATCH_ROWS)
+        world = World.of(1, capacity, rules, room, True)
         world.budget = _budget(rules, 1, capacity)
         self.sequences += 1
         emit = parts[name].prefill(HashBatch([sequence], world, [0]), torch.tensor([prompt]))
