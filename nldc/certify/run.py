@@ -186,7 +186,8 @@ class Run:
         world.budget = _budget(rules, 1, capacity)
         self.sequences += 1
         emit = parts[name].prefill(HashBatch([sequence], world, [0]), torch.tensor([prompt]))
-        self._commit([sequence], emit, given=name not in exact)
+        own = kind.HANDOVERS[name].trails is None
+        self._commit([sequence], emit, given=name not in exact, own=own)
         carry = emit.carry
         asked, cycles = -1, 0
         while len(sequence.emitted) < self.most:
@@ -204,7 +205,10 @@ class Run:
             emit = parts[name].step(HashBatch([sequence], world, [0]), carry)
             carry = emit.carry
             before = len(sequence.emitted)
-            self.accepted.update(self._commit([sequence], emit, given=name not in exact))
+            # What is never left keeps what it likes: nobody else reads its cache.
+            own = kind.HANDOVERS[name].trails is None
+            counts = self._commit([sequence], emit, given=name not in exact, own=own)
+            self.accepted.update(counts)
             self.steps += 1
             cycles = 0 if len(sequence.emitted) > before else cycles + 1
             if cycles > len(parts):
@@ -218,10 +222,12 @@ class Run:
                 claim = expected if self.frontier is None else self.frontier
                 raise DifferenceError(f"the cache trails the text by {found} tokens, not {claim}")
 
-    def _commit(self, live: Sequence[Text], emit: Emit, *, given: bool = False) -> list[int]:
+    def _commit(
+        self, live: Sequence[Text], emit: Emit, *, given: bool = False, own: bool = False
+    ) -> list[int]:
         """Emit and keep as the session does, and compare both with AR.
 
-        `given` tokens need not be AR's: AR goes on from them.
+        `given` tokens need not be AR's: AR goes on from them. Rows of their `own` need not be.
         """
         rows, width = emit.tokens.shape
         counts = [width] * len(live) if emit.count is None else emit.count.tolist()
@@ -242,7 +248,7 @@ class Run:
                 raise DifferenceError(f"{keep} rows of {speculative} that are there are to stay")
             end = sequence.committed + keep
             for place in range(sequence.committed, end):
-                self._entry(sequence, place)
+                self._entry(sequence, place, own=own or self.given)
             sequence.forget(end)
         return counts
 
@@ -267,9 +273,9 @@ class Run:
             sequence.emitted.append(token)
         sequence.ended = self.given and token == EOS_ID
 
-    def _entry(self, sequence: Text, place: int) -> None:
+    def _entry(self, sequence: Text, place: int, *, own: bool) -> None:
         self.entries += 1
-        if self.given:
+        if own:
             return
         state, position = sequence.cache[place]
         if position != place:

@@ -146,6 +146,31 @@ def test_the_whole_library_takes_turns_on_one_cache(tmp_path: Path) -> None:
     assert switched([*LIBRARY], tmp_path, tokens=60) is None
 
 
+KEEPS_ANOTHER_SEED = """nldc: 1
+name: stubborn
+summary: Goes on from AR's choice after its first row, whatever was accepted.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed:    {op: sample, logits: context.last}
+  emit:    {tokens: seed}
+carry: {seed: prefill.seed}
+step:
+  found:   {op: lookup, length: 2, ngram: 2}
+  draft:   {op: join, parts: [seed, found]}
+  checked: {op: forward, tokens: draft, attention: causal, cache: append}
+  choice:  {op: sample, logits: checked}
+  kept:    {op: accept, draft: draft, target: choice, rule: longest_prefix}
+  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: choice.first}}
+"""
+
+
+def test_what_may_not_be_left_keeps_rows_of_its_own(tmp_path: Path) -> None:
+    assert handover_of(KEEPS_ANOTHER_SEED).trails is None
+    (tmp_path / "stubborn.yaml").write_text(KEEPS_ANOTHER_SEED, encoding="utf-8")
+    assert switched([tmp_path / "stubborn.yaml", "ar"], tmp_path) is None
+
+
 def test_an_unusual_strategy_is_entered_and_left(tmp_path: Path) -> None:
     for name in ("trailing_two", "verified_twice", "late_bonus", "two_drafters"):
         folder = tmp_path / name
