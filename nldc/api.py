@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__
-from nldc.check.lossless import handover, handover_data, prove
-from nldc.check.rules import check_graph
+from nldc.check.lossless import Certificate, handover, handover_data, prove
+from nldc.check.rules import examine
 from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
@@ -29,11 +29,15 @@ Settings = Mapping[str, int | float]
 
 @dataclass(frozen=True)
 class Checked:
-    """A strategy without mistakes: its source, its graph, and what is worth a warning."""
+    """A strategy without mistakes: its source, its graph, and what is worth a warning.
+
+    `certificate` is what was proved; None if nothing is promised, or nothing was asked yet.
+    """
 
     source: Source
     graph: Graph
     warnings: tuple[Diagnostic, ...]
+    certificate: Certificate | None = None
 
     @property
     def guarantee(self) -> Guarantee:
@@ -100,13 +104,14 @@ def check_source(
         StrategyError: with every mistake in it.
     """
     built = build(source, settings, compat)
-    found = list(built.found)
+    found, certificate = list(built.found), None
     if built.graph is not None:
-        found += check_graph(built.graph, source)
+        examined = examine(built.graph, source)
+        found, certificate = [*found, *examined.diagnostics], examined.certificate
     errors = [d for d in found if d.severity == "error"]
     if errors or built.graph is None:
         raise StrategyError(found)
-    return Checked(source, built.graph, tuple(found))
+    return Checked(source, built.graph, tuple(found), certificate)
 
 
 def follow(file: str | Path, settings: Settings | None, model: str | Path) -> Settings:
@@ -238,7 +243,7 @@ def generate(checked: Sequence[Checked]) -> dict[str, str]:
     parts: dict[str, Part] = {}
     for each in checked:
         source, graph = each.source, each.graph
-        certificate = prove(graph).data()
+        certificate = (each.certificate or prove(graph)).data()
         name = Path(source.name).name
         files = emit_artifact(graph, name, source.text, __version__, certificate)
         parts[graph.name] = Part(graph, files, str(certificate["proved"]))

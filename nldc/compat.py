@@ -58,7 +58,9 @@ SOURCES: Mapping[str, Preset] = {
             "repeat.keys": "one forward over the finished block, causal with `causal_context`. "
             "`LowConfidence`, for LLaDA 2, repeats the bidirectional one: write that forward with "
             "`attention: bidirectional`.",
-            "repeat.eos": "masked rows after an EOS become EOS as soon as it is placed",
+            "repeat.eos": "masked rows after an EOS become EOS as soon as it is placed. Copies are "
+            "no choices: where that EOS may be replaced, as by `token_editing`, they could be "
+            "emitted, and the file is refused (NLD122).",
             "repeat.eos_ids": "`eos_token_id[0]` of a list",
             "repeat.exhausted": "the argmax without the mask token. There, of the forward that "
             "refreshes the keys, after which it is run again; here, of the last round.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,7 +29,6 @@ from nldc.certify.text import (
     TOKEN,
     VOCABULARY,
     DifferenceError,
-    OutgrownError,
     Rules,
     Text,
 )
@@ -39,6 +39,9 @@ from nldc.runtime.layout import Layout
 from nldc.runtime.sampling import Sampling
 from nldc.runtime.thinking import ThinkingBudget
 
+if TYPE_CHECKING:
+    from nldc.runtime.decoder import Decoder
+
 CPU = torch.device("cpu")
 
 
@@ -47,6 +50,27 @@ def _scramble(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)).mul_(FIRST)
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)).mul_(SECOND)
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many rows of the cache a decoder gets for one sequence, as its class variables say."""
+
+    prompt: int
+    token: int
+    scratch: int
+
+    @staticmethod
+    def of(kind: type[Decoder]) -> Room:
+        """Return the room of a decoder."""
+        return Room(kind.PROMPT_ROWS, kind.TOKEN_ROWS, kind.SCRATCH_ROWS)
+
+    def at(self, prompt: int, tokens: int) -> int:
+        """Return the rows for a prompt of so many tokens, and so many that follow it."""
+        return prompt * self.prompt + tokens * self.token + self.scratch
+
+    def __str__(self) -> str:
+        return f"PROMPT_ROWS is {self.prompt}, TOKEN_ROWS {self.token}, SCRATCH_ROWS {self.scratch}"
 
 
 @dataclass(eq=False)
@@ -63,18 +87,18 @@ class World:
     """What the batches of one run share: room for cache entries, and what patterns show.
 
     `keys` int64 [slots, capacity, LAYERS] is what each cache entry adds to the rows that see it.
-    `room` is how far behind the text rows may be written; `adapters` says whether they are loaded.
+    `room` is how many rows a sequence may have; `adapters` says whether they are loaded.
     """
 
     keys: Tensor
     rules: Rules
-    room: int
+    room: Room
     adapters: bool = True
     budget: ThinkingBudget | None = None
     _sights: dict[tuple[int, int], tuple[Layout, Pattern, _Sight]] = field(default_factory=dict)
 
     @staticmethod
-    def of(slots: int, capacity: int, rules: Rules, room: int, adapters: bool) -> World:
+    def of(slots: int, capacity: int, rules: Rules, room: Room, adapters: bool) -> World:
         """Return a world with nothing in its cache."""
         keys = torch.zeros((slots, capacity, LAYERS), dtype=torch.int64)
         return World(keys, rules, room, adapters)
@@ -151,16 +175,11 @@ class HashBatch(Batch):
             held = (~active).tolist()
         for sequence, length, is_held in zip(self.live, lengths, held, strict=True):
             end = length + layout.size * (1 + is_held)
-            written = len(sequence.prompt) + len(sequence.emitted)
-            if sequence.committed > written + max(0, sequence.surplus):
-                raise OutgrownError(
-                    f"{sequence.committed} rows are cached for a text of {written} tokens: steps "
-                    "keep more rows than they emit tokens"
-                )
-            if end > written + 1 + self.world.room:
+            if end > self.world.room.at(len(sequence.prompt), len(sequence.emitted) + 1):
                 raise DifferenceError(
-                    f"a forward of {layout.size} rows behind {length} has no room: SCRATCH_ROWS "
-                    f"is {self.world.room}, and the text has {written} tokens"
+                    f"a forward of {layout.size} rows behind {length} has no room: the prompt has "
+                    f"{len(sequence.prompt)} tokens, {len(sequence.emitted)} were emitted, and "
+                    f"{self.world.room}"
                 )
         adapted = torch.zeros(layout.size, dtype=torch.int64)
         if adapter is not None and self.world.adapters:

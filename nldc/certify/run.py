@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nldc.certify.backbone import CPU, HashBatch, World
+from nldc.certify.backbone import CPU, HashBatch, Room, World
 from nldc.certify.text import (
     END_THINK_ID,
     EOS_ID,
@@ -107,8 +107,11 @@ class Run:
         live = [texts[1], texts[0], *texts[2:]] if turned else list(texts)
         self.sequences += len(live)
         longest = max(scenario.lengths)
-        capacity = longest + (self.most + LEAST_STEPS + 1) * (kind.SCRATCH_ROWS + 1)
-        world = World.of(len(live), capacity, rules, kind.SCRATCH_ROWS, scenario.adapters)
+        # No step keeps more rows than it writes; a batch has one step a token at most.
+        room = Room.of(kind)
+        steps_at_most = self.most + LEAST_STEPS + 1
+        capacity = room.at(longest, steps_at_most) + steps_at_most * kind.SCRATCH_ROWS
+        world = World.of(len(live), capacity, rules, room, scenario.adapters)
         world.budget = _budget(rules, len(live), capacity)
         slots = list(range(len(live)))
         carries = []
@@ -119,8 +122,6 @@ class Run:
             batch = HashBatch([sequence], world, [slot])
             emit = decoder.prefill(batch, torch.tensor([sequence.content]))
             self._commit([sequence], emit)
-            text = len(sequence.prompt) + len(sequence.emitted)
-            sequence.surplus = sequence.committed - text
             carries.append(emit.carry)
         trailing = {s.key: len(s.prompt) + len(s.emitted) - s.committed for s in live}
         carry = {name: torch.cat([c[name] for c in carries]) for name in carries[0]}
@@ -171,7 +172,6 @@ class Run:
     ) -> None:
         """Decode one sequence with another strategy at every step; raise at the first difference.
 
-        It begins with one that may be left: of the cache of others nothing is claimed.
         The tokens of those that are not `exact` are given, and those after them AR's.
         """
         parts = {name: object.__new__(part) for name, part in kind.PARTS.items()}
@@ -179,16 +179,15 @@ class Run:
         prompt = prompt_of(1 + key % 6, key, ())
         sequence = Text(key, prompt, rules)
         choose = in_turn(kind.HANDOVERS, tuple(parts))
-        may_leave = [each for each in parts if kind.HANDOVERS[each].trails is not None]
-        if not may_leave:
-            return
-        name = may_leave[key % len(may_leave)]
-        capacity = len(prompt) + (self.most + 4) * kind.SCRATCH_ROWS
-        world = World.of(1, capacity, rules, kind.SCRATCH_ROWS, True)
+        name = list(parts)[key % len(parts)]
+        room = Room.of(kind)
+        capacity = room.at(len(prompt), self.most + 4 + kind.SCRATCH_ROWS)
+        world = World.of(1, capacity, rules, room, True)
         world.budget = _budget(rules, 1, capacity)
         self.sequences += 1
         emit = parts[name].prefill(HashBatch([sequence], world, [0]), torch.tensor([prompt]))
-        self._commit([sequence], emit, given=name not in exact)
+        own = kind.HANDOVERS[name].trails is None
+        self._commit([sequence], emit, given=name not in exact, own=own)
         carry = emit.carry
         asked, cycles = -1, 0
         while len(sequence.emitted) < self.most:
@@ -206,7 +205,10 @@ class Run:
             emit = parts[name].step(HashBatch([sequence], world, [0]), carry)
             carry = emit.carry
             before = len(sequence.emitted)
-            self.accepted.update(self._commit([sequence], emit, given=name not in exact))
+            # What is never left keeps what it likes: nobody else reads its cache.
+            own = kind.HANDOVERS[name].trails is None
+            counts = self._commit([sequence], emit, given=name not in exact, own=own)
+            self.accepted.update(counts)
             self.steps += 1
             cycles = 0 if len(sequence.emitted) > before else cycles + 1
             if cycles > len(parts):
@@ -220,10 +222,12 @@ class Run:
                 claim = expected if self.frontier is None else self.frontier
                 raise DifferenceError(f"the cache trails the text by {found} tokens, not {claim}")
 
-    def _commit(self, live: Sequence[Text], emit: Emit, *, given: bool = False) -> list[int]:
+    def _commit(
+        self, live: Sequence[Text], emit: Emit, *, given: bool = False, own: bool = False
+    ) -> list[int]:
         """Emit and keep as the session does, and compare both with AR.
 
-        `given` tokens need not be AR's: AR goes on from them.
+        `given` tokens need not be AR's: AR goes on from them. Rows of their `own` need not be.
         """
         rows, width = emit.tokens.shape
         counts = [width] * len(live) if emit.count is None else emit.count.tolist()
@@ -244,7 +248,7 @@ class Run:
                 raise DifferenceError(f"{keep} rows of {speculative} that are there are to stay")
             end = sequence.committed + keep
             for place in range(sequence.committed, end):
-                self._entry(sequence, place)
+                self._entry(sequence, place, own=own or self.given)
             sequence.forget(end)
         return counts
 
@@ -269,9 +273,9 @@ class Run:
             sequence.emitted.append(token)
         sequence.ended = self.given and token == EOS_ID
 
-    def _entry(self, sequence: Text, place: int) -> None:
+    def _entry(self, sequence: Text, place: int, *, own: bool) -> None:
         self.entries += 1
-        if self.given:
+        if own:
             return
         state, position = sequence.cache[place]
         if position != place:

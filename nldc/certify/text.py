@@ -33,10 +33,6 @@ class DifferenceError(Exception):
     """The artifact is not AR, or breaks a promise that every artifact makes."""
 
 
-class OutgrownError(DifferenceError):
-    """Steps keep more rows than they emit tokens, so that the cache outgrows any text."""
-
-
 def scramble(x: int) -> int:
     """Mix 64 bits (splitmix64), unsigned."""
     x &= WORD
@@ -79,8 +75,7 @@ class Text:
 
     `content` is what a prompt's rows hold: token ids, or ids of embeddings from VOCABULARY on.
     `truth` holds AR's states, LAYERS + 1 a position; `cache` states and positions of all entries,
-    of which `committed` are committed, `surplus` more than the text had tokens after the prefill;
-    `agrees` is the position up to which drafts are right.
+    of which `committed` are committed; `agrees` is the position up to which drafts are right.
     """
 
     key: int
@@ -93,7 +88,6 @@ class Text:
     cache: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
     emitted: list[int] = field(default_factory=list)
     committed: int = 0
-    surplus: int = 0
     agrees: int = 0
     skips: int = 0
     ended: bool = False

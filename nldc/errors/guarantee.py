@@ -185,8 +185,8 @@ ENTRIES = (
         "The proof lists every row and every outcome. Predicates over the prompt must be simple "
         "enough to be decided for every length of the prompt, and outcomes must not be too "
         "many. What cannot be decided is not promised.",
-        '  context: {op: forward, tokens: $prompt, attention: "k.row <= q.row or k.row * k.row '
-        '< 0 - q.row", predicts: next, cache: append}',
+        '  context: {op: forward, tokens: $prompt, attention: "k.row <= q.row or 2 * k.row '
+        '< q.row", predicts: next, cache: append}',
         "  context: {op: forward, tokens: $prompt, attention: causal, cache: append}",
     ),
     Entry(

@@ -166,15 +166,15 @@ def prompt_runs(
         BadPickError: at `span`, if there is no such form, or if no list of prompts is enough.
     """
     longest = _deciding_length(layout, picks, kinds)
-    lengths = range(1, min(longest or LONGEST, LONGEST) + 1)
-    listed = [picked(layout.rows(length), picks, kinds, {}) for length in lengths]
-    counts = [len(rows) for rows in listed]
-    if any(count != counts[0] + (counts[1] - counts[0]) * n for n, count in enumerate(counts)):
-        raise BadPickError("the number of rows is no simple sum of the prompt's length", *span())
     if longest is None or longest > LONGEST:
         help_text = "compare rows of the prompt with small numbers, and by sums, `//` and `%` only"
         message = "no finite number of prompts decides which rows these are"
         raise BadPickError(message, *span(), help_text)
+    lengths = range(1, longest + 1)
+    listed = [picked(layout.rows(length), picks, kinds, {}) for length in lengths]
+    counts = [len(rows) for rows in listed]
+    if any(count != counts[0] + (counts[1] - counts[0]) * n for n, count in enumerate(counts)):
+        raise BadPickError("the number of rows is no simple sum of the prompt's length", *span())
     before, last = _runs(listed[-2]), _runs(listed[-1])
     fitted = tuple(
         (_line(*starts, lengths[-1]), _line(*sizes, lengths[-1]))

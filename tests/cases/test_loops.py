@@ -18,6 +18,7 @@ HERE = Path(__file__).parent / "strategies"
 SMALL = {"block_length": 4, "rounds": 3, "length": 3, "sure": 0.7}
 
 REFUSED = {
+    "copies_stall_a_loop_none": "NLD118",
     "fill_of_other_rows_none": "NLD118",
     "junk_eos_emits_masks_none": "NLD118",
     "junk_masked_row_none": "NLD118",

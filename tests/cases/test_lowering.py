@@ -109,13 +109,14 @@ PREFILLS = {
     "{tokens: $prompt, kind: p}, {masks: 2, kind: m}, {tokens: $prompt, kind: p}]}\n"
     + CONTEXT.replace("$prompt", "rows") + "}\n  all: {op: sample, logits: context.p}\n"
     '  seed: {op: join, parts: ["all[-1]"]}\n  emit: {tokens: seed}\n',
-    "rows of mixed logits are chosen": CONTEXT.replace("context", "a") + "}\n"
-    + CONTEXT.replace("context", "b").replace("append", "read") + "}\n"
-    "  context: {op: mix, logits: [a, b], weights: [0.5, 0.25]}\n" + SEED,
+    "rows of mixed logits are chosen": CONTEXT.replace("context", "a").replace("append", "read")
+    + "}\n" + CONTEXT.replace("context", "b").replace("causal", "bidirectional")
+    + ", predicts: next}\n  context: {op: mix, logits: [a, b], weights: [0.5, 0.25]}\n" + SEED,
     "a loop behind the prompt leaves its keys": "  rows: {op: rows, segments: "
     "[{tokens: $prompt, kind: p}, {masks: 3, kind: m}]}\n"
     "  done: {op: denoise, rows: rows, attention: bidirectional, commit: {confidence: 0.9}, "
-    'keys: kept}\n  context: {op: forward, tokens: "done.m.last", attention: causal, cache: read}\n'
+    "eos: ignored, keys: kept}\n"
+    '  context: {op: forward, tokens: "done.m.last", attention: causal, cache: read}\n'
     "  seed: {op: sample, logits: context}\n  emit: {tokens: done.m}\n",
     "no rows at all are joined": CONTEXT + "}\n  all: {op: sample, logits: context}\n"
     '  some: {op: join, parts: ["$prompt[0:0]", "all[-1:]"]}\n'

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nldc import api
+from nldc.check.rules import check_graph
 from nldc.diagnostics import Diagnostic, StrategyError
 from tests.lossless.mutants import base_text, built
 
@@ -34,11 +35,6 @@ def errors(name: str) -> Sequence[Diagnostic]:
             "write `offset: 1`",
         ),
         (
-            "r_mixed_with_itself", "NLD110", 19,
-            "logits that are added up are rounded",
-            "sample from the logits of a verifier row alone",
-        ),
-        (
             "float_in_where", "NLD036", 19, "", "write it in whole numbers",
         ),
     ],
@@ -54,6 +50,16 @@ def test_the_mistake_is_named_where_it_is(
     assert found.help[0].startswith(mends)
 
 
+@pytest.mark.parametrize("weights", ["[0.5, 0.25]", "[1.5, 0.5]"])
+def test_the_verifier_mixed_with_itself_is_refused_where_sums_are_rounded(weights: str) -> None:
+    text = (HERE / "r_mixed_with_itself.yaml").read_text("utf-8")
+    source, graph = built(text.replace("[0.5, 0.5]", weights))
+    (found,) = [d for d in check_graph(graph, source) if d.severity == "error"]
+    assert (found.code, found.span and found.span.start_line) == ("NLD110", 19)
+    assert found.labels[0].text.startswith("logits that are added up are rounded")
+    assert found.help[0].startswith("sample from the logits of a verifier row alone")
+
+
 def test_a_target_of_the_drafter_is_named_whatever_the_names() -> None:
     """The last target is sampled from the drafter, through two joins."""
     text = (HERE / "w03_last_target_of_the_drafter.yaml").read_text("utf-8")
@@ -66,7 +72,7 @@ def test_a_target_of_the_drafter_is_named_whatever_the_names() -> None:
         .replace("[end]", "[wrong]")
     )
     source, graph = built(text)
-    (found,) = [d for d in api.check_graph(graph, source) if d.severity == "error"]
+    (found,) = [d for d in check_graph(graph, source) if d.severity == "error"]
     assert found.labels[0].text.startswith("`wrong` is chosen from row")
 
 
@@ -100,7 +106,7 @@ def test_a_verifier_that_is_not_counted_is_warned_of_and_a_drafter_is_not() -> N
         "checked: {op: forward, tokens: drafted, attention: causal, cache: read, counted: false}",
     )
     source, graph = built(text)
-    assert [d.code for d in api.check_graph(graph, source)] == ["NLD078"]
+    assert [d.code for d in check_graph(graph, source)] == ["NLD078"]
     text = (HERE / "w25_counted_false_on_the_verifier.yaml").read_text("utf-8")
     drafter = """blank: {op: rows, segments: [{masks: 1}]}
   look: {op: forward, tokens: blank, attention: bidirectional, cache: read, counted: false}
@@ -109,7 +115,7 @@ def test_a_verifier_that_is_not_counted_is_warned_of_and_a_drafter_is_not() -> N
     text = text.replace(", counted: false", "").replace("block:   {", drafter)
     text = text.replace("{masks: block_length - 1}", "{tokens: thought}, {masks: block_length - 2}")
     source, graph = built(text)
-    assert not list(api.check_graph(graph, source))
+    assert not list(check_graph(graph, source))
 
 
 def test_what_only_another_step_uses_is_used() -> None:
@@ -120,6 +126,6 @@ def test_what_only_another_step_uses_is_used() -> None:
     text = text.replace("confidence: 0.0}}", "confidence: 0.0}, adapter: b}")
     text = text.replace(emits, f"    {alone}\n{emits}")
     source, graph = built(text)
-    assert [(d.code, d.message) for d in api.check_graph(graph, source)] == [
+    assert [(d.code, d.message) for d in check_graph(graph, source)] == [
         ("NLD033", "nothing uses `alone`")
     ]

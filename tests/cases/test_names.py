@@ -19,6 +19,8 @@ from nldc.codegen.names import Scope, folder_names, module_scope
 from nldc.diagnostics import StrategyError
 from nldc.ir.build import build
 from nldc.runtime import Decoder
+from nldc.runtime.abi import ADAPTER_FOLDER
+from nldc.runtime.adapter import Adapter
 from nldc.runtime.backbone import Backbone
 from nldc.source import parse
 from tests.cases.decoders import CHECKPOINT, EOS, PROMPTS
@@ -64,9 +66,12 @@ def text_of(name: str) -> str:
 def behaviour(files: Mapping[str, str], folder: Path, backbone: Backbone) -> object:
     """Return what a decoder emits and takes, greedy and drawn, in a batch."""
     kind = api.load(write_folder(folder, files))
+    adapter = Adapter.load(
+        CHECKPOINT / ADAPTER_FOLDER, backbone.config, backbone.dtype, backbone.device
+    )
     outcomes = []
     for temperature in (0.0, 0.8):
-        decoder: Decoder = kind(backbone)
+        decoder: Decoder = kind(backbone, adapters=dict.fromkeys(kind.ADAPTERS, adapter))
         result = decoder.generate(
             [list(p) for p in PROMPTS], max_new_tokens=9, eos=EOS, temperature=temperature
         )

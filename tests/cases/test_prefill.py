@@ -9,6 +9,7 @@ import pytest
 
 from nldc import api
 from nldc.check.lossless import prove
+from nldc.check.rules import check_graph
 from nldc.diagnostics import StrategyError
 from tests.lossless.hash_model import first_difference
 from tests.lossless.mutants import built
@@ -95,11 +96,11 @@ steps:
     emit:    {tokens: seed, cache: keep all, next: {seed: choice}}
 """
     source, graph = built(text)
-    found = [d for d in api.check_graph(graph, source) if d.severity == "error"]
+    found = [d for d in check_graph(graph, source) if d.severity == "error"]
     assert [d.code for d in found] == ["NLD122"]
     assert "`found` -> `seed` -> `emit`" in found[0].labels[0].text
     source, graph = built(text.replace("{seed: found}", "{seed: choice}"))
-    assert not [d for d in api.check_graph(graph, source) if d.severity == "error"]
+    assert not [d for d in check_graph(graph, source) if d.severity == "error"]
 
 
 TWO_ACCEPTS = """nldc: 1

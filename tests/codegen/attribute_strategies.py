@@ -107,7 +107,10 @@ def with_mask_token(folder: Path, token: int) -> Path:
 
 @dataclass
 class Reference:
-    """A decoder's backbone without a cache: every entry ever made, under a dense mask."""
+    """A decoder's backbone without a cache: every entry ever made, under a dense mask.
+
+    Of adapters, one at most is used.
+    """
 
     decoder: Decoder
     eos: tuple[int, ...]
@@ -138,7 +141,10 @@ class Reference:
         positions = torch.tensor([entry.position for entry in entries])
         backbone.rope.reserve(int(positions.max()) + 1)
         states = backbone.embed(torch.tensor([entry.token for entry in entries]))
-        states = backbone.forward(states, positions, attention, None, None)
+        (name,) = {entry.adapter for entry in entries if entry.adapter} or {""}
+        adapter = self.decoder.model.adapters.get(name)
+        rows = torch.tensor([n for n, entry in enumerate(entries) if entry.adapter == name])
+        states = backbone.forward(states, positions, attention, adapter, rows)
         logits: list[list[float]] = backbone.head(states).tolist()
         return logits
 

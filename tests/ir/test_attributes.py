@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from nldc import api
 from nldc.diagnostics import StrategyError
+from nldc.interpret import run
 from nldc.ir.attributes import ATTRIBUTE, PRESETS, choose
+from nldc.ir.build import build
 from nldc.ir.ops import LayRows, Repeat
+from nldc.source import load
+from tests.lossless.hash_model import HashModel, Input
 
 EXACT = [name for name in sorted(api.library()) if api.check(name).guarantee == "exact"]
+EDITS_AN_EOS = ("token_editing", "sglang")
 OTHERS = [name for name in sorted(api.library()) if name not in EXACT]
 
 
@@ -59,8 +65,39 @@ def test_exactness_is_proved_just_under_presets_that_allow_the_mask_token(
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_strategy_checks_under_every_preset(name: str, preset: str) -> None:
+    if (name, preset) == EDITS_AN_EOS:
+        with pytest.raises(StrategyError) as error:
+            api.check(f"{name}@{preset}")
+        assert [found.code for found in error.value.diagnostics] == ["NLD122"]
+        return
     graph = api.check(f"{name}@{preset}").graph
     assert graph.compat == preset
+
+
+def test_copies_of_an_eos_that_is_edited_away_are_emitted_though_nothing_chose_them() -> None:
+    """So the strategy is refused: run unchecked, no `sample` chose some of its tokens."""
+    name, preset = EDITS_AN_EOS
+    graph = build(load(api.find(name)), {"block_length": 6}, preset).graph
+    assert graph is not None
+    unchosen = 0
+    for seed in range(280, 340):
+        given = Input((1, 2), seed, True, 0.5, (5,), ())
+        model, chosen = given.model(), set()
+
+        def choose(
+            logits: Sequence[float],
+            position: int,
+            model: HashModel = model,
+            chosen: set[tuple[int, int]] = chosen,
+        ) -> int:
+            token = model.choose(logits, position)
+            chosen.add((position, token))
+            return token
+
+        out = run(graph, model, given.prompt, 14, choose, most_steps=20)
+        placed = enumerate(out.tokens, len(given.prompt))
+        unchosen += not chosen.issuperset(placed)
+    assert unchosen > 2
 
 
 def test_what_is_left_for_a_second_loop_stays_masked_under_every_preset() -> None:

@@ -30,9 +30,8 @@ import torch
 from nldc import api
 from nldc.certify import certify_switching
 from nldc.certify.run import SCENARIOS, Run
-from nldc.certify.text import DifferenceError, OutgrownError
-from nldc.check.lossless.rule import lossless
-from nldc.check.rules import RULES
+from nldc.certify.text import DifferenceError
+from nldc.check.rules import examine
 from nldc.codegen.emit_artifact import emit_artifact
 from nldc.diagnostics import StrategyError
 from nldc.interpret import run as interpret
@@ -129,13 +128,8 @@ def examined(text: str) -> tuple[Source, Graph | None, str | None]:
         return source, None, error.diagnostics[0].code
     if built.graph is None:
         return source, None, next(d.code for d in built.found if d.severity == "error")
-    for rule in sorted(
-        RULES, key=lambda rule: rule is not lossless
-    ):  # what refuses most comes first
-        for found in rule(built.graph, source):
-            if found.severity == "error":
-                return source, built.graph, found.code
-    return source, built.graph, None
+    found = (d.code for d in examine(built.graph, source).diagnostics if d.severity == "error")
+    return source, built.graph, next(found, None)
 
 
 # The attack
@@ -164,8 +158,6 @@ def attack(text: str, graph: Graph, seed: int, meant: Graph | None = None) -> st
         scenario = SCENARIOS[seed // 2 % len(SCENARIOS)]
         run = Run(5, None, given=graph.guarantee == "none")
         run.batch(kind, replace(scenario, lengths=scenario.lengths[:3]), seed, seed % 1000)
-    except OutgrownError as problem:
-        return None if graph.guarantee == "none" else f"certify: {problem}"
     except DifferenceError as problem:
         return f"certify: {problem}"
     except Exception as problem:

@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from nldc import api
 from nldc.certify import QUICK, certify
 from nldc.certify.run import SCENARIOS
+from nldc.check.lossless import Certificate
+from nldc.check.lossless.prove import _Prover
 from nldc.cli import cli
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.runtime.errors import ArtifactError
@@ -169,14 +171,73 @@ def test_generated_code_that_raises_is_a_bug_whatever_is_promised(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_promises_nothing_must_still_go_on_without_end(tmp_path: Path) -> None:
+GROWING = """nldc: 1
+name: growing
+summary: Each step keeps two rows, and the prompt is kept twice.
+guarantee: none
+prefill:
+  once:    {op: forward, tokens: $prompt, attention: causal, cache: append}
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed:    {op: sample, logits: context.last}
+  emit:    {tokens: seed}
+carry: {seed: prefill.seed}
+step:
+  first:   {op: forward, tokens: seed, attention: causal, cache: append}
+  second:  {op: forward, tokens: seed, attention: causal, cache: append}
+  choice:  {op: sample, logits: second}
+  emit:    {tokens: choice, cache: keep all, next: {seed: choice}}
+"""
+ROWS = {"PROMPT_ROWS": 2, "TOKEN_ROWS": 2, "SCRATCH_ROWS": 2}
+
+
+def test_what_promises_nothing_may_keep_as_many_rows_as_its_class_says(tmp_path: Path) -> None:
+    file = tmp_path / "growing.yaml"
+    file.write_text(GROWING, encoding="utf-8")
+    folder = api.compile(file, tmp_path / "out")
+    kind = api.load(folder)
+    assert {name: getattr(kind, name) for name in ROWS} == ROWS
+    assert certify(folder, tokens=40).fault is None
     mutant = next(mutant for mutant in mutants() if mutant.name == "linear_keeps_all")
-    file = tmp_path / "keeps_all.yaml"
     file.write_text(mutant.text().replace("guarantee: exact", "guarantee: none"), encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"`linear_ss` cannot .* keep more rows") as found:
-        api.compile(file, tmp_path / "out", SMALL_BLOCK)
+    api.compile(file, tmp_path / "keeps_all", SMALL_BLOCK)
+
+
+@pytest.mark.parametrize("name", ["PROMPT_ROWS", "TOKEN_ROWS"])
+def test_a_class_that_says_too_few_rows_is_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "growing.yaml"
+    file.write_text(GROWING, encoding="utf-8")
+    generated = api.generate
+    monkeypatch.setattr(
+        api,
+        "generate",
+        lambda checked: sealed(
+            {
+                n: text.replace(f"{name} = 2", f"{name} = 1")
+                for n, text in generated(checked).items()
+            }
+        ),
+    )
+    with pytest.raises(ArtifactError, match=r"`growing` cannot .* has no room") as found:
+        api.compile(file, tmp_path / "out")
     assert found.value.hint is not None
     assert not (tmp_path / "out").exists()
+
+
+def test_checking_and_generating_prove_a_strategy_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    proved: list[str] = []
+    prove = _Prover.run
+
+    def counted(prover: _Prover) -> Certificate:
+        proved.append(prover.graph.name)
+        return prove(prover)
+
+    monkeypatch.setattr(_Prover, "run", counted)
+    checked = api.check("ar")
+    assert checked.certificate is not None
+    assert "certificate.json" in api.generate([checked])
+    assert proved == ["ar"]
 
 
 def test_the_command_line_compiles_unchecked_only_if_asked(

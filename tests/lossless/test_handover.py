@@ -20,6 +20,8 @@ TRAILS_BY_ONE = {
     "ar", "concurrency_router", "linear_ss", "linear_ss_iterative", "linear_ss_lora",
     "prompt_lookup",
 }  # fmt: skip
+CARRIES_A_CHOICE = {"prompt_reread"}
+"""Carries AR's choice behind the last token but one: what was handed over has another there."""
 KEEPS_THE_DRAFT = """
 nldc: 1
 name: careless
@@ -78,6 +80,10 @@ def test_exact_strategies_may_leave_however_they_verify(path: Path) -> None:
     assert boundary is not None
     found = handover(graph)
     assert found.trails == boundary.frontier
+    if path.stem in CARRIES_A_CHOICE:
+        assert found.takes is None
+        assert found.closed == "it is proved for sequences of its own prefill only"
+        return
     assert found.takes == max(found.trails, 1)
 
 
@@ -138,6 +144,31 @@ def switched(names: list[str | Path], folder: Path, tokens: int = 16) -> str | N
 
 def test_the_whole_library_takes_turns_on_one_cache(tmp_path: Path) -> None:
     assert switched([*LIBRARY], tmp_path, tokens=60) is None
+
+
+KEEPS_ANOTHER_SEED = """nldc: 1
+name: stubborn
+summary: Goes on from AR's choice after its first row, whatever was accepted.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed:    {op: sample, logits: context.last}
+  emit:    {tokens: seed}
+carry: {seed: prefill.seed}
+step:
+  found:   {op: lookup, length: 2, ngram: 2}
+  draft:   {op: join, parts: [seed, found]}
+  checked: {op: forward, tokens: draft, attention: causal, cache: append}
+  choice:  {op: sample, logits: checked}
+  kept:    {op: accept, draft: draft, target: choice, rule: longest_prefix}
+  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: choice.first}}
+"""
+
+
+def test_what_may_not_be_left_keeps_rows_of_its_own(tmp_path: Path) -> None:
+    assert handover_of(KEEPS_ANOTHER_SEED).trails is None
+    (tmp_path / "stubborn.yaml").write_text(KEEPS_ANOTHER_SEED, encoding="utf-8")
+    assert switched([tmp_path / "stubborn.yaml", "ar"], tmp_path) is None
 
 
 def test_an_unusual_strategy_is_entered_and_left(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nldc import api
+from nldc.check.rules import check_graph
 from nldc.expr import Expr, ExprError, evaluate, fold, parse, to_python
 from nldc.ir.build import build
 from nldc.ir.ranges import Range, evaluate_range
@@ -107,7 +107,7 @@ def codes(**changed: str) -> list[str]:
     made = build(source)
     found = list(made.found)
     if made.graph is not None:
-        found += api.check_graph(made.graph, source)
+        found += check_graph(made.graph, source)
     return [diagnostic.code for diagnostic in found if diagnostic.severity == "error"]
 
 

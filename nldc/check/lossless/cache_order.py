@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldc.check.lossless import codes
+from nldc.check.lossless.certificate import Certificate
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
 from nldc.check.lossless.prove import prove
@@ -22,9 +23,14 @@ from nldc.ir.ranges import UndecidedError
 from nldc.source import Source
 
 
-def cache_order(graph: Graph, source: Source) -> Iterator[Diagnostic]:
-    """Refuse a forward whose appended rows do not follow the cache in order."""
-    if graph.guarantee != "none" and prove(graph).problems:
+def cache_order(
+    graph: Graph, source: Source, certificate: Certificate | None = None
+) -> Iterator[Diagnostic]:
+    """Refuse a forward whose appended rows do not follow the cache in order.
+
+    `certificate` is that of the graph, where it is known already.
+    """
+    if graph.guarantee != "none" and (certificate or prove(graph)).problems:
         return  # what is wrong is said there
     yield from _uneven(graph, source)
     regions = (graph.prefill, *(variant.step for variant in graph.variants))

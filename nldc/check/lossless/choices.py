@@ -161,10 +161,15 @@ class Choices:
         return tuple(rows)
 
     def note_copies(self, loop: str, rows: HeldRows) -> None:
-        """Note that an EOS which was copied into a row still stands in a row before it."""
+        """Note that an EOS which was copied into a row still stands in a row before it.
+
+        So it does in rows that keep what the loop filled, whatever fills the masked ones later.
+        """
         tokens = rows.tokens
         for number in range(1, len(tokens)):
-            self._ends_with(made(loop, number, "copy"), tokens, number)
+            copy = made(loop, number, "copy")
+            if copy in self.origins:
+                self._ends_with(copy, tokens, number)
 
 
 def laid(tokens: Sequence[Term | None]) -> HeldRows:

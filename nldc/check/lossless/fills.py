@@ -87,8 +87,11 @@ class _Rounds:
         return left[-1:] if alike else left
 
     def _exact(self) -> bool:
-        """Whether a round's only fill takes as many rows as a rule says, and never more."""
-        if len(self.steps) != 1 or self.start != self.variable:
+        """Whether a round's only fill takes as many rows as a rule says, and never more.
+
+        Copies of an EOS fill any number of rows more.
+        """
+        if len(self.steps) != 1 or self.start != self.variable or self.loop.eos == "fills":
             return False
         where = self.steps[0][1].where
         select = None if where.picks else self.selects.get(where.node)

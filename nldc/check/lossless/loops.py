@@ -64,6 +64,8 @@ def leave_loop(
     choices.note_end(rows)
     if op.eos == "fills" and variable in after.keeps:
         choices.note_copies(name, rows)
+    for earlier in sorted(rows.keeps):
+        choices.note_copies(earlier, rows)
     return rows
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nldc.check.lossless import codes
-from nldc.check.lossless.certificate import Problem
+from nldc.check.lossless.certificate import Certificate, Problem
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
 from nldc.check.lossless.prove import prove
@@ -20,11 +20,16 @@ MOST_WORK = 30_000
 """Values of nodes, over all outcomes, up to which the proof is repeated for a large param."""
 
 
-def lossless(graph: Graph, source: Source) -> Iterator[Diagnostic]:
-    """Yield an error for each reason why the promised guarantee cannot be proved."""
+def lossless(
+    graph: Graph, source: Source, certificate: Certificate | None = None
+) -> Iterator[Diagnostic]:
+    """Yield an error for each reason why the promised guarantee cannot be proved.
+
+    `certificate` is that of the graph, where it is known already.
+    """
     if graph.guarantee == "none":
         return
-    certificate = prove(graph)
+    certificate = certificate or prove(graph)
     promise = Label(source.span(("guarantee",)), "promised here", primary=False)
     for problem in certificate.problems:
         yield _diagnostic(problem, source, promise)
