@@ -26,7 +26,7 @@ from typing import Any
 
 from .readers import READERS, Reader, refused
 
-SECONDS = 10
+SECONDS: float = 10
 """An input that computes for longer hangs, and so does one that is not done after `WAIT`."""
 WAIT = 60
 START = "spawn"
@@ -167,7 +167,11 @@ def _work(seed: int, part: range, place: Any, results: Any, name: int, until: fl
 
 @dataclass
 class _Worker:
-    """A process on its part of the numbers: where it is, and up to where its counts are known."""
+    """A process on its part of the numbers: where it is, and up to where its counts are known.
+
+    It is at -1 until it has imported what it needs. `seen` is where it was when it was last seen to
+    move, the time of that, and for how long it had computed.
+    """
 
     process: Any
     place: Any
@@ -180,7 +184,8 @@ class _Worker:
         place, now, used = self.place.value, time.monotonic(), _computed(self.process.pid)
         if place != self.seen[0]:
             self.seen = (place, now, used)
-        return used - self.seen[2] > 2 * SECONDS or now - self.seen[1] > 2 * WAIT
+        computes = place >= 0 and used - self.seen[2] > 2 * SECONDS
+        return computes or now - self.seen[1] > 2 * WAIT
 
 
 def _computed(process: int) -> float:
@@ -229,13 +234,12 @@ def at_length(
     while waiting or running:
         while waiting and len(running) < processes:
             part = waiting.pop()
-            place = context.Value("q", part.start)
+            place = context.Value("q", -1)
             started += 1
             given = (seed, part, place, results, started, until)
             process = context.Process(target=_work, args=given)
             process.start()
-            # Its imports are no part of its first input.
-            seen = (part.start, time.monotonic() + WAIT, float(WAIT))
+            seen = (-1, time.monotonic(), 0.0)
             running[started] = _Worker(process, place, part, part.start, seen)
         drain()
         for name, worker in list(running.items()):
@@ -249,7 +253,7 @@ def at_length(
             del running[name]
             if worker.process.exitcode == 0:
                 continue
-            number = int(worker.place.value)
+            number = max(worker.part.start, int(worker.place.value))
             what = "hangs" if hangs else f"ends the process ({worker.process.exitcode})"
             reader = reader_of(Random(f"{seed}:{number}")).name
             tally.tried[reader] += 1

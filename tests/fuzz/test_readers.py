@@ -104,7 +104,7 @@ def test_an_input_that_hangs_or_takes_all_memory_costs_its_process_alone(
 ) -> None:
     # A fork takes the changed reader along; the next input of the same reader fails as well.
     monkeypatch.setattr(run, "START", "fork")
-    monkeypatch.setattr(run, "SECONDS", 1)
+    monkeypatch.setattr(run, "SECONDS", 0.3)
     bad = next(each for each in READERS if each is reader_of(Random("0:5")))
     monkeypatch.setitem(vars(bad), "read", read)
     tally = at_length(0, 4, 3, 1)
