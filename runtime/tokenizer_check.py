@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 LARGEST_ID = 1 << 24
@@ -18,8 +18,10 @@ PARTS = 256
 DEPTH = 32
 LONGEST_TEXT = 4096
 """The longest text or pattern that one part may bring."""
-GROWTH = 32
-"""How many times longer all normalizers together may make a text."""
+GROWTH = 128
+"""How many times longer all that a text goes through together may make it, in bytes."""
+LONGEST_WORD = 256
+"""The longest word that a WordPiece model may cut up, which takes the cube of its length."""
 MANY = 16
 """From this count on a repetition in a pattern is as bad as an unbounded one."""
 
@@ -37,16 +39,17 @@ def check_tokenizer(data: Any) -> None:
         raise Unfit("has no model")
     _check_vocabulary(model)
     _check_added(data.get("added_tokens"))
-    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
-        parts = list(_parts(data.get(name), 0))
-        if len(parts) > PARTS:
-            raise Unfit(f"has more than {PARTS} parts in its {name}")
-        growth = 1.0
-        for part in parts:
-            _check_part(part, name)
-            growth *= _growth(part)
-        if growth > GROWTH:
-            raise Unfit(f"has a {name} that makes a text more than {GROWTH} times longer")
+    for way in (("normalizer", "pre_tokenizer", "post_processor"), ("decoder",)):
+        passed: list[tuple[Mapping[str, Any], str]] = []
+        for name in way:
+            parts = list(_parts(data.get(name), 0))
+            if len(parts) > PARTS:
+                raise Unfit(f"has more than {PARTS} parts in its {name}")
+            for part in parts:
+                _check_part(part, name)
+            passed += [(part, name) for part in parts]
+            if all_growth(passed) > GROWTH:
+                raise Unfit(f"has a {name} that makes a text more than {GROWTH} times longer")
 
 
 def _check_vocabulary(model: Mapping[str, Any]) -> None:
@@ -75,6 +78,9 @@ def _check_vocabulary(model: Mapping[str, Any]) -> None:
             right = merge.partition(" ")[2] if isinstance(merge, str) else _last(merge)
             if isinstance(right, str) and len(right.encode("utf-8", "replace")) < size:
                 raise Unfit(f"has the merge {merge!r}, whose second part lacks `{prefix}`")
+    longest = model.get("max_input_chars_per_word", 0)
+    if not _whole(longest) or longest > LONGEST_WORD:
+        raise Unfit(f"has the max_input_chars_per_word {longest!r}, more than {LONGEST_WORD}")
     unknown = model.get("unk_token")
     if unknown is not None and not (isinstance(unknown, str) and unknown in vocabulary):
         raise Unfit(f"has the unk_token {unknown!r}, which is not in its vocabulary")
@@ -142,6 +148,9 @@ def _check_template(part: Mapping[str, Any]) -> None:
             raise Unfit(f"has a TemplateProcessing whose `{name}` is no short list")
         for piece in pieces:
             _check_piece(piece, name, allowed, known)
+        if sum(len(known[piece["SpecialToken"]["id"]]["ids"]) for piece in pieces
+               if "SpecialToken" in piece) > PARTS:  # fmt: skip
+            raise Unfit(f"has a TemplateProcessing whose `{name}` adds more than {PARTS} tokens")
 
 
 _OF_SPECIAL = ("ids", "tokens")
@@ -181,14 +190,66 @@ def _check_pattern(pattern: Any, what: str) -> None:
         )
 
 
-def _growth(part: Mapping[str, Any]) -> float:
-    content = part.get("content")
-    if part.get("type") != "Replace" or not isinstance(content, str):
+FORMS = ("NFC", "NFD", "NFKC", "NFKD", "Precompiled")
+
+
+def all_growth(parts: Iterable[tuple[Mapping[str, Any], str]]) -> float:
+    """Return how many times longer parts, each with its place, may make a text one by one.
+
+    Normal forms make few characters longer, and those by much. The one that does most is not
+    counted: it does that once, and only where others follow does it come to more.
+    """
+    total, largest = 1.0, 1.0
+    for part, place in parts:
+        growth = _growth(part, place)
+        total *= growth
+        if part.get("type") in FORMS:
+            largest = max(largest, growth)
+    return total / largest
+
+
+def _growth(part: Mapping[str, Any], place: str) -> float:
+    """Return how many times more bytes, or tokens, may come out of one part than go in."""
+    kind = part.get("type")
+    if kind == "Replace":
+        return _growth_of_replace(part)
+    if place == "decoder":
         return 1.0
+    if kind == "Precompiled":
+        longest = _longest_of_charsmap(part.get("precompiled_charsmap"))
+        return max(1.0, min(longest, 4), longest / 3)
+    if kind == "ByteLevel" and place != "post_processor":
+        # A byte is written as a letter of two, and a piece may be a single byte.
+        return 4.0 if part.get("add_prefix_space", True) and place == "pre_tokenizer" else 2.0
+    if kind in ("Prepend", "Metaspace"):
+        text = part.get("prepend" if kind == "Prepend" else "replacement", "\u2581")
+        return 1.0 + _size(text)
+    if kind == "TemplateProcessing":
+        return max(1.0, sum("Sequence" in piece for piece in part["single"]))
+    return {"NFC": 3.0, "NFD": 3.0, "NFKC": 11.0, "NFKD": 11.0, "Lowercase": 2.0,
+            "BertNormalizer": 3.0}.get(str(kind), 1.0)  # fmt: skip
+
+
+def _growth_of_replace(part: Mapping[str, Any]) -> float:
+    content = _size(part.get("content"))
     pattern = part.get("pattern")
-    text = pattern.get("String") if isinstance(pattern, Mapping) else None
-    least = len(text.encode("utf-8", "replace")) if isinstance(text, str) else 1
-    return max(1.0, len(content.encode("utf-8", "replace")) / max(1, least))
+    data = pattern if isinstance(pattern, Mapping) else {"String": pattern}
+    if "Regex" not in data:
+        return max(1.0, content / max(1, _size(data.get("String"))))
+    # A pattern that may match nothing matches between all letters.
+    empty = any(sign in str(data["Regex"]) for sign in ("*", "?", "|", "^", "$", "\\", "{0", "{,"))
+    return max(1.0, content + empty)
+
+
+def _size(text: Any) -> int:
+    return len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
+
+
+def _longest_of_charsmap(value: Any) -> int:
+    """Return the length of the longest text that a checked map puts for a character."""
+    data = base64.b64decode(value)
+    texts = data[4 + int.from_bytes(data[:4], "little") :]
+    return max(len(text) for text in texts.split(b"\0"))
 
 
 def _whole(value: Any) -> bool:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from .report import page
-from .run import Tally, at_length, numbers
+from .run import Tally, at_length, here
 
 
 def main() -> int:
@@ -30,10 +30,16 @@ def main() -> int:
         given.report.write_text(page(read), encoding="utf-8")
         return 0
     began = time.monotonic()
+
+    def keep(tally: Tally) -> None:
+        if given.tally is not None:
+            data = as_data(tally, given.seed, time.monotonic() - began)
+            given.tally.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
     if given.only is not None:
-        tally = numbers(given.seed, [given.only], began + 600)
+        tally = here(given.seed, given.only)
     else:
-        tally = at_length(given.seed, given.first, given.count, given.processes)
+        tally = at_length(given.seed, given.first, given.count, given.processes, tell=keep)
     seconds = time.monotonic() - began
     for failure in tally.failures:
         print(failure)
@@ -43,8 +49,7 @@ def main() -> int:
         f"{sum(tally.refused.values())} refused, {len(tally.failures)} failures; "
         f"the slowest took {tally.slowest:.2f} s"
     )
-    if given.tally is not None:
-        given.tally.write_text(json.dumps(as_data(tally, given.seed, seconds), indent=1) + "\n")
+    keep(tally)
     return 1 if tally.failures else 0
 
 

@@ -11,7 +11,8 @@ HEAD = """# Damaged files
 Every reader of a file is given valid files with one or two edits: of bytes, of a length, of a
 value, a key or a type of their data. Each input must be accepted, or refused by an error of ours
 that names the file; anything else is a failure: another exception, more than 10 seconds, a gibibyte
-of memory, a process that dies. The default tests try inputs for some seconds, the same each time
+of memory, a process that dies. Processes of their own try them, with a limit to their memory, and
+one that hangs is killed. The default tests try inputs for some seconds, the same each time
 (`NLDC_FUZZ_SEED` gives others). This is a run at length:
 
 ```

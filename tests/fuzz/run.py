@@ -1,4 +1,8 @@
-"""Try inputs by number: each is made from the seed and its number alone, and tried in a folder."""
+"""Try inputs by number: each is made from the seed and its number alone, and tried in a folder.
+
+What is tried may compute for ever in a library that no signal interrupts, or take all memory: so
+processes of their own try the inputs, with a limit to their memory, and one that hangs is killed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,10 +26,13 @@ from typing import Any
 
 from .readers import READERS, Reader, refused
 
-SECONDS = 10
+SECONDS: float = 10
 """An input that computes for longer hangs, and so does one that is not done after `WAIT`."""
 WAIT = 60
+START = "spawn"
 GIBIBYTE = 1 << 30
+MOST_MEMORY = 4 * GIBIBYTE
+"""What a process may take of memory beside what it has when it begins."""
 
 
 @dataclass
@@ -106,25 +113,24 @@ def empty(folder: Path) -> None:
             os.unlink(entry.path)
 
 
-def numbers(seed: int, which: Iterator[int] | Sequence[int] | range, until: float) -> Tally:
-    """Try inputs by their numbers, no longer than until a time of the monotonic clock."""
+def here(seed: int, number: int) -> Tally:
+    """Try one input in this process, within the limit of memory."""
+    _limit_memory()
     tally = Tally()
-    before = {each: signal.signal(each, _hang) for each in (signal.SIGALRM, signal.SIGPROF)}
-    try:
-        with tempfile.TemporaryDirectory(dir=_fast()) as held:
-            for number in which:
-                if time.monotonic() > until:
-                    break
-                folder = Path(held) / f"f{number}"
-                folder.mkdir()
-                try:
-                    try_one(seed, number, folder, tally)
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    for each in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(each, _hang)
+    with tempfile.TemporaryDirectory(dir=_fast()) as folder:
+        try_one(seed, number, Path(folder), tally)
     return tally
+
+
+def _limit_memory() -> None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return
+    most = pages * resource.getpagesize() + MOST_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _fast() -> str | None:
@@ -134,17 +140,20 @@ def _fast() -> str | None:
 # At length: processes that may be lost to one input
 
 
-def _work(seed: int, part: range, place: Any, results: Any, name: int) -> None:
+def _work(seed: int, part: range, place: Any, results: Any, name: int, until: float | None) -> None:
     """Try a part, saying where it is; what a library prints when it breaks is not shown."""
     import torch
 
     torch.set_num_threads(1)
+    _limit_memory()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for each in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(each, _hang)
     tally = Tally()
     with tempfile.TemporaryDirectory(dir=_fast()) as held:
         for count, number in enumerate(part):
+            if until is not None and time.monotonic() > until:
+                break
             place.value = number
             folder = Path(held) / f"f{number}"
             folder.mkdir()
@@ -158,18 +167,51 @@ def _work(seed: int, part: range, place: Any, results: Any, name: int) -> None:
 
 @dataclass
 class _Worker:
-    """A process on its part of the numbers: where it is, and up to where its counts are known."""
+    """A process on its part of the numbers: where it is, and up to where its counts are known.
+
+    It is at -1 until it has imported what it needs. `seen` is where it was when it was last seen to
+    move, the time of that, and for how long it had computed.
+    """
 
     process: Any
     place: Any
     part: range
     known: int
-    seen: tuple[int, float]
+    seen: tuple[int, float, float]
+
+    def hangs(self) -> bool:
+        """Whether it has been at one input for too long."""
+        place, now, used = self.place.value, time.monotonic(), _computed(self.process.pid)
+        if place != self.seen[0]:
+            self.seen = (place, now, used)
+        computes = place >= 0 and used - self.seen[2] > 2 * SECONDS
+        return computes or now - self.seen[1] > 2 * WAIT
 
 
-def at_length(seed: int, first: int, count: int, processes: int) -> Tally:
-    """Try `count` inputs in processes; one that hangs or dies costs its process and is reported."""
-    context = multiprocessing.get_context("spawn")
+def _computed(process: int) -> float:
+    """Return the seconds that a process has computed, 0.0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def at_length(
+    seed: int,
+    first: int,
+    count: int,
+    processes: int,
+    *,
+    until: float | None = None,
+    tell: Callable[[Tally], None] | None = None,
+) -> Tally:
+    """Try `count` inputs in processes; one that hangs or dies costs its process and is reported.
+
+    No input is begun behind `until`, a time of the monotonic clock. `tell` gets the counts now and
+    then.
+    """
+    context = multiprocessing.get_context(START)
     tally = Tally()
     results = context.Queue()
     share = max(1, -(-count // processes))
@@ -192,17 +234,16 @@ def at_length(seed: int, first: int, count: int, processes: int) -> Tally:
     while waiting or running:
         while waiting and len(running) < processes:
             part = waiting.pop()
-            place = context.Value("q", part.start)
+            place = context.Value("q", -1)
             started += 1
-            process = context.Process(target=_work, args=(seed, part, place, results, started))
+            given = (seed, part, place, results, started, until)
+            process = context.Process(target=_work, args=given)
             process.start()
-            now = time.monotonic()
-            running[started] = _Worker(process, place, part, part.start, (part.start, now + 60))
+            seen = (-1, time.monotonic(), 0.0)
+            running[started] = _Worker(process, place, part, part.start, seen)
         drain()
         for name, worker in list(running.items()):
-            if worker.place.value != worker.seen[0]:
-                worker.seen = (worker.place.value, time.monotonic())
-            hangs = time.monotonic() - worker.seen[1] > 2 * WAIT
+            hangs = worker.hangs()
             if worker.process.is_alive() and not hangs:
                 continue
             if hangs:
@@ -212,15 +253,17 @@ def at_length(seed: int, first: int, count: int, processes: int) -> Tally:
             del running[name]
             if worker.process.exitcode == 0:
                 continue
-            number = int(worker.place.value)
+            number = max(worker.part.start, int(worker.place.value))
             what = "hangs" if hangs else f"ends the process ({worker.process.exitcode})"
             reader = reader_of(Random(f"{seed}:{number}")).name
             tally.tried[reader] += 1
             tally.failures.append(f"--seed {seed} --only {number}: {reader}: {what}")
             again = (range(worker.known, number), range(number + 1, worker.part.stop))
             waiting += [part for part in again if part]
-        if time.monotonic() - shown > 20:
+        if time.monotonic() - shown > 60:
             shown = time.monotonic()
             done = sum(tally.tried.values())
+            if tell is not None:
+                tell(tally)
             print(f"{done} of {count}, {len(tally.failures)} failures", file=sys.stderr, flush=True)
     return tally

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from . import run
 from .edits import edit_bytes, edit_json
 from .readers import READERS
-from .run import Tally, numbers, try_one
+from .run import Tally, at_length, reader_of, try_one
 
 SECONDS = 20.0
 
 
 def test_damaged_files_are_accepted_or_refused_in_words_that_name_them() -> None:
     seed = int(os.environ.get("NLDC_FUZZ_SEED", "0"))
-    tally = numbers(seed, range(10**9), time.monotonic() + SECONDS)
+    tally = at_length(seed, 0, 10**9, 1, until=time.monotonic() + SECONDS)
     assert not tally.failures, "python -m tests.fuzz " + "\n".join(tally.failures)
     assert sum(tally.tried.values()) > 300
     assert len(tally.tried) >= len(READERS) - 2
@@ -76,3 +79,35 @@ def test_a_reader_that_breaks_is_a_failure_that_is_told(
     (failure,) = tally.failures
     assert failure.startswith("--seed 0 --only 3: ")
     assert "KeyError instead of an error of ours" in failure
+
+
+def _computes_for_ever(_folder: Path) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGPROF, signal.SIGALRM))
+    while True:
+        pass
+
+
+def _takes_all_memory(_folder: Path) -> None:
+    bytearray(1 << 40)
+
+
+def _ends(_folder: Path) -> None:
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [(_computes_for_ever, "hangs"), (_takes_all_memory, "MemoryError"), (_ends, "(3)")],
+)
+def test_an_input_that_hangs_or_takes_all_memory_costs_its_process_alone(
+    monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], None], what: str
+) -> None:
+    # A fork takes the changed reader along; the next input of the same reader fails as well.
+    monkeypatch.setattr(run, "START", "fork")
+    monkeypatch.setattr(run, "SECONDS", 0.3)
+    bad = next(each for each in READERS if each is reader_of(Random("0:5")))
+    monkeypatch.setitem(vars(bad), "read", read)
+    tally = at_length(0, 4, 3, 1)
+    (failure,) = [each for each in tally.failures if "--only 5:" in each]
+    assert what in failure
+    assert sum(tally.tried.values()) == 3

@@ -150,12 +150,12 @@ def test_what_is_streamed_is_whole_characters_and_stays(load: Any, name: str) ->
         pieces = list(decoder.stream("é ü", **options))
         whole = decoder.tokenizer.decode(result.tokens[0])
         assert "".join(pieces) == result.text[0]
-        assert result.text[0] == whole.rstrip("\ufffd")
+        assert result.text[0] == whole
         shown = ""
         for piece in pieces:
             shown += piece
             assert whole.startswith(shown)
-            assert not piece.endswith("\ufffd") or whole[len(shown) :]
+            assert piece
         seen += result.tokens[0]
     assert len(set(seen)) > 20
 

@@ -55,6 +55,8 @@ def speculation_equals_ar(
     with tempfile.TemporaryDirectory() as held:
         folder = random_checkpoint(Path(held), seed, **geometry)
         options: dict[str, Any] = {"dtype": "float64", "device": "cpu", "backend": "torch"}
+        if not geometry["eos_token_id"]:
+            run = {**run, "eos": ()}
         want = Ar.from_checkpoint(folder, **options).generate(prompts, **run)
         for base in (LinearSS, QuadraticSS):
             kind = type(base.__name__, (base,), {"BLOCK": block})

@@ -151,8 +151,9 @@ def test_a_cache_keeps_the_first_speculative_rows_and_reuses_slots() -> None:
     config = parse_config(
         {
             "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-            "num_attention_heads": 1, "vocab_size": 9, "rms_norm_eps": 1e-5, "mask_token_id": 0,
-            "max_position_embeddings": 9, "rope_parameters": {"rope_theta": 1e4},
+            "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 9,
+            "rms_norm_eps": 1e-5, "mask_token_id": 0, "max_position_embeddings": 9,
+            "rope_parameters": {"rope_theta": 1e4},
         }
     )  # fmt: skip
     cache = KVCache(config, 1, 16, torch.float32, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_tokenizer import byte_level, ends_by
 
 from nldc.runtime.errors import PromptError, TokenizerError
 from nldc.runtime.tokenizer import Tokenizer
-from nldc.runtime.tokenizer_check import Unfit, check_tokenizer, repeats_a_repetition
+from nldc.runtime.tokenizer_check import GROWTH, Unfit, check_tokenizer, repeats_a_repetition
 
 BASE: dict[str, Any] = json.loads(byte_level().to_str())
 
@@ -42,6 +43,17 @@ def nested(depth: int) -> dict[str, Any]:
     return part
 
 
+def chained(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": list(parts)}
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+              "use_regex": False}  # fmt: skip
+SPACED = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+TO_LONG = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b"x" * 60 + b"\0").decode()
+"""A map with texts of 60 letters."""
+TO_LIGATURE = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b"x" * 33 + b"\0").decode()
+"""A map whose longest text is that of the longest ligature, as in the map of SentencePiece."""
 WORDS: dict[str, Any] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
 HARMFUL: list[tuple[dict[str, Any], str]] = [
     ({"pre_tokenizer": split(Regex="(a+)+$")}, "repeats a repetition"),
@@ -52,6 +64,25 @@ HARMFUL: list[tuple[dict[str, Any], str]] = [
     ({"decoder": replace("x", String="")}, "with an empty pattern"),
     ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "a FixedLength of 0"),
     ({"normalizer": chain(*[replace("aaaaaaaa", String="a")] * 9)}, "times longer"),
+    ({"normalizer": chain(*[replace("yy", Regex="x*")] * 9)}, "normalizer that makes"),
+    ({"normalizer": chain(*[{"type": "ByteLevel"}] * 9)}, "normalizer that makes"),
+    ({"normalizer": chain(*[{"type": "Precompiled", "precompiled_charsmap": TO_LONG}] * 3)},
+     "normalizer that makes"),
+    ({"normalizer": chain(*[{"type": "NFKD"}, replace("\ufdfa", String="\u0644")] * 4)},
+     "normalizer that makes"),
+    ({"pre_tokenizer": chained(*[BYTE_LEVEL] * 40)}, "pre_tokenizer that makes"),
+    ({"pre_tokenizer": chained(*[split(Regex="."), SPACED] * 5)}, "pre_tokenizer that makes"),
+    ({"normalizer": chain(*[replace("yy", String="x")] * 5),
+      "pre_tokenizer": chained(*[BYTE_LEVEL] * 3)}, "pre_tokenizer that makes"),
+    ({"post_processor": {"type": "Sequence", "processors": [
+        template(single=[{"Sequence": {"id": "A", "type_id": 0}}] * 2)] * 8}}, "processor that ma"),
+    ({"post_processor": template(
+        single=[{"SpecialToken": {"id": "<s>", "type_id": 0}}] * 2,
+        special_tokens={"<s>": {"id": "<s>", "ids": [0] * 200, "tokens": ["<s>"] * 200}})},
+     "adds more than 256 tokens"),
+    ({"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a",
+                "continuing_subword_prefix": "##", "max_input_chars_per_word": 10**6}},
+     "max_input_chars_per_word 1000000"),
     ({"normalizer": {"type": "Prepend", "prepend": "x" * 10_000_000}}, "of 10000000 characters"),
     ({"normalizer": replace("x" * 5000, String="y")}, "of 5000 characters"),
     ({"normalizer": chain(*[{"type": "NFC"}] * 300)}, "more than 256 parts"),
@@ -92,6 +123,48 @@ def test_what_would_panic_or_never_end_is_refused_before_it_is_loaded(
     assert str(tmp_path / "tokenizer.json") in caught.value.message
     assert message in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": chain(replace('"', String="``"), replace('"', String="''"),
+                             {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"},
+                             {"type": "Precompiled", "precompiled_charsmap": TO_LIGATURE}),
+         "pre_tokenizer": SPACED},
+        {"normalizer": chain({"type": "Prepend", "prepend": "\u2581"},
+                             replace("\u2581", String=" "))},
+        {"pre_tokenizer": chained({"type": "WhitespaceSplit"}, SPACED)},
+        {"pre_tokenizer": chained({"type": "Digits", "individual_digits": True},
+                                  {**BYTE_LEVEL, "add_prefix_space": True})},
+        {"normalizer": chain({"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"},
+                             replace(" ", Regex=" {2,}"))},
+    ],
+    ids=["albert", "llama", "t5", "gpt", "bert"],
+)  # fmt: skip
+def test_what_released_tokenizers_do_to_a_text_is_no_growth_without_bound(
+    change: dict[str, Any],
+) -> None:
+    check_tokenizer({**BASE, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_tokenizer": chained(*[BYTE_LEVEL] * 7)},
+        {"pre_tokenizer": chained(*[split(Regex="."), SPACED] * 3)},
+        {"normalizer": chain(*[replace("hh", String="h")] * 5)},
+        {"normalizer": chain({"type": "NFKD"}, *[replace("x" * 5, Regex=".")] * 2)},
+        {"post_processor": template(single=[{"Sequence": {"id": "A", "type_id": 0}}] * 30)},
+    ],
+)  # fmt: skip
+def test_what_passes_makes_a_text_no_longer_than_is_said(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**BASE, **change}))
+    text = "\ufdfa h\u00e9 " * 20
+    tokens = Tokenizer.load(tmp_path).encode(text)
+    assert 0 < len(tokens) <= 11 * GROWTH * len(text.encode())
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", "[" * 100_000, "\xff", '{"model": {}}'])
