@@ -43,6 +43,7 @@ def main() -> int:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-n", given.processes, "--dist", "loadfile"]
+    command += ["--no-loadscope-reorder"]
     command += ["-m", "not long and not parity and not gpu", "--durations", "30"]
     command += ["-p", "no:cacheprovider", "--junitxml", str(out / "junit.xml")]
     command += ["--ignore", "tests/test_package.py", *more]
