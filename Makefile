@@ -26,7 +26,8 @@ test: setup  ## lint, types, and the default tests (under 10 minutes on 2 cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n auto --dist loadfile -m "not long and not parity and not gpu"
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder \
+		-m "not long and not parity and not gpu"
 
 test-long: setup  ## the tests that take minutes
 	NLDC_HYPOTHESIS=long $(BIN)/pytest -q -m "long or not parity and not gpu"

@@ -15,6 +15,21 @@ from hypothesis import settings
 
 Golden = Callable[[Path, str], None]
 
+LONGEST = {
+    name: place
+    for place, name in enumerate(
+        (
+            "test_soundness.py",
+            "test_linear.py",
+            "test_cli.py",
+            "test_all_modes.py",
+            "test_strategies.py",
+            "test_handover.py",
+            "test_thinking_budget.py",
+        )
+    )
+}
+
 # The default run is the same every time; `make test-long` looks further, and prints how to repeat.
 settings.register_profile("quick", derandomize=True, deadline=None)
 settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
@@ -28,8 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that takes longest, so that processes end together."""
-    items.sort(key=lambda item: item.path.name != "test_soundness.py")
+    """Begin with the files that take longest, so that processes end together.
+
+    pytest-xdist would go by the number of tests; `--no-loadscope-reorder` keeps this order.
+    """
+    items.sort(key=lambda item: LONGEST.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -142,7 +142,7 @@ def test_every_strategy_gives_the_same_tokens_through_the_triton_kernels(tmp_pat
     for name in STRATEGIES:
         params = api.check(name).graph.params
         small = {k: 3 for k in ("block_length", "k", "length") if k in params}
-        api.compile(name, tmp_path / "artifacts" / name, small)
+        api.compile(name, tmp_path / "artifacts" / name, small, certify=False)
     run = subprocess.run(
         [
             sys.executable,

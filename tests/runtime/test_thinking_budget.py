@@ -143,7 +143,7 @@ def test_a_processor_or_filter_cannot_take_the_end_of_thinking_away(load: Any) -
 
 
 def test_the_checkpoint_may_name_the_end_of_thinking(tmp_path: Path) -> None:
-    artifact = api.load(api.compile("ar", tmp_path / "ar"))
+    artifact = api.load(api.compile("ar", tmp_path / "ar", certify=False))
     options: dict[str, Any] = {"dtype": "float64", "device": "cpu", "backend": "torch"}
     by_config = random_checkpoint(tmp_path / "config", end_think_token_id=33)
     assert artifact.from_checkpoint(by_config, **options).end_think_token_id == 33
@@ -327,7 +327,7 @@ RELEASED = (
 def test_a_template_that_has_ended_thinking_leaves_nothing_to_end(
     tmp_path: Path, name: str
 ) -> None:
-    artifact = api.load(api.compile(name, tmp_path / "artifact"))
+    artifact = api.load(api.compile(name, tmp_path / "artifact", certify=False))
     folder = with_marks(tmp_path / "model", "<think>", "</think>", template=RELEASED)
     decoder = artifact.from_checkpoint(folder, dtype="float64", device="cpu", backend="torch")
     options: dict[str, Any] = {"chat": True, "max_new_tokens": 24, "eos": ()}
@@ -362,7 +362,7 @@ def test_the_mask_token_cannot_end_thinking(load: Any) -> None:
 
 def test_certify_finds_a_budget_that_forgets_the_rows_of_its_own_forward(tmp_path: Path) -> None:
     """A rule that asks the cached text only is AR's rule in AR, and not in a block of drafts."""
-    artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4})
+    artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4}, certify=False)
     assert certify(artifact, tokens=12).difference is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ThinkingBudget, "_sight", lambda _, plan, first: blind(plan, first))
@@ -376,7 +376,7 @@ def blind(plan: Plan, first: int) -> torch.Tensor:
 
 
 def test_the_command_line_takes_a_budget(tmp_path: Path) -> None:
-    artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4})
+    artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4}, certify=False)
     options = ["--model", str(CHECKPOINT), "--ids", "5,7", "--max-new-tokens", "8", "--quiet"]
     budget = ["--max-thinking-tokens", "3", "--end-think-token-id", "9"]
     found = CliRunner().invoke(cli, ["run", str(artifact), *options, *budget])
