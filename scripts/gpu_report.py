@@ -320,7 +320,7 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
 PHASES = (
     Phase("rows", "Rows in any company", 110, rows),
     Phase("exactness", "Exact strategies against AR", 110, exactness, parted=True),
-    Phase("tests", "GPU tests", 110, suite),
+    Phase("tests", "GPU tests", 150, suite),
     Phase("times", "Times", 100, times),
 )
 

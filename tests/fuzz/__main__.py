@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--only", type=int, help="try this input alone, here")
+    parser.add_argument("--seconds", type=float, help="begin no input later than this")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--tally", type=Path, help="JSON file to write the counts to")
     parser.add_argument("--report", type=Path, help="write the page from tally files")
@@ -39,7 +40,10 @@ def main() -> int:
     if given.only is not None:
         tally = here(given.seed, given.only)
     else:
-        tally = at_length(given.seed, given.first, given.count, given.processes, tell=keep)
+        until = None if given.seconds is None else began + given.seconds
+        tally = at_length(
+            given.seed, given.first, given.count, given.processes, until=until, tell=keep
+        )
     seconds = time.monotonic() - began
     for failure in tally.failures:
         print(failure)

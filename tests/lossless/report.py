@@ -1,9 +1,9 @@
 """Write docs/lossless.md: what was certified, refused and tried, in five tables.
 
 `python -m tests.lossless.report [--graphs N] [--fuzz N] [--tally FILE]... [--fuzz-tally FILE]...`
-Each tally is the output of a longer run of `python -m tests.lossless.soundness COUNT SEED` or
-`python -m tests.lossless.fuzz COUNT SEED`, whose counts are added. With `--graphs 0 --fuzz 0` the
-document is made of tallies alone.
+Each tally is the output of a longer run of `python -m tests.lossless.soundness COUNT SEED SECONDS`
+or `python -m tests.lossless.fuzz COUNT SEED`, whose counts are added. With `--graphs 0 --fuzz 0`
+the document is made of tallies alone.
 """
 
 from __future__ import annotations

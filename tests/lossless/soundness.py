@@ -335,6 +335,7 @@ def main() -> int:
         return show(int(sys.argv[2]))
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else math.inf
     kinds: Counter[str] = Counter()
 
     def failed(what: str) -> bool:
@@ -343,7 +344,13 @@ def main() -> int:
         kinds[first.split(":")[1][:40]] += 1
         return False
 
-    tally, found = run(count, seed, progress=lambda t: print(t.line(), flush=True), failed=failed)
+    tally, found = run(
+        count,
+        seed,
+        progress=lambda t: print(t.line(), flush=True),
+        seconds=seconds,
+        failed=failed,
+    )
     print(tally.line())
     print(dict(tally.codes.most_common()))
     print(f"TALLY {tally.data()}")
