@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldc.runtime.arguments import shown
 from nldc.runtime.config import ModelConfig
 from nldc.runtime.config_keys import is_switched_off
 from nldc.runtime.errors import AdapterError, CheckpointWarning
@@ -28,6 +29,7 @@ from nldc.runtime.tensors import TensorFile
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 LARGEST_ALPHA = 1_000_000
+LARGEST_RANK = 1_000_000
 FOREIGN = "use the adapter that was made for this model"
 NAMED = 8
 """How many unknown keys a warning names."""
@@ -200,8 +202,10 @@ def _scale(settings: Mapping[str, Any], path: Path) -> tuple[int, float]:
     """Return the rank, and the factor on the low-rank product."""
     rank: Any = settings.get("r")
     alpha: Any = settings.get("lora_alpha")
-    if type(rank) is not int or rank < 1:
-        raise AdapterError(f"{path}: r = {rank!r}", "give a whole number of at least 1")
+    if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
+        raise AdapterError(
+            f"{path}: r = {shown(rank)}", f"give a whole number from 1 to {LARGEST_RANK}"
+        )
     is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
     if not is_number or not abs(alpha) <= LARGEST_ALPHA:
         raise AdapterError(

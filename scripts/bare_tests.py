@@ -45,7 +45,14 @@ def main() -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-n", given.processes, "--dist", "loadfile"]
     command += ["--no-loadscope-reorder"]
     command += ["-m", "not long and not parity and not gpu", "--durations", "30"]
-    command += ["-p", "no:cacheprovider", "--junitxml", str(out / "junit.xml")]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        "--junitxml",
+        str(out / "junit.xml"),
+    ]
     command += ["--ignore", "tests/test_package.py", *more]
     with (out / "pytest.log").open("w") as log:
         process = subprocess.Popen(

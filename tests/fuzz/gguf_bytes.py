@@ -109,10 +109,10 @@ def edited(draw: Random) -> bytes:
             fields[place] = (name, draw.choice((*FORMS, STRING, ARRAY, 13, 2**31)), value)
         elif kind == 3 and form == STRING:
             fields[place] = (name, form, str(odd(draw)))
-        elif kind == 4 and form == ARRAY:
+        elif kind == 4 and form == ARRAY and isinstance(value, tuple):
             item, items = value
             items = list(items)
-            at = draw.randrange(len(items))
+            at = draw.randrange(max(len(items), 1))
             changed: Any = draw.choice((str(odd(draw)), "<reserved" + "9" * 3000, "he", " "))
             items[at : at + draw.choice((0, 1, 9))] = [changed if item == STRING else number]
             fields[place] = (name, form, (draw.choice((item, item, STRING, U32)), items))

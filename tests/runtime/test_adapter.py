@@ -138,6 +138,7 @@ HALF = dict(list(GOOD.items())[:1])
         (GOOD, {"r": 4}, "has the shape [3, 40], not [4, 40]"),
         (GOOD, {"r": None}, "r = None"),
         (GOOD, {"r": True}, "r = True"),
+        (GOOD, {"r": 10**400}, "r = 1000"),
         (GOOD, {"lora_alpha": math.nan}, "lora_alpha = nan"),
         (GOOD, {"lora_alpha": math.inf}, "lora_alpha = inf"),
         (GOOD, {"lora_alpha": 10**400}, "lora_alpha = 1000"),
