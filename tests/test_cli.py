@@ -63,7 +63,9 @@ def test_check_names_the_strategy_and_its_guarantee() -> None:
     result = nldc("check", "ar", ROOT / "strategies" / "linear_ss.yaml")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == "ar: ar is fine; guarantee: exact (proved)"
-    assert result.stdout.splitlines()[1].endswith("linear_ss is fine; guarantee: exact (proved)")
+    assert result.stdout.splitlines()[1].endswith(
+        "linear_ss is fine; guarantee: exact (proved), for block_length = 16"
+    )
 
 
 def test_check_shows_all_mistakes_of_all_files_and_fails(tmp_path: Path) -> None:
@@ -375,6 +377,11 @@ def test_explain_refuses_a_code_that_does_not_exist() -> None:
     result = nldc("explain", "NLD999")
     assert result.exit_code == 2
     assert "NLD999 is no error code" in result.stderr
+    assert result.stderr.count("NLD") == 2
+
+
+def test_explain_names_the_code_that_was_meant() -> None:
+    assert "NLD031 is" in " ".join(nldc("explain", "nld31").stderr.split())
 
 
 def test_explain_draws_which_rows_see_which() -> None:
