@@ -74,10 +74,11 @@ def run(
     chat = chat_of(options, is_chat, "--chat or --messages")
     if keep_special_tokens and options["ids"] is not None:
         raise click.UsageError("--keep-special-tokens is for text, and --ids gives token ids")
+    generation = generation_of(options, "stop")
     from nldc.verify import load_decoder, named_strategy
 
     decoder = load_decoder(artifact, model, **loading_of(options))
-    generation = generation_of(options, "stop") | named_strategy(decoder, strategy)
+    generation |= named_strategy(decoder, strategy)
     if options["ids"] is not None:
         result = decoder.generate([prompt], **generation)
         write(",".join(map(str, result.tokens[0])))

@@ -217,10 +217,10 @@ class Resolver:
                 numbers = {**self.params, **({} if count is None else {count[0]: 1})}
                 kinds = row_kinds(ROW_FACTS, self.kinds, numbers)
                 check_whole(index, kinds)
-                kind = kind_of(index, kinds)
-                if kind == "bool":
+                worth = kind_of(index, kinds)
+                if worth == "bool":
                     return Where(fold(index, self.params))
-                if kind == "label":
+                if worth == "label":
                     label = show(index)
                     raise BadPickError(
                         f"`{label}` is a kind of rows, no row", index.start, index.end,
