@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nldc.diagnostics import Diagnostic, Label, nearest
-from nldc.schema import ForwardOp
 from nldc.source import Path, Source
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -171,7 +170,7 @@ def _describe(model: type[BaseModel], key: str) -> tuple[str, ...]:
     field = model.model_fields.get(key)
     if field is None:
         return ()
-    if key == "cache" and model is not ForwardOp:
+    if key == "cache" and "op" not in model.model_fields:
         return ("write `cache: keep all`, or `cache: keep` and a count of rows",)
     if key in FORMS:
         return (FORMS[key],)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nldc.diagnostics import counted
-
 
 @dataclass(frozen=True)
 class CertifyReport:
@@ -56,10 +54,9 @@ class CertifyReport:
     def _own_text(self) -> str:
         counts = ", ".join(f"{n}: {times}" for n, times in self.accepted)
         compared = " compared with AR" if self.compared else ""
-        sequences, steps = counted(self.sequences, "sequence"), counted(self.steps, "step")
         ran = (
-            f"{self.strategy}: {sequences}, {steps}, "
-            f"{counted(self.tokens, 'token')} and {self.entries} cache entries{compared}\n"
+            f"{self.strategy}: {self.sequences} sequences, {self.steps} steps, {self.tokens} tokens"
+            f" and {self.entries} cache entries{compared}\n"
         )
         if counts:
             ran += f"tokens a step, and how often: {counts}\n"
