@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,27 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
-    try:
+    with _in_words(out):
         generated = _replaceable(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         put_folder(out, fill, generated)
+    return out
+
+
+def check_folder(out: Path) -> None:
+    """Check that `out` may be written, before the work for it is done.
+
+    Raises:
+        ArtifactError: it is something else than an artifact or an empty folder.
+    """
+    with _in_words(out):
+        _replaceable(out)
+
+
+@contextmanager
+def _in_words(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise ArtifactError(
@@ -47,7 +65,6 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
         ) from problem
     except ValueError as problem:  # a name with a null byte
         raise ArtifactError(f"cannot write {out}: {problem}", "choose another name") from problem
-    return out
 
 
 def _replaceable(out: Path) -> frozenset[str]:

@@ -227,8 +227,9 @@ def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) 
     Raises:
         ArtifactError, InternalError: as `compile` says.
     """
-    from nldc.codegen.folder import write_folder
+    from nldc.codegen.folder import check_folder, write_folder
 
+    check_folder(Path(out))
     files = generate(checked)
     if certify:
         with tempfile.TemporaryDirectory() as scratch:

@@ -105,6 +105,11 @@ MANY = 300
 """Of more names than this none is guessed: comparing takes long, and a guess says little."""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: `1 row`, `2 rows`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that `name` was probably meant to be, or None."""
     distinct = set(candidates)

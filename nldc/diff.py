@@ -56,6 +56,9 @@ HARMLESS = ("strategy", "param")
 """What changes no token by itself."""
 BESIDE = (*HARMLESS, "emit", "next", "carry", "route")
 """What is compared beside the nodes."""
+MARK = "#"
+"""Stands in the names of steps' entries beside the nodes: no node's name has it, so that a node
+called `next` or `emit` is never taken for them."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,10 @@ class _Entry:
     def region(self) -> str:
         return self.name.split(".", 1)[0]
 
+    @property
+    def shown(self) -> str:
+        return self.name.replace(MARK, "")
+
 
 def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Difference:
     """Return how two checked strategies differ; `names` is what to call them."""
@@ -134,16 +141,16 @@ def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Differ
             continue
         if entry.name in alone:
             sides = (entry.op, None) if entry.name not in known else (None, entry.op)
-            nodes.append(Change(entry.name, None, *sides))
+            nodes.append(Change(entry.shown, None, *sides))
             if entry.op not in HARMLESS:
-                parts[Parting(entry.name, ALONE)] = None
+                parts[Parting(entry.shown, ALONE)] = None
             continue
         for change in _changes(entry, known[entry.name]):
             (attributes if change.key in ATTRIBUTE else nodes).append(change)
             situation = _situation(entry, known[entry.name], change, alone)
             is_node = entry.op not in BESIDE
             if situation is not None and (entry.name in live or not is_node):
-                parts[Parting(entry.name, situation)] = None
+                parts[Parting(entry.shown, situation)] = None
     are_exact = a.guarantee == b.guarantee == "exact"
     shown = {old: new for old, new in renamed.items() if ":" not in old}
     return Difference(
@@ -166,20 +173,20 @@ def _entries(graph: Graph) -> Iterator[_Entry]:
     for name, value in graph.params.items():
         yield _Entry(f"param.{name}", "param", {"default": str(value)})
     yield from _nodes(graph.prefill)
-    yield from _emit("prefill.emit", graph.prefill_tokens)
+    yield from _emit(f"prefill.{MARK}emit", graph.prefill_tokens)
     for carried in graph.carry:
         yield _Entry(f"carry.{carried.name}", "carry", {"initial": show_value(carried.initial)})
     for alternative in graph.alternatives:
         condition = {"condition": show(alternative.condition)}
-        yield _Entry(f"{alternative.name}.route", "route", condition)
+        yield _Entry(f"{alternative.name}.{MARK}route", "route", condition)
     for variant in graph.variants:
         yield from _nodes(variant.step)
         region = _region(variant)
         keep = "all" if variant.emit.keep is None else show_value(variant.emit.keep)
-        yield from _emit(f"{region}.emit", variant.emit.tokens, f"keep {keep}")
+        yield from _emit(f"{region}.{MARK}emit", variant.emit.tokens, f"keep {keep}")
         for carried in variant.carry:
             keys = {"value": show_value(carried.next)}
-            yield _Entry(f"{region}.next.{carried.name}", "next", keys)
+            yield _Entry(f"{region}.{MARK}next.{carried.name}", "next", keys)
 
 
 def _emit(name: str, tokens: Value | None, cache: str | None = None) -> Iterator[_Entry]:
@@ -301,7 +308,7 @@ def _changes(ours: _Entry, theirs: _Entry) -> Iterator[Change]:
         a, b = ours.keys.get(key), theirs.keys.get(key)
         is_seed = key in ("layout", "parts") and _other(ours, theirs, "rows.seed")
         if a != b and not is_seed:
-            yield Change(ours.name, key, a, b)
+            yield Change(ours.shown, key, a, b)
 
 
 def _other(ours: _Entry, theirs: _Entry, key: str) -> bool:

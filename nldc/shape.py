@@ -20,6 +20,16 @@ Model = TypeVar("Model", bound=BaseModel)
 UNKNOWN_KEY = "NLD010"
 MISSING_KEY = "NLD011"
 WRONG_VALUE = "NLD012"
+FORMS = {
+    "attention": "write `attention: causal`, `attention: bidirectional`, or a predicate over q and "
+    'k: `attention: "k.prefix or k.row <= q.row"`',
+    "cache": "write `cache: read`, `cache: append`, or `cache: {append: PREDICATE}`",
+    "type": "write `type: int` or `type: float`",
+    "default": "write the whole form, as in `{type: int, default: 6, min: 1, max: 64}`",
+    "min": "write the whole form, as in `{type: int, default: 6, min: 1, max: 64}`",
+    "max": "write the whole form, as in `{type: int, default: 6, min: 1, max: 64}`",
+}
+"""What may stand for a required key whose values are no mere choice of words."""
 
 
 def fit(
@@ -160,6 +170,10 @@ def _describe(model: type[BaseModel], key: str) -> tuple[str, ...]:
     field = model.model_fields.get(key)
     if field is None:
         return ()
+    if key == "cache" and "op" not in model.model_fields:
+        return ("write `cache: keep all`, or `cache: keep` and a count of rows",)
+    if key in FORMS:
+        return (FORMS[key],)
     choices = _choices(field.annotation)
     return (f"`{key}` is one of {choices}",) if choices else ()
 

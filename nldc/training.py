@@ -40,6 +40,12 @@ def with_settings(recipe: R, settings: Numbers) -> R:
     return replace(recipe, **changes)
 
 
+def numbers(recipe: R) -> dict[str, int | float]:
+    """Return the numbers of a recipe that settings may change."""
+    held = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+    return {name: value for name, value in held.items() if type(value) in (int, float)}
+
+
 def train_base(out: Path, settings: Numbers, resume: bool) -> Path:
     """Train the tri-mode model of the recipe and return its checkpoint folder.
 

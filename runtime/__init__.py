@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from nldc.runtime.batch import Batch, Emit, Hidden, Logits, Rows
     from nldc.runtime.decoder import Decoder, Result
     from nldc.runtime.embeddings import PromptEmbeddings
+    from nldc.runtime.errors import (
+        AdapterError,
+        ArtifactError,
+        BackendError,
+        CheckpointError,
+        NldcRuntimeError,
+        OutOfMemoryError,
+        PromptError,
+        TokenizerError,
+    )
     from nldc.runtime.handover import Handover, Progress
     from nldc.runtime.layout import Layout
     from nldc.runtime.processors import sees_tokens
@@ -21,40 +31,56 @@ if TYPE_CHECKING:
     from nldc.runtime.switching import SwitchingDecoder
 
 __all__ = [
+    "AdapterError",
+    "ArtifactError",
+    "BackendError",
     "Batch",
+    "CheckpointError",
     "Decoder",
     "Emit",
     "Handover",
     "Hidden",
     "Layout",
     "Logits",
+    "NldcRuntimeError",
+    "OutOfMemoryError",
     "Pattern",
     "Progress",
     "PromptEmbeddings",
+    "PromptError",
     "Result",
     "RowFacts",
     "Rows",
     "Stats",
     "SwitchingDecoder",
+    "TokenizerError",
     "sees_tokens",
 ]
 
 _HOME = {
+    "AdapterError": "errors",
+    "ArtifactError": "errors",
+    "BackendError": "errors",
     "Batch": "batch",
+    "CheckpointError": "errors",
     "Decoder": "decoder",
     "Emit": "batch",
     "Handover": "handover",
     "Hidden": "batch",
     "Layout": "layout",
     "Logits": "batch",
+    "NldcRuntimeError": "errors",
+    "OutOfMemoryError": "errors",
     "Pattern": "attention",
     "Progress": "handover",
     "PromptEmbeddings": "embeddings",
+    "PromptError": "errors",
     "Result": "decoder",
     "RowFacts": "attention",
     "Rows": "batch",
     "Stats": "stats",
     "SwitchingDecoder": "switching",
+    "TokenizerError": "errors",
     "sees_tokens": "processors",
 }
 
@@ -63,3 +89,7 @@ def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -89,7 +89,27 @@ def prompts_of(prompts: object) -> list[Any]:
     given = items(prompts, "prompts", "give a text, or a list of prompts")
     if not given:
         raise PromptError("there is no prompt", "give at least one")
+    if all(as_whole(each) is not None for each in given):
+        raise PromptError(
+            f"prompts {shown(given)} are the token ids of one prompt, not a list of prompts",
+            "write [ids], a list with that one prompt",
+        )
     return given
+
+
+def one_prompt(prompt: object) -> None:
+    """Check that what is streamed is one prompt.
+
+    Raises:
+        PromptError: it is a list of prompts.
+    """
+    if not isinstance(prompt, list | tuple):
+        return
+    if prompt and all(isinstance(each, str | list | tuple | PromptEmbeddings) for each in prompt):
+        raise PromptError(
+            f"{shown(prompt)} is a list of prompts, and stream takes one prompt",
+            "stream each by itself, or use generate for all of them",
+        )
 
 
 def token_ids(value: object, name: str) -> list[Any]:

@@ -23,6 +23,11 @@ from nldc.runtime.json_file import parse_json
 
 COMPILE = "compile the strategy first: nldc compile STRATEGY.yaml -o FOLDER"
 AGAIN = "compile the strategy again: nldc compile STRATEGY.yaml -o FOLDER"
+AFRESH = (
+    "remove the folder, or compile the strategy again into a new one: "
+    "nldc compile STRATEGY.yaml -o NEW_FOLDER"
+)
+"""The remedy where `nldc compile` would not know the folder for an artifact, and not replace it."""
 REMOVE = "nothing of it was run; remove it, or compile into a new folder"
 
 BYTECODE = "__pycache__"
@@ -79,7 +84,7 @@ def read_artifact(folder: str | Path) -> Artifact:
         for name, what in _foreign(root, {MANIFEST, *files}):
             raise ArtifactError(f"{root / name} is {what} of {path}", REMOVE)
     except OSError as problem:
-        raise ArtifactError(f"{root} cannot be read: {_reason(problem)}", AGAIN) from problem
+        raise ArtifactError(f"{root} cannot be read: {_reason(problem)}", AFRESH) from problem
     return Artifact(root, manifest, {n: _verified(root / n, d) for n, d in sorted(files.items())})
 
 
@@ -191,4 +196,4 @@ def _reason(problem: Exception) -> str:
 
 def _damaged(path: Path, reason: object) -> ArtifactError:
     said = _reason(reason) if isinstance(reason, OSError) else reason
-    return ArtifactError(f"{path} is damaged: {said}", AGAIN)
+    return ArtifactError(f"{path} is damaged: {said}", AFRESH)

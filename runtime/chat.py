@@ -21,6 +21,10 @@ from nldc.runtime.tokenizer import Tokenizer
 from nldc.runtime.tokenizer_files import CONFIG, read_object, read_text
 
 TEMPLATE = "chat_template.jinja"
+NO_TEMPLATE = (
+    f"add {TEMPLATE}, give a template (chat_template, or --chat-template FILE), "
+    "or do not ask for chat"
+)
 FOLDER = "additional_chat_templates"
 PROCESSOR_TEMPLATE = "chat_template.json"
 DEFAULT, WITH_TOOLS = "default", "tool_use"
@@ -278,9 +282,7 @@ def _template(tokenizer: Tokenizer, chat: Chat) -> tuple[str, str]:
             )
         return str(wanted), text
     if not own:
-        raise TokenizerError(
-            f"{tokenizer.folder} has no chat template", f"add {TEMPLATE}, or do not ask for chat"
-        )
+        raise TokenizerError(f"{tokenizer.folder} has no chat template", NO_TEMPLATE)
     if chat.tools is not None and WITH_TOOLS in own:
         return own[WITH_TOOLS]
     if DEFAULT not in own:

@@ -24,6 +24,7 @@ from nldc.runtime.arguments import (
     in_words,
     keys_of,
     numbers_of,
+    one_prompt,
     prompts_of,
     sampling_of,
     shown,
@@ -377,6 +378,7 @@ class Decoder:
         sampling = sampling_of(temperature, top_k, top_p, min_p, seed, processors)
         asked = _chat(chat, system, tools, template_variables, chat_template)
         limit = self._limit(max_thinking_tokens, end_think_token_id, start_think_token_id)
+        one_prompt(prompt)
         requests = self._requests([prompt], asked, max_new_tokens, eos, sequence_ids, limit)
         text = Text(self.tokenizer, stops_of(stop), keep_special_tokens=not skip_special_tokens)
         run = self._run(requests, sampling, None, limit, strategy)

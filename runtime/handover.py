@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from nldc.runtime.errors import PromptError
+from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def chooser(choice: Choice, prompts: int, known: Sequence[str]) -> Chooser:
         PromptError: an unknown strategy, or a list that does not have one for each prompt.
     """
     if callable(choice):
-        return choice
+        return _in_words(choice, known)
     if choice is None or isinstance(choice, str):
         names = [known[0] if choice is None else choice] * prompts
     elif isinstance(choice, Sequence):
@@ -105,6 +105,30 @@ def chooser(choice: Choice, prompts: int, known: Sequence[str]) -> Chooser:
     for name in names:
         check_known(name, known)
     return lambda progress: names[progress.sequence]
+
+
+def _in_words(choose: Chooser, known: Sequence[str]) -> Chooser:
+    """Return the chooser with what goes wrong in it as a PromptError that names it."""
+    name = getattr(choose, "__qualname__", type(choose).__qualname__)
+
+    def asked(progress: Progress) -> str:
+        try:
+            answer: object = choose(progress)
+        except NldcRuntimeError:
+            raise
+        except Exception as problem:
+            raise PromptError(
+                f"the strategy chooser {name} raised {type(problem).__name__}: {problem}",
+                "a chooser takes a Progress and returns the name of a strategy",
+            ) from problem
+        if not isinstance(answer, str):
+            raise PromptError(
+                f"the strategy chooser {name} returned a {type(answer).__name__}, no name",
+                f"it may return {', '.join(f'`{each}`' for each in known)}",
+            )
+        return answer
+
+    return asked
 
 
 def in_turn(handovers: Mapping[str, Handover], names: Sequence[str]) -> Chooser:

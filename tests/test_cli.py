@@ -63,7 +63,9 @@ def test_check_names_the_strategy_and_its_guarantee() -> None:
     result = nldc("check", "ar", ROOT / "strategies" / "linear_ss.yaml")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == "ar: ar is fine; guarantee: exact (proved)"
-    assert result.stdout.splitlines()[1].endswith("linear_ss is fine; guarantee: exact (proved)")
+    assert result.stdout.splitlines()[1].endswith(
+        "linear_ss is fine; guarantee: exact (proved), for block_length = 16"
+    )
 
 
 def test_check_shows_all_mistakes_of_all_files_and_fails(tmp_path: Path) -> None:
@@ -375,6 +377,11 @@ def test_explain_refuses_a_code_that_does_not_exist() -> None:
     result = nldc("explain", "NLD999")
     assert result.exit_code == 2
     assert "NLD999 is no error code" in result.stderr
+    assert result.stderr.count("NLD") == 2
+
+
+def test_explain_names_the_code_that_was_meant() -> None:
+    assert "NLD031 is" in " ".join(nldc("explain", "nld31").stderr.split())
 
 
 def test_explain_draws_which_rows_see_which() -> None:
@@ -755,3 +762,44 @@ def test_weights_are_read_with_a_bar_on_a_terminal_only(
     shown = nldc("run", artifacts / "ar", *options)
     assert drawn
     assert shown.stdout == plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--max-new-tokens", "0"), "--max-new-tokens 0 is not allowed"),
+        (("--temperature", "-1"), "--temperature -1.0 is not allowed"),
+        (("--temperature", "nan"), "--temperature nan is not allowed"),
+        (("--top-k", "0"), "--top-k 0 is not allowed"),
+        (("--top-p", "2"), "--top-p 2.0 is not allowed"),
+        (("--min-p", "-1"), "--min-p -1.0 is not allowed"),
+        (("--seed", "-1"), "--seed -1 is not allowed"),
+        (("--stop", ""), "--stop '' is not allowed"),
+    ],
+)
+def test_a_value_that_needs_no_model_is_refused_by_its_option_before_one_is_sought(
+    tmp_path: Path, given: tuple[str, str], said: str
+) -> None:
+    result = nldc("run", tmp_path / "no artifact", "--prompt", "a", *given)
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_artifact_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nldc import api
+
+    (tmp_path / "mine").write_text("x")
+    monkeypatch.setattr(api, "generate", lambda _: pytest.fail("the work was done"))
+    result = nldc("compile", "ar", "-o", tmp_path)
+    assert result.exit_code == 1
+    assert "is not empty and holds no artifact" in result.stderr
+
+
+@pytest.mark.parametrize(("recipe", "number"), [("drafter", "rank"), ("base", "batch")])
+def test_the_help_of_training_lists_what_can_be_set(recipe: str, number: str) -> None:
+    result = nldc("train", recipe, "--help")
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert any(line[:1] == [number] and len(line) == 2 for line in lines)

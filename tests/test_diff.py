@@ -129,3 +129,16 @@ def test_the_command_prints_the_difference_and_exits_as_diff_does() -> None:
     other = runner.invoke(cli, ["diff", "block_diffusion", "block_diffusion@vllm"])
     assert (same.exit_code, other.exit_code) == (0, 1)
     assert other.output == render(between("block_diffusion", "block_diffusion@vllm"))
+
+
+@pytest.mark.parametrize("name", ["next", "route", "param", "strategy", "other"])
+def test_a_node_may_be_called_like_what_stands_beside_the_nodes(tmp_path: Path, name: str) -> None:
+    renamed = edited(tmp_path, "ar", ("choice", name))
+    assert between("ar", renamed).same
+    assert between(renamed, "ar").same
+
+
+@pytest.mark.parametrize("name", ["next", "route", "other"])
+def test_a_loop_may_be_called_like_what_stands_beside_the_nodes(tmp_path: Path, name: str) -> None:
+    file = edited(tmp_path, "block_diffusion", ("filled", name))
+    assert between("block_diffusion", file).same

@@ -57,8 +57,9 @@ class CertifyReport:
         ran = (
             f"{self.strategy}: {self.sequences} sequences, {self.steps} steps, {self.tokens} tokens"
             f" and {self.entries} cache entries{compared}\n"
-            f"tokens a step, and how often: {counts}\n"
         )
+        if counts:
+            ran += f"tokens a step, and how often: {counts}\n"
         if self.fault is not None:
             return f"{ran}FAULTY, whatever it promises: {self.fault}\n"
         if not self.compared:

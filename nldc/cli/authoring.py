@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,8 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
         else:
             found += checked.warnings
             if form == "text":
-                write(f"{file}: {checked.graph.name} is fine; guarantee: {_promise(checked)}")
+                promise = f"guarantee: {_promise(checked)}{_for_params(checked)}"
+                write(f"{file}: {checked.graph.name} is fine; {promise}")
     if form == "json":
         write(render_json(found))
     elif form == "line":
@@ -61,6 +62,12 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
         say(summarize(found))
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise click.exceptions.Exit(1)
+
+
+def _for_params(checked: Checked) -> str:
+    """Return for which values of its params a strategy was checked."""
+    values = ", ".join(f"{name} = {value}" for name, value in checked.graph.params.items())
+    return f", for {values}" if values else ""
 
 
 @click.command("compile")
@@ -173,8 +180,9 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
     code = what.upper()
     if re.fullmatch(r"NLD\d+", code):
         if code not in errors.REGISTRY:
+            meant = _nearest_code(code, errors.REGISTRY)
             raise click.BadParameter(
-                f"{code} is no error code; they are {', '.join(errors.REGISTRY)}"
+                f"{code} is no error code; {meant} is, and docs/errors has a page for each"
             )
         write(errors.page(errors.REGISTRY[code]), end="")
         return
@@ -182,6 +190,12 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
     from nldc.explain import explain as explain_
 
     write(explain_(api.check(what, dict(settings))), end="")
+
+
+def _nearest_code(code: str, known: Iterable[str]) -> str:
+    """Return the code whose number begins alike, as NLD031 for nld31, or else lies nearest."""
+    number = int(code[3:12])
+    return min(known, key=lambda each: (abs(int(each[3:]) - number), each))
 
 
 @click.command("diff")

@@ -20,6 +20,7 @@ from nldc.cli.options import (
     templating,
 )
 from nldc.cli.output import hide_notes, say, table, write
+from nldc.diagnostics import counted
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
@@ -73,10 +74,11 @@ def run(
     chat = chat_of(options, is_chat, "--chat or --messages")
     if keep_special_tokens and options["ids"] is not None:
         raise click.UsageError("--keep-special-tokens is for text, and --ids gives token ids")
+    generation = generation_of(options, "stop")
     from nldc.verify import load_decoder, named_strategy
 
     decoder = load_decoder(artifact, model, **loading_of(options))
-    generation = generation_of(options, "stop") | named_strategy(decoder, strategy)
+    generation |= named_strategy(decoder, strategy)
     if options["ids"] is not None:
         result = decoder.generate([prompt], **generation)
         write(",".join(map(str, result.tokens[0])))
@@ -126,7 +128,8 @@ def _stream(decoder: Decoder, prompt: Prompt, **options: Any) -> Stats | None:
 
 
 def _stats_lines(stats: Stats) -> Iterator[str]:
-    yield f"{stats.tokens} tokens in {stats.nfe} forwards: {stats.tpf:.2f} tokens a forward"
+    cost = f"{counted(stats.tokens, 'token')} in {counted(stats.nfe, 'forward')}"
+    yield f"{cost}: {stats.tpf:.2f} tokens a forward"
     wait = stats.time_to_first_token
     if stats.adapters:
         yield f"with the adapter {', '.join(stats.adapters)}"
@@ -134,7 +137,7 @@ def _stats_lines(stats: Stats) -> Iterator[str]:
     if not stats.accepted:
         return
     mean = sum(stats.accepted) / len(stats.accepted)
-    yield f"accepted {mean:.2f} tokens a cycle in {len(stats.accepted)} cycles:"
+    yield f"accepted {mean:.2f} tokens a cycle in {counted(len(stats.accepted), 'cycle')}:"
     most = max(stats.histogram.values())
     for accepted, cycles in stats.histogram.items():
         yield f"{accepted:4}  {'#' * max(1, round(BAR * cycles / most)):{BAR}}  {cycles}"
@@ -195,10 +198,11 @@ def _difference_lines(difference: Difference, decoder: Decoder) -> Iterator[str]
 
 def _verdict(found: Verified) -> str:
     ar, own = found.nfe
-    cost = f"{found.tokens} tokens of {found.prompts} prompts; forwards: AR {ar}, this {own}"
+    tokens, prompts = counted(found.tokens, "token"), counted(found.prompts, "prompt")
+    cost = f"{tokens} of {prompts}; forwards: AR {ar}, this {own}"
     if found.same:
         return f"{found.strategy}: the same tokens as AR ({cost})"
-    return f"{found.strategy}: {len(found.differences)} of {found.prompts} prompts differ ({cost})"
+    return f"{found.strategy}: {len(found.differences)} of {prompts} differ ({cost})"
 
 
 @click.command()

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
+from nldc.cli.options import in_options
 from nldc.cli.output import colored, notes_shown, say, say_error, say_painted
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.render import render_text, summarize
-from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -34,6 +35,9 @@ class Commands(click.Group):
         except StrategyError as error:
             say_painted(render_text(error.diagnostics, color=colored(sys.stderr)))
             say(summarize(error.diagnostics))
+            ctx.exit(1)
+        except PromptError as error:
+            say_error(in_options(error.message), error.hint and in_options(error.hint))
             ctx.exit(1)
         except NldcRuntimeError as error:
             say_error(error.message, error.hint)

@@ -48,7 +48,27 @@ def train() -> None:
     """Train a tri-mode model from scratch, or the LoRA drafter of a checkpoint."""
 
 
-@train.command("base")
+class _Training(click.Command):
+    """Lists the numbers that `--set` changes; only who asks for help waits for torch to load."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the numbers of the recipe with their defaults."""
+        super().format_epilog(ctx, formatter)
+        from nldc import training
+
+        if self.name == "drafter":
+            from nldc.runtime.train.drafter import DrafterRecipe
+
+            held = training.numbers(DrafterRecipe())
+        else:
+            from nldc.runtime.train.recipe import Recipe
+
+            held = training.numbers(Recipe())
+        with formatter.section("What --set changes"):
+            formatter.write_dl([(name, str(value)) for name, value in held.items()])
+
+
+@train.command("base", cls=_Training)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--resume", is_flag=True, help="Go on from the state in OUT.")
 @settings
@@ -59,7 +79,7 @@ def train_base(out: Path, resume: bool, settings: tuple[tuple[str, int | float],
     write(f"wrote {training.train_base(out, dict(settings), resume)}")
 
 
-@train.command("drafter")
+@train.command("drafter", cls=_Training)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the checkpoint.")
 @settings

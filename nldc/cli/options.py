@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -168,6 +169,22 @@ _SAMPLING = (
 )
 
 
+_RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (lambda value: value > 0, "use a whole number above 0"),
+    "temperature": (lambda value: 0 <= value < math.inf, "use 0 (greedy) or more"),
+    "top_k": (lambda value: value > 0, "use a whole number above 0"),
+    "top_p": (lambda value: 0 < value <= 1, "use a number in (0, 1]"),
+    "min_p": (lambda value: 0 <= value <= 1, "use a number in [0, 1]"),
+    "seed": (lambda value: 0 <= value < 2**64, "use 0 to 2**64 - 1"),
+}
+_OPTIONS = {"batch_size": "--batch", "template_variables": "--template-var"}
+_ARGUMENT = re.compile(
+    r"^(?:temperature|seed|stop|eos)(?= )|(?<![\w'\"`./-])(?:max_new_tokens|top_[kp]|min_p"
+    r"|max_thinking_tokens|(?:start|end)_think_token_id|batch_size|template_variables)(?![\w'\"`.])"
+)
+"""Arguments of `generate` as messages name them; not what is quoted, or part of a path."""
+
+
 def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that go to `Decoder.from_checkpoint`."""
     loading: dict[str, Any] = {name: options[name] for name in _LOADING}
@@ -194,8 +211,36 @@ def _adapter(texts: Sequence[str]) -> str | dict[str, str | None] | None:
 
 def generation_of(options: Mapping[str, Any], *more: str) -> dict[str, Any]:
     """Return the options that go to `Decoder.generate`, and others by name."""
+    _check_generation(options)
     ends = [int(end) if _is_number(end) else end for end in options["eos"]]
     return {name: options[name] for name in (*_SAMPLING, *more)} | {"eos": ends or None}
+
+
+def _check_generation(options: Mapping[str, Any]) -> None:
+    """Check what needs no model, before torch is loaded.
+
+    Raises:
+        PromptError: a value is outside its range.
+    """
+    for name, (is_allowed, hint) in _RANGES.items():
+        value = options.get(name)
+        if value is not None and not is_allowed(value):
+            raise PromptError(f"{name} {value!r} is not allowed", hint)
+    if "" in (options.get("stop") or ()):
+        raise PromptError("stop '' is not allowed", "give strings that are not empty")
+    for name in ("prompt", "chat", "ids"):
+        if options.get(name) == "":
+            raise PromptError(f"--{name} is empty", "give at least one token to continue")
+
+
+def in_options(text: str) -> str:
+    """Return a message of the runtime with the options of a command for its arguments."""
+
+    def option(found: re.Match[str]) -> str:
+        name = found[0]
+        return _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+
+    return _ARGUMENT.sub(option, text)
 
 
 def _is_number(text: str) -> bool:

@@ -26,6 +26,14 @@ from nldc.expr.tree import (
     references,
 )
 
+LABELS = "a kind of rows is only compared with another, by `==` or `!=`: `kind == draft`"
+_WHAT = {
+    "int": "an integer",
+    "float": "a real number",
+    "bool": "a condition",
+    "label": "a kind of rows",
+}
+
 
 def lookup(env: Lookup, ref: Ref) -> Value | None:
     """Return the value of a name, or None if it has none."""
@@ -33,9 +41,10 @@ def lookup(env: Lookup, ref: Ref) -> Value | None:
 
 
 def kind_of(expr: Expr, kinds: Callable[[Ref], Kind]) -> Kind:
-    """Return whether the expression is an int, a float or a bool.
+    """Return whether the expression is an int, a float, a bool or the label of a kind of rows.
 
-    Raises ExprError at the operand that does not fit its operator.
+    Labels are equal or not, and nothing else. Raises ExprError at the operand that does not fit its
+    operator.
     """
 
     def need(part: Expr, *wanted: Kind, by: str) -> Kind:
@@ -44,9 +53,14 @@ def kind_of(expr: Expr, kinds: Callable[[Ref], Kind]) -> Kind:
             expected = "a condition" if wanted == ("bool",) else "a number"
             if wanted == ("int",):
                 expected = "an integer"
-            what = {"int": "an integer", "float": "a real number", "bool": "a condition"}[found]
+            if wanted == ("label",):
+                expected = "a kind of rows"
+            has_label = "label" in (found, *wanted)
             raise ExprError(
-                f"`{by}` needs {expected}, and `{show(part)}` is {what}", part.start, part.end
+                f"`{by}` needs {expected}, and `{show(part)}` is {_WHAT[found]}",
+                part.start,
+                part.end,
+                LABELS if has_label else None,
             )
         return found
 
@@ -65,6 +79,13 @@ def kind_of(expr: Expr, kinds: Callable[[Ref], Kind]) -> Kind:
             return "float" if "float" in sides else "int"
         case Compare("==" | "!=", left, right) if kind_of(left, kinds) == "bool":
             need(right, "bool", by=expr.op)
+            return "bool"
+        case Compare("==" | "!=", left, right) if "label" in (
+            kind_of(left, kinds),
+            kind_of(right, kinds),
+        ):
+            for side in (left, right):
+                need(side, "label", by=expr.op)
             return "bool"
         case Compare(op, left, right):
             for side in (left, right):

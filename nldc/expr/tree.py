@@ -13,7 +13,7 @@ MAX_INTEGER = 2**31 - 1
 """The largest integer that may be written or computed: what a kernel's int32 can hold."""
 
 Value: TypeAlias = int | float | bool
-Kind: TypeAlias = Literal["int", "float", "bool"]
+Kind: TypeAlias = Literal["int", "float", "bool", "label"]
 
 
 class ExprError(Exception):

@@ -85,7 +85,9 @@ def row_kinds(
         name = ref.dotted
         if name == "masked" and name in facts:
             return "bool"
-        if name in facts or name in labels:
+        if name in labels or (name == "kind" and name in facts):
+            return "label"
+        if name in facts:
             return "int"
         if name is not None and name in numbers:
             return "float" if isinstance(numbers[name], float) else "int"
@@ -102,7 +104,9 @@ def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[
         name = ref.dotted
         if name == "k.prefix":
             return "bool"
-        if name in names or name in labels:
+        if name in labels or name in ("q.kind", "k.kind"):
+            return "label"
+        if name in names:
             return "int"
         if name is not None and name in numbers:
             return "float" if isinstance(numbers[name], float) else "int"

@@ -23,6 +23,14 @@ BAD_NAME = "NLD018"
 
 GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
 REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill")
+FORMS = {
+    "nldc": "write `nldc: 1`, the version of the language",
+    "name": f"write `name: my_strategy`: {RULE}",
+    "summary": "write `summary: A sentence that says what it does.`",
+    "guarantee": "write `guarantee: exact`, `guarantee: distribution` or `guarantee: none`",
+    "prefill": "write `prefill:` with nodes that read `$prompt`, as `nldc explain ar` shows them",
+}
+"""What may stand for each required key, for who left it out."""
 PARAM_TYPES = ("int", "float")
 
 
@@ -70,7 +78,9 @@ def read_header(
     for key in REQUIRED:
         if key not in data and key not in misspelt:
             message = f"the strategy lacks `{key}`"
-            found.append(_error(source, MISSING_KEY, message, (), f"`{key}` is required", True))
+            found.append(
+                _error(source, MISSING_KEY, message, (), f"`{key}` is required", True, FORMS[key])
+            )
     version = data.get("nldc", 1)
     if version != 1 or isinstance(version, bool):
         message = f"version {version} of the language is unknown"
@@ -149,7 +159,10 @@ def _params(
         if not isinstance(data, Mapping) or type_ not in PARAM_TYPES:
             place = (*path, "type") if isinstance(data, Mapping) and "type" in data else path
             message = f"param `{name}` has no type" if type_ is None else f"`{type_}` is no type"
-            found.append(_error(source, BAD_PARAM, message, place, "`int` or `float`"))
+            help_text = f"write it as `{name}: {_param_form(data)}`"
+            found.append(
+                _error(source, BAD_PARAM, message, place, "`int` or `float`", False, help_text)
+            )
             continue
         model: IntParam | FloatParam | None
         if type_ == "int":
@@ -163,6 +176,22 @@ def _params(
     for name, value in settings.items():
         values[name] = _setting(name, value, bounds)
     return values
+
+
+def _param_form(data: object) -> str:
+    """Return the whole form of a param, with the numbers that are there."""
+    given = data.get("default") if isinstance(data, Mapping) else data
+    bounds = data if isinstance(data, Mapping) else {}
+    if isinstance(given, float) and math.isfinite(given):
+        low, high = min(0.0, given), max(1.0, given)
+        type_ = "float"
+    else:
+        is_whole = isinstance(given, int) and not isinstance(given, bool)
+        given = given if is_whole and isinstance(given, int) else 6
+        low, high = min(1, given), max(64, given)
+        type_ = "int"
+    low, high = bounds.get("min", low), bounds.get("max", high)
+    return f"{{type: {type_}, default: {given}, min: {low}, max: {high}}}"
 
 
 def followed(source: Source, params: Iterable[str]) -> dict[str, str]:

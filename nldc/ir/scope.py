@@ -23,6 +23,7 @@ from nldc.expr import (
     fold,
     kind_of,
     references,
+    show,
 )
 from nldc.expr import Value as Constant
 from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, check_whole, row_kinds
@@ -216,8 +217,15 @@ class Resolver:
                 numbers = {**self.params, **({} if count is None else {count[0]: 1})}
                 kinds = row_kinds(ROW_FACTS, self.kinds, numbers)
                 check_whole(index, kinds)
-                if kind_of(index, kinds) == "bool":
+                worth = kind_of(index, kinds)
+                if worth == "bool":
                     return Where(fold(index, self.params))
+                if worth == "label":
+                    label = show(index)
+                    raise BadPickError(
+                        f"`{label}` is a kind of rows, no row", index.start, index.end,
+                        f"compare with it: `kind == {label}`" if label != "kind" else None,
+                    )  # fmt: skip
                 return At(fold(index, self.params))
 
     def _fold(self, expr: Expr | None) -> Expr | None:

@@ -85,8 +85,11 @@ def test_options_are_taken_in_every_usual_form(
         (5, "prompts 5 is not allowed"),
         (None, "prompts None is not allowed"),
         ([None], "prompt 0 is None"),
-        ([5, 6], "prompt 0 is 5, not text or token ids"),
-        (torch.tensor([5, 6]), "prompt 0 is 5, not text or token ids"),
+        ([5, 6], r"one prompt.* \(write \[ids\]"),
+        (torch.tensor([5, 6]), r"one prompt.* \(write \[ids\]"),
+        (numpy.array([5, 6]), r"one prompt.* \(write \[ids\]"),
+        (range(5, 7), r"one prompt.* \(write \[ids\]"),
+        ((n for n in (5, 6)), r"one prompt.* \(write \[ids\]"),
         (torch.tensor(5), r"prompts tensor\(5\) is not allowed"),
         (torch.tensor([[[5]]]), "prompt 0 holds \\[5\\]"),
         ([torch.tensor([[5, 6]])], r"prompt 0 is of shape \[1, 2\], not one row"),
@@ -210,3 +213,41 @@ def test_memory_that_runs_out_while_decoding_is_said_in_words(
     ):
         with pytest.raises(NldcRuntimeError, match="there is not enough memory"):
             call()
+
+
+@pytest.mark.parametrize("prompts", [["a", "b"], [[5], [6]], ("a",)])
+def test_a_list_of_prompts_is_not_streamed(decoder: Decoder, prompts: Any) -> None:
+    with pytest.raises(PromptError, match="stream takes one prompt"):
+        decoder.stream(prompts)
+
+
+def _raises(_: Any) -> str:
+    raise KeyError("x")
+
+
+def _gives_a_number(_: Any) -> Any:
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("choose", "said"),
+    [
+        (_raises, "the strategy chooser _raises raised KeyError"),
+        (_gives_a_number, "the strategy chooser _gives_a_number returned a int"),
+        (lambda: "linear_ss", "the strategy chooser <lambda> raised TypeError"),
+    ],
+)
+def test_a_chooser_that_fails_is_named(decoder: Decoder, choose: Any, said: str) -> None:
+    with pytest.raises(PromptError, match=said):
+        decoder.generate([[5, 6]], max_new_tokens=3, strategy=choose)
+
+
+def test_what_can_be_raised_is_found_in_the_runtime() -> None:
+    import nldc
+    from nldc import runtime
+
+    for name in runtime.__all__:
+        assert getattr(runtime, name).__module__.startswith("nldc.runtime.")
+    assert dir(runtime) == sorted(runtime.__all__)
+    assert dir(nldc) == sorted(nldc.__all__)
+    assert runtime.PromptError is PromptError

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nldc import __version__
+from nldc.codegen.folder import write_folder
 from nldc.runtime.abi import ABI_VERSION, MANIFEST
 from nldc.runtime.artifact import check_artifact
 from nldc.runtime.errors import ArtifactError
@@ -47,6 +48,15 @@ def test_a_file_edited_by_hand_is_named(folder: Path) -> None:
     (folder / "decode.py").write_text("x = 2\n")
     with pytest.raises(ArtifactError, match=r"decode\.py was edited by hand"):
         check_artifact(folder)
+
+
+def test_the_remedy_for_a_damaged_artifact_can_be_followed(folder: Path) -> None:
+    (folder / MANIFEST).write_text("{")
+    with pytest.raises(ArtifactError, match=r"remove the folder, or .* into a new one"):
+        check_artifact(folder)
+    with pytest.raises(ArtifactError, match="choose a new folder"):
+        write_folder(folder, {"decode.py": "x = 1\n"})
+    assert write_folder(folder.parent / "new", {"decode.py": "x = 1\n"}).is_dir()
 
 
 def test_another_version_of_the_compiler_or_interface_is_refused(folder: Path) -> None:

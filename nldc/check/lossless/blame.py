@@ -13,8 +13,8 @@ from nldc.check.lossless.closure import Closer, Closure
 from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Term, ar
 from nldc.diagnostics import Span
-from nldc.ir.graph import Graph
-from nldc.ir.ops import Accept, Forward, Join, Mix, Sample, Value
+from nldc.ir.graph import Graph, uses
+from nldc.ir.ops import Accept, Forward, Join, LayRows, Mix, Sample, Value
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,41 @@ class Blame:
                 return cause(codes.SEES_LATER, text + _at(other.position))
         missing = min(set(range(entry.position)) - set(at), default=0)
         return cause(codes.MISSES_ROW, f"{row} does not see the token at {_at(missing)}")
+
+
+def target_help(graph: Graph, emitted: str) -> str | None:
+    """Return what mends an accept that is emitted, if its targets are not chosen over its draft.
+
+    None: no accept is emitted, or its targets are choices of a forward over the draft.
+    """
+    nodes = {node.name: node for node in graph.step.nodes}
+    accept = nodes[emitted].op if emitted in nodes else None
+    if not isinstance(accept, Accept):
+        return None
+    draft = accept.draft.node
+    rows = {draft} | {
+        node.name
+        for node in nodes.values()
+        if isinstance(node.op, LayRows) and any(value.node == draft for value in uses(node.op))
+    }
+    verifiers = [
+        node.name
+        for node in nodes.values()
+        if isinstance(node.op, Forward) and node.op.rows.node in rows
+    ]
+    samples = [
+        node.name
+        for node in nodes.values()
+        if isinstance(node.op, Sample) and node.op.logits.node in verifiers
+    ]
+    if accept.target.node in samples:
+        return None
+    said = f"the `target` of `{_last(emitted)}` must be the choices of a forward over its draft"
+    if samples:
+        return f"{said}: write `target: {_last(samples[-1])}`"
+    if verifiers:
+        return f"{said}: sample from `{_last(verifiers[-1])}`"
+    return f"{said}: compute `{_last(draft)}` by a causal forward and sample from that"
 
 
 def _at(offset: int) -> str:

@@ -14,7 +14,7 @@ from weakref import finalize
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.alike import alike
-from nldc.check.lossless.blame import Blame, Cause
+from nldc.check.lossless.blame import Blame, Cause, target_help
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
 from nldc.check.lossless.closure import Closer, Closure, TooMuchError, possible
 from nldc.check.lossless.codes import KINDS, OBLIGATIONS, Obligation
@@ -22,7 +22,7 @@ from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, choice, invariant, meet
 from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
 from nldc.check.lossless.ways import Ways, affordable
-from nldc.diagnostics import Span
+from nldc.diagnostics import Span, counted
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Accept, Value
 from nldc.ir.ranges import UndecidedError
@@ -264,11 +264,15 @@ class _Prover:
         for i, term in enumerate(run.emitted):
             if tokens is not None and not run.closure.equalities.equal(term, ar(run.start + i)):
                 cause = self._cause(run, term, run.start + i, tokens.node)
+                if cause.code == codes.UNVERIFIED and cause.help is None:
+                    cause = replace(cause, help=target_help(run.graph, tokens.node))
                 self._problem(cause, run, f"token {i} is emitted from here", tokens.span)
                 break
         if is_step and run.frontier != run.start:
             code = codes.KEEPS_TOO_MANY if run.frontier < run.start else codes.KEEPS_TOO_FEW
-            text = f"{len(run.kept)} rows are kept and {len(run.emitted)} tokens emitted"
+            verb = "is" if len(run.kept) == 1 else "are"
+            kept, emitted = counted(len(run.kept), "row"), counted(len(run.emitted), "token")
+            text = f"{kept} {verb} kept and {emitted} emitted"
             value = emit.keep or emit.tokens
             self._problem(Cause(code, value.node, None, text), run, "", value.span, at_value=True)
             return
