@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+from .run import here
 
 HEAD = """# Damaged files
 
@@ -32,7 +35,7 @@ def page(tallies: Sequence[dict[str, Any]]) -> str:
             counter.update(tally[name])
     rows = [("all", *(sum(counter.values()) for counter in sums.values()))]
     rows += [(name, *(c[name] for c in sums.values())) for name in sorted(sums["tried"])]
-    failures = sum(len(tally["failures"]) for tally in tallies)
+    failures = [failure for tally in tallies for failure in tally["failures"]]
     seeds = ", ".join(str(tally["seed"]) for tally in tallies)
     slowest = max((tally["slowest"] for tally in tallies), default=0.0)
     lines = [
@@ -41,6 +44,14 @@ def page(tallies: Sequence[dict[str, Any]]) -> str:
         "| --- | ---: | ---: | ---: |",
         *(f"| {name} | {a:,} | {b:,} | {c:,} |".replace(",", " ") for name, a, b, c in rows),
         "",
-        f"Seeds: {seeds}. Failures: {failures}. The slowest input took {slowest:.2f} s.",
+        f"Seeds: {seeds}. Failures: {len(failures)}{_today(failures)}. "
+        f"The slowest input took {slowest:.2f} s.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _today(failures: Sequence[str]) -> str:
+    """Return how many of the inputs that failed fail when they are tried again, in words."""
+    places = [re.match(r"--seed (\d+) --only (\d+)", failure) for failure in failures]
+    still = sum(bool(here(int(p[1]), int(p[2])).failures) for p in places if p is not None)
+    return f", of which {still or 'none'} fail today" if failures else ""

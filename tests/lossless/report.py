@@ -59,7 +59,8 @@ def refused() -> str:
         _, graph = built(mutant.text())
         problems = prove(graph).problems
         refusals += bool(problems) and problems[0].code == mutant.code
-        differing += first_difference(graph, tries=40) is not None
+        found = first_difference(graph, 40, lengths=mutant.prompts, live=mutant.live)
+        differing += found is not None
         codes[mutant.code] += 1
     rows: list[tuple[object, ...]] = [
         (code, KINDS[code].message, number) for code, number in sorted(codes.items())
