@@ -37,6 +37,7 @@ def page(tallies: Sequence[dict[str, Any]]) -> str:
     rows += [(name, *(c[name] for c in sums.values())) for name in sorted(sums["tried"])]
     failures = [failure for tally in tallies for failure in tally["failures"]]
     seeds = ", ".join(str(tally["seed"]) for tally in tallies)
+    tried_again = f"Failures: {len(failures)}{_today(failures)}."
     slowest = max((tally["slowest"] for tally in tallies), default=0.0)
     lines = [
         HEAD,
@@ -44,8 +45,7 @@ def page(tallies: Sequence[dict[str, Any]]) -> str:
         "| --- | ---: | ---: | ---: |",
         *(f"| {name} | {a:,} | {b:,} | {c:,} |".replace(",", " ") for name, a, b, c in rows),
         "",
-        f"Seeds: {seeds}. Failures: {len(failures)}{_today(failures)}. "
-        f"The slowest input took {slowest:.2f} s.",
+        f"Seeds: {seeds}. {tried_again} The slowest input took {slowest:.2f} s.",
     ]
     return "\n".join(lines) + "\n"
 
