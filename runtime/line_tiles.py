@@ -9,7 +9,6 @@ is tried here, on this machine, the quickest first.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,6 +24,8 @@ ON_A_DEVICE = 64
 """Lines of every product on a GPU, which has more arithmetic than it has memory."""
 AT_ONCE = 16
 """Tiles of a batch of fixed size, each with a product for every key head."""
+BY_HAND = -1
+"""In place of a number of products: a feature after the other, where no library's product holds."""
 TILES = (1, 2, 3, 12, 15, 16, 17, 50)
 """Numbers of tiles that a trial computes at once."""
 
@@ -33,7 +34,8 @@ TILES = (1, 2, 3, 12, 15, 16, 17, 50)
 class Cut:
     """The products of attention: `sizes` are the lines that one may have, largest first.
 
-    `at_once` is the number of products in every batch, 0 for as many as there are. With `trees`,
+    `at_once` is the number of products in every batch, 0 for as many as there are; with `BY_HAND`
+    no library computes them, which is slow, and holds by construction. With `trees`,
     softmax and sums over tiles are computed by hand too, in an order that no width can change.
     """
 
@@ -57,12 +59,7 @@ def line_cut(
         if trial.agrees(least):
             larger = (size for size in LARGER if size > least and trial.agrees(size))
             return Cut((*larger, least), at_once, trees=device.type != "cpu")
-    warnings.warn(
-        f"no batches of products of {dtype} with {dim} features on {device} were found whose rows "
-        "do not depend on the rows beside them: self-speculation may differ from AR",
-        stacklevel=2,
-    )
-    return Cut((least,), at_once, trees=device.type != "cpu")
+    return Cut((least,), BY_HAND, trees=device.type != "cpu")
 
 
 def cut(lines: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -81,11 +78,14 @@ def cut(lines: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def products(left: Tensor, right: Tensor, at_once: int) -> Tensor:
-    """Return the n products `torch.bmm(left, right)`, in batches of `at_once` exactly (0: of n).
+    """Return the n products `torch.bmm(left, right)`, in batches of `at_once` exactly (0: of n;
+    `BY_HAND`: sums of products of single features, which know nothing of other lines).
 
     The last batch reaches back over products that were there already, which changes no bits.
     """
     have = left.shape[0]
+    if at_once == BY_HAND:
+        return _by_hand(left, right)
     if not at_once:
         return torch.bmm(left, right)
     if have < at_once:
@@ -96,6 +96,15 @@ def products(left: Tensor, right: Tensor, at_once: int) -> Tensor:
         own = slice(start, start + at_once)
         torch.bmm(left[own], right[own], out=found[own])
     return found
+
+
+def _by_hand(left: Tensor, right: Tensor) -> Tensor:
+    wide = torch.promote_types(left.dtype, torch.float32)
+    left_, right_ = left.to(wide), right.to(wide)
+    found = left_.new_zeros(left.shape[0], left.shape[1], right.shape[2])
+    for inner in range(left.shape[2]):
+        found += left_[:, :, inner : inner + 1] * right_[:, inner : inner + 1]
+    return found.to(left.dtype)
 
 
 def _filled(matrices: Tensor, count: int) -> Tensor:

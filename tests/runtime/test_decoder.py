@@ -172,7 +172,7 @@ def test_prompt_embeddings_replace_those_of_the_tokens(ar: Decoder) -> None:
         ([[1, 260]], {}, "prompt 0 holds the token id 260"),
         ([[-1]], {}, "prompt 0 holds the token id -1"),
         ([[1.5]], {}, "prompt 0 holds 1.5"),
-        ([7], {}, "prompt 0 is 7, not text or token ids"),
+        ([7], {}, "prompts [7] are the token ids of one prompt, not a list of prompts"),
         ([[3] * 600], {}, "prompt 0 has 600 tokens; with max_new_tokens 128 that is more than"),
         ([[3] * 500], {"max_new_tokens": 20}, "prompt 0 has 500 tokens; with max_new_tokens 20"),
         ([[3]], {"max_new_tokens": 0}, "max_new_tokens 0 is not allowed"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime import line_tiles
-from nldc.runtime.line_tiles import AT_ONCE, LEAST, Cut, cut, line_cut, products
+from nldc.runtime.line_tiles import AT_ONCE, BY_HAND, LEAST, Cut, cut, line_cut, products
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_where_products_depend_on_their_number_every_batch_has_the_same(
 
 
 @pytest.mark.usefixtures("_forgotten")
-def test_where_bits_depend_on_a_line_s_place_there_is_a_warning(
+def test_where_bits_depend_on_a_line_s_place_no_library_computes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def products(left: Tensor, right: Tensor, _: int) -> Tensor:
@@ -100,8 +100,19 @@ def test_where_bits_depend_on_a_line_s_place_there_is_a_warning(
         return found
 
     monkeypatch.setattr(line_tiles, "products", products)
-    with pytest.warns(UserWarning, match="may differ from AR"):
-        line_cut(1, 48, torch.float32, CPU, 1)
+    assert line_cut(1, 48, torch.float32, CPU, 1) == Cut((LEAST,), at_once=BY_HAND)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_products_by_hand_are_products_whose_lines_know_nothing_of_others(
+    dtype: torch.dtype,
+) -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(5, 16, 10).to(dtype), torch.randn(5, 10, 64).to(dtype)
+    found = products(left, right, BY_HAND)
+    torch.testing.assert_close(found, torch.bmm(left, right))
+    assert torch.equal(products(left.roll(3, 1), right, BY_HAND).roll(-3, 1), found)
+    assert torch.equal(products(left[2:3, 4:5], right[2:3], BY_HAND), found[2:3, 4:5])
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11])

@@ -177,7 +177,7 @@ def test_a_chooser_sees_how_far_a_sequence_is(decoder: Decoder) -> None:
         (["ar"], "1 strategies for 2 prompts"),
         (["ar", "beam"], "no strategy 'beam'"),
         (lambda _: "beam", "no strategy 'beam'"),
-        (lambda _: 3, "no strategy 3"),
+        (lambda _: 3, "the strategy chooser <lambda> returned a int, no name"),
     ],
 )
 def test_a_choice_that_means_nothing_is_refused(

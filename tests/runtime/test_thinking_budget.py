@@ -384,4 +384,4 @@ def test_the_command_line_takes_a_budget(tmp_path: Path) -> None:
     assert "9" in found.stdout.strip().split(",")[:4]
     refused = CliRunner().invoke(cli, ["run", str(artifact), *options, *budget[:2]])
     assert refused.exit_code == 1
-    assert "give end_think_token_id" in refused.stderr
+    assert "give --end-think-token-id" in refused.stderr
