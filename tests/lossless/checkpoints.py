@@ -49,7 +49,7 @@ def geometry(choose: Choose) -> Geometry:
         "num_hidden_layers": choose((1, 2, 3)),
         "num_attention_heads": kv_heads * choose((1, 2, 4)),
         "num_key_value_heads": kv_heads,
-        "head_dim": choose((4, 16)),
+        "head_dim": choose((4, 10, 16)),
         "vocab_size": vocabulary,
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 512,
