@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nldc.runtime.abi import MANIFEST
+from nldc.runtime.abi import FILE_NAME, MANIFEST
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.files import put_folder
 from nldc.runtime.json_file import read_json
@@ -19,7 +19,6 @@ CACHE = "__pycache__"
 BYTECODE = re.compile(r"[\w.-]+\.pyc(\.\d+)?", re.ASCII)
 NEW = "choose a new folder: -o DIR"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 
 
 def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
@@ -121,7 +120,7 @@ def _generated(out: Path) -> frozenset[str] | None:
     files = manifest["files"]
     if not isinstance(files, dict) or not {"__init__.py", "decode.py"} <= set(files):
         return None
-    if not all(_NAME.fullmatch(name) for name in files):
+    if not all(FILE_NAME.fullmatch(name) for name in files):
         return None
     if not all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in files.values()):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldc.api import Checked
-from nldc.check.lossless import handover, prove
+from nldc.check.lossless import Certificate, handover, prove
 from nldc.expr import evaluate, show
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
@@ -26,7 +26,8 @@ def explain(checked: Checked) -> str:
     """
     graph = checked.graph
     head = f"{graph.name}: {graph.summary}"
-    parts = [head, promise(graph), between_steps(graph), *followed(graph), show_graph(graph)]
+    proof = promise(graph, checked.certificate)
+    parts = [head, proof, between_steps(graph), *followed(graph), show_graph(graph)]
     steps = (node for variant in graph.variants for node in variant.step.nodes)
     parts += [
         picture(graph, node)
@@ -36,9 +37,12 @@ def explain(checked: Checked) -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def promise(graph: Graph) -> str:
-    """Return what is promised and, for what is proved, what each part of the proof rests on."""
-    certificate = prove(graph)
+def promise(graph: Graph, certificate: Certificate | None = None) -> str:
+    """Return what is promised and, for what is proved, what each part of the proof rests on.
+
+    `certificate` is that of the graph, where it is known already.
+    """
+    certificate = certificate or prove(graph)
     if certificate.proved != "exact":
         why = "; ".join(f"{p.message} ({p.code})" for p in certificate.problems)
         return f"guarantee: {graph.guarantee}\nnot exact: {why}"

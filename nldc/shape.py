@@ -133,7 +133,7 @@ def _adapter(model: type[Model]) -> TypeAdapter[Model]:
 
 @cache
 def _definition(model: type[BaseModel]) -> dict[str, Any]:
-    return TypeAdapter(model).json_schema()
+    return _adapter(model).json_schema()
 
 
 def _collect(root: dict[str, Any], at: dict[str, Any], inside: list[Any], names: set[str]) -> None:

@@ -5,6 +5,8 @@ The code generator reads its spellings from here, so that a renamed argument is 
 
 from __future__ import annotations
 
+import re
+
 ABI_VERSION = 1
 """Rises whenever code generated before would no longer run as it did."""
 
@@ -39,3 +41,6 @@ ADAPTER_FOLDER = "linear_spec_lora"
 
 MANIFEST = "manifest.json"
 """The file of an artifact that holds the compiler's version and the digest of every other file."""
+
+FILE_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
+"""What a manifest may call a file: a name, or one in a folder."""

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.embeddings import PromptEmbeddings
-from nldc.runtime.errors import NldcRuntimeError, OutOfMemoryError, PromptError
+from nldc.runtime.errors import (
+    NldcRuntimeError,
+    OutOfMemoryError,
+    PromptError,
+    is_out_of_memory,
+)
 from nldc.runtime.sampling import Sampling
 
 KEYS = range(-(2**63), 2**63)
@@ -200,16 +205,6 @@ def sampling_of(
 def numbers_of(*values: Any) -> tuple[Any, ...]:
     """Return options that may be None, with numbers of numpy or torch as Python's."""
     return tuple(plain(value) for value in values)
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether what was raised says that there is no memory, on the machine or the device."""
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
-        return True
-    text = str(problem)
-    return isinstance(problem, RuntimeError) and any(
-        words in text for words in ("can't allocate memory", "not enough memory", "out of memory")
-    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nldc import __version__
-from nldc.runtime.abi import ABI_VERSION, MANIFEST
+from nldc.runtime.abi import ABI_VERSION, FILE_NAME, MANIFEST
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.json_file import parse_json
 
@@ -32,7 +32,6 @@ REMOVE = "nothing of it was run; remove it, or compile into a new folder"
 
 BYTECODE = "__pycache__"
 LARGEST_FILE = 1 << 26
-_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 _OWN_BYTECODE = re.compile(r"__init__\.[\w.-]+\.pyc(\.\d+)?", re.ASCII)
 """What Python leaves behind when an artifact is imported with `import`; `load` never reads it."""
 
@@ -100,7 +99,7 @@ def _parsed(path: Path, text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
         missing = sorted({"strategy", "guarantee"} - set(manifest))
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
-        if not isinstance(files, dict) or not all(map(_NAME.fullmatch, files)):
+        if not isinstance(files, dict) or not all(map(FILE_NAME.fullmatch, files)):
             raise ValueError("it lacks names of files")
         if not all(isinstance(digest, str) for digest in files.values()):
             raise ValueError("it lacks digests of files")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.config import CONFIG, ModelConfig, left_out
-from nldc.runtime.errors import CheckpointError
+from nldc.runtime.errors import CheckpointError, is_out_of_memory
 from nldc.runtime.json_file import read_json
 from nldc.runtime.linear import Weight, pack
 from nldc.runtime.tensors import AGAIN, TensorFile, dtype_of, stored_dtype
@@ -147,7 +147,7 @@ def load_weights(
             head=form(embedding) if head is None else head,
         )
     except (RuntimeError, MemoryError) as problem:
-        if isinstance(problem, RuntimeError) and "allocate" not in str(problem).lower():
+        if not is_out_of_memory(problem):
             raise
         wide = sum(prod(shape) for shape in shapes.values()) * dtype.itemsize
         raise CheckpointError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 LONGEST = 1200
 """Characters of a message; what it quotes of a file may be of any length."""
+_NO_MEMORY = ("can't allocate memory", "cannot allocate", "not enough memory", "out of memory")
 
 
 def _shortened(text: str) -> str:
@@ -61,3 +62,11 @@ class OutOfMemoryError(NldcRuntimeError):
 
 class ArtifactError(NldcRuntimeError):
     """The generated folder is damaged, edited, or made by another version of the compiler."""
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether what was raised says that there is no memory, on the machine or the device."""
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return True
+    text = str(problem).lower()
+    return isinstance(problem, RuntimeError) and any(words in text for words in _NO_MEMORY)

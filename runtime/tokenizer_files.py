@@ -80,11 +80,6 @@ class TokenizerFiles:
         left = {number: token for number, token in self.declared.items() if number not in taken}
         return replace(self, declared=left)
 
-    def id_setting(self, name: str) -> int | None:
-        """Return `NAME_token_id` of the settings."""
-        number = self.settings.get(f"{name}_token_id")
-        return number if isinstance(number, int) and not isinstance(number, bool) else None
-
     def warn_of_what_is_not_followed(self, folder: Path, model: str, adds: Sequence[int]) -> None:
         """Name settings that would change text, and that have no effect here.
 

@@ -24,7 +24,7 @@ from nldc.certify.report import CertifyReport
 from nldc.certify.run import SCENARIOS, Run
 from nldc.certify.text import DifferenceError
 from nldc.runtime.artifact import check_artifact
-from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.errors import ArtifactError, NldcRuntimeError
 from nldc.runtime.sampling import Sampling
 from nldc.runtime.switching import SwitchingDecoder
 
@@ -92,7 +92,6 @@ def certify_switching(
         ArtifactError: there is no artifact of several strategies, or it was edited.
     """
     from nldc.api import load
-    from nldc.runtime.errors import ArtifactError
 
     manifest: dict[str, Any] = check_artifact(artifact)
     decoder = load(artifact)

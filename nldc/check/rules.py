@@ -18,10 +18,10 @@ from nldc.source import Source
 Rule = Callable[[Graph, Source], Iterator[Diagnostic]]
 ProofRule = Callable[[Graph, Source, Certificate | None], Iterator[Diagnostic]]
 
-PROOF_RULES: tuple[ProofRule, ...] = (lossless, cache_order)
+PROOF_RULES: tuple[ProofRule, ...] = (lossless, cache_order, uncounted)
 """Those that ask what is proved, which is found once for all of them."""
 
-RULES: tuple[Rule, ...] = (unused_node, unused_adapter, mixed_positions, constraints, uncounted)
+RULES: tuple[Rule, ...] = (unused_node, unused_adapter, mixed_positions, constraints)
 
 
 @dataclass(frozen=True)

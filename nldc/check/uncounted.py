@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nldc.check.lossless import chosen_by
+from nldc.check.lossless import Certificate, chosen_by
 from nldc.check.lossless.places import node_span
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, uses, walk
@@ -14,13 +14,19 @@ from nldc.source import Source
 CODE = "NLD078"
 
 
-def uncounted(graph: Graph, source: Source) -> Iterator[Diagnostic]:
-    """Warn of each forward of a step that is not counted and whose choices are emitted."""
+def uncounted(
+    graph: Graph, source: Source, certificate: Certificate | None = None
+) -> Iterator[Diagnostic]:
+    """Warn of each forward of a step that is not counted and whose choices are emitted.
+
+    `certificate` is that of the graph, where it is known already.
+    """
     steps = [node for variant in graph.variants for node in walk(variant.step.nodes)]
     nodes = {node.name: node for node in steps}
     if all(node.op.counted for node in steps if isinstance(node.op, Forward)):
         return
-    found = dict.fromkeys(n for name in chosen_by(graph) for n in _forwards(name, nodes))
+    chosen = chosen_by(graph, certificate)
+    found = dict.fromkeys(n for name in chosen for n in _forwards(name, nodes))
     for node in steps:
         if node.name in found and isinstance(node.op, Forward) and not node.op.counted:
             yield Diagnostic(

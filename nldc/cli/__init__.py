@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cli", "main"]
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 def __getattr__(name: str) -> Any:
@@ -36,13 +36,16 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except ImportError as error:
-        # a library in the middle of an import may wrap the interrupt
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        if not is_interrupt(error):
             raise
         sys.stderr.write("\ninterrupted\n")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a library in the middle of an import may wrap it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -10,15 +10,14 @@ from typing import Any
 
 import click
 
+from nldc.cli import INTERRUPTED, is_interrupt
 from nldc.cli.options import in_options
 from nldc.cli.output import colored, notes_shown, say, say_error, say_painted
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.render import render_text, summarize
-from nldc.runtime.errors import NldcRuntimeError, PromptError
+from nldc.runtime.errors import NldcRuntimeError, PromptError, is_out_of_memory
 
 INTERNAL = 70
-INTERRUPTED = 130
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate")
 _NO_DISK = re.compile(r"\(?os error (\d+)\)?|\[Errno (\d+)\]")
 
 
@@ -49,7 +48,7 @@ class Commands(click.Group):
             say(str(error))
             ctx.exit(INTERNAL)
         except Exception as error:
-            if _is_interrupt(error):
+            if is_interrupt(error):
                 say("\ninterrupted")
                 ctx.exit(INTERRUPTED)
             known = in_words(error)
@@ -66,10 +65,7 @@ def in_words(error: Exception) -> tuple[str, str | None] | None:
 
     Libraries have errors of their own for a full disk and for memory that ran out.
     """
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "there is not enough memory", "use dtype bfloat16, fewer prompts or a smaller model"
-    if isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY):
+    if is_out_of_memory(error):
         return "there is not enough memory", "use dtype bfloat16, fewer prompts or a smaller model"
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
@@ -80,10 +76,3 @@ def in_words(error: Exception) -> tuple[str, str | None] | None:
         if code in errno.errorcode:
             return str(error).lower(), None
     return None
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: a library in the middle of an import may wrap it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None

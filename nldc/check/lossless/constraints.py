@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nldc.check.lossless import codes
+from nldc.check.lossless.certificate import Certificate
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
-from nldc.check.lossless.prove import prove
 from nldc.check.lossless.trace import UnknowableError
 from nldc.check.lossless.ways import Way, Ways
 from nldc.diagnostics import Diagnostic, Label
@@ -31,10 +31,13 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
         yield _diagnostic(way, source)
 
 
-def chosen_by(graph: Graph) -> tuple[str, ...]:
-    """Return the `sample` nodes that choose what is emitted; none where that cannot be told."""
-    if graph.guarantee != "none":
-        return prove(graph).sampled_by
+def chosen_by(graph: Graph, certificate: Certificate | None = None) -> tuple[str, ...]:
+    """Return the `sample` nodes that choose what is emitted; none where that cannot be told.
+
+    `certificate` is that of the graph, where it is known already.
+    """
+    if certificate is not None:
+        return certificate.sampled_by
     try:
         return Ways(graph).sampled_by()
     except (UndecidedError, UnknowableError):

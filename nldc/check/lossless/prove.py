@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import finalize
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.alike import alike
@@ -32,18 +31,9 @@ from nldc.ir.types import Tokens
 def prove(graph: Graph) -> Certificate:
     """Return a certificate that the graph is exact, or one with the problems that forbid it.
 
-    The certificate does not depend on what the file promises, but for `claimed`. That of a graph
-    is found once: several rules, and whoever compiles it, ask for it.
+    The certificate does not depend on what the file promises, but for `claimed`.
     """
-    key = id(graph)
-    if key not in _PROVED:
-        _PROVED[key] = _Prover(graph).run()
-        finalize(graph, _PROVED.pop, key)
-    return _PROVED[key]
-
-
-_PROVED: dict[int, Certificate] = {}
-"""Certificates by the identity of their graph, for as long as it lives."""
+    return _Prover(graph).run()
 
 
 def solve(graph: Graph, *, text_is_given: bool = False, entered_with: int = 0) -> Solution:
