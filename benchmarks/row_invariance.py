@@ -20,16 +20,16 @@ import torch
 from ar_vs_transformers import our_decoder, print_machine
 from torch import Tensor
 
-from nldc.runtime.attention import Pattern
-from nldc.runtime.backbone import Backbone
-from nldc.runtime.batch import Batch, Model
-from nldc.runtime.checkpoint import LayerWeights, Weights, load_weights
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.weights import LayerWeights, Weights, load_weights
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.kv_cache import KVCache
-from nldc.runtime.layout import Layout
-from nldc.runtime.linear import Packed
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.invariant.linear import Packed
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.step.batch import Batch, Model
+from nldc.runtime.step.sampling import Sampling
 
 CAUSAL = Pattern("causal", lambda q, k: k.position <= q.position, sees_prefix=True)
 PREFIX, MOST = 128, 272

@@ -68,12 +68,12 @@ def _header(
     out.line()
     out.line("from __future__ import annotations")
     out.line()
-    uses_tensor = any(text.startswith("tensor(") for _, text in tables)
-    out.line(f"from torch import Tensor{', tensor' if uses_tensor else ''}")
+    out.line("from torch import Tensor")
     out.line()
     code = [line.partition("#")[0] for line in lines]
     uses_ops = any(re.search(r"(?<![\w.])ops\.", line) for line in code)
-    out.line(f"from nldc.runtime import Batch, Emit, Layout{', ops' if uses_ops else ''}")
+    table = ", Table" if tables else ""
+    out.line(f"from nldc.runtime import Batch, Emit, Layout{table}{', ops' if uses_ops else ''}")
     out.line("from nldc.runtime import Decoder as BaseDecoder")
     out.line()
     patterns = sorted({p.name for p in plan.patterns.values()})

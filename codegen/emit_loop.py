@@ -10,7 +10,7 @@ from nldc.codegen.columns import show_column
 from nldc.codegen.compact import show_list
 from nldc.codegen.names import PREFILL, STEP, Scope, class_scope, node_names
 from nldc.codegen.plan import LayoutPlan
-from nldc.codegen.spelling import Spelling, flags, place_of
+from nldc.codegen.spelling import Spelling, place_of
 from nldc.codegen.writer import Writer, quoted
 from nldc.diagnostics import InternalError
 from nldc.expr import Expr, references, to_python
@@ -223,7 +223,8 @@ class LoopPrinter:
             text = show_column(layout.column(layout.forward.adapter_rows), "length")
             return text if layout.in_file_order else f"{rows}.in_order({text})"
         table = self.spell.plan.scope.allot(f"{layout.name}_ADAPTED")
-        self.spell.tables.append((table, flags(show_list(layout.facts()["adapted"]))))
+        adapted = [place for place, flag in enumerate(layout.facts()["adapted"]) if flag]
+        self.spell.tables.append((table, f"Table.of({show_list(adapted)})"))
         return table
 
     def _select(self, name: str, op: Select, inside: Round | None) -> None:
@@ -255,7 +256,7 @@ class LoopPrinter:
         if inside is not None:
             own = Round(self.scope.allot(f"{name}_active"), self.scope.allot(f"{name}_iteration"))
         self.out.line(f"{name} = {self.spell.value(op.initial)}")
-        ends = ", eos=batch.eos[:1]" if op.eos_ids == "first" else ""
+        ends = ", first=True" if op.eos_ids == "first" else ""
         unfinished = f"ops.unfinished(batch, {name}{ends})"
         if op.eos == "ignored":
             unfinished = f"ops.has_masks({name})"
@@ -287,7 +288,7 @@ class LoopPrinter:
             self.out.line(f"batch.append({rows}.size)")
 
     def _leave(self, own: Round) -> None:
-        self.out.line(f"if not {own.active}.any():")
+        self.out.line(f"if batch.done({own.active}):")
         with self.out.indent():
             self.out.line("break")
 

@@ -19,7 +19,7 @@ PYTHON = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins)))
 """What Python's own words and builtins are called, whether or not generated code uses them."""
 
 RUNTIME = frozenset(
-    {"annotations", "Any", "Batch", "Emit", "Layout", "Pattern", "RowFacts", "Tensor", "tensor"}
+    {"annotations", "Any", "Batch", "Emit", "Layout", "Pattern", "RowFacts", "Table", "Tensor"}
     | {"BaseDecoder", "Decoder", "ops", "kernels", "patterns", "torch", "triton", "tl"}
 )
 """What the modules of an artifact import and define under names that are always the same."""

@@ -112,8 +112,7 @@ class Spelling:
         assert value.count is not None
         text = _affine_table([list(table[count]) for count in sorted(table)])
         name = self.plan.scope.allot(f"{value.node.replace('.', '_')}_by_count".upper())
-        whole = "" if table[min(table)] else ".long()"  # torch takes no numbers for floats
-        self.tables.append((name, f"tensor({text}){whole}"))
+        self.tables.append((name, f"Table.of({text})"))
         return f"ops.choose_rows({name}, {self.value(value.count)}, low={min(table)})"
 
 

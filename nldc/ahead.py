@@ -12,9 +12,9 @@ from nldc import api
 from nldc.verify import model_folder
 
 if TYPE_CHECKING:
-    from nldc.runtime.attention import Pattern
     from nldc.runtime.decoder import Decoder
     from nldc.runtime.kernels.ahead import KernelReport
+    from nldc.runtime.rows.pattern import Pattern
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def compile_ahead(
         BackendError: there is no triton, a target is unknown, or a kernel does not fit it.
         CheckpointError: the checkpoint has no config.
     """
-    from nldc.runtime.config import ModelConfig
+    from nldc.runtime.checkpoint.config import ModelConfig
+    from nldc.runtime.checkpoint.tensors import dtype_of
     from nldc.runtime.errors import BackendError
-    from nldc.runtime.tensors import dtype_of
 
     try:
         from nldc.runtime.kernels.ahead import compile_pattern, target_of
@@ -71,7 +71,7 @@ def compile_ahead(
 
 def _patterns(decoder: type[Decoder], owner: str = "") -> Iterator[tuple[str, Pattern]]:
     """Yield the attention patterns of a decoder, or of each strategy in it, by name."""
-    from nldc.runtime.attention import Pattern
+    from nldc.runtime.rows.pattern import Pattern
     from nldc.runtime.switching import SwitchingDecoder
 
     if issubclass(decoder, SwitchingDecoder):

@@ -122,7 +122,7 @@ def follow(file: str | Path, settings: Settings | None, model: str | Path) -> Se
         CheckpointError: the checkpoint has no config that can be read.
         StrategyError: the checkpoint's value is outside the bounds of a param.
     """
-    from nldc.runtime.config import ModelConfig
+    from nldc.runtime.checkpoint.config import ModelConfig
 
     given, config = dict(settings or {}), ModelConfig.load(model)
     for name, declared in _declared(file).items():

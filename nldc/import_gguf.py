@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nldc.gguf_file import GgufFile
 from nldc.gguf_tokenizer import Vocabulary, build_tokenizer, choose_mask, settings
-from nldc.runtime.config import parse_config
+from nldc.runtime.checkpoint.config import parse_config
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError
 
 if TYPE_CHECKING:

@@ -395,11 +395,11 @@ def oracles(
     """Yield the oracle of each block of a prompt's text; every block follows the one before."""
     import torch
 
-    from nldc.runtime.attention import Pattern
-    from nldc.runtime.batch import Batch
-    from nldc.runtime.kv_cache import KVCache
-    from nldc.runtime.layout import Layout
-    from nldc.runtime.sampling import Sampling
+    from nldc.runtime.cache.kv_cache import KVCache
+    from nldc.runtime.rows.layout import Layout
+    from nldc.runtime.rows.pattern import Pattern
+    from nldc.runtime.step.batch import Batch
+    from nldc.runtime.step.sampling import Sampling
 
     causal = Pattern("causal", lambda q, k: k.position <= q.position, sees_prefix=True)
     bidirectional = Pattern("bidirectional", lambda _q, _k: True, sees_prefix=True)

@@ -74,7 +74,7 @@ def train_drafter(checkpoint: Path, out: Path | None, settings: Numbers) -> Path
         NldcRuntimeError: the settings do not fit, or the checkpoint cannot be read.
     """
     from nldc.runtime.abi import ADAPTER_FOLDER
-    from nldc.runtime.config import ModelConfig
+    from nldc.runtime.checkpoint.config import ModelConfig
     from nldc.runtime.train import drafter
 
     recipe = with_settings(drafter.DrafterRecipe(), settings)

@@ -83,7 +83,7 @@ def named_strategy(decoder: Decoder, text: str | None) -> dict[str, Any]:
     Raises:
         PromptError: the text is no strategy of the decoder, and no schedule of some.
     """
-    from nldc.runtime.handover import schedule
+    from nldc.runtime.engine.handover import schedule
 
     return {} if text is None else {"strategy": schedule(text, tuple(decoder.strategies()))}
 
@@ -133,7 +133,7 @@ def trials(artifact: str | Path, decoder: Decoder, strategy: str | None) -> tupl
         PromptError: `strategy` is none of the artifact's, and no schedule of some.
     """
     from nldc.runtime.artifact import check_artifact
-    from nldc.runtime.handover import in_turn
+    from nldc.runtime.engine.handover import in_turn
     from nldc.runtime.switching import SwitchingDecoder
 
     if strategy is not None:
@@ -151,7 +151,7 @@ def trials(artifact: str | Path, decoder: Decoder, strategy: str | None) -> tupl
 
 def vocabulary_without_tokenizer(decoder: Decoder, folder: Path) -> int | None:
     """Return the size of the vocabulary if the checkpoint has no tokenizer, else None."""
-    from nldc.runtime.tokenizer import Tokenizer
+    from nldc.runtime.text.tokenizer import Tokenizer
 
     return None if Tokenizer.exists(folder) else decoder.config.vocab_size
 

@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nldc.runtime.attention import Pattern, RowFacts
-    from nldc.runtime.batch import Batch, Emit, Hidden, Logits, Rows
     from nldc.runtime.decoder import Decoder, Result
-    from nldc.runtime.embeddings import PromptEmbeddings
+    from nldc.runtime.engine.embeddings import PromptEmbeddings
+    from nldc.runtime.engine.handover import Handover, Progress
+    from nldc.runtime.engine.stats import Stats
     from nldc.runtime.errors import (
         AdapterError,
         ArtifactError,
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
         PromptError,
         TokenizerError,
     )
-    from nldc.runtime.handover import Handover, Progress
-    from nldc.runtime.layout import Layout
-    from nldc.runtime.processors import sees_tokens
-    from nldc.runtime.stats import Stats
+    from nldc.runtime.rows.layout import Layout
+    from nldc.runtime.rows.pattern import Pattern, RowFacts
+    from nldc.runtime.rows.table import Table
+    from nldc.runtime.step import ops
+    from nldc.runtime.step.batch import Batch
+    from nldc.runtime.step.processors import sees_tokens
+    from nldc.runtime.step.values import Emit, Hidden, Logits, Rows
     from nldc.runtime.switching import SwitchingDecoder
 
 __all__ = [
@@ -53,7 +56,9 @@ __all__ = [
     "Rows",
     "Stats",
     "SwitchingDecoder",
+    "Table",
     "TokenizerError",
+    "ops",
     "sees_tokens",
 ]
 
@@ -61,31 +66,34 @@ _HOME = {
     "AdapterError": "errors",
     "ArtifactError": "errors",
     "BackendError": "errors",
-    "Batch": "batch",
+    "Batch": "step.batch",
     "CheckpointError": "errors",
     "Decoder": "decoder",
-    "Emit": "batch",
-    "Handover": "handover",
-    "Hidden": "batch",
-    "Layout": "layout",
-    "Logits": "batch",
+    "Emit": "step.values",
+    "Handover": "engine.handover",
+    "Hidden": "step.values",
+    "Layout": "rows.layout",
+    "Logits": "step.values",
     "NldcRuntimeError": "errors",
     "OutOfMemoryError": "errors",
-    "Pattern": "attention",
-    "Progress": "handover",
-    "PromptEmbeddings": "embeddings",
+    "Pattern": "rows.pattern",
+    "Progress": "engine.handover",
+    "PromptEmbeddings": "engine.embeddings",
     "PromptError": "errors",
     "Result": "decoder",
-    "RowFacts": "attention",
-    "Rows": "batch",
-    "Stats": "stats",
+    "RowFacts": "rows.pattern",
+    "Rows": "step.values",
+    "Stats": "engine.stats",
     "SwitchingDecoder": "switching",
+    "Table": "rows.table",
     "TokenizerError": "errors",
-    "sees_tokens": "processors",
+    "sees_tokens": "step.processors",
 }
 
 
 def __getattr__(name: str) -> object:
+    if name == "ops":
+        return import_module(f"{__name__}.step.ops")
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

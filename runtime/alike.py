@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nldc.runtime.attention import Pattern
-from nldc.runtime.batch import Batch, Model
-from nldc.runtime.kv_cache import KVCache
-from nldc.runtime.layout import Layout
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.step.batch import Batch, Model
+from nldc.runtime.step.sampling import Sampling
 
 ROWS = 272
 COUNTS = (1, 2, 7, 16, 32, 33, 72, 128, 256)

@@ -17,9 +17,13 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from nldc.runtime.adapter import Adapter
-from nldc.runtime.arguments import (
-    as_whole,
+from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.checkpoint.config import PARADIGMS, ModelConfig
+from nldc.runtime.checkpoint.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
+from nldc.runtime.checkpoint.tensors import dtype_of
+from nldc.runtime.checkpoint.weights import Progress, load_weights, own_dtype
+from nldc.runtime.engine.arguments import (
     ends_of,
     in_words,
     keys_of,
@@ -27,33 +31,31 @@ from nldc.runtime.arguments import (
     one_prompt,
     prompts_of,
     sampling_of,
-    shown,
     stops_of,
     token_ids,
-    whole,
 )
-from nldc.runtime.attention import Attention, Pattern, Plan, TorchAttention
-from nldc.runtime.backbone import Backbone
-from nldc.runtime.batch import Batch, Emit, Model
-from nldc.runtime.chat import Chat, Message, chat_text
-from nldc.runtime.checkpoint import Progress, load_weights, own_dtype
-from nldc.runtime.config import PARADIGMS, ModelConfig
-from nldc.runtime.embeddings import PromptEmbeddings
-from nldc.runtime.endings import Endings, Eos, chosen_ends, find_endings
+from nldc.runtime.engine.embeddings import PromptEmbeddings
+from nldc.runtime.engine.handover import Choice, Chooser, chooser
+from nldc.runtime.engine.session import Finish, Request, Session, Strategy
+from nldc.runtime.engine.stats import Stats
 from nldc.runtime.errors import BackendError, PromptError
-from nldc.runtime.handover import Choice, Chooser, chooser
-from nldc.runtime.kv_cache import KVCache, Places
-from nldc.runtime.layout import Layout
-from nldc.runtime.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
-from nldc.runtime.processors import TokenProcessor, wants_tokens
-from nldc.runtime.sampling import Processor, Sampling
-from nldc.runtime.session import Finish, Request, Session, Strategy
-from nldc.runtime.sight import TextTable
-from nldc.runtime.stats import Stats
-from nldc.runtime.stopping import StopStrings
-from nldc.runtime.tensors import dtype_of
-from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit, thinking_limit, thinking_marks
-from nldc.runtime.tokenizer import TextStream, Tokenizer
+from nldc.runtime.model.attention import Attention, TorchAttention
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.rows.plan import Plan
+from nldc.runtime.step.batch import Batch, Model
+from nldc.runtime.step.processors import TokenProcessor, wants_tokens
+from nldc.runtime.step.sampling import Processor, Sampling
+from nldc.runtime.step.sight import TextTable
+from nldc.runtime.step.thinking import ThinkingBudget, ThinkingLimit, thinking_limit
+from nldc.runtime.step.values import Emit
+from nldc.runtime.text.chat import Chat, Message, chat_text
+from nldc.runtime.text.endings import Endings, Eos, chosen_ends, find_endings
+from nldc.runtime.text.stopping import StopStrings
+from nldc.runtime.text.thinking_marks import thinking_marks
+from nldc.runtime.text.tokenizer import TextStream, Tokenizer
+from nldc.runtime.whole_numbers import as_whole, shown, whole
 
 AnyProcessor = Processor | TokenProcessor
 Backend = Literal["torch", "triton"]
@@ -583,7 +585,7 @@ class Decoder:
     def _attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
         if self.backend == "torch":
             return TorchAttention(plan, cache, places)
-        from nldc.runtime.triton_attention import TritonAttention
+        from nldc.runtime.model.triton_attention import TritonAttention
 
         return TritonAttention(plan, cache, places)
 
@@ -710,7 +712,7 @@ def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) ->
         raise BackendError(
             "the decoder was compiled without kernels", "compile it with kernels, or use torch"
         )
-    from nldc.runtime.triton_attention import check_device
+    from nldc.runtime.kernels.device import check_device
 
     check_device(device)
     return backend

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import ClassVar
 
+from nldc.runtime.checkpoint.parts import Declared
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.handover import Handover
-from nldc.runtime.parts import Declared
-from nldc.runtime.session import Strategy
+from nldc.runtime.engine.handover import Handover
+from nldc.runtime.engine.session import Strategy
 
 
 class SwitchingDecoder(Decoder):

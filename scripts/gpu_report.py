@@ -393,9 +393,9 @@ def random_8b(options: Options) -> tuple[Any, int]:
     """
     import torch
 
-    from nldc.runtime.backbone import Backbone
-    from nldc.runtime.checkpoint import LayerWeights, Weights
-    from nldc.runtime.config import parse_config
+    from nldc.runtime.checkpoint.config import parse_config
+    from nldc.runtime.checkpoint.weights import LayerWeights, Weights
+    from nldc.runtime.model.backbone import Backbone
 
     hidden, mlp, heads, kv_heads, dim, layers, vocabulary = (
         (64, 96, 4, 2, 16, 2, 300) if options.small else (4096, 14336, 32, 8, 128, 34, 131072)

@@ -42,7 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "certify": ("runtime",),
     "__main__": ("cli",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
-    "import_gguf": ("runtime.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
+    "import_gguf": ("runtime.checkpoint.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
     "gguf_file": ("runtime.errors",),
     "gguf_tokenizer": ("runtime.errors",),
     "codegen": (
@@ -68,9 +68,28 @@ LAZY: dict[str, tuple[str, ...]] = {
         "prompts", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
+# The rooms of the runtime, from the lowest up: a module imports its own room and those before it.
+# Modules that lie in no room are listed with what they stand on.
+ROOMS = (
+    "invariant",
+    "checkpoint",
+    "text",
+    "rows",
+    "cache",
+    "kernels",
+    "model",
+    "reference",
+    "step",
+    "engine",
+)
+GROUND = ("abi", "errors", "files", "json_file", "whole_numbers")
+FRONT = ("alike", "decoder", "switching")
+LOADING = ("artifact", "artifact_import")
+TRAINING = (*GROUND, "checkpoint", "text", "reference", "train")
+
 HEAVY = ("torch", "triton")
 MAY_BE_HEAVY = ("certify", "runtime")
-TORCH_FREE_RUNTIME = ("abi", "artifact", "artifact_import", "errors", "files", "config")
+TORCH_FREE_RUNTIME = ("abi", "artifact", "artifact_import", "errors", "files", "checkpoint.config")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -146,6 +165,31 @@ def test_imports_follow_the_arrows(module: str) -> None:
         other = target(name)
         if other is not None:
             assert may_import(module, other, lazily), f"{module} imports {name} in a function"
+
+
+def below(room: str) -> tuple[str, ...]:
+    """What a module of the runtime may import, by the room that it lies in."""
+    if room in GROUND:
+        return GROUND
+    if room in LOADING:
+        return (*GROUND, *LOADING)
+    if room == "train":
+        return TRAINING
+    if room in FRONT:
+        return (*GROUND, *ROOMS, *FRONT)
+    assert room in ROOMS, f"say in this test where the room `{room}` lies"
+    return (*GROUND, *ROOMS[: ROOMS.index(room) + 1])
+
+
+@pytest.mark.parametrize("module", [n for n in MODULES if n.startswith("runtime.")])
+def test_rooms_of_the_runtime_import_only_those_below(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    allowed = below(module.split(".")[1])
+    for top in (True, False):
+        for name in imports(tree, top=top):
+            other = target(name)
+            if other is not None and other.startswith("runtime."):
+                assert other.split(".")[1] in allowed, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) not in MAY_BE_HEAVY])

@@ -22,10 +22,10 @@ from nldc.cli.output import visible, write
 from nldc.diagnostics import StrategyError
 from nldc.gguf_tokenizer import Vocabulary, choose_mask
 from nldc.render import MAX_SHOWN, render_text
-from nldc.runtime.checkpoint import open_files
+from nldc.runtime.checkpoint.tensors import TensorFile
+from nldc.runtime.checkpoint.weights import open_files
 from nldc.runtime.errors import CheckpointError
 from nldc.runtime.json_file import parse_json
-from nldc.runtime.tensors import TensorFile
 from nldc.source import MAX_FOUND, parse
 
 AR = api.library()["ar"].read_text(encoding="utf-8")
@@ -207,7 +207,7 @@ def test_text_of_a_model_reaches_a_pipe_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nldc.runtime.decoder import Decoder
-    from nldc.runtime.stats import Stats
+    from nldc.runtime.engine.stats import Stats
 
     text = "before\x1b[31mred\x1b]0;title\x07after"
 

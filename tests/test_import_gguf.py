@@ -18,14 +18,15 @@ from torch import Tensor
 import nldc.import_gguf
 from nldc.gguf_tokenizer import CONTROL, NORMAL, UNUSED, Vocabulary, build_tokenizer, choose_mask
 from nldc.import_gguf import Report, half_split, import_gguf
-from nldc.runtime.attention import Pattern
-from nldc.runtime.batch import Batch, Emit
-from nldc.runtime.chat import chat_prompt
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import CheckpointError, TokenizerError
-from nldc.runtime.layout import Layout
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.values import Emit
+from nldc.runtime.text.chat import chat_prompt
+from nldc.runtime.text.tokenizer import Tokenizer
 
 RELEASED = Path(__file__).parent / "golden_checkpoints" / "random-1"
 HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 64, 96, 2, 4, 2, 16

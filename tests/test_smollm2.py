@@ -13,9 +13,9 @@ import pytest
 
 from nldc.api import compile as compile_strategy
 from nldc.import_gguf import import_gguf
-from nldc.runtime.chat import render
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.text.chat import render
 from nldc.verify import load_pair
 
 ROOT = Path(__file__).parent.parent

@@ -25,7 +25,7 @@ from nldc.certify.run import SCENARIOS, Run
 from nldc.certify.text import DifferenceError
 from nldc.runtime.artifact import check_artifact
 from nldc.runtime.errors import ArtifactError, NldcRuntimeError
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.switching import SwitchingDecoder
 
 __all__ = ["QUICK", "CertifyReport", "certify", "certify_switching"]

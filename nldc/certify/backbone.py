@@ -32,12 +32,15 @@ from nldc.certify.text import (
     Rules,
     Text,
 )
-from nldc.runtime.attention import Pattern, Plan, visible
-from nldc.runtime.batch import Batch, Hidden, Logits
-from nldc.runtime.kv_cache import Places
-from nldc.runtime.layout import Layout
-from nldc.runtime.sampling import Sampling
-from nldc.runtime.thinking import ThinkingBudget
+from nldc.runtime.cache.kv_cache import Places
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern, visible
+from nldc.runtime.rows.plan import Plan
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.thinking import ThinkingBudget
+from nldc.runtime.step.values import Hidden, Logits
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
@@ -156,11 +159,12 @@ class HashBatch(Batch):
         pattern: Pattern,
         *,
         adapter: str | None = None,
-        adapter_rows: Sequence[bool] | Tensor | None = None,
+        adapter_rows: Sequence[bool] | Table | None = None,
         counted: bool = True,
         active: Tensor | None = None,
         hold: bool = False,
         embeddings: Tensor | None = None,
+        states: slice | None = None,
     ) -> Hidden:
         """Compute the rows' states; they stand for hidden states of width 1."""
         del counted, embeddings
@@ -183,15 +187,16 @@ class HashBatch(Batch):
                 )
         adapted = torch.zeros(layout.size, dtype=torch.int64)
         if adapter is not None and self.world.adapters:
-            adapted += 1
-            if adapter_rows is not None:
-                adapted = torch.as_tensor(adapter_rows).to(torch.int64)
+            if isinstance(adapter_rows, Table):
+                adapted[adapter_rows.numbers] = 1
+            else:
+                adapted += 1 if adapter_rows is None else torch.tensor(adapter_rows)
         start = torch.tensor(lengths).unsqueeze(1)
         places = start + layout.offset
-        states = self._states(tokens, places, adapted, sight, lengths)
+        computed = self._states(tokens, places, adapted, sight, lengths)
         for number, is_held in enumerate(held):
             if not is_held:
-                self._latest[number] = (states[number], places[number].tolist())
+                self._latest[number] = (computed[number], places[number].tolist())
         due = None
         if self.thinking is not None:
             behind = start.squeeze(1) + torch.tensor(held).to(torch.int64) * layout.size
@@ -201,7 +206,8 @@ class HashBatch(Batch):
         if layout.append:
             self.append(layout.append)
         ahead = layout.predicts_next.to(torch.int64)
-        return Hidden(states[..., -1:], places + ahead, due)
+        hidden = Hidden(computed[..., -1:], places + ahead, due)
+        return hidden if states is None else hidden.take(states)
 
     def _states(
         self,

@@ -25,11 +25,12 @@ from nldc.certify.text import (
     Text,
     prompt_of,
 )
-from nldc.runtime.batch import Batch, Emit
-from nldc.runtime.handover import Progress, in_turn
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.engine.handover import Progress, in_turn
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.thinking import ThinkingBudget, ThinkingLimit
+from nldc.runtime.step.values import Emit
 from nldc.runtime.switching import SwitchingDecoder
-from nldc.runtime.thinking import ThinkingBudget, ThinkingLimit
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder

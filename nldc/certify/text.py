@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from nldc.runtime.sampling import Sampling, gumbel, row_keys
+from nldc.runtime.step.sampling import Sampling, gumbel, row_keys
 
 LAYERS = 3
 VOCABULARY = 11

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nldc.bench import Measured
     from nldc.prompts import Prompt
     from nldc.runtime.decoder import Decoder
-    from nldc.runtime.stats import Stats
+    from nldc.runtime.engine.stats import Stats
     from nldc.verify import Difference, Verified
 
 

@@ -18,10 +18,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from nldc.runtime.attention import Pattern
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.triton_attention import interpreted
+from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.rows.pattern import Pattern
 
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 SCALARS = ("rows", "kv_heads", "query_stride", "slot_stride")

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nldc.runtime.kv_cache import KEY_TILE
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 
 TILE_ROWS = 32
 """Rows of a program, the heads of a group counted; never chosen by the number of rows."""

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from nldc.runtime.attention import Pattern, visible
-from nldc.runtime.layout import Layout
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern, visible
 
 
 def attention(

@@ -15,13 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nldc.runtime.adapter import Adapter
-from nldc.runtime.backbone import Backbone
-from nldc.runtime.checkpoint import load_weights
-from nldc.runtime.config import ModelConfig
-from nldc.runtime.endings import find_endings
-from nldc.runtime.tensors import dtype_of
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.tensors import dtype_of
+from nldc.runtime.checkpoint.weights import load_weights
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.text.endings import find_endings
+from nldc.runtime.text.tokenizer import Tokenizer
 
 
 class Entry(Protocol):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nldc.runtime.checkpoint import open_files
+from nldc.runtime.checkpoint.weights import open_files
 from nldc.runtime.errors import CheckpointError
 from nldc.runtime.files import put_files
 from nldc.runtime.json_file import read_json

@@ -20,8 +20,8 @@ from nldc.diagnostics import StrategyError
 from nldc.ir.build import build
 from nldc.runtime import Decoder
 from nldc.runtime.abi import ADAPTER_FOLDER
-from nldc.runtime.adapter import Adapter
-from nldc.runtime.backbone import Backbone
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.model.backbone import Backbone
 from nldc.source import parse
 from tests.cases.decoders import CHECKPOINT, EOS, PROMPTS
 from tests.cases.renaming import Names, renamed

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nldc.interpret import Choose, Entry, View
 from nldc.runtime import Decoder
-from nldc.runtime.sampling import Sampling, choose, filtered
+from nldc.runtime.step.sampling import Sampling, choose, filtered
 
 CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
 

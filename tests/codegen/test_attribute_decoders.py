@@ -12,7 +12,7 @@ from nldc import api
 from nldc.interpret import run
 from nldc.ir.attributes import ATTRIBUTE, PRESETS
 from nldc.runtime import Decoder
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.step.sampling import Sampling
 
 PROMPTS = [[1, 38, 26], [5], [7, 12, 7, 31], [1, 9], [8, 3, 3]]
 TOKENS = 14

@@ -22,13 +22,13 @@ from nldc.import_gguf import import_gguf
 from nldc.prompts import read_prompts
 from nldc.render import render_json, render_text
 from nldc.runtime.abi import ABI_VERSION
-from nldc.runtime.adapter import Adapter
 from nldc.runtime.artifact import check_artifact
-from nldc.runtime.chat import chat_prompt
-from nldc.runtime.checkpoint import load_weights, open_files, tensor_shapes
-from nldc.runtime.config import ModelConfig, parse_config
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.checkpoint.config import ModelConfig, parse_config
+from nldc.runtime.checkpoint.weights import load_weights, open_files, tensor_shapes
 from nldc.runtime.errors import NldcRuntimeError
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.text.chat import chat_prompt
+from nldc.runtime.text.tokenizer import Tokenizer
 from nldc.source import load
 
 from . import gguf_bytes

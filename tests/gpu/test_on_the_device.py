@@ -13,13 +13,14 @@ from nldc import api
 from nldc.prompts import choose_prompts
 from nldc.runtime import Decoder, Layout, Pattern
 from nldc.runtime.alike import ROWS, alike
-from nldc.runtime.attention import Plan, TorchAttention
-from nldc.runtime.config import ModelConfig
-from nldc.runtime.kv_cache import KVCache, Places, untiled
-from nldc.runtime.linear import Packed, choose, pack
-from nldc.runtime.norm import RMSNorm, silu
+from nldc.runtime.cache.kv_cache import KVCache, Places, untiled
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.invariant.linear import Packed, choose, pack
+from nldc.runtime.invariant.norm import RMSNorm, silu
+from nldc.runtime.model.attention import TorchAttention
 from nldc.runtime.reference.attention import attention as reference
-from nldc.runtime.sampling import Sampling, filtered
+from nldc.runtime.rows.plan import Plan
+from nldc.runtime.step.sampling import Sampling, filtered
 from nldc.verify import model_folder
 
 pytestmark = pytest.mark.gpu
@@ -205,7 +206,7 @@ def test_attention_is_what_its_definition_says(
             )
             plan = Plan.of(layout, pattern, device, wide)
             if backend == "triton":
-                from nldc.runtime.triton_attention import TritonAttention
+                from nldc.runtime.model.triton_attention import TritonAttention
 
                 attend: Any = TritonAttention(plan, cache, places)
             else:
@@ -224,7 +225,7 @@ def test_a_long_prompt_takes_memory_with_its_length(
 ) -> None:
     if device.type != "cuda":
         pytest.skip("the CPU's memory is counted in tests/runtime/test_attention.py")
-    monkeypatch.setattr("nldc.runtime.attention.MASK_ROOM", 0)
+    monkeypatch.setattr("nldc.runtime.model.attention.MASK_ROOM", 0)
     decoder = compiled("ar").from_checkpoint(None, device=device, backend="torch")
 
     def peak(rows: int) -> int:

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from safetensors.torch import save_file
 
-from nldc.runtime.checkpoint import tensor_shapes
-from nldc.runtime.config import parse_config
+from nldc.runtime.checkpoint.config import parse_config
+from nldc.runtime.checkpoint.weights import tensor_shapes
 
 T = TypeVar("T")
 

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from nldc.interpret import Entry, score
-from nldc.runtime.attention import visible
-from nldc.runtime.batch import Batch, Emit, Hidden, Logits
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.rows.pattern import visible
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.values import Emit, Hidden, Logits
 from tests.lossless.hash_model import HashModel, Input
 
 NUMBERS = count()

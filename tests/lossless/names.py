@@ -18,9 +18,9 @@ from pathlib import Path
 from random import Random
 
 from nldc import runtime
-from nldc.runtime import ops
-from nldc.runtime.batch import Batch
 from nldc.runtime.decoder import Decoder
+from nldc.runtime.step import ops
+from nldc.runtime.step.batch import Batch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WORDS = frozenset(

@@ -46,9 +46,10 @@ from nldc.ir.ops import (
     Select,
     Value,
 )
-from nldc.runtime import ops
-from nldc.runtime.batch import Batch, Logits, Rows
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.step import ops
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.values import Logits, Rows
 from tests.lossless.loops_at_random import Guesser
 
 
@@ -251,7 +252,7 @@ def _repeat(asked: _Asked, held: HeldRows) -> None:
     """Ask of rows as a loop finds, leaves and may hold them: is it over, what does it fill."""
     op, model = asked.op, asked.run.model
     ends = () if op.eos == "ignored" else tuple(model.eos)[: 1 if op.eos_ids == "first" else None]
-    ids = torch.tensor(ends, dtype=torch.int64)
+    first = op.eos_ids == "first"
     random = Random(len(asked.run.entries))
     between = HeldRows(
         tuple(random.randrange(model.vocabulary) for _ in held.tokens),
@@ -263,8 +264,8 @@ def _repeat(asked: _Asked, held: HeldRows) -> None:
         if op.eos == "ignored":
             assert ops.has_masks(rows).item() != is_full(some, ())
         else:
-            assert ops.unfinished(asked.batch, rows, ids).item() != is_full(some, ends)
-            filled = ops.fill_after_eos(asked.batch, rows, ids) if ends else rows
+            assert ops.unfinished(asked.batch, rows, first=first).item() != is_full(some, ends)
+            filled = ops.fill_after_eos(asked.batch, rows, first=first) if ends else rows
             same_rows(filled, fill_after_eos(some, ends))
         for active in (True, False):
             found = ops.fill_left(torch.tensor([active]), rows, tensor(new))

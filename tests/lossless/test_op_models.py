@@ -11,8 +11,8 @@ import torch
 
 from nldc.ir import ops
 from nldc.ir.build import build
-from nldc.runtime import ops as runtime
-from nldc.runtime.batch import Logits
+from nldc.runtime.step import ops as runtime
+from nldc.runtime.step.values import Logits
 from nldc.source import parse
 from tests.lossless.at_random import random_pick, strategy
 from tests.lossless.loops_at_random import EOS, Guesser, random_file

@@ -35,7 +35,7 @@ Compile = Callable[[str, Mapping[str, int | float]], type[Decoder]]
 
 def can_interpret() -> bool:
     pytest.importorskip("triton")
-    from nldc.runtime.triton_attention import can_interpret
+    from nldc.runtime.kernels.device import can_interpret
 
     return can_interpret()
 

@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nldc.runtime.attention import Pattern, RowFacts
-from nldc.runtime.batch import Batch
+from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.kv_cache import KVCache
-from nldc.runtime.layout import Layout
-from nldc.runtime.rope import attention_factor, inverse_frequencies
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.model.rope import attention_factor, inverse_frequencies
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern, RowFacts
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
 
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", minversion="5.0")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import tokenizers
 
-from nldc.runtime.chat import Chat, chat_text
-from nldc.runtime.endings import find_endings
 from nldc.runtime.errors import CheckpointWarning, NldcRuntimeError
-from nldc.runtime.tokenizer import TextStream, Tokenizer
+from nldc.runtime.text.chat import Chat, chat_text
+from nldc.runtime.text.endings import find_endings
+from nldc.runtime.text.tokenizer import TextStream, Tokenizer
 
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", minversion="5.0")

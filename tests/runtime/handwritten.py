@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nldc.runtime import ops
-from nldc.runtime.attention import Pattern, RowFacts
-from nldc.runtime.batch import Batch, Emit
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.layout import Layout
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern, RowFacts
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step import ops
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.values import Emit
 
 GOLDEN = Path(__file__).parent.parent / "golden_checkpoints"
 CHECKPOINTS = sorted(path for path in GOLDEN.iterdir() if path.is_dir())
@@ -165,7 +166,7 @@ class QuadraticSS(Decoder):
             first = batch.head(seen.take([size + i * size for i in range(size)]))
             logits = ops.mix((logits, first), (self.AR_WEIGHT, 1 - self.AR_WEIGHT))
         kept = ops.accept_longest_prefix(carry["draft"], batch.sample(logits), 1)
-        table = torch.tensor([[size + g * size + j for j in range(1, size)] for g in range(size)])
+        table = Table.of([[size + g * size + j for j in range(1, size)] for g in range(size)])
         masks = seen.gather(ops.choose_rows(table, kept.rows, 1))
         draft = ops.join(kept.bonus, batch.sample(batch.head(masks)))
         return Emit(kept.drafted, kept.rows, kept.rows, {"draft": draft})

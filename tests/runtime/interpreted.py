@@ -23,11 +23,11 @@ from handwritten import (
     quadratic_layout,
 )
 
-from nldc.runtime.attention import Pattern, RowFacts
+from nldc.runtime.cache.kv_cache import tiled
 from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.kv_cache import tiled
-from nldc.runtime.layout import Layout
 from nldc.runtime.reference.attention import attention as reference
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern, RowFacts
 
 
 @triton.jit

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from nldc.runtime.backbone import Backbone
-from nldc.runtime.checkpoint import load_weights, tensor_shapes
-from nldc.runtime.config import ModelConfig
-from nldc.runtime.tensors import dtype_of
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.tensors import dtype_of
+from nldc.runtime.checkpoint.weights import load_weights, tensor_shapes
+from nldc.runtime.model.backbone import Backbone
 
 
 def load(folder: str, dtype: torch.dtype) -> Backbone:

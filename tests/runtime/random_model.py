@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from test_tokenizer import TEMPLATE, byte_level
 
-from nldc.runtime.checkpoint import tensor_shapes
-from nldc.runtime.config import parse_config
+from nldc.runtime.checkpoint.config import parse_config
+from nldc.runtime.checkpoint.weights import tensor_shapes
 
 CONFIG: dict[str, Any] = {
     "model_type": "nemotron_labs_diffusion",

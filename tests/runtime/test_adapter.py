@@ -14,8 +14,8 @@ from handwritten import BIDIRECTIONAL, CHECKPOINTS, Ar, LinearSS, block_layout
 from safetensors.torch import load_file, save_file
 from test_golden import batch_of
 
-from nldc.runtime.adapter import Adapter
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import AdapterError, CheckpointWarning
 
@@ -104,7 +104,7 @@ def test_base_weights_and_rows_without_the_adapter_are_bitwise_untouched() -> No
 
 def test_no_rows_and_all_rows_are_the_base_and_the_whole_adapter() -> None:
     decoder = LinearSS.from_checkpoint(FOLDER, dtype="float64", device="cpu", backend="torch")
-    none = block_logits(decoder, adapter="drafter", adapter_rows=torch.zeros(4).bool())
+    none = block_logits(decoder, adapter="drafter", adapter_rows=[False] * 4)
     every = block_logits(decoder, adapter="drafter", adapter_rows=[True] * 4)
     assert torch.equal(none, block_logits(decoder))
     assert torch.equal(every, block_logits(decoder, adapter="drafter"))

@@ -6,10 +6,11 @@ import pytest
 import torch
 from handwritten import CAUSAL, CHECKPOINTS, Ar
 
-from nldc.runtime import attention, linear
 from nldc.runtime.alike import PARTS, ROWS, Alike, alike, companies
-from nldc.runtime.attention import _Piece
-from nldc.runtime.line_tiles import AT_ONCE, ON_A_DEVICE, Cut
+from nldc.runtime.invariant import linear
+from nldc.runtime.invariant.line_tiles import AT_ONCE, ON_A_DEVICE, Cut
+from nldc.runtime.model import attention
+from nldc.runtime.model.attention import _Piece
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -34,7 +35,7 @@ def test_a_product_that_counts_its_rows_is_found_out(monkeypatch: pytest.MonkeyP
 
     plain = linear.linear
     decoder = Ar.from_checkpoint(CHECKPOINTS[0], device="cpu", backend="torch")
-    monkeypatch.setattr("nldc.runtime.backbone.linear", product)
+    monkeypatch.setattr("nldc.runtime.model.backbone.linear", product)
     (found,) = alike(decoder.model, CAUSAL, (3,), rows=40, alone=2)
     assert found.differing >= 7
     assert "fewer: rows 0 to 6, 7 differ" in found.where

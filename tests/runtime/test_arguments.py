@@ -11,10 +11,11 @@ import torch
 from random_model import random_checkpoint
 
 from nldc import api
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import NldcRuntimeError, OutOfMemoryError, PromptError
-from nldc.runtime.kv_cache import KEY_TILE, KVCache
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 
 
 @pytest.fixture(scope="module")

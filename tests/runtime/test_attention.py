@@ -12,13 +12,15 @@ from handwritten import BIDIRECTIONAL, CAUSAL, QUADRATIC, block_layout, quadrati
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nldc.runtime import attention
-from nldc.runtime.attention import Pattern, Plan, RowFacts, TorchAttention
-from nldc.runtime.config import ModelConfig, RopeConfig
-from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places, untiled
-from nldc.runtime.layout import Layout
-from nldc.runtime.line_tiles import Cut
+from nldc.runtime.cache.kv_cache import KVCache, Places, untiled
+from nldc.runtime.checkpoint.config import ModelConfig, RopeConfig
+from nldc.runtime.invariant.line_tiles import KEY_TILE, Cut
+from nldc.runtime.model import attention
+from nldc.runtime.model.attention import TorchAttention
 from nldc.runtime.reference.attention import attention as reference
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern, RowFacts
+from nldc.runtime.rows.plan import Plan
 
 
 def _window(q: RowFacts, k: RowFacts) -> torch.Tensor:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from test_tokenizer import TEMPLATE, byte_level, written
 
-from nldc.runtime import chat, template_process
-from nldc.runtime.chat import Chat, chat_prompt, render
 from nldc.runtime.errors import PromptError, TokenizerError
-from nldc.runtime.template_process import TemplateProcess
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.text import chat, template_process
+from nldc.runtime.text.chat import Chat, chat_prompt, render
+from nldc.runtime.text.template_process import TemplateProcess
+from nldc.runtime.text.tokenizer import Tokenizer
 
 HI = [{"role": "user", "content": "hi"}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
@@ -310,8 +310,9 @@ def test_threads_share_the_process_without_mixing_answers(tmp_path: Path) -> Non
 def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     written(tmp_path, chat_template__jinja="x")
     code = (
-        "from nldc.runtime.chat import render; from nldc.runtime.tokenizer import Tokenizer;"
-        "from nldc.runtime.template_process import PROCESS;"
+        "from nldc.runtime.text.chat import render;"
+        "from nldc.runtime.text.tokenizer import Tokenizer;"
+        "from nldc.runtime.text.template_process import PROCESS;"
         f"render(Tokenizer.load({str(tmp_path)!r}), [dict(role='user', content='')]);"
         "print(PROCESS._process.pid)"
     )

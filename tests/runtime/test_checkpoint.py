@@ -16,8 +16,8 @@ from handwritten import CHECKPOINTS, Ar
 from random_model import random_checkpoint
 from safetensors.torch import load_file, save_file
 
+from nldc.runtime.checkpoint.tensors import TensorFile
 from nldc.runtime.errors import CheckpointError
-from nldc.runtime.tensors import TensorFile
 
 NORM = "encoder.layers.0.input_layernorm.weight"
 Damage = Callable[[Path], None]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from handwritten import CHECKPOINTS
 
-from nldc.runtime.config import ModelConfig, parse_config
-from nldc.runtime.config_keys import FIXED, READ, ROPE
+from nldc.runtime.checkpoint.config import ModelConfig, parse_config
+from nldc.runtime.checkpoint.config_keys import FIXED, READ, ROPE
 from nldc.runtime.errors import CheckpointError, CheckpointWarning
-from nldc.runtime.rope import inverse_frequencies
+from nldc.runtime.model.rope import inverse_frequencies
 
 RELEASED: dict[str, Any] = json.loads((CHECKPOINTS[3] / "config.json").read_text())
 

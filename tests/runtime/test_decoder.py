@@ -13,10 +13,11 @@ import torch
 from handwritten import CHECKPOINTS, Ar, LinearSS, QuadraticSS
 from random_model import random_checkpoint
 
-from nldc.runtime.attention import Pattern, Plan
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import BackendError, CheckpointError, PromptError, TokenizerError
-from nldc.runtime.layout import Layout
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.rows.plan import Plan
 
 EXACT = (Ar, LinearSS, QuadraticSS)
 
@@ -153,7 +154,7 @@ def test_prompt_embeddings_replace_those_of_the_tokens(ar: Decoder) -> None:
     from handwritten import CAUSAL
     from test_golden import batch_of
 
-    from nldc.runtime.layout import Layout
+    from nldc.runtime.rows.layout import Layout
 
     tokens = torch.tensor([[3, 4, 5]])
     rows = ar.model.backbone.embed(tokens.view(-1)).unsqueeze(0)

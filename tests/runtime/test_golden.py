@@ -21,11 +21,11 @@ from handwritten import (
 )
 from safetensors.torch import load_file
 
-from nldc.runtime.batch import Batch
+from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.kv_cache import KVCache
-from nldc.runtime.layout import Layout
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
 
 
 def batch_of(decoder: Decoder, prompts: int = 1, capacity: int = 64) -> Batch:

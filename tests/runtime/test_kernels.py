@@ -29,7 +29,7 @@ def run(script: str, *arguments: str, **environment: str) -> Any:
 
 
 def can_interpret() -> bool:
-    from nldc.runtime.triton_attention import can_interpret
+    from nldc.runtime.kernels.device import can_interpret
 
     return can_interpret()
 

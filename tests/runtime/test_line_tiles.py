@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nldc.runtime import line_tiles
-from nldc.runtime.line_tiles import AT_ONCE, BY_HAND, LEAST, Cut, cut, line_cut, products
+from nldc.runtime.invariant import line_tiles
+from nldc.runtime.invariant.line_tiles import AT_ONCE, BY_HAND, LEAST, Cut, cut, line_cut, products
 
 CPU = torch.device("cpu")
 

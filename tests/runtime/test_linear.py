@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nldc.runtime import linear as module
-from nldc.runtime.linear import Packed, Way, cancelling, formed, holds, linear, pack, ways
+from nldc.runtime.invariant import linear as module
+from nldc.runtime.invariant.linear import Packed, Way, cancelling, formed, holds, linear, pack, ways
 
 CPU = torch.device("cpu")
 COUNTS = (2, 3, 4, 7, 8, 15, 16, 17, 32, 33, 100, 272, 600)

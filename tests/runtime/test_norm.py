@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldc.runtime.norm import RMSNorm, silu
+from nldc.runtime.invariant.norm import RMSNorm, silu
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

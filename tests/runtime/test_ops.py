@@ -8,11 +8,13 @@ from typing import cast
 import pytest
 import torch
 
-from nldc.runtime import ops
-from nldc.runtime.batch import Batch, Hidden, Rows
-from nldc.runtime.config import parse_config
-from nldc.runtime.kv_cache import KVCache
-from nldc.runtime.layout import Layout
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.checkpoint.config import parse_config
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step import ops
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.values import Hidden, Rows
 
 BATCH = cast(
     Batch,
@@ -134,7 +136,7 @@ def test_rows_of_hidden_states_are_taken_and_gathered_with_their_positions() -> 
     hidden = Hidden(torch.arange(24.0).view(2, 4, 3), torch.tensor([[5, 6, 7, 8], [1, 2, 3, 4]]))
     assert hidden.take(slice(-1, None)).positions.tolist() == [[8], [4]]
     assert hidden.take([3, 1]).positions.tolist() == [[8, 6], [4, 2]]
-    index = ops.choose_rows(torch.tensor([[0, 1], [2, 3]]), torch.tensor([2, 1]), low=1)
+    index = ops.choose_rows(Table.of([[0, 1], [2, 3]]), torch.tensor([2, 1]), low=1)
     gathered = hidden.gather(index)
     assert gathered.positions.tolist() == [[7, 8], [1, 2]]
     assert gathered.states[0].tolist() == [[6, 7, 8], [9, 10, 11]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from nldc import api
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import CheckpointError, PromptError
-from nldc.runtime.processors import sees_tokens
+from nldc.runtime.step.processors import sees_tokens
 
 EXACT = [name for name in sorted(api.library()) if api.check(name).guarantee == "exact"]
 DRAFTING = [name for name in EXACT if name != "ar"]

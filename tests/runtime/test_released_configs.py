@@ -15,8 +15,8 @@ import torch
 from handwritten import Ar, LinearSS
 from safetensors.torch import save_file
 
-from nldc.runtime.checkpoint import tensor_shapes
-from nldc.runtime.config import ModelConfig, parse_config
+from nldc.runtime.checkpoint.config import ModelConfig, parse_config
+from nldc.runtime.checkpoint.weights import tensor_shapes
 
 ROPE = {
     "beta_fast": 32.0,

@@ -15,9 +15,9 @@ import tokenizers
 from handwritten import Ar, LinearSS
 from random_model import random_checkpoint
 
-from nldc.runtime.chat import Chat, chat_text
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.text.chat import Chat, chat_text
+from nldc.runtime.text.tokenizer import Tokenizer
 
 CONTROL = {0: "<unk>", 1: "<s>", 2: "</s>", 10: "<|im_start|>", 11: "<|im_end|>", 12: "<think>",
            13: "</think>", 18: "<image>"}  # fmt: skip

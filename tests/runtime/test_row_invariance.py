@@ -14,7 +14,7 @@ from test_golden import batch_of
 from torch import Tensor
 
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.layout import Layout
+from nldc.runtime.rows.layout import Layout
 
 ROWS, PREFIX = 272, 30
 COUNTS = (1, 2, 7, 32)

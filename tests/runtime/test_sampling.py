@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from nldc.runtime import sampling as sampling_module
 from nldc.runtime.errors import PromptError
-from nldc.runtime.sampling import Sampling, choose, filtered, gumbel, row_keys
+from nldc.runtime.step import sampling as sampling_module
+from nldc.runtime.step.sampling import Sampling, choose, filtered, gumbel, row_keys
 
 
 def draw(logits: torch.Tensor, positions: torch.Tensor, **options: float) -> torch.Tensor:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nldc.runtime.batch import Batch, Logits
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.values import Logits
 
 MASK = 1
 LOGITS = Logits(torch.tensor([[[2.0, 3.0, 1.0, 0.0]]]), torch.tensor([[7]]))

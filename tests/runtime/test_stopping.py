@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nldc.runtime.stopping import StopStrings
+from nldc.runtime.text.stopping import StopStrings
 
 
 def shown(stops: list[str], pieces: list[str]) -> str:

@@ -12,8 +12,8 @@ import torch
 
 from nldc import api
 from nldc.runtime import Decoder, Progress, PromptEmbeddings, SwitchingDecoder
+from nldc.runtime.engine.handover import Handover, in_turn, schedule
 from nldc.runtime.errors import PromptError
-from nldc.runtime.handover import Handover, in_turn, schedule
 from nldc.verify import trials, verify
 
 CHECKPOINT = Path(__file__).parents[1] / "golden_checkpoints" / "random-1"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nldc.runtime.checkpoint.tensors import CHUNK, TensorFile
 from nldc.runtime.errors import CheckpointError
-from nldc.runtime.tensors import CHUNK, TensorFile
 
 CPU = torch.device("cpu")
 

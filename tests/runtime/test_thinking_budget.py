@@ -14,12 +14,13 @@ from random_model import random_checkpoint
 from nldc import api
 from nldc.certify import certify
 from nldc.cli import cli
-from nldc.runtime.attention import Plan
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.embeddings import PromptEmbeddings
+from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.errors import PromptError
-from nldc.runtime.thinking import ThinkingBudget, thinking_marks
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.rows.plan import Plan
+from nldc.runtime.step.thinking import ThinkingBudget
+from nldc.runtime.text.thinking_marks import thinking_marks
+from nldc.runtime.text.tokenizer import Tokenizer
 
 CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
 LIBRARY = sorted(api.library())

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nldc.runtime.errors import CheckpointWarning, PromptError, TokenizerError
-from nldc.runtime.tokenizer import TextStream, Tokenizer
+from nldc.runtime.text.tokenizer import TextStream, Tokenizer
 
 SPECIAL = ["<s>", "</s>", "[USER]", "[BOT]"]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from test_tokenizer import byte_level, ends_by
 
 from nldc.runtime.errors import PromptError, TokenizerError
-from nldc.runtime.tokenizer import Tokenizer
-from nldc.runtime.tokenizer_check import GROWTH, Unfit, check_tokenizer, repeats_a_repetition
+from nldc.runtime.text.tokenizer import Tokenizer
+from nldc.runtime.text.tokenizer_check import GROWTH, Unfit, check_tokenizer, repeats_a_repetition
 
 BASE: dict[str, Any] = json.loads(byte_level().to_str())
 

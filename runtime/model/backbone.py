@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldc.runtime.adapter import Adapter, Selected
-from nldc.runtime.attention import Attention
-from nldc.runtime.checkpoint import Weights
-from nldc.runtime.config import ModelConfig
-from nldc.runtime.linear import linear, pack
-from nldc.runtime.norm import RMSNorm, silu
-from nldc.runtime.rope import RopeTable, rotate
+from nldc.runtime.checkpoint.adapter import Adapter, Selected
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.weights import Weights
+from nldc.runtime.invariant.linear import linear, pack
+from nldc.runtime.invariant.norm import RMSNorm, silu
+from nldc.runtime.model.attention import Attention
+from nldc.runtime.model.rope import RopeTable, rotate
 
 
 class Backbone:

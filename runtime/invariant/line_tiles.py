@@ -15,8 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from nldc.runtime.kv_cache import KEY_TILE
-
+KEY_TILE = 64
+"""Keys of a product: rows of the cache that lie together."""
 LEAST = 16
 """Lines of the smallest product; what others are held against."""
 LARGER = (64, 32)

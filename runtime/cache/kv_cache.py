@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nldc.runtime.config import ModelConfig
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.errors import OutOfMemoryError
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 
-KEY_TILE = 64
-"""Rows of a tile."""
 FIRST_TILES = 4
 """With how many tiles a cache that grows begins, unless it needs more."""
 

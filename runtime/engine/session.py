@@ -17,12 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nldc.runtime.batch import Batch, Emit
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.engine.handover import Chooser, Handover, Progress, check_known
+from nldc.runtime.engine.stats import Stats
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError, PromptError
-from nldc.runtime.handover import Chooser, Handover, Progress, check_known
-from nldc.runtime.kv_cache import KVCache
-from nldc.runtime.sampling import NOTHING_ALLOWED
-from nldc.runtime.stats import Stats
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.sampling import NOTHING_ALLOWED
+from nldc.runtime.step.values import Emit
 
 Prefill = Callable[[Batch, Tensor], Emit]
 Step = Callable[[Batch, dict[str, Tensor]], Emit]

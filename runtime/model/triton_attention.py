@@ -5,17 +5,15 @@ Only this module and `runtime.kernels` import triton, and only when the backend 
 
 from __future__ import annotations
 
-import os
-
-import numpy
 import torch
-import triton
 from torch import Tensor
 
-from nldc.runtime.attention import Plan
+from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.errors import BackendError
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.attention import attention
-from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places
+from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.rows.plan import Plan
 
 
 class TritonAttention:
@@ -58,31 +56,3 @@ class TritonAttention:
             sees_prefix=self.plan.pattern.sees_prefix,
             upcast=self.upcast,
         )
-
-
-def interpreted() -> bool:
-    """Whether triton runs its kernels as Python, on the CPU."""
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-def check_device(device: torch.device) -> None:
-    """Raise BackendError unless the kernels can run on `device`."""
-    if device.type != "cuda" and not interpreted():
-        raise BackendError(
-            f"triton kernels cannot run on {device.type}",
-            "use backend torch, or set TRITON_INTERPRET=1 to interpret them slowly",
-        )
-    if interpreted() and not can_interpret():
-        raise BackendError(
-            f"triton {triton.__version__} cannot interpret loops with numpy {numpy.__version__}",
-            "install numpy below 2.4, or a newer triton",
-        )
-
-
-def can_interpret() -> bool:
-    """Whether this triton's interpreter works with this numpy."""
-
-    def version(text: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in text.split(".")[:2])
-
-    return version(triton.__version__) > (3, 6) or version(numpy.__version__) < (2, 4)

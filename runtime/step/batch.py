@@ -8,140 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import add
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.adapter import Adapter
-from nldc.runtime.attention import Attention, Pattern, Plan
-from nldc.runtime.backbone import Backbone
-from nldc.runtime.kv_cache import KVCache, Places
-from nldc.runtime.layout import Layout
-from nldc.runtime.processors import bind
-from nldc.runtime.sampling import Sampling, choose, filtered
-from nldc.runtime.sight import Sight, TextTable
-from nldc.runtime.thinking import ThinkingBudget
-
-Choosing = Literal["allowed", "forbidden"]
-Scored = Literal["raw", "filtered", "processed"]
-Counting = Literal["counted", "ignored"]
-
-RowIndex = slice | Sequence[int] | Tensor
-"""Static rows: a slice, row numbers, or an int64 [n] tensor on the batch's device."""
-
-
-def take_rows(values: Tensor, index: RowIndex) -> Tensor:
-    """Return the rows `index` of [B, R, ...]; runs of numbers are views."""
-    if isinstance(index, Tensor):
-        return values.index_select(1, index)
-    if not isinstance(index, slice):
-        numbers = list(index)
-        if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-            index = slice(numbers[0], numbers[0] + len(numbers))
-        else:
-            return values.index_select(1, torch.tensor(numbers, device=values.device))
-    return values[:, index]
-
-
-def gather_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Return row `index[b, i]` of sequence b: [B, R, ...] by int64 [B, n] to [B, n, ...]."""
-    places = index.view(*index.shape, *(1,) * (values.dim() - 2))
-    return values.gather(1, places.expand(*index.shape, *values.shape[2:]))
-
-
-def _sight_of(sight: Sight, index: RowIndex) -> Sight:
-    if isinstance(index, Tensor):
-        return sight.gather(index.unsqueeze(0).expand(len(sight.tokens), -1))
-    return sight.take(index if isinstance(index, slice) else list(index))
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """States [B, n, hidden] before the head, and the positions [B, n] of what they predict.
-
-    `due`, bool [B, n], says which predict the token that must end thinking; None: none does.
-    `sight` is what they saw of the text, where a processor asks for it.
-    """
-
-    states: Tensor
-    positions: Tensor
-    due: Tensor | None = None
-    sight: Sight | None = None
-
-    def take(self, index: RowIndex) -> Hidden:
-        """Return the same rows of every sequence."""
-        due = None if self.due is None else take_rows(self.due, index)
-        sight = None if self.sight is None else _sight_of(self.sight, index)
-        return Hidden(take_rows(self.states, index), take_rows(self.positions, index), due, sight)
-
-    def gather(self, index: Tensor) -> Hidden:
-        """Return rows by number, int64 [B, n], each sequence its own."""
-        due = None if self.due is None else gather_rows(self.due, index)
-        sight = None if self.sight is None else self.sight.gather(index)
-        return Hidden(
-            gather_rows(self.states, index), gather_rows(self.positions, index), due, sight
-        )
-
-
-@dataclass(frozen=True)
-class Logits:
-    """Logits [B, n, vocabulary], and the positions [B, n] of the tokens they predict.
-
-    `due` and `sight` are those of `Hidden`.
-    """
-
-    values: Tensor
-    positions: Tensor
-    due: Tensor | None = None
-    sight: Sight | None = None
-
-    def take(self, index: RowIndex) -> Logits:
-        """Return the same rows of every sequence."""
-        due = None if self.due is None else take_rows(self.due, index)
-        sight = None if self.sight is None else _sight_of(self.sight, index)
-        return Logits(take_rows(self.values, index), take_rows(self.positions, index), due, sight)
-
-    def gather(self, index: Tensor) -> Logits:
-        """Return rows by number, int64 [B, n], each sequence its own."""
-        due = None if self.due is None else gather_rows(self.due, index)
-        sight = None if self.sight is None else self.sight.gather(index)
-        return Logits(
-            gather_rows(self.values, index), gather_rows(self.positions, index), due, sight
-        )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Token ids [B, n], and which rows are masked, bool [B, n].
-
-    Masked is what the strategy says of a row, never a comparison of its id with the mask token's.
-    """
-
-    tokens: Tensor
-    masked: Tensor
-
-    @property
-    def filled(self) -> Tensor:
-        """The rows that are not masked, bool [B, n]."""
-        return ~self.masked
-
-
-@dataclass(frozen=True)
-class Emit:
-    """What a prefill or step yields, each with one row a sequence.
-
-    `tokens` [B, n] of which the first `count` [B] count (None: all n; n may be 0); the first `keep`
-    [B] speculative rows of the cache stay (None: all); `carry` goes to the next step.
-    """
-
-    tokens: Tensor
-    count: Tensor | None = None
-    keep: Tensor | None = None
-    carry: dict[str, Tensor] = field(default_factory=dict)
-
+from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.model.attention import Attention
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.rows.plan import Plan
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step.processors import bind
+from nldc.runtime.step.sampling import Sampling, choose, filtered
+from nldc.runtime.step.sight import TextTable
+from nldc.runtime.step.thinking import ThinkingBudget
+from nldc.runtime.step.values import (
+    Choosing,
+    Counting,
+    Hidden,
+    Logits,
+    Scored,
+)
 
 AttentionOf = Callable[[Plan, KVCache, Places], Attention]
 """Makes the attention of one forward."""
@@ -218,19 +109,21 @@ class Batch:
         pattern: Pattern,
         *,
         adapter: str | None = None,
-        adapter_rows: Sequence[bool] | Tensor | None = None,
+        adapter_rows: Sequence[bool] | Table | None = None,
         counted: bool = True,
         active: Tensor | None = None,
         hold: bool = False,
         embeddings: Tensor | None = None,
+        states: slice | None = None,
     ) -> Hidden:
         """Run the backbone over token ids [B, R] laid out by `layout`, seeing what `pattern` says.
 
-        `adapter` names one of the decoder's adapters, used on the rows of `adapter_rows`, bool [R]
-        (None: all); a decoder that was loaded without it runs the base weights. `active`, bool
-        [B], are the sequences for which the forward counts (None: all); with `hold`, the others
-        keep the keys and values that they wrote last, for `append`, and get states of no use.
-        `embeddings` [B, R, hidden] replace those of the tokens.
+        `adapter` names one of the decoder's adapters, used on the rows of `adapter_rows`: a flag
+        for each, or a table of their places (None: all); a decoder that was loaded without it runs
+        the base weights. `active`, bool [B], are the sequences for which the forward counts (None:
+        all); with `hold`, the others keep the keys and values that they wrote last, for `append`,
+        and get states of no use. `embeddings` [B, R, hidden] replace those of the tokens. Of the
+        rows' states, those of the rows `states` are returned (None: all).
         """
         rows = layout.size
         model = self.model
@@ -252,12 +145,12 @@ class Batch:
             due = self.thinking.due(tokens, plan, before, self._prompts, self._thoughts)
         sight = None if self._table is None else self._table.write(tokens, plan, before)
         if embeddings is None:
-            states = self._embed(tokens)
+            inputs = self._embed(tokens)
         else:
-            states = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
+            inputs = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
         used = None if adapter is None else model.adapters.get(adapter)
-        states = model.backbone.forward(
-            states,
+        computed = model.backbone.forward(
+            inputs,
             places.view(-1),
             model.attention(plan, self.cache, before),
             used,
@@ -267,7 +160,8 @@ class Batch:
             self.append(layout.append)
         if counted:
             self._count(active)
-        return Hidden(states.view(self.size, rows, -1), places + plan.ahead, due, sight)
+        hidden = Hidden(computed.view(self.size, rows, -1), places + plan.ahead, due, sight)
+        return hidden if states is None else hidden.take(states)
 
     def prompt(self, tokens: Sequence[int], embeddings: Tensor | None = None) -> Tensor:
         """Return the ids of a prompt's rows, int64 [1, P]: its tokens.
@@ -321,10 +215,13 @@ class Batch:
     def _places(self) -> Places:
         return Places(self.slots, tuple(self._lengths), self._slot_index, self._start)
 
-    def _adapter_rows(self, chosen: Sequence[bool] | Tensor | None, rows: int) -> Tensor | None:
+    def _adapter_rows(self, chosen: Sequence[bool] | Table | None, rows: int) -> Tensor | None:
         if chosen is None:
             return None
-        flags = chosen.tolist() if isinstance(chosen, Tensor) else list(chosen)
+        if isinstance(chosen, Table):
+            first = torch.arange(self.size, device=self.device).unsqueeze(1) * rows
+            return (first + chosen.on(self.device)).view(-1)
+        flags = list(chosen)
         if all(flags):
             return None
         numbers = [
@@ -347,6 +244,14 @@ class Batch:
     def histories(self) -> list[list[int]]:
         """The token ids of each sequence so far: its prompt, and what was emitted."""
         return self._histories()
+
+    def ends(self, tokens: Tensor, *, first: bool = False) -> Tensor:
+        """Return which tokens [B, n] end a sequence, bool; `first`: by the first of its ids."""
+        return torch.isin(tokens, self.eos[:1] if first else self.eos)
+
+    def done(self, active: Tensor) -> bool:
+        """Whether a loop may end, as none of `active`, bool [B], goes on: a round's one wait."""
+        return not bool(active.any())
 
     def everyone(self) -> Tensor:
         """Return bool [B], all true: the sequences that a loop begins with."""

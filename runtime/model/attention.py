@@ -10,161 +10,22 @@ square of its length.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.kv_cache import KEY_TILE, KVCache, Places
-from nldc.runtime.layout import NONE, Layout
-from nldc.runtime.line_tiles import Cut, cut, line_cut, products
+from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.invariant.line_tiles import KEY_TILE, Cut, cut, line_cut, products
+from nldc.runtime.rows.pattern import visible
+from nldc.runtime.rows.plan import QUERY_TILE, Plan, bias_of
 
-QUERY_TILE = 256
-"""Rows that are computed at a time: bounds the memory that a long prompt takes."""
 MASK_ROOM = 1 << 26
 """Bytes that the masks of a long prompt's pieces may take to serve all layers; then others are
 evaluated in each.
 """
-
-
-@dataclass(frozen=True, eq=False)
-class RowFacts:
-    """What a predicate may ask of rows: int64 or bool tensors that broadcast to [queries, keys].
-
-    `position` counts from the end of the cached prefix, so it is negative for a prefix key.
-    """
-
-    kind: Tensor
-    group: Tensor
-    index: Tensor
-    row: Tensor
-    segment: Tensor
-    masked: Tensor
-    position: Tensor
-    prefix: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """Which keys a query row sees.
-
-    `mask` maps the facts of queries [R, 1] and keys [1, N] to bool [R, N]. `kernel` loads the same
-    predicate as a `@triton.jit` function over `abi.PREDICATE_ARGUMENTS` (a function of no
-    arguments, so that triton is imported only where it is used), or is None. `sees_prefix` promises
-    that every row sees the whole cached prefix.
-    """
-
-    name: str
-    mask: Callable[[RowFacts, RowFacts], Tensor | bool]
-    kernel: Callable[[], Any] | None = None
-    sees_prefix: bool = False
-
-
-def row_facts(layout: Layout, rows: slice | Tensor, *, as_keys: bool) -> RowFacts:
-    """Return the facts of some rows of a layout: [n, 1], or [1, n] as keys."""
-
-    def column(values: Tensor) -> Tensor:
-        return values[rows].unsqueeze(0 if as_keys else 1)
-
-    return RowFacts(
-        kind=column(layout.kind),
-        group=column(layout.group),
-        index=column(layout.index),
-        row=column(layout.row),
-        segment=column(layout.segment),
-        masked=column(layout.masked),
-        position=column(layout.offset),
-        prefix=torch.zeros_like(column(layout.masked)),
-    )
-
-
-def prefix_facts(length: int) -> RowFacts:
-    """Return the facts of a cached prefix's keys, [1, length]."""
-    none = torch.full((1, length), NONE)
-    return RowFacts(
-        kind=none,
-        group=none,
-        index=none,
-        row=none,
-        segment=none,
-        masked=torch.zeros(1, length, dtype=torch.bool),
-        position=torch.arange(-length, 0).unsqueeze(0),
-        prefix=torch.ones(1, length, dtype=torch.bool),
-    )
-
-
-def visible(
-    layout: Layout, pattern: Pattern, prefix: int, rows: slice = slice(None)
-) -> tuple[Tensor, Tensor]:
-    """Return what the rows see of a prefix of that length, bool [n, prefix], and of the layout,
-    bool [n, R].
-    """
-    query = row_facts(layout, rows, as_keys=False)
-    count = query.row.shape[0]
-    own = pattern.mask(query, row_facts(layout, slice(None), as_keys=True))
-    cached = pattern.mask(query, prefix_facts(prefix))
-    return (
-        torch.as_tensor(cached, dtype=torch.bool).expand(count, prefix),
-        torch.as_tensor(own, dtype=torch.bool).expand(count, layout.size),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A layout and a pattern made ready for one device.
-
-    `layout` is a copy with the same tensors: plans are kept for as long as the layout they were
-    asked for lives, and would keep that one alive for ever. `facts` is int32 [R, 7], for kernels.
-    `own` is what is added to scores of the rows' own keys, [R, R] of 0 and -inf; None if there are
-    too many rows to keep it. `blind`: some row may see nothing at all, and then attends to nothing.
-    """
-
-    layout: Layout
-    pattern: Pattern
-    offset: Tensor
-    ahead: Tensor
-    reach: int
-    facts: Tensor
-    own: Tensor | None
-    blind: bool
-
-    @staticmethod
-    def of(layout: Layout, pattern: Pattern, device: torch.device, dtype: torch.dtype) -> Plan:
-        """Evaluate the pattern over the rows and move the facts to `device`."""
-        own: Tensor | None = None
-        blind = layout.size > QUERY_TILE
-        if layout.size <= QUERY_TILE:
-            _, sees = visible(layout, pattern, 0)
-            blind = not bool(sees.any(1).all())
-            own = _bias(sees, device, dtype)
-        return Plan(
-            layout=replace(layout),
-            pattern=pattern,
-            offset=layout.offset.to(device),
-            ahead=layout.predicts_next.to(device, torch.int64),
-            reach=int(layout.offset.max()) + 1,
-            facts=torch.stack(
-                (
-                    layout.kind,
-                    layout.group,
-                    layout.index,
-                    layout.row,
-                    layout.segment,
-                    layout.masked.long(),
-                    layout.offset,
-                ),
-                1,
-            ).to(device, torch.int32),
-            own=own,
-            blind=blind,
-        )
-
-
-def _bias(sees: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    bias = torch.zeros(sees.shape, dtype=dtype, device=device)
-    return bias.masked_fill_(~sees.to(device), -math.inf)
 
 
 class Attention(Protocol):
@@ -285,7 +146,9 @@ class _Sequence:
         )
         for rows in self.parts:
             mask = self.masks.get(rows.start) or self._mask(rows)
-            own, cached = (_bias(sees, query.device, self.wide) for sees in (mask.own, mask.cached))
+            own, cached = (
+                bias_of(sees, query.device, self.wide) for sees in (mask.own, mask.cached)
+            )
             piece = self._piece(rows.stop - rows.start, self._lines(own, cached, mask.tiles))
             used = mask.tiles * self.cache.config.num_kv_heads
             found[rows] = piece.attend(query[rows], factor[rows], seen[:used], read[:used])
@@ -308,7 +171,7 @@ class _Sequence:
             return self._lines(plan.own, None, self.tiles)
         cached, own = visible(plan.layout, plan.pattern, self.length)
         return self._lines(
-            _bias(own, device, self.wide), _bias(cached, device, self.wide), self.tiles
+            bias_of(own, device, self.wide), bias_of(cached, device, self.wide), self.tiles
         )
 
     def _lines(self, own: Tensor, cached: Tensor | None, tiles: int) -> Tensor:

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldc.runtime.arguments import shown
-from nldc.runtime.config import ModelConfig
-from nldc.runtime.config_keys import is_switched_off
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.config_keys import is_switched_off
+from nldc.runtime.checkpoint.tensors import TensorFile
 from nldc.runtime.errors import AdapterError, CheckpointWarning
+from nldc.runtime.invariant.linear import Weight, linear, pack
 from nldc.runtime.json_file import read_json
-from nldc.runtime.linear import Weight, linear, pack
-from nldc.runtime.tensors import TensorFile
+from nldc.runtime.whole_numbers import shown
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

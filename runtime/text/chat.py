@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from nldc.runtime.errors import PromptError, TokenizerError
-from nldc.runtime.template_process import PROCESS, CannotStartError, TemplateProcessError
-from nldc.runtime.tokenizer import Tokenizer
-from nldc.runtime.tokenizer_files import CONFIG, read_object, read_text
+from nldc.runtime.text.template_process import PROCESS, CannotStartError, TemplateProcessError
+from nldc.runtime.text.tokenizer import Tokenizer
+from nldc.runtime.text.tokenizer_files import CONFIG, read_object, read_text
 
 TEMPLATE = "chat_template.jinja"
 NO_TEMPLATE = (

@@ -14,7 +14,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from nldc.runtime.config import RopeConfig
+from nldc.runtime.checkpoint.config import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nldc.runtime.attention import Plan, row_facts
-from nldc.runtime.kv_cache import Places
+from nldc.runtime.cache.kv_cache import Places
+from nldc.runtime.rows.pattern import row_facts
+from nldc.runtime.rows.plan import Plan
 
 UNSEEN = -1
 """Stands for a token that a row did not see: at its own place and behind, or masked."""

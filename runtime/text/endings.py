@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nldc.runtime.arguments import as_whole, shown
 from nldc.runtime.errors import CheckpointError, CheckpointWarning, PromptError, TokenizerError
-from nldc.runtime.tokenizer import Tokenizer
-from nldc.runtime.tokenizer_files import CONFIG, read_object
+from nldc.runtime.text.tokenizer import Tokenizer
+from nldc.runtime.text.tokenizer_files import CONFIG, read_object
+from nldc.runtime.whole_numbers import as_whole, shown
 
 GENERATION = "generation_config.json"
 HARMLESS: Mapping[str, tuple[Any, ...]] = {

@@ -17,8 +17,8 @@ import tokenizers
 
 from nldc.runtime.errors import CheckpointWarning, PromptError, TokenizerError
 from nldc.runtime.json_file import parse_json
-from nldc.runtime.tokenizer_check import Unfit, check_tokenizer
-from nldc.runtime.tokenizer_files import DAMAGED, TOKENIZER, TokenizerFiles, read_bytes
+from nldc.runtime.text.tokenizer_check import Unfit, check_tokenizer
+from nldc.runtime.text.tokenizer_files import DAMAGED, TOKENIZER, TokenizerFiles, read_bytes
 
 T = TypeVar("T")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")

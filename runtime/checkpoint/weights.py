@@ -17,11 +17,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nldc.runtime.config import CONFIG, ModelConfig, left_out
+from nldc.runtime.checkpoint.config import CONFIG, ModelConfig, left_out
+from nldc.runtime.checkpoint.tensors import AGAIN, TensorFile, dtype_of, stored_dtype
 from nldc.runtime.errors import CheckpointError, is_out_of_memory
+from nldc.runtime.invariant.linear import Weight, pack
 from nldc.runtime.json_file import read_json
-from nldc.runtime.linear import Weight, pack
-from nldc.runtime.tensors import AGAIN, TensorFile, dtype_of, stored_dtype
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError, PromptError
-from nldc.runtime.sampling import Processor
-from nldc.runtime.sight import UNSEEN, Sight
+from nldc.runtime.step.sampling import Processor
+from nldc.runtime.step.sight import UNSEEN, Sight
 
 TokenProcessor = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps logits [B, n, V], positions [B, n] and tokens, int64 [B, n, length], to logits [B, n, V].

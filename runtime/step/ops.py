@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nldc.runtime.batch import Batch, Logits, Rows, gather_rows, take_rows
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.values import Logits, Rows, gather_rows, take_rows
 
 __all__ = [
     "Accepted",
@@ -118,9 +120,9 @@ def accept_longest_prefix(draft: Tensor, target: Tensor, offset: int = 1) -> Acc
     )
 
 
-def choose_rows(table: Tensor, count: Tensor, low: int) -> Tensor:
+def choose_rows(table: Table, count: Tensor, low: int) -> Tensor:
     """Return row numbers [B, m] from a table [counts, m] whose first line is for `count` = low."""
-    return table.to(count.device)[count - low]
+    return table.on(count.device)[count - low]
 
 
 def select(
@@ -171,14 +173,14 @@ def fill(held: Rows, where: Tensor, tokens: Tensor) -> Rows:
     return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where)
 
 
-def unfinished(batch: Batch, held: Rows, eos: Tensor | None = None) -> Tensor:
+def unfinished(batch: Batch, held: Rows, *, first: bool = False) -> Tensor:
     """Return which sequences, bool [B], still need rows: a loop over `held` runs on for them.
 
-    Those with a masked row, unless there is an EOS with no masked row before it; `eos` [e] are the
-    ids that count (None: all of the batch).
+    Those with a masked row, unless there is an EOS with no masked row before it; with `first`, only
+    the first of the ids that end a sequence counts.
     """
     open_before = held.masked.cumsum(1) > 0
-    ends = torch.isin(held.tokens, batch.eos if eos is None else eos) & ~open_before
+    ends = batch.ends(held.tokens, first=first) & ~open_before
     return held.masked.any(1) & ~ends.any(1)
 
 
@@ -187,15 +189,15 @@ def has_masks(held: Rows) -> Tensor:
     return held.masked.any(1)
 
 
-def fill_after_eos(batch: Batch, held: Rows, eos: Tensor | None = None) -> Rows:
+def fill_after_eos(batch: Batch, held: Rows, *, first: bool = False) -> Rows:
     """Return the rows with every masked row after the first EOS filled with that EOS.
 
-    `eos` [e] are the ids that count (None: all of the batch).
+    With `first`, only the first of the ids that end a sequence counts.
     """
-    ends = torch.isin(held.tokens, batch.eos if eos is None else eos) & ~held.masked
-    first = ends.int().argmax(1, keepdim=True)
+    ends = batch.ends(held.tokens, first=first) & ~held.masked
+    place = ends.int().argmax(1, keepdim=True)
     after = (ends.cumsum(1) > 0) & held.masked
-    return fill(held, after, held.tokens.gather(1, first).expand_as(held.tokens))
+    return fill(held, after, held.tokens.gather(1, place).expand_as(held.tokens))
 
 
 def fill_left(active: Tensor, held: Rows, tokens: Tensor) -> Rows:

@@ -26,15 +26,13 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from nldc.runtime.attention import Plan, row_facts
+from nldc.runtime.cache.kv_cache import Places
 from nldc.runtime.errors import PromptError
-from nldc.runtime.kv_cache import Places
-from nldc.runtime.tokenizer import Tokenizer
+from nldc.runtime.rows.pattern import row_facts
+from nldc.runtime.rows.plan import Plan
 
 NOWHERE = -1
 FAR = 1 << 62
-MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-"""What models write around their thoughts, each a token."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +57,6 @@ class ThinkingLimit:
             if prompt[place] in (self.start, self.end):
                 return place if prompt[place] == self.start else None
         return None
-
-
-def thinking_marks(
-    configured: int | None,
-    tokenizer: Tokenizer | None,
-    start: int | None = None,
-    end: int | None = None,
-) -> tuple[int | None, int | None]:
-    """Return the tokens that start and end thinking, None where a checkpoint names none.
-
-    A caller's `start` and `end` go first. The end is `configured`, the one in config.json, else
-    that of tokenizer_config.json, else the token `</think>` or `[/THINK]`. The start is the one
-    that tokenizer_config.json names, else that which belongs to the end: `<think>`, `[THINK]`.
-    """
-    if tokenizer is None:
-        return start, configured if end is None else end
-    pairs = [tuple(tokenizer.id_of_text(text) for text in pair) for pair in MARKS]
-    if end is None:
-        end = configured
-    if end is None:
-        end = tokenizer.id_of("end_think")
-    if end is None:
-        end = next((last for _, last in pairs if last is not None), None)
-    if start is None:
-        start = tokenizer.id_of("start_think")
-    if start is None and end is not None:
-        start = next((first for first, last in pairs if last == end), None)
-    return start, end
 
 
 def thinking_limit(

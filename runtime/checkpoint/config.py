@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nldc.runtime.config_keys import FIXED, REASONS, ROPE, is_switched_off, unknown_keys
+from nldc.runtime.checkpoint.config_keys import FIXED, REASONS, ROPE, is_switched_off, unknown_keys
 from nldc.runtime.errors import CheckpointError, CheckpointWarning
 from nldc.runtime.json_file import read_json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ class Layout:
 
     `offset` is a row's position counted from the end of the cached prefix. The first `append`
     rows stay in the cache; row r of those lies at offset r, unless `staying` says otherwise.
-    `masked` says which rows begin as masks.
+    `masked` says which rows begin as masks. `sequential`: row r lies at offset r, is of no kind,
+    and stays.
     """
 
     kind: Tensor
@@ -30,6 +32,7 @@ class Layout:
     masked: Tensor
     predicts_next: Tensor
     append: int
+    sequential: bool = False
 
     @property
     def size(self) -> int:
@@ -71,11 +74,10 @@ class Layout:
                 raise ValueError(f"{name} has {len(values)} rows, not {size}")
         if list(offset[:append]) != list(range(append)):
             raise ValueError(f"the {append} appended rows must lie at offsets 0 to {append - 1}")
-        return Layout(
-            **{name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()},
-            **{name: torch.tensor(values, dtype=torch.bool) for name, values in flags.items()},
-            append=append,
-        )
+        whole = {name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()}
+        truth = {name: torch.tensor(values, dtype=torch.bool) for name, values in flags.items()}
+        held: dict[str, Any] = {**whole, **truth}
+        return Layout(**held, append=append)
 
     def staying(self, stays: Sequence[bool]) -> Layout:
         """Return the layout with the rows that stay in the cache first, otherwise in order.
@@ -89,10 +91,10 @@ class Layout:
             raise ValueError(f"there are {len(stays)} flags for {self.size} rows")
         order = sorted(range(self.size), key=lambda place: not stays[place])
         index = torch.tensor(order, dtype=torch.int64)
-        columns = {
+        columns: dict[str, Any] = {
             item.name: getattr(self, item.name)[index]
             for item in fields(self)
-            if item.name != "append"
+            if item.name not in ("append", "sequential")
         }
         return Layout(**columns, append=sum(map(bool, stays)))
 
@@ -120,4 +122,5 @@ class Layout:
             masked=zero.bool(),
             predicts_next=torch.full((size,), predicts_next),
             append=size if append else 0,
+            sequential=append,
         )

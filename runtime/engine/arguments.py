@@ -6,45 +6,24 @@ of numpy. What could mean two things (bytes, truth values, a set of prompts) is 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nldc.runtime.embeddings import PromptEmbeddings
+from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.errors import (
     NldcRuntimeError,
     OutOfMemoryError,
     PromptError,
     is_out_of_memory,
 )
-from nldc.runtime.sampling import Sampling
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.whole_numbers import as_whole, shown, whole
 
 KEYS = range(-(2**63), 2**63)
 _OPAQUE = (bytes, bytearray, memoryview, Mapping, Set)
-
-
-def as_whole(value: object) -> int | None:
-    """Return a whole number as an int; None: it is something else, such as a truth value."""
-    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
-        return None
-    if isinstance(value, Tensor) and (value.dim() or value.dtype == torch.bool):
-        return None
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
-def whole(value: object, name: str, known: range, hint: str) -> int:
-    """Return a whole number within its range; raise PromptError where it is something else."""
-    number = as_whole(value)
-    if number is None or number not in known:
-        raise PromptError(f"{name} {shown(value)} is not allowed", hint)
-    return number
 
 
 def plain(value: Any) -> Any:
@@ -59,15 +38,6 @@ def plain(value: Any) -> Any:
         kind = getattr(getattr(value, "dtype", None), "kind", "")
         return float(value) if kind == "f" else value
     return value
-
-
-def shown(value: object) -> str:
-    """Return a value as messages show it: short, and whatever its `repr` does."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:60]} … ({type(value).__name__})"
 
 
 def items(value: object, name: str, hint: str) -> list[Any]:

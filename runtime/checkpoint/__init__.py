@@ -1,0 +1,1 @@
+"""Every file of a checkpoint's folder, as plain data and tensors."""

@@ -1,0 +1,1 @@
+"""Requests: how they are given, join, step together, and leave."""

@@ -1,0 +1,1 @@
+"""Products, sums and norms whose rows have the same bits in any company."""

@@ -1,0 +1,1 @@
+"""The backbone over rows of any pattern, and its attention."""

@@ -1,0 +1,1 @@
+"""What the lines of a generated prefill or step call."""
