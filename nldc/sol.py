@@ -407,9 +407,9 @@ def oracles(
     backbone = decoder.model.backbone
     blocks = max(1, max_new_tokens // block_length)
     capacity = len(prompt) + (blocks + 1) * block_length
-    cache = KVCache(decoder.config, 1, capacity, backbone.dtype, backbone.device)
+    cache = KVCache(decoder.config, backbone.dtype, backbone.device)
     ends = torch.tensor(decoder.endings.ids, dtype=torch.int64, device=backbone.device)
-    batch = Batch(decoder.model, cache, [cache.acquire()], [0], Sampling(), ends)
+    batch = Batch(decoder.model, cache, [cache.acquire(capacity)], [0], Sampling(), ends)
 
     def tokens_of(ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([ids], dtype=torch.int64, device=backbone.device)

@@ -131,14 +131,8 @@ class Batch:
         before = self._places()
         if hold and active is not None:
             before = _behind(before, rows, active)
-        longest = max(before.lengths)
-        if longest + rows > self.cache.capacity:
-            raise ValueError(
-                f"a forward of {rows} rows behind {longest} exceeds the cache's "
-                f"{self.cache.capacity}: SCRATCH_ROWS of the decoder is too small"
-            )
-        self.cache.reserve(longest + rows)
-        model.backbone.rope.reserve(longest + plan.reach)
+        self.cache.reserve(self.slots, [length + rows for length in before.lengths])
+        model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
         due = None
         if self.thinking is not None:

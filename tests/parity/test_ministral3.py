@@ -144,8 +144,8 @@ def make_pair(
     ours = Decoder.from_checkpoint(folder, dtype="float64", device="cpu", backend="torch")
     backbone = ours.model.backbone
     check_rope_and_widen(theirs.model.rotary_emb, ours)
-    cache = KVCache(ours.config, 1, capacity, backbone.dtype, backbone.device)
-    batch = Batch(ours.model, cache, [cache.acquire()], [0], Sampling(), torch.tensor([2]))
+    cache = KVCache(ours.config, backbone.dtype, backbone.device)
+    batch = Batch(ours.model, cache, [cache.acquire(capacity)], [0], Sampling(), torch.tensor([2]))
     return Pair(ours, theirs, batch)
 
 
