@@ -253,9 +253,7 @@ class KVCache:
     def _room(self, pages: int) -> Tensor:
         shape = (2, self.config.num_layers, pages, *self._page)
         try:
-            with torch.inference_mode(
-                False
-            ):  # it outlives the forwards, and may be written outside
+            with torch.inference_mode(False):  # it outlives forwards, and is written outside
                 return torch.zeros(shape, dtype=self.dtype, device=self.device)
         except (RuntimeError, MemoryError) as problem:  # also sizes beyond what torch can count
             wanted = math.prod(shape) * self.dtype.itemsize
