@@ -164,13 +164,19 @@ class _Group:
 
 @dataclass
 class Session:
-    """Runs sequences to their end; `choose` names the strategy of each, between any two steps."""
+    """Runs sequences to their end; `choose` names the strategy of each, between any two steps.
+
+    At most `most` run at a time, and as many as the cache has room for: `rows_of` says how many
+    rows of it a sequence may need.
+    """
 
     strategies: Mapping[str, Strategy]
     choose: Chooser
     make_batch: MakeBatch
     cache: KVCache
     device: torch.device
+    most: int
+    rows_of: Callable[[Request], int]
 
     def run(self, sequences: Sequence[Request]) -> Iterator[Request]:
         """Yield each sequence whenever it has new tokens; set its `finish` to end it early.
@@ -186,7 +192,9 @@ class Session:
             sequence.started = start
         while waiting or any(group.live for group in groups.values()):
             live = sum(len(group.live) for group in groups.values())
-            while waiting and self.cache.has_room:
+            while waiting and live < self.most:
+                if live and not self.cache.has_room(self.rows_of(waiting[0])):
+                    break
                 sequence = waiting.popleft()
                 live += 1
                 carry = self._begin(sequence, live)
@@ -208,7 +216,7 @@ class Session:
                     group.drop(*ended)
 
     def _begin(self, sequence: Request, live: int) -> dict[str, Tensor]:
-        sequence.slot = self.cache.acquire()
+        sequence.slot = self.cache.acquire(self.rows_of(sequence))
         sequence.strategy = self._chosen(sequence, live)
         prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():

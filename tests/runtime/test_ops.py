@@ -7,6 +7,7 @@ import torch
 
 from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.checkpoint.config import parse_config
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step import ops
@@ -160,9 +161,10 @@ def test_a_cache_keeps_the_first_speculative_rows_and_reuses_slots() -> None:
             "rope_parameters": {"rope_theta": 1e4},
         }
     )  # fmt: skip
-    cache = KVCache(config, 1, 16, torch.float32, torch.device("cpu"))
-    slot = cache.acquire()
-    assert not cache.has_room
+    page = 2 * 8 * KEY_TILE * 4
+    cache = KVCache(config, torch.float32, torch.device("cpu"), page)
+    slot = cache.acquire(16)
+    assert not cache.has_room(1)
     cache.append(slot, 5)
     assert cache.length(slot) == 5
     cache.keep(slot, 3)
@@ -171,4 +173,4 @@ def test_a_cache_keeps_the_first_speculative_rows_and_reuses_slots() -> None:
     with pytest.raises(ValueError, match="cannot keep 2 of 1"):
         cache.keep(slot, 2)
     cache.release(slot)
-    assert cache.length(cache.acquire()) == 0
+    assert cache.length(cache.acquire(16)) == 0
