@@ -21,6 +21,7 @@ from torch import Tensor
 from nldc.interpret import Entry, score
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.rows.pattern import visible
+from nldc.runtime.rows.table import Table
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.values import Emit, Hidden, Logits
@@ -29,7 +30,7 @@ from tests.lossless.hash_model import HashModel, Input
 NUMBERS = count()
 
 
-def load(files: Mapping[str, str]) -> type[Decoder]:
+def load(files: Mapping[str, bytes]) -> type[Decoder]:
     """Run an artifact's Python without writing it.
 
     Raises:
@@ -55,7 +56,7 @@ def load(files: Mapping[str, str]) -> type[Decoder]:
             sys.modules.pop(name, None)
 
 
-def _bound_once(name: str, text: str) -> None:
+def _bound_once(name: str, text: bytes) -> None:
     """Assert that nothing that a module names is overwritten by something else that it names."""
     tree = ast.parse(text)
     for body in (tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))):
@@ -115,14 +116,19 @@ class ModelBatch(Batch):
         active: Tensor | None = None,
         hold: bool = False,
         embeddings: Tensor | None = None,
+        states: slice | None = None,
     ) -> Hidden:
         """Compute the rows; a row's state is the number of its entry."""
         del embeddings
         assert tuple(tokens.shape) == (self.size, layout.size), (tokens.shape, layout.size)
         offsets = layout.offset.tolist()
-        flags = [True] * layout.size if adapter_rows is None else [bool(f) for f in adapter_rows]
+        if isinstance(adapter_rows, Table):
+            places = adapter_rows.numbers.tolist()
+            flags = [row in places for row in range(layout.size)]
+        else:
+            flags = [True] * layout.size if adapter_rows is None else list(map(bool, adapter_rows))
         used = adapter if adapter in self.loaded else None
-        states, positions = [], []
+        computed, positions = [], []
         for number, (sequence, row_tokens) in enumerate(
             zip(self.live, tokens.tolist(), strict=True)
         ):
@@ -141,13 +147,14 @@ class ModelBatch(Batch):
                 )
             if not hold or active is None or bool(active[number]):
                 sequence.latest = range(first, first + layout.size)
-            states.append(torch.arange(first, first + layout.size).unsqueeze(1))
+            computed.append(torch.arange(first, first + layout.size).unsqueeze(1))
             positions.append(layout.offset + length + layout.predicts_next.to(torch.int64))
         if layout.append:
             self.append(layout.append)
         if counted:
             self._count(active)
-        return Hidden(torch.stack(states), torch.stack(positions))
+        hidden = Hidden(torch.stack(computed), torch.stack(positions))
+        return hidden if states is None else hidden.take(states)
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay."""
