@@ -17,7 +17,7 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.member import Member
 
 ROWS = 272
 COUNTS = (1, 2, 7, 16, 32, 33, 72, 128, 256)
@@ -102,14 +102,7 @@ def _behind(
     def logits(first: int, count: int, sequences: int) -> Tensor:
         for slot, length in zip(slots, (prefix + first, prefix // 2, 0), strict=True):
             cache.committed[slot], cache.speculative[slot] = length, 0
-        batch = Batch(
-            model,
-            cache,
-            slots[:sequences],
-            range(sequences),
-            Sampling(),
-            torch.zeros(0, dtype=torch.int64, device=device),
-        )
+        batch = Batch(model, cache, [Member(slot, slot) for slot in slots[:sequences]])
         layout = layouts.get(count)
         if layout is None:
             layout = layouts[count] = Layout.causal(count, append=False)

@@ -6,9 +6,8 @@ to append stays as speculative rows until the step ends. Nothing here waits for 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import add
 
 import torch
@@ -16,16 +15,18 @@ from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.model.attention import Attention
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.processors import bind
-from nldc.runtime.step.sampling import Sampling, choose, filtered
-from nldc.runtime.step.sight import TextTable
-from nldc.runtime.step.thinking import ThinkingBudget
+from nldc.runtime.step.choose import entropy, margin, probability, rules_of, sample
+from nldc.runtime.step.member import Member, ends_of, thoughts_of
+from nldc.runtime.step.processors import wants_tokens
+from nldc.runtime.step.sight import Sight
+from nldc.runtime.step.state import StepState
 from nldc.runtime.step.values import (
     Choosing,
     Counting,
@@ -49,58 +50,42 @@ class Model:
 
 
 class Batch:
-    """Sequences that share a forward.
+    """Sequences that share a forward: `members`, in order.
 
-    `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
-    in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
-    sequences' prompts and `thoughts` where their open thoughts begin, which a `thinking` budget
-    needs; `last` the last positions that they may have, beyond which no processor is asked;
-    `table` what processors that see tokens look at.
+    `mask_token_id` fills rows that are masked. `failed` holds, by the number of its sequence, the
+    error of a processor that failed in this step: nothing that comes of the step for that sequence
+    means anything, and nothing of the others is changed. `state` is what is known of the sequences
+    from their earlier steps; without one, the batch is the first that sees them.
     """
-
-    thinking: ThinkingBudget | None = None
-    _last: Sequence[int] = ()
-    _table: TextTable | None = None
-    _given: Sequence[Tensor | None] = ()
 
     def __init__(
         self,
         model: Model,
         cache: KVCache,
-        slots: Sequence[int],
-        sequences: Sequence[int],
-        sampling: Sampling,
-        eos: Tensor,
-        histories: Callable[[], list[list[int]]] = list,
-        *,
-        prompts: Sequence[int] = (),
-        thoughts: Sequence[int | None] = (),
-        thinking: ThinkingBudget | None = None,
-        last: Sequence[int] = (),
-        table: TextTable | None = None,
-        embeddings: Sequence[Tensor | None] = (),
+        members: Sequence[Member],
+        state: StepState | None = None,
     ) -> None:
         self.model = model
         self.cache = cache
-        self.slots = tuple(slots)
-        self.sampling = sampling
-        self.eos = eos
-        self.thinking = thinking
-        self._histories = histories
-        self._prompts = tuple(prompts)
-        self._thoughts = tuple(thoughts)
-        self._given = tuple(embeddings)
-        self.device = model.backbone.device
+        self.members = tuple(members)
+        self.device = device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
-        self.size = len(self.slots)
-        self.sequences = torch.tensor(sequences, dtype=torch.int64, device=self.device)
+        self.size = len(self.members)
+        self.slots = tuple(member.slot for member in self.members)
+        self.failed: dict[int, NldcRuntimeError] = {}
+        self._state = StepState(model.backbone.config, device) if state is None else state
+        self._given = [member.embeddings for member in self.members]
         self._lengths = [cache.length(slot) for slot in self.slots]
-        self._slot_index = torch.tensor(self.slots, dtype=torch.int64, device=self.device)
-        self._start = torch.tensor(self._lengths, dtype=torch.int64, device=self.device)
+        self._slot_index = torch.tensor(self.slots, dtype=torch.int64, device=device)
+        self._start = torch.tensor(self._lengths, dtype=torch.int64, device=device)
         self._forwards = 0
         self._active_forwards: Tensor | None = None
-        self._table = table
-        self._last = tuple(last)
+        self._eos = ends_of([member.eos for member in self.members], device)
+        self._rules = rules_of(self.members, self.mask_token_id, device)
+        self._thoughts = thoughts_of(self.members, device)
+        self._sees = any(
+            wants_tokens(each) for member in self.members for each in member.sampling.processors
+        )
 
     def forward(
         self,
@@ -134,10 +119,7 @@ class Batch:
         self.cache.reserve(self.slots, [length + rows for length in before.lengths])
         model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
-        due = None
-        if self.thinking is not None:
-            due = self.thinking.due(tokens, plan, before, self._prompts, self._thoughts)
-        sight = None if self._table is None else self._table.write(tokens, plan, before)
+        due, sight = self._seen(tokens, plan, before)
         if embeddings is None:
             inputs = self._embed(tokens)
         else:
@@ -157,6 +139,21 @@ class Batch:
         hidden = Hidden(computed.view(self.size, rows, -1), places + plan.ahead, due, sight)
         return hidden if states is None else hidden.take(states)
 
+    def _seen(
+        self, tokens: Tensor, plan: Plan, places: Places
+    ) -> tuple[Tensor | None, Sight | None]:
+        """Return which rows must end thinking, and what all saw, where somebody asks for it."""
+        if self._thoughts is None and not self._sees:
+            return None, None
+        ids = self._state.text.write(tokens, places)
+        cached = self._state.text.prefix(places)
+        due = None
+        if self._thoughts is not None:
+            due = self._state.budget.due(tokens, plan, places, cached, self._thoughts)
+        if not self._sees:
+            return due, None
+        return due, Sight(plan, ids, places.start.unsqueeze(1) + plan.offset, cached)
+
     def prompt(self, tokens: Sequence[int], embeddings: Tensor | None = None) -> Tensor:
         """Return the ids of a prompt's rows, int64 [1, P]: its tokens.
 
@@ -164,7 +161,7 @@ class Batch:
         from the end of the vocabulary on, so that a forward knows them in whatever layout, of a
         step as well. They equal no token, and are scored as what the caller knows them by.
         """
-        self._given = (embeddings,)
+        self._given = [embeddings]
         if embeddings is None:
             return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
         first = self.model.backbone.config.vocab_size
@@ -237,11 +234,12 @@ class Batch:
     @property
     def histories(self) -> list[list[int]]:
         """The token ids of each sequence so far: its prompt, and what was emitted."""
-        return self._histories()
+        return [member.history() for member in self.members]
 
     def ends(self, tokens: Tensor, *, first: bool = False) -> Tensor:
-        """Return which tokens [B, n] end a sequence, bool; `first`: by the first of its ids."""
-        return torch.isin(tokens, self.eos[:1] if first else self.eos)
+        """Return which tokens [B, n] end their sequence, bool; `first`: by the first of its ids."""
+        eos = self._eos[:, :1] if first else self._eos
+        return (tokens.unsqueeze(2) == eos.unsqueeze(1)).any(2)
 
     def done(self, active: Tensor) -> bool:
         """Whether a loop may end, as none of `active`, bool [B], goes on: a round's one wait."""
@@ -263,31 +261,8 @@ class Batch:
         return Logits(values.view(count, rows, -1), hidden.positions, hidden.due, hidden.sight)
 
     def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
-        """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
-
-        A row of which none can be chosen gives `NO_NUMBER` or `NOTHING_ALLOWED`, see `choose`.
-        `mask_token` forbidden: the mask token is never chosen. Whatever binds the choice (filters,
-        processors, the thinking budget) binds it here, and nowhere after.
-        """
-        values = logits.values
-        if mask_token == "forbidden":
-            values = self._without_mask(values)
-        return choose(values, logits.positions, self.sequences, self._sampling_of(logits))
-
-    def _sampling_of(self, logits: Logits) -> Sampling:
-        """Return how these rows are sampled: the thinking budget is their last processor."""
-        given = self.sampling.processors
-        positions = logits.positions
-        if given and self._last:
-            last = torch.tensor(self._last, dtype=torch.int64, device=self.device)
-            positions = torch.minimum(positions, last.unsqueeze(1))
-        seen: list[Tensor] = []
-        processors = [bind(each, positions, logits.sight, seen) for each in given]
-        if self.thinking is not None and logits.due is not None:
-            processors.append(self.thinking.ending(logits.due))
-        if not processors:
-            return self.sampling
-        return replace(self.sampling, processors=tuple(processors))
+        """Return the chosen token of each row, int64 [B, n]; see `choose.sample`."""
+        return sample(self._rules, self.failed, logits, mask_token)
 
     def probability(
         self,
@@ -296,52 +271,21 @@ class Batch:
         of: Scored = "raw",
         mask_token: Counting = "counted",
     ) -> Tensor:
-        """Return softmax(logits)[tokens], [B, n], for tokens [B, n].
-
-        `of` raw takes the model's logits; filtered, what processors, top-k, top-p and min-p leave
-        of them, without the temperature; processed, the distribution that `sample` draws from.
-        `mask_token` ignored: over all tokens but the mask token.
-        """
-        values = self._scored(logits, of, mask_token)
-        known = self._known(tokens).clamp_min(0)
-        chosen = values.gather(-1, known.unsqueeze(-1)).squeeze(-1)
-        return (chosen - values.logsumexp(-1)).exp()
+        """Return the probability of tokens [B, n] in their rows; see `choose.probability`."""
+        known = self._known(tokens)
+        return probability(self._rules, self.failed, logits, known, of, mask_token)
 
     def entropy(
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
-        """Return the entropy of softmax(logits) in nats, [B, n]; see `probability`."""
-        log_p = self._scored(logits, of, mask_token).log_softmax(-1)
-        return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+        """Return the entropy of each row, [B, n]; see `choose.entropy`."""
+        return entropy(self._rules, self.failed, logits, of, mask_token)
 
     def margin(
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
-        """Return the probability of the likeliest token less that of the second, [B, n].
-
-        See `probability`.
-        """
-        best = self._scored(logits, of, mask_token).softmax(-1).topk(2, -1).values
-        return best[..., 0] - best[..., 1]
-
-    def _scored(self, logits: Logits, of: Scored, mask_token: Counting) -> Tensor:
-        """Return the logits [B, n, V] that a score is taken of, in float32 or wider."""
-        values = _wide(logits.values)
-        if mask_token == "ignored":
-            values = self._without_mask(values)
-        if of == "raw":
-            return values
-        sampling = self._sampling_of(logits)
-        for processor in sampling.processors:
-            values = processor(values, logits.positions)
-        if sampling.temperature == 0:
-            return values
-        drawn = filtered(values, sampling)
-        return drawn if of == "processed" else values.masked_fill(drawn.isneginf(), -math.inf)
-
-    def _without_mask(self, values: Tensor) -> Tensor:
-        ids = torch.arange(values.shape[-1], device=values.device)
-        return values.masked_fill(ids == self.mask_token_id, -math.inf)
+        """Return how far the likeliest token is ahead, [B, n]; see `choose.margin`."""
+        return margin(self._rules, self.failed, logits, of, mask_token)
 
 
 def _behind(places: Places, rows: int, active: Tensor) -> Places:
@@ -349,7 +293,3 @@ def _behind(places: Places, rows: int, active: Tensor) -> Places:
     shifts = torch.where(active, 0, rows)
     lengths = tuple(map(add, places.lengths, shifts.tolist()))
     return Places(places.slots, lengths, places.slot_index, places.start + shifts)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

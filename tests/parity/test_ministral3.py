@@ -25,7 +25,7 @@ from nldc.runtime.model.rope import attention_factor, inverse_frequencies
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.member import Member
 
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", minversion="5.0")
@@ -145,7 +145,7 @@ def make_pair(
     backbone = ours.model.backbone
     check_rope_and_widen(theirs.model.rotary_emb, ours)
     cache = KVCache(ours.config, backbone.dtype, backbone.device)
-    batch = Batch(ours.model, cache, [cache.acquire(capacity)], [0], Sampling(), torch.tensor([2]))
+    batch = Batch(ours.model, cache, [Member(cache.acquire(capacity), 0)])
     return Pair(ours, theirs, batch)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
 import torch
 
@@ -17,10 +14,16 @@ from nldc.runtime.step import ops
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.values import Hidden, Rows
 
-BATCH = cast(
-    Batch,
-    SimpleNamespace(size=2, mask_token_id=9, device=torch.device("cpu"), eos=torch.tensor([2, 3])),
-)
+
+def batch_with(*eos: int) -> Batch:
+    """Return a batch of two sequences which these ids end, as far as the ops ask one."""
+    batch = object.__new__(Batch)
+    batch.size, batch.mask_token_id, batch.device = 2, 9, torch.device("cpu")
+    batch._eos = torch.tensor([eos])
+    return batch
+
+
+BATCH = batch_with(2, 3)
 
 
 def test_rows_are_segments_in_order_and_masked_is_no_comparison_of_ids() -> None:
@@ -105,11 +108,10 @@ def test_an_eos_may_not_count_count_by_its_place_in_the_list_or_fill_what_comes_
         [[False, False, True, True]] * 2 + [[True, False, True, True]] + [[False] * 4]
     )
     held = Rows(tokens, masked)
-    batch = cast(Batch, SimpleNamespace(eos=torch.tensor([3, 2])))
-    first = batch.eos[:1]
+    batch = batch_with(3, 2)
     assert ops.has_masks(held).tolist() == [True, True, True, False]
     assert ops.unfinished(batch, held).tolist() == [False, False, True, False]
-    assert ops.unfinished(batch, held, eos=first).tolist() == [True, False, True, False]
+    assert ops.unfinished(batch, held, first=True).tolist() == [True, False, True, False]
     filled = ops.fill_after_eos(batch, held)
     assert filled.tokens.tolist() == [[5, 2, 2, 2], [5, 3, 3, 3], [9, 2, 2, 2], [5, 6, 7, 8]]
     assert filled.masked.tolist() == [
@@ -118,7 +120,7 @@ def test_an_eos_may_not_count_count_by_its_place_in_the_list_or_fill_what_comes_
         [True, False, False, False],
         [False] * 4,
     ]
-    assert ops.fill_after_eos(batch, held, eos=first).masked.any(1).tolist() == [
+    assert ops.fill_after_eos(batch, held, first=True).masked.any(1).tolist() == [
         True,
         False,
         True,
