@@ -259,7 +259,7 @@ def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) 
     return write_folder(Path(out), files)
 
 
-def generate(checked: Sequence[Checked]) -> dict[str, str]:
+def generate(checked: Sequence[Checked]) -> dict[str, bytes]:
     """Return the files of the artifact of strategies that have been checked, by name."""
     from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
 

@@ -402,7 +402,7 @@ def oracles(
     from nldc.runtime.rows.layout import Layout
     from nldc.runtime.rows.pattern import Pattern
     from nldc.runtime.step.batch import Batch
-    from nldc.runtime.step.sampling import Sampling
+    from nldc.runtime.step.member import Member
 
     causal = Pattern("causal", lambda q, k: k.position <= q.position, sees_prefix=True)
     bidirectional = Pattern("bidirectional", lambda _q, _k: True, sees_prefix=True)
@@ -410,9 +410,9 @@ def oracles(
     backbone = decoder.model.backbone
     blocks = max(1, max_new_tokens // block_length)
     capacity = len(prompt) + (blocks + 1) * block_length
-    cache = KVCache(decoder.config, 1, capacity, backbone.dtype, backbone.device)
-    ends = torch.tensor(decoder.endings.ids, dtype=torch.int64, device=backbone.device)
-    batch = Batch(decoder.model, cache, [cache.acquire()], [0], Sampling(), ends)
+    cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+    member = Member(cache.acquire(capacity), 0, eos=decoder.endings.ids)
+    batch = Batch(decoder.model, cache, [member])
 
     def tokens_of(ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([ids], dtype=torch.int64, device=backbone.device)
