@@ -29,7 +29,7 @@ from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.member import Member
 
 CAUSAL = Pattern("causal", lambda q, k: k.position <= q.position, sees_prefix=True)
 PREFIX, MOST = 128, 272
@@ -102,8 +102,8 @@ def tokens(count: int, seed: int) -> Tensor:
 def batch_of(model: Model) -> Batch:
     """Return a batch of one sequence behind a prefix."""
     backbone = model.backbone
-    cache = KVCache(backbone.config, 1, PREFIX + MOST, backbone.dtype, backbone.device)
-    batch = Batch(model, cache, [cache.acquire()], [0], Sampling(), torch.tensor([2]))
+    cache = KVCache(backbone.config, backbone.dtype, backbone.device)
+    batch = Batch(model, cache, [Member(cache.acquire(PREFIX + MOST), 0)])
     with torch.inference_mode():
         batch.forward(tokens(PREFIX, 0), Layout.causal(PREFIX), CAUSAL)
     return batch

@@ -17,7 +17,7 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.member import Member
 
 ROWS = 272
 COUNTS = (1, 2, 7, 16, 32, 33, 72, 128, 256)
@@ -90,10 +90,11 @@ def _behind(
     backbone = model.backbone
     device, dtype = backbone.device, backbone.dtype
     generator = torch.Generator(device=device).manual_seed(seed)
-    cache = KVCache(backbone.config, 3, prefix + rows, dtype, device)
+    cache = KVCache(backbone.config, dtype, device)
+    slots = tuple(cache.acquire(prefix + rows) for _ in range(3))
+    cache.reserve(slots, [prefix + rows] * 3)
     for layer in cache.data.flatten(0, 1):
         layer.copy_(torch.randn(layer.shape, generator=generator, device=device))
-    slots = tuple(cache.acquire() for _ in range(3))
     shape = (3, rows)
     top = backbone.config.vocab_size
     tokens = torch.randint(0, top, shape, generator=generator, device=device)
@@ -101,14 +102,7 @@ def _behind(
     def logits(first: int, count: int, sequences: int) -> Tensor:
         for slot, length in zip(slots, (prefix + first, prefix // 2, 0), strict=True):
             cache.committed[slot], cache.speculative[slot] = length, 0
-        batch = Batch(
-            model,
-            cache,
-            slots[:sequences],
-            range(sequences),
-            Sampling(),
-            torch.zeros(0, dtype=torch.int64, device=device),
-        )
+        batch = Batch(model, cache, [Member(slot, slot) for slot in slots[:sequences]])
         layout = layouts.get(count)
         if layout is None:
             layout = layouts[count] = Layout.causal(count, append=False)

@@ -45,10 +45,10 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.processors import TokenProcessor, wants_tokens
+from nldc.runtime.step.processors import TokenProcessor
 from nldc.runtime.step.sampling import Processor, Sampling
-from nldc.runtime.step.sight import TextTable
-from nldc.runtime.step.thinking import ThinkingBudget, ThinkingLimit, thinking_limit
+from nldc.runtime.step.state import StepState
+from nldc.runtime.step.thinking import ThinkingLimit, thinking_limit
 from nldc.runtime.step.values import Emit
 from nldc.runtime.text.chat import Chat, Message, chat_text
 from nldc.runtime.text.endings import Endings, Eos, chosen_ends, find_endings
@@ -423,47 +423,29 @@ class Decoder:
             hint = "use 1 or more, or None"
             batch_size = whole(batch_size, "batch_size", range(1, 2**63), hint)
         slots = min(len(requests), batch_size or len(requests))
-        longest = max(
-            len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
-            for request in requests
-        )
         backbone = self.model.backbone
-        capacity = longest + self.SCRATCH_ROWS
-        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device, grows=True)
-        table = None
-        if any(map(wants_tokens, sampling.processors)):
-            table = TextTable(slots, self.config.vocab_size, self.config.mask_token_id)
-        thinking = None
-        if limit is not None:
-            thinking = ThinkingBudget(limit, slots, capacity, backbone.device)
-        ends = torch.tensor(
-            requests[0].eos, dtype=torch.int64, device=backbone.device
-        )  # the same for all
+        cache = KVCache(self.config, backbone.dtype, backbone.device)
+        cache.check(max(map(self._rows_of, requests)))
+        state = StepState(self.config, backbone.device)
 
         def make_batch(cache: KVCache, live: Sequence[Request]) -> Batch:
-            return Batch(
-                self.model,
-                cache,
-                [request.slot for request in live],
-                [request.key for request in live],
-                sampling,
-                ends,
-                histories=lambda: [request.history for request in live],
-                prompts=[len(request.prompt) for request in live],
-                thoughts=[request.thought for request in live],
-                thinking=thinking,
-                last=[request.last_position for request in live],
-                table=table,
-                embeddings=[request.embeddings for request in live],
-            )
+            members = [request.member(sampling, limit) for request in live]
+            return Batch(self.model, cache, members, state)
 
-        session = Session(strategies, choose, make_batch, cache, backbone.device)
+        session = Session(
+            strategies, choose, make_batch, cache, backbone.device, slots, self._rows_of
+        )
 
         def run() -> Iterator[Request]:
             with in_words():
                 yield from session.run(requests)
 
         return run()
+
+    def _rows_of(self, request: Request) -> int:
+        """Return the most rows of the cache that a request may need."""
+        text = len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
+        return text + self.SCRATCH_ROWS
 
     def _requests(
         self,

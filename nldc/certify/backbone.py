@@ -17,6 +17,7 @@ from torch import Tensor
 from nldc.certify.text import (
     ADAPTED,
     DEEPER,
+    END_THINK_ID,
     EOS_ID,
     FIRST,
     KEY,
@@ -38,8 +39,11 @@ from nldc.runtime.rows.pattern import Pattern, visible
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.choose import rules_of
+from nldc.runtime.step.member import Member, ends_of, thoughts_of
 from nldc.runtime.step.sampling import Sampling
-from nldc.runtime.step.thinking import ThinkingBudget
+from nldc.runtime.step.sight import TextTable
+from nldc.runtime.step.thinking import ThinkingBudget, ThinkingLimit
 from nldc.runtime.step.values import Hidden, Logits
 
 if TYPE_CHECKING:
@@ -97,7 +101,8 @@ class World:
     rules: Rules
     room: Room
     adapters: bool = True
-    budget: ThinkingBudget | None = None
+    text: TextTable = field(default_factory=lambda: TextTable(VOCABULARY, MASK_ID, CPU))
+    budget: ThinkingBudget = field(default_factory=ThinkingBudget)
     _sights: dict[tuple[int, int], tuple[Layout, Pattern, _Sight]] = field(default_factory=dict)
 
     @staticmethod
@@ -127,19 +132,35 @@ class HashBatch(Batch):
     def __init__(self, live: Sequence[Text], world: World, slots: Sequence[int]) -> None:
         self.live = live
         self.world = world
-        self.thinking = world.budget
         self.slots = tuple(slots)
-        self.sampling = Sampling(
+        sampling = Sampling(
             world.rules.sampling.temperature,
             seed=world.rules.sampling.seed,
             processors=(self._forbid,) if world.rules.forbids(0) else (),
         )
+        limit = world.rules.thinking
+        self.members = tuple(
+            Member(
+                slot,
+                sequence.key,
+                sampling,
+                (EOS_ID,),
+                prompt_length=len(sequence.prompt),
+                thinking=None if limit is None else ThinkingLimit(limit, END_THINK_ID),
+                thought=len(sequence.prompt) - 1,
+                history=sequence.history,
+            )
+            for slot, sequence in zip(slots, live, strict=True)
+        )
         self.size = len(live)
         self.device = CPU
         self.mask_token_id = MASK_ID
-        self.eos = torch.tensor([EOS_ID])
+        self.failed = {}
         self.sequences = torch.tensor([sequence.key for sequence in live])
-        self._histories = lambda: [sequence.history() for sequence in self.live]
+        self._given = [None] * self.size
+        self._eos = ends_of([(EOS_ID,)] * self.size, CPU)
+        self._rules = rules_of(self.members, MASK_ID, CPU)
+        self._thoughts = thoughts_of(self.members, CPU)
         self._forwards = 0
         self._active_forwards = None
         self._latest: list[tuple[Tensor, list[int]] | None] = [None] * self.size
@@ -198,11 +219,12 @@ class HashBatch(Batch):
             if not is_held:
                 self._latest[number] = (computed[number], places[number].tolist())
         due = None
-        if self.thinking is not None:
+        if self._thoughts is not None:
             behind = start.squeeze(1) + torch.tensor(held).to(torch.int64) * layout.size
             where = Places(self.slots, tuple(behind.tolist()), torch.tensor(self.slots), behind)
-            prompts = [len(sequence.prompt) for sequence in self.live]
-            due = self.thinking.due(tokens, sight.plan, where, prompts)
+            self.world.text.write(tokens, where)
+            cached = self.world.text.prefix(where)
+            due = self.world.budget.due(tokens, sight.plan, where, cached, self._thoughts)
         if layout.append:
             self.append(layout.append)
         ahead = layout.predicts_next.to(torch.int64)
@@ -255,7 +277,7 @@ class HashBatch(Batch):
         finals = hidden.states.squeeze(-1)
         ids = torch.arange(VOCABULARY, dtype=torch.int64) * LOGIT
         values = (_scramble(finals.unsqueeze(-1) + ids) & 0xFFFFF).double() / 0x20000
-        sampled = self.sampling.temperature > 0
+        sampled = self.world.rules.sampling.temperature > 0
         rows: list[tuple[int, int, int]] = []
         weights: list[float] = []
         flat: list[tuple[int, int]] = []

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nldc.certify.backbone import CPU, HashBatch, Room, World
+from nldc.certify.backbone import HashBatch, Room, World
 from nldc.certify.text import (
-    END_THINK_ID,
     EOS_ID,
     MASK_ID,
     VOCABULARY,
@@ -28,7 +27,6 @@ from nldc.certify.text import (
 from nldc.runtime.engine.handover import Progress, in_turn
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.sampling import Sampling
-from nldc.runtime.step.thinking import ThinkingBudget, ThinkingLimit
 from nldc.runtime.step.values import Emit
 from nldc.runtime.switching import SwitchingDecoder
 
@@ -113,7 +111,6 @@ class Run:
         steps_at_most = self.most + LEAST_STEPS + 1
         capacity = room.at(longest, steps_at_most) + steps_at_most * kind.SCRATCH_ROWS
         world = World.of(len(live), capacity, rules, room, scenario.adapters)
-        world.budget = _budget(rules, len(live), capacity)
         slots = list(range(len(live)))
         carries = []
         for slot, sequence in enumerate(live):
@@ -184,7 +181,6 @@ class Run:
         room = Room.of(kind)
         capacity = room.at(len(prompt), self.most + 4 + kind.SCRATCH_ROWS)
         world = World.of(1, capacity, rules, room, True)
-        world.budget = _budget(rules, 1, capacity)
         self.sequences += 1
         emit = parts[name].prefill(HashBatch([sequence], world, [0]), torch.tensor([prompt]))
         own = kind.HANDOVERS[name].trails is None
@@ -292,12 +288,6 @@ def _steps(decoder: Decoder, scenario: Scenario) -> list[Step]:
         return [step]
     several = sorted(name for name in vars(type(decoder)) if name.startswith("step_"))
     return [getattr(decoder, name) for name in several] or [step]
-
-
-def _budget(rules: Rules, slots: int, capacity: int) -> ThinkingBudget | None:
-    if rules.thinking is None:
-        return None
-    return ThinkingBudget(ThinkingLimit(rules.thinking, END_THINK_ID), slots, capacity, CPU)
 
 
 def _check_carry(before: Mapping[str, Tensor], after: Mapping[str, Tensor], size: int) -> None:

@@ -22,7 +22,10 @@ from nldc.runtime.engine.handover import Chooser, Handover, Progress, check_know
 from nldc.runtime.engine.stats import Stats
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError, PromptError
 from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.sampling import NOTHING_ALLOWED
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.record import commit
+from nldc.runtime.step.sampling import NOTHING_ALLOWED, Sampling
+from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.runtime.step.values import Emit
 
 Prefill = Callable[[Batch, Tensor], Emit]
@@ -71,6 +74,21 @@ class Request:
     def last_position(self) -> int:
         """The position of the last token that may be emitted."""
         return len(self.prompt) + self.max_new_tokens - 1
+
+    def member(self, sampling: Sampling, limit: ThinkingLimit | None) -> Member:
+        """Return what the request brings to a batch, while it has its slot."""
+        return Member(
+            slot=self.slot,
+            key=self.key,
+            sampling=sampling,
+            eos=self.eos,
+            prompt_length=len(self.prompt),
+            last_position=self.last_position,
+            thinking=limit,
+            thought=self.thought,
+            embeddings=self.embeddings,
+            history=lambda: self.history,
+        )
 
     @property
     def done(self) -> bool:
@@ -146,13 +164,19 @@ class _Group:
 
 @dataclass
 class Session:
-    """Runs sequences to their end; `choose` names the strategy of each, between any two steps."""
+    """Runs sequences to their end; `choose` names the strategy of each, between any two steps.
+
+    At most `most` run at a time, and as many as the cache has room for: `rows_of` says how many
+    rows of it a sequence may need.
+    """
 
     strategies: Mapping[str, Strategy]
     choose: Chooser
     make_batch: MakeBatch
     cache: KVCache
     device: torch.device
+    most: int
+    rows_of: Callable[[Request], int]
 
     def run(self, sequences: Sequence[Request]) -> Iterator[Request]:
         """Yield each sequence whenever it has new tokens; set its `finish` to end it early.
@@ -168,7 +192,9 @@ class Session:
             sequence.started = start
         while waiting or any(group.live for group in groups.values()):
             live = sum(len(group.live) for group in groups.values())
-            while waiting and self.cache.has_room:
+            while waiting and live < self.most:
+                if live and not self.cache.has_room(self.rows_of(waiting[0])):
+                    break
                 sequence = waiting.popleft()
                 live += 1
                 carry = self._begin(sequence, live)
@@ -190,7 +216,7 @@ class Session:
                     group.drop(*ended)
 
     def _begin(self, sequence: Request, live: int) -> dict[str, Tensor]:
-        sequence.slot = self.cache.acquire()
+        sequence.slot = self.cache.acquire(self.rows_of(sequence))
         sequence.strategy = self._chosen(sequence, live)
         prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():
@@ -207,24 +233,22 @@ class Session:
         group.carry = emit.carry
 
     def _commit(self, live: list[Request], batch: Batch, emit: Emit, *, cycle: bool) -> None:
-        width = emit.tokens.shape[1]
-        columns = [emit.tokens, batch.forwards().unsqueeze(1)]
-        columns += [extra.unsqueeze(1) for extra in (emit.count, emit.keep) if extra is not None]
-        for sequence, line in zip(live, torch.cat(columns, 1).tolist(), strict=True):
-            values = iter(line[width:])
-            sequence.nfe += next(values)
-            count = width if emit.count is None else next(values)
-            self.cache.keep(sequence.slot, None if emit.keep is None else next(values))
-            known = min(sequence.skips, count)
+        for error in batch.failed.values():
+            raise error
+        outcomes = commit(batch, emit).outcomes()
+        for sequence, member, outcome in zip(live, batch.members, outcomes, strict=True):
+            sequence.nfe += outcome.forwards
+            self.cache.keep(sequence.slot, outcome.keep)
+            known = min(sequence.skips, len(outcome.tokens))
             sequence.skips -= known
             if cycle:
-                sequence.accepted.append(count - known)
-            fresh = sequence.add(line[known:count])
+                sequence.accepted.append(len(outcome.tokens) - known)
+            fresh = sequence.add(outcome.tokens[known:])
             if fresh and not sequence.first_token:
                 sequence.first_token = time.perf_counter()
             unchosen = next((token for token in fresh if token < 0), None)
             if unchosen is not None:
-                processed = bool(batch.sampling.processors)
+                processed = bool(member.sampling.processors)
                 raise _without_token(sequence, unchosen, processed=processed)
 
     def _end(self, sequence: Request) -> None:

@@ -6,7 +6,6 @@ to append stays as speculative rows until the step ends. Nothing here waits for 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import add
@@ -15,17 +14,20 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.cache.prefix import BASE, names_of
 from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.model.attention import Attention
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
-from nldc.runtime.rows.plan import Plan
+from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.processors import bind
-from nldc.runtime.step.sampling import Sampling, choose, filtered
-from nldc.runtime.step.sight import TextTable
-from nldc.runtime.step.thinking import ThinkingBudget
+from nldc.runtime.step.choose import entropy, margin, probability, rules_of, sample
+from nldc.runtime.step.member import Member, ends_of, thoughts_of
+from nldc.runtime.step.processors import wants_tokens
+from nldc.runtime.step.sight import Sight
+from nldc.runtime.step.state import StepState
 from nldc.runtime.step.values import (
     Choosing,
     Counting,
@@ -49,58 +51,44 @@ class Model:
 
 
 class Batch:
-    """Sequences that share a forward.
+    """Sequences that share a forward: `members`, in order.
 
-    `mask_token_id` fills rows that are masked; `eos` holds the ids, int64 [e], that end a sequence,
-    in the order in which the checkpoint or the call lists them. `prompts` are the lengths of the
-    sequences' prompts and `thoughts` where their open thoughts begin, which a `thinking` budget
-    needs; `last` the last positions that they may have, beyond which no processor is asked;
-    `table` what processors that see tokens look at.
+    `mask_token_id` fills rows that are masked. `failed` holds, by the number of its sequence, the
+    error of a processor that failed in this step: nothing that comes of the step for that sequence
+    means anything, and nothing of the others is changed. `state` is what is known of the sequences
+    from their earlier steps; without one, the batch is the first that sees them.
     """
 
-    thinking: ThinkingBudget | None = None
-    _last: Sequence[int] = ()
-    _table: TextTable | None = None
-    _given: Sequence[Tensor | None] = ()
+    _prompt: tuple[Tensor, Sequence[int]] | None = None
 
     def __init__(
         self,
         model: Model,
         cache: KVCache,
-        slots: Sequence[int],
-        sequences: Sequence[int],
-        sampling: Sampling,
-        eos: Tensor,
-        histories: Callable[[], list[list[int]]] = list,
-        *,
-        prompts: Sequence[int] = (),
-        thoughts: Sequence[int | None] = (),
-        thinking: ThinkingBudget | None = None,
-        last: Sequence[int] = (),
-        table: TextTable | None = None,
-        embeddings: Sequence[Tensor | None] = (),
+        members: Sequence[Member],
+        state: StepState | None = None,
     ) -> None:
         self.model = model
         self.cache = cache
-        self.slots = tuple(slots)
-        self.sampling = sampling
-        self.eos = eos
-        self.thinking = thinking
-        self._histories = histories
-        self._prompts = tuple(prompts)
-        self._thoughts = tuple(thoughts)
-        self._given = tuple(embeddings)
-        self.device = model.backbone.device
+        self.members = tuple(members)
+        self.device = device = model.backbone.device
         self.mask_token_id = model.backbone.config.mask_token_id
-        self.size = len(self.slots)
-        self.sequences = torch.tensor(sequences, dtype=torch.int64, device=self.device)
+        self.size = len(self.members)
+        self.slots = tuple(member.slot for member in self.members)
+        self.failed: dict[int, NldcRuntimeError] = {}
+        self._state = StepState(model.backbone.config, device) if state is None else state
+        self._given = [member.embeddings for member in self.members]
         self._lengths = [cache.length(slot) for slot in self.slots]
-        self._slot_index = torch.tensor(self.slots, dtype=torch.int64, device=self.device)
-        self._start = torch.tensor(self._lengths, dtype=torch.int64, device=self.device)
+        self._slot_index = torch.tensor(self.slots, dtype=torch.int64, device=device)
+        self._start = torch.tensor(self._lengths, dtype=torch.int64, device=device)
         self._forwards = 0
         self._active_forwards: Tensor | None = None
-        self._table = table
-        self._last = tuple(last)
+        self._eos = ends_of([member.eos for member in self.members], device)
+        self._rules = rules_of(self.members, self.mask_token_id, device)
+        self._thoughts = thoughts_of(self.members, device)
+        self._sees = any(
+            wants_tokens(each) for member in self.members for each in member.sampling.processors
+        )
 
     def forward(
         self,
@@ -124,6 +112,9 @@ class Batch:
         all); with `hold`, the others keep the keys and values that they wrote last, for `append`,
         and get states of no use. `embeddings` [B, R, hidden] replace those of the tokens. Of the
         rows' states, those of the rows `states` are returned (None: all).
+
+        A long text in order passes the backbone in pieces; its first rows are taken from the cache
+        as far as it has them from another sequence and nobody asks for their states.
         """
         rows = layout.size
         model = self.model
@@ -131,37 +122,68 @@ class Batch:
         before = self._places()
         if hold and active is not None:
             before = _behind(before, rows, active)
-        longest = max(before.lengths)
-        if longest + rows > self.cache.capacity:
-            raise ValueError(
-                f"a forward of {rows} rows behind {longest} exceeds the cache's "
-                f"{self.cache.capacity}: SCRATCH_ROWS of the decoder is too small"
-            )
-        self.cache.reserve(longest + rows)
-        model.backbone.rope.reserve(longest + plan.reach)
-        places = before.start.unsqueeze(1) + plan.offset
-        due = None
-        if self.thinking is not None:
-            due = self.thinking.due(tokens, plan, before, self._prompts, self._thoughts)
-        sight = None if self._table is None else self._table.write(tokens, plan, before)
-        if embeddings is None:
-            inputs = self._embed(tokens)
-        else:
-            inputs = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
         used = None if adapter is None else model.adapters.get(adapter)
-        computed = model.backbone.forward(
-            inputs,
-            places.view(-1),
-            model.attention(plan, self.cache, before),
-            used,
-            self._adapter_rows(adapter_rows, rows) if used else None,
-        )
+        wanted = range(rows) if states is None else range(rows)[states]
+        first, there, names = 0, 0, []
+        if in_order(layout, pattern):
+            first = min(wanted, default=rows - 1)
+            if self.size == 1 and not hold and embeddings is None:
+                names = self._names(tokens, used, adapter_rows)
+                there = self._adopt(names, first)
+        self.cache.reserve(self.slots, [length + rows for length in before.lengths])
+        model.backbone.rope.reserve(max(before.lengths) + plan.reach)
+        places = before.start.unsqueeze(1) + plan.offset
+        due, sight = self._seen(tokens, plan, before)
+        parts = []
+        for piece in pieces_of(layout, pattern, there):
+            own = piece.rows
+            if embeddings is None:
+                inputs = self._embed(tokens[:, own])
+            else:
+                inputs = embeddings[:, own].to(model.backbone.dtype).flatten(0, 1)
+            own_plan = plan if piece.whole else model.plan(piece.layout, pattern)
+            computed = model.backbone.forward(
+                inputs,
+                places[:, own].reshape(-1),
+                model.attention(own_plan, self.cache, _further(before, own.start)),
+                used,
+                self._adapter_rows(piece.chosen(adapter_rows), piece.layout.size) if used else None,
+            )
+            if own.stop > first:
+                computed = computed.view(self.size, piece.layout.size, -1)
+                parts.append(computed[:, max(0, first - own.start) :])
+        if names:
+            self.cache.enter(self.slots[0], names)
         if layout.append:
-            self.append(layout.append)
+            self.append(layout.append - there)
         if counted:
             self._count(active)
-        hidden = Hidden(computed.view(self.size, rows, -1), places + plan.ahead, due, sight)
-        return hidden if states is None else hidden.take(states)
+        hidden = Hidden(
+            torch.cat(parts, 1) if len(parts) > 1 else parts[0],
+            (places + plan.ahead)[:, first:],
+            None if due is None else due[:, first:],
+            sight if sight is None or not first else sight.take(slice(first, None)),
+        )
+        if states is None:
+            return hidden
+        if not wanted:
+            return hidden.take(slice(0, 0))
+        return hidden.take(slice(wanted.start - first, wanted.stop - first, wanted.step))
+
+    def _seen(
+        self, tokens: Tensor, plan: Plan, places: Places
+    ) -> tuple[Tensor | None, Sight | None]:
+        """Return which rows must end thinking, and what all saw, where somebody asks for it."""
+        if self._thoughts is None and not self._sees:
+            return None, None
+        ids = self._state.text.write(tokens, places)
+        cached = self._state.text.prefix(places)
+        due = None
+        if self._thoughts is not None:
+            due = self._state.budget.due(tokens, plan, places, cached, self._thoughts)
+        if not self._sees:
+            return due, None
+        return due, Sight(plan, ids, places.start.unsqueeze(1) + plan.offset, cached)
 
     def prompt(self, tokens: Sequence[int], embeddings: Tensor | None = None) -> Tensor:
         """Return the ids of a prompt's rows, int64 [1, P]: its tokens.
@@ -170,11 +192,35 @@ class Batch:
         from the end of the vocabulary on, so that a forward knows them in whatever layout, of a
         step as well. They equal no token, and are scored as what the caller knows them by.
         """
-        self._given = (embeddings,)
+        self._given = [embeddings]
         if embeddings is None:
-            return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+            rows = torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+            self._prompt = (rows, tokens)
+            return rows
         first = self.model.backbone.config.vocab_size
         return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
+
+    def _names(
+        self, tokens: Tensor, adapter: Adapter | None, rows: Sequence[bool] | Table | None
+    ) -> list[bytes]:
+        """Return the names of the pages of a text at the beginning of its sequence, else none."""
+        if self._lengths[0] or any(given is not None for given in self._given):
+            return []
+        known = self._prompt
+        text = known[1] if known is not None and known[0] is tokens else tokens[0].tolist()
+        marks = None
+        if adapter is not None:
+            mark = self.cache.prefixes.mark(adapter)
+            flags = [True] * len(text) if rows is None else flags_of(rows, len(text))
+            marks = [mark if flag else BASE for flag in flags]
+        return names_of(text, marks)
+
+    def _adopt(self, names: Sequence[bytes], most: int) -> int:
+        """Let the sequence begin with pages of another, and return how many rows they are."""
+        rows = self.cache.adopt(self.slots[0], names, most)
+        self._lengths[0] += rows
+        self._start = self._start + rows
+        return rows
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Return the embeddings [B * R, hidden] of token ids [B, R]."""
@@ -243,11 +289,12 @@ class Batch:
     @property
     def histories(self) -> list[list[int]]:
         """The token ids of each sequence so far: its prompt, and what was emitted."""
-        return self._histories()
+        return [member.history() for member in self.members]
 
     def ends(self, tokens: Tensor, *, first: bool = False) -> Tensor:
-        """Return which tokens [B, n] end a sequence, bool; `first`: by the first of its ids."""
-        return torch.isin(tokens, self.eos[:1] if first else self.eos)
+        """Return which tokens [B, n] end their sequence, bool; `first`: by the first of its ids."""
+        eos = self._eos[:, :1] if first else self._eos
+        return (tokens.unsqueeze(2) == eos.unsqueeze(1)).any(2)
 
     def done(self, active: Tensor) -> bool:
         """Whether a loop may end, as none of `active`, bool [B], goes on: a round's one wait."""
@@ -269,31 +316,8 @@ class Batch:
         return Logits(values.view(count, rows, -1), hidden.positions, hidden.due, hidden.sight)
 
     def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
-        """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
-
-        A row of which none can be chosen gives `NO_NUMBER` or `NOTHING_ALLOWED`, see `choose`.
-        `mask_token` forbidden: the mask token is never chosen. Whatever binds the choice (filters,
-        processors, the thinking budget) binds it here, and nowhere after.
-        """
-        values = logits.values
-        if mask_token == "forbidden":
-            values = self._without_mask(values)
-        return choose(values, logits.positions, self.sequences, self._sampling_of(logits))
-
-    def _sampling_of(self, logits: Logits) -> Sampling:
-        """Return how these rows are sampled: the thinking budget is their last processor."""
-        given = self.sampling.processors
-        positions = logits.positions
-        if given and self._last:
-            last = torch.tensor(self._last, dtype=torch.int64, device=self.device)
-            positions = torch.minimum(positions, last.unsqueeze(1))
-        seen: list[Tensor] = []
-        processors = [bind(each, positions, logits.sight, seen) for each in given]
-        if self.thinking is not None and logits.due is not None:
-            processors.append(self.thinking.ending(logits.due))
-        if not processors:
-            return self.sampling
-        return replace(self.sampling, processors=tuple(processors))
+        """Return the chosen token of each row, int64 [B, n]; see `choose.sample`."""
+        return sample(self._rules, self.failed, logits, mask_token)
 
     def probability(
         self,
@@ -302,52 +326,21 @@ class Batch:
         of: Scored = "raw",
         mask_token: Counting = "counted",
     ) -> Tensor:
-        """Return softmax(logits)[tokens], [B, n], for tokens [B, n].
-
-        `of` raw takes the model's logits; filtered, what processors, top-k, top-p and min-p leave
-        of them, without the temperature; processed, the distribution that `sample` draws from.
-        `mask_token` ignored: over all tokens but the mask token.
-        """
-        values = self._scored(logits, of, mask_token)
-        known = self._known(tokens).clamp_min(0)
-        chosen = values.gather(-1, known.unsqueeze(-1)).squeeze(-1)
-        return (chosen - values.logsumexp(-1)).exp()
+        """Return the probability of tokens [B, n] in their rows; see `choose.probability`."""
+        known = self._known(tokens)
+        return probability(self._rules, self.failed, logits, known, of, mask_token)
 
     def entropy(
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
-        """Return the entropy of softmax(logits) in nats, [B, n]; see `probability`."""
-        log_p = self._scored(logits, of, mask_token).log_softmax(-1)
-        return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+        """Return the entropy of each row, [B, n]; see `choose.entropy`."""
+        return entropy(self._rules, self.failed, logits, of, mask_token)
 
     def margin(
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
-        """Return the probability of the likeliest token less that of the second, [B, n].
-
-        See `probability`.
-        """
-        best = self._scored(logits, of, mask_token).softmax(-1).topk(2, -1).values
-        return best[..., 0] - best[..., 1]
-
-    def _scored(self, logits: Logits, of: Scored, mask_token: Counting) -> Tensor:
-        """Return the logits [B, n, V] that a score is taken of, in float32 or wider."""
-        values = _wide(logits.values)
-        if mask_token == "ignored":
-            values = self._without_mask(values)
-        if of == "raw":
-            return values
-        sampling = self._sampling_of(logits)
-        for processor in sampling.processors:
-            values = processor(values, logits.positions)
-        if sampling.temperature == 0:
-            return values
-        drawn = filtered(values, sampling)
-        return drawn if of == "processed" else values.masked_fill(drawn.isneginf(), -math.inf)
-
-    def _without_mask(self, values: Tensor) -> Tensor:
-        ids = torch.arange(values.shape[-1], device=values.device)
-        return values.masked_fill(ids == self.mask_token_id, -math.inf)
+        """Return how far the likeliest token is ahead, [B, n]; see `choose.margin`."""
+        return margin(self._rules, self.failed, logits, of, mask_token)
 
 
 def _behind(places: Places, rows: int, active: Tensor) -> Places:
@@ -357,5 +350,9 @@ def _behind(places: Places, rows: int, active: Tensor) -> Places:
     return Places(places.slots, lengths, places.slot_index, places.start + shifts)
 
 
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+def _further(places: Places, rows: int) -> Places:
+    """Return the places so many rows further on."""
+    if not rows:
+        return places
+    lengths = tuple(length + rows for length in places.lengths)
+    return replace(places, lengths=lengths, start=places.start + rows)

@@ -6,7 +6,7 @@ says so, by `sees_tokens`, and is called with `(logits, positions, tokens)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -37,28 +37,27 @@ def wants_tokens(processor: object) -> bool:
     return bool(getattr(processor, _MARK, False))
 
 
-def bind(
-    processor: Processor | TokenProcessor,
+def ask(
+    processors: Sequence[Processor | TokenProcessor],
+    logits: Tensor,
     positions: Tensor,
     sight: Sight | None,
-    seen: list[Tensor],
-) -> Processor:
-    """Return the processor as it is asked about rows at these positions that saw that much.
+) -> Tensor:
+    """Return what processors, one after another, make of the logits [B, n, V] of rows.
 
-    It gets a copy of the logits, which it may change. `seen` keeps the text for the others of the
-    same rows.
+    `positions` [B, n] are what they are told of the rows, which saw `sight` of the text. Each gets
+    a copy of the logits, which it may change.
+
+    Raises:
+        NldcRuntimeError: one of them fails, or returns something else.
     """
-
-    def process(logits: Tensor, _positions: Tensor) -> Tensor:
+    seen: Tensor | None = None
+    for processor in processors:
         given: tuple[Tensor, ...] = (logits.clone(), positions)
         if wants_tokens(processor):
-            if sight is None:
-                raise PromptError("these rows have no text that a processor could see", None)
-            if not seen:
-                text = sight.text()
-                place = torch.arange(text.shape[2], device=text.device)
-                seen.append(text.masked_fill(place >= positions.unsqueeze(2), UNSEEN))
-            given = (*given, seen[0])
+            if seen is None:
+                seen = _text(sight, positions)
+            given = (*given, seen)
         try:
             found: object = processor(*given)
         except NldcRuntimeError:
@@ -70,9 +69,17 @@ def bind(
             ) from problem
         _check(processor, logits, found)
         assert isinstance(found, Tensor)
-        return found
+        logits = found
+    return logits
 
-    return process
+
+def _text(sight: Sight | None, positions: Tensor) -> Tensor:
+    """Return the text as rows at these positions saw it, and nothing from those on."""
+    if sight is None:
+        raise PromptError("these rows have no text that a processor could see", None)
+    text = sight.text()
+    place = torch.arange(text.shape[2], device=text.device)
+    return text.masked_fill(place >= positions.unsqueeze(2), UNSEEN)
 
 
 def _check(processor: object, logits: Tensor, found: object) -> None:

@@ -80,9 +80,23 @@ def choose(logits: Tensor, positions: Tensor, sequences: Tensor, sampling: Sampl
     """
     for processor in sampling.processors:
         logits = processor(logits, positions)
+    return draw(logits, positions, sequences, sampling, sampling.seed)
+
+
+def draw(
+    logits: Tensor,
+    positions: Tensor,
+    sequences: Tensor,
+    sampling: Sampling,
+    seeds: int | Tensor,
+) -> Tensor:
+    """Return what `choose` does of logits that have passed the processors.
+
+    `seeds` [B, 1] are in place of the seed, one a sequence, see `row_keys`.
+    """
     if sampling.temperature:
         logits = filtered(logits, sampling)
-        keys = row_keys(sampling.seed, sequences.unsqueeze(1), positions)
+        keys = row_keys(seeds, sequences.unsqueeze(1), positions)
         logits = logits + gumbel(keys, logits.shape[-1])
     return _chosen(logits)
 
@@ -147,15 +161,18 @@ def _low(x: Tensor) -> Tensor:
     return (((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
 
 
-def row_keys(seed: int, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two int32 keys of the broadcast shape of `sequences` and `positions`, int64 both."""
+def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two int32 keys of the broadcast shape of `sequences` and `positions`, int64 both.
+
+    A seed of each sequence has the shape of `sequences`, with 64 bits as int64 holds them.
+    """
     positions = positions + torch.zeros_like(sequences)
     keys = []
     for salt in (0x243F6A88, 0x85A308D3):
         key = torch.full_like(positions, salt)
         for word in (
-            torch.full_like(positions, seed & 0xFFFFFFFF),
-            torch.full_like(positions, seed >> 32),
+            seed & 0xFFFFFFFF,
+            seed >> 32,
             sequences,
             sequences >> 32,
             positions,

@@ -22,30 +22,46 @@ STEP = 256
 
 
 class TextTable:
-    """The token ids behind every row of a cache of so many slots, [slots, rows]; it grows."""
+    """The token ids behind every row of a cache, int64 [slots, rows]; it grows.
 
-    def __init__(self, slots: int, vocabulary: int, mask_token_id: int) -> None:
-        self._ids = torch.empty((slots, 0), dtype=torch.int64)
+    What is no token of the text is `UNSEEN`: masks, rows that stand for embeddings, codes.
+    """
+
+    def __init__(self, vocabulary: int, mask_token_id: int, device: torch.device) -> None:
+        self._ids = torch.empty((0, 0), dtype=torch.int64, device=device)
         self._vocabulary = vocabulary
         self._mask = mask_token_id
 
-    def write(self, tokens: Tensor, plan: Plan, places: Places) -> Sight:
-        """Enter the ids [B, R] of a forward's rows; return what they see."""
+    def write(self, tokens: Tensor, places: Places) -> Tensor:
+        """Enter the ids [B, R] of a forward's rows; return them as the table has them."""
         is_text = (tokens >= 0) & (tokens < self._vocabulary) & (tokens != self._mask)
         ids = torch.where(is_text, tokens, UNSEEN)
-        end = max(places.lengths) + ids.shape[1]
-        if self._ids.device != ids.device or self._ids.shape[1] < end:
-            room = -(-end // STEP) * STEP
-            grown = ids.new_full((self._ids.shape[0], room), UNSEEN)
-            grown[:, : self._ids.shape[1]] = self._ids
-            self._ids = grown
+        self._reserve(max(places.slots) + 1, max(places.lengths) + ids.shape[1])
         behind = places.start.unsqueeze(1) + torch.arange(ids.shape[1], device=ids.device)
         self._ids[places.slot_index.unsqueeze(1), behind] = ids
-        length = max(places.lengths)
+        return ids
+
+    def prefix(self, places: Places) -> Tensor:
+        """Return the ids behind the cached prefixes, [B, longest], `UNSEEN` behind their ends.
+
+        There is one column where no prefix has a row.
+        """
+        length = max(1, *places.lengths)
         cached = self._ids[places.slot_index, :length]
-        place = torch.arange(length, device=ids.device)
-        cached = cached.masked_fill(place >= places.start.unsqueeze(1), UNSEEN)
-        return Sight(plan, ids, places.start.unsqueeze(1) + plan.offset, cached)
+        place = torch.arange(length, device=cached.device)
+        return cached.masked_fill(place >= places.start.unsqueeze(1), UNSEEN)
+
+    def _reserve(self, slots: int, rows: int) -> None:
+        held = self._ids.shape
+        if slots <= held[0] and rows <= held[1]:
+            return
+        room = (
+            held[0] if slots <= held[0] else max(slots, 2 * held[0]),
+            held[1] if rows <= held[1] else max(STEP, 2 * held[1], rows),
+        )
+        grown = self._ids.new_full(room, UNSEEN)
+        grown[: held[0], : held[1]] = self._ids
+        self._ids = grown
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +90,17 @@ class Sight:
     def gather(self, index: Tensor) -> Sight:
         """Return rows by number, int64 [B, n], each sequence its own."""
         return replace(self, picked=index if self.picked is None else self.picked.gather(1, index))
+
+    def of(self, sequences: slice | Tensor) -> Sight:
+        """Return what the rows of some sequences saw."""
+        picked = None if self.picked is None else self.picked[sequences]
+        return replace(
+            self,
+            tokens=self.tokens[sequences],
+            positions=self.positions[sequences],
+            cached=self.cached[sequences],
+            picked=picked,
+        )
 
     def text(self) -> Tensor:
         """Return int64 [B, n, length]: the token at each position as a row saw it, or `UNSEEN`."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -32,6 +32,8 @@ from nldc.runtime.rows.pattern import row_facts
 from nldc.runtime.rows.plan import Plan
 
 NOWHERE = -1
+NO_MARK = -3
+"""The id of no token, nor a code in place of one."""
 FAR = 1 << 62
 
 
@@ -110,76 +112,55 @@ def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-class ThinkingBudget:
-    """A limit, and the token ids behind every row of a cache of `slots` by `capacity` rows."""
+@dataclass(frozen=True, eq=False)
+class Thoughts:
+    """The limits of a batch's sequences, int64 [B, 1] each, and where their texts begin.
 
-    def __init__(
-        self, limit: ThinkingLimit, slots: int, capacity: int, device: torch.device
-    ) -> None:
-        self.limit = limit
-        self._tokens = torch.zeros((slots, capacity), dtype=torch.int64, device=device)
+    `begin` are the lengths of the prompts, on the host as `prompts`; `opened` the places where the
+    thoughts at their ends began, NOWHERE for none and for sequences without a limit; `limit`,
+    `start` and `end` those of `ThinkingLimit`, with NO_MARK for what is missing. `starts`: some
+    sequence has a start.
+    """
+
+    prompts: tuple[int, ...]
+    begin: Tensor
+    opened: Tensor
+    limit: Tensor
+    start: Tensor
+    end: Tensor
+    starts: bool
+
+
+class ThinkingBudget:
+    """Says which rows must end thinking; remembers what the rows of a plan see of one another."""
+
+    def __init__(self) -> None:
         self._sights: weakref.WeakKeyDictionary[Plan, Tensor] = weakref.WeakKeyDictionary()
 
     def due(
-        self,
-        tokens: Tensor,
-        plan: Plan,
-        places: Places,
-        prompts: Sequence[int],
-        thoughts: Sequence[int | None] = (),
+        self, tokens: Tensor, plan: Plan, places: Places, cached: Tensor, thoughts: Thoughts
     ) -> Tensor:
         """Return which rows of a forward predict a token that must end thinking, bool [B, R].
 
-        `tokens` [B, R] are the rows' ids; `prompts` the lengths of the sequences' prompts and
-        `thoughts` what `ThinkingLimit.thought` says of each; (): as where no start is known.
+        `tokens` [B, R] are the rows' ids, `cached` [B, L] those behind the cached prefixes, of
+        which only the rows before `places.start` count.
         """
-        device, limit = tokens.device, self.limit
-        opened = [prompt - 1 for prompt in prompts]
-        if thoughts:
-            opened = [NOWHERE if place is None else place for place in thoughts]
-        known = torch.tensor([list(prompts), opened], dtype=torch.int64, device=device)
-        begin, opened_at = known.unsqueeze(-1)
-        slots = places.slot_index.unsqueeze(1)
+        begin = thoughts.begin
         start = places.start.unsqueeze(1)
-        behind = start + torch.arange(tokens.shape[1], device=device)
-        self._tokens[slots, behind] = tokens
-        cached = self._tokens[places.slot_index]
-        place = torch.arange(cached.shape[1], device=device)
+        place = torch.arange(cached.shape[1], device=tokens.device)
         inside = (place >= begin) & (place < start)
-        ended = _last(place, inside & (cached == limit.end))
-        began = torch.where(ended >= 0, NOWHERE, opened_at)
-        if limit.start is not None:
-            again = inside & (cached == limit.start) & (place > ended)
+        ended = _last(place, inside & (cached == thoughts.end))
+        began = torch.where(ended >= 0, NOWHERE, thoughts.opened)
+        if thoughts.starts:
+            again = inside & (cached == thoughts.start) & (place > ended)
             began = torch.where(began >= 0, began, _first(place, again))
         position = start + plan.offset
-        first = _first_generated(plan, places, prompts)
+        first = _first_generated(plan, places, thoughts.prompts)
         if first < tokens.shape[1]:
-            began = self._within(tokens, position, begin, began, first, self._sight(plan, first))
-        last_place = torch.maximum(began + 1 + limit.tokens, begin)
+            sees = self._sight(plan, first)
+            began = _within(tokens, position, began, first, sees, thoughts)
+        last_place = torch.maximum(began + 1 + thoughts.limit, begin)
         return (began >= 0) & (position + plan.ahead == last_place)
-
-    def _within(
-        self,
-        tokens: Tensor,
-        position: Tensor,
-        begin: Tensor,
-        began: Tensor,
-        first: int,
-        sees: Tensor,
-    ) -> Tensor:
-        """Return where the thought of each row began, [B, R], by the rows of its own forward.
-
-        `began` [B, 1] is what the cache says; `sees` [R, n] which of the rows from `first` on each
-        row sees before its place.
-        """
-        ids, at = tokens[:, None, first:], position[:, None, first:]
-        there = (sees > 0) & (at >= begin.unsqueeze(-1))
-        ended = _last(at, there & (ids == self.limit.end)).squeeze(-1)
-        began = torch.where(ended >= 0, NOWHERE, began)
-        if self.limit.start is None:
-            return began
-        again = there & (ids == self.limit.start) & (at > ended.unsqueeze(-1))
-        return torch.where(began >= 0, began, _first(at, again).squeeze(-1))
 
     def _sight(self, plan: Plan, first: int) -> Tensor:
         """Return which rows see which of the rows from `first` on before their place, [R, n]."""
@@ -196,15 +177,36 @@ class ThinkingBudget:
             self._sights[plan] = sight
         return sight
 
-    def ending(self, due: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the logits processor that leaves due rows, bool [B, n], one token to choose."""
 
-        def process(logits: Tensor, _positions: Tensor) -> Tensor:
-            only = logits.new_full((logits.shape[-1],), -math.inf)
-            only[self.limit.end] = 0.0
-            return torch.where(due.unsqueeze(-1), only, logits)
+def _within(
+    tokens: Tensor,
+    position: Tensor,
+    began: Tensor,
+    first: int,
+    sees: Tensor,
+    thoughts: Thoughts,
+) -> Tensor:
+    """Return where the thought of each row began, [B, R], by the rows of its own forward.
 
-        return process
+    `began` [B, 1] is what the cache says; `sees` [R, n] which of the rows from `first` on each
+    row sees before its place.
+    """
+    ids, at = tokens[:, None, first:], position[:, None, first:]
+    there = (sees > 0) & (at >= thoughts.begin.unsqueeze(-1))
+    ended = _last(at, there & (ids == thoughts.end.unsqueeze(-1))).squeeze(-1)
+    began = torch.where(ended >= 0, NOWHERE, began)
+    if not thoughts.starts:
+        return began
+    again = there & (ids == thoughts.start.unsqueeze(-1)) & (at > ended.unsqueeze(-1))
+    return torch.where(began >= 0, began, _first(at, again).squeeze(-1))
+
+
+def end_thought(logits: Tensor, due: Tensor, end: Tensor) -> Tensor:
+    """Return logits [B, n, V] that leave due rows, bool [B, n], one token: `end` [B, 1]."""
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    only = torch.zeros((), dtype=logits.dtype, device=logits.device)
+    only = only.masked_fill(ids != end, -math.inf).unsqueeze(1)
+    return torch.where(due.unsqueeze(-1), only, logits)
 
 
 def _last(place: Tensor, chosen: Tensor) -> Tensor:

@@ -94,6 +94,12 @@ class Logits:
     due: Tensor | None = None
     sight: Sight | None = None
 
+    def of(self, sequences: Tensor) -> Logits:
+        """Return the rows of some sequences, by number, int64 [m]."""
+        due = None if self.due is None else self.due[sequences]
+        sight = None if self.sight is None else self.sight.of(sequences)
+        return Logits(self.values[sequences], self.positions[sequences], due, sight)
+
     def take(self, index: RowIndex) -> Logits:
         """Return the same rows of every sequence."""
         due = None if self.due is None else take_rows(self.due, index)

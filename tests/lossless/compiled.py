@@ -23,14 +23,15 @@ from nldc.runtime.decoder import Decoder
 from nldc.runtime.rows.pattern import visible
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.choose import rules_of, without_mask
+from nldc.runtime.step.member import Member, ends_of
 from nldc.runtime.step.values import Emit, Hidden, Logits
 from tests.lossless.hash_model import HashModel, Input
 
 NUMBERS = count()
 
 
-def load(files: Mapping[str, bytes]) -> type[Decoder]:
+def load(files: Mapping[str, str]) -> type[Decoder]:
     """Run an artifact's Python without writing it.
 
     Raises:
@@ -56,7 +57,7 @@ def load(files: Mapping[str, bytes]) -> type[Decoder]:
             sys.modules.pop(name, None)
 
 
-def _bound_once(name: str, text: bytes) -> None:
+def _bound_once(name: str, text: str) -> None:
     """Assert that nothing that a module names is overwritten by something else that it names."""
     tree = ast.parse(text)
     for body in (tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))):
@@ -86,6 +87,10 @@ class Decoded:
     accepted: list[int] = field(default_factory=list)
     nfe: int = 0
 
+    def history(self) -> list[int]:
+        """Return the prompt and what has been emitted."""
+        return [*self.given.prompt, *self.emitted]
+
 
 class ModelBatch(Batch):
     """A batch for generated code on models of the interpreter's kind."""
@@ -98,9 +103,12 @@ class ModelBatch(Batch):
         self.slots = tuple(range(self.size))
         self.device = torch.device("cpu")
         self.mask_token_id = model.mask_token_id
-        self.eos = torch.tensor(model.eos, dtype=torch.int64)
-        self.sampling = Sampling()
-        self._histories = lambda: [[*s.given.prompt, *s.emitted] for s in live]
+        self.members = tuple(
+            Member(slot, slot, eos=model.eos, history=sequence.history)
+            for slot, sequence in enumerate(live)
+        )
+        self._eos = ends_of([model.eos] * self.size, self.device)
+        self._rules = rules_of(self.members, self.mask_token_id, self.device)
         self._forwards = 0
         self._active_forwards = None
 
@@ -122,13 +130,14 @@ class ModelBatch(Batch):
         del embeddings
         assert tuple(tokens.shape) == (self.size, layout.size), (tokens.shape, layout.size)
         offsets = layout.offset.tolist()
+        flags = [True] * layout.size
         if isinstance(adapter_rows, Table):
-            places = adapter_rows.numbers.tolist()
-            flags = [row in places for row in range(layout.size)]
-        else:
-            flags = [True] * layout.size if adapter_rows is None else list(map(bool, adapter_rows))
+            adapted = adapter_rows.numbers.tolist()
+            flags = [place in adapted for place in range(layout.size)]
+        elif adapter_rows is not None:
+            flags = [bool(flag) for flag in adapter_rows]
         used = adapter if adapter in self.loaded else None
-        computed, positions = [], []
+        numbers, positions = [], []
         for number, (sequence, row_tokens) in enumerate(
             zip(self.live, tokens.tolist(), strict=True)
         ):
@@ -147,13 +156,13 @@ class ModelBatch(Batch):
                 )
             if not hold or active is None or bool(active[number]):
                 sequence.latest = range(first, first + layout.size)
-            computed.append(torch.arange(first, first + layout.size).unsqueeze(1))
+            numbers.append(torch.arange(first, first + layout.size).unsqueeze(1))
             positions.append(layout.offset + length + layout.predicts_next.to(torch.int64))
         if layout.append:
             self.append(layout.append)
         if counted:
             self._count(active)
-        hidden = Hidden(torch.stack(computed), torch.stack(positions))
+        hidden = Hidden(torch.stack(numbers), torch.stack(positions))
         return hidden if states is None else hidden.take(states)
 
     def append(self, rows: int) -> None:
@@ -171,7 +180,9 @@ class ModelBatch(Batch):
 
     def sample(self, logits: Logits, mask_token: str = "allowed") -> Tensor:
         """Choose as the interpreter does."""
-        values = logits.values if mask_token == "allowed" else self._without_mask(logits.values)
+        values = (
+            logits.values if mask_token == "allowed" else without_mask(self._rules, logits.values)
+        )
         return torch.tensor(
             [
                 [sequence.model.choose(row, at) for row, at in zip(rows, places, strict=True)]
@@ -202,7 +213,9 @@ class ModelBatch(Batch):
     def _score(
         self, logits: Logits, by: str, mask_token: str, tokens: list[list[int]] | None = None
     ) -> Tensor:
-        values = logits.values if mask_token == "counted" else self._without_mask(logits.values)
+        values = (
+            logits.values if mask_token == "counted" else without_mask(self._rules, logits.values)
+        )
         found = [
             [
                 score(row, by, None if tokens is None else tokens[number][place])

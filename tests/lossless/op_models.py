@@ -48,7 +48,8 @@ from nldc.ir.ops import (
 )
 from nldc.runtime.step import ops
 from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.choose import rules_of
+from nldc.runtime.step.member import Member, ends_of
 from nldc.runtime.step.values import Logits, Rows
 from tests.lossless.loops_at_random import Guesser
 
@@ -87,11 +88,13 @@ class _Asked:
     @property
     def batch(self) -> Batch:
         batch = object.__new__(Batch)
+        model, device = self.run.model, torch.device("cpu")
+        history = [int(token) for token in self.run.history]
+        member = Member(0, 0, eos=tuple(model.eos), history=lambda: history)
         for name, value in {
-            "size": 1, "device": torch.device("cpu"), "mask_token_id": self.run.model.mask_token_id,
-            "eos": torch.tensor(list(self.run.model.eos), dtype=torch.int64), "thinking": None,
-            "sampling": Sampling(), "sequences": torch.tensor([0]),
-            "_histories": lambda: [[int(token) for token in self.run.history]],
+            "size": 1, "device": device, "mask_token_id": model.mask_token_id, "failed": {},
+            "members": (member,), "_eos": ends_of([member.eos], device), "_given": [None],
+            "_rules": rules_of([member], model.mask_token_id, device),
         }.items():  # fmt: skip
             setattr(batch, name, value)
         return batch

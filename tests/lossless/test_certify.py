@@ -16,8 +16,6 @@ from click.testing import CliRunner
 from nldc import api
 from nldc.certify import QUICK, certify
 from nldc.certify.run import SCENARIOS
-from nldc.check.lossless import Certificate
-from nldc.check.lossless.prove import _Prover
 from nldc.cli import cli
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.runtime.errors import ArtifactError
@@ -230,21 +228,6 @@ def test_a_class_that_says_too_few_rows_is_found(
         api.compile(file, tmp_path / "out")
     assert found.value.hint is not None
     assert not (tmp_path / "out").exists()
-
-
-def test_checking_and_generating_prove_a_strategy_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    proved: list[str] = []
-    prove = _Prover.run
-
-    def counted(prover: _Prover) -> Certificate:
-        proved.append(prover.graph.name)
-        return prove(prover)
-
-    monkeypatch.setattr(_Prover, "run", counted)
-    checked = api.check("ar")
-    assert checked.certificate is not None
-    assert "certificate.json" in api.generate([checked])
-    assert proved == ["ar"]
 
 
 def test_the_command_line_compiles_unchecked_only_if_asked(

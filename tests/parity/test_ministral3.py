@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.checkpoint.rope_frequencies import attention_factor, inverse_frequencies
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.model.rope import attention_factor, inverse_frequencies
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.member import Member
 
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers", minversion="5.0")
@@ -144,8 +144,8 @@ def make_pair(
     ours = Decoder.from_checkpoint(folder, dtype="float64", device="cpu", backend="torch")
     backbone = ours.model.backbone
     check_rope_and_widen(theirs.model.rotary_emb, ours)
-    cache = KVCache(ours.config, 1, capacity, backbone.dtype, backbone.device)
-    batch = Batch(ours.model, cache, [cache.acquire()], [0], Sampling(), torch.tensor([2]))
+    cache = KVCache(ours.config, backbone.dtype, backbone.device)
+    batch = Batch(ours.model, cache, [Member(cache.acquire(capacity), 0)])
     return Pair(ours, theirs, batch)
 
 

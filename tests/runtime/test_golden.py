@@ -25,14 +25,14 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.member import Member
 
 
 def batch_of(decoder: Decoder, prompts: int = 1, capacity: int = 64) -> Batch:
     backbone = decoder.model.backbone
-    cache = KVCache(decoder.config, prompts, capacity, backbone.dtype, backbone.device)
-    slots = [cache.acquire() for _ in range(prompts)]
-    return Batch(decoder.model, cache, slots, slots, Sampling(), torch.tensor([2]))
+    cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+    slots = [cache.acquire(capacity) for _ in range(prompts)]
+    return Batch(decoder.model, cache, [Member(slot, slot, eos=(2,)) for slot in slots])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 2e-3)])

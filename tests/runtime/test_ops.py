@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
 import torch
 
 from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.checkpoint.config import parse_config
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step import ops
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.values import Hidden, Rows
 
-BATCH = cast(
-    Batch,
-    SimpleNamespace(size=2, mask_token_id=9, device=torch.device("cpu"), eos=torch.tensor([2, 3])),
-)
+
+def batch_with(*eos: int) -> Batch:
+    """Return a batch of two sequences which these ids end, as far as the ops ask one."""
+    batch = object.__new__(Batch)
+    batch.size, batch.mask_token_id, batch.device = 2, 9, torch.device("cpu")
+    batch._eos = torch.tensor([eos])
+    return batch
+
+
+BATCH = batch_with(2, 3)
 
 
 def test_rows_are_segments_in_order_and_masked_is_no_comparison_of_ids() -> None:
@@ -104,11 +108,10 @@ def test_an_eos_may_not_count_count_by_its_place_in_the_list_or_fill_what_comes_
         [[False, False, True, True]] * 2 + [[True, False, True, True]] + [[False] * 4]
     )
     held = Rows(tokens, masked)
-    batch = cast(Batch, SimpleNamespace(eos=torch.tensor([3, 2])))
-    first = batch.eos[:1]
+    batch = batch_with(3, 2)
     assert ops.has_masks(held).tolist() == [True, True, True, False]
     assert ops.unfinished(batch, held).tolist() == [False, False, True, False]
-    assert ops.unfinished(batch, held, eos=first).tolist() == [True, False, True, False]
+    assert ops.unfinished(batch, held, first=True).tolist() == [True, False, True, False]
     filled = ops.fill_after_eos(batch, held)
     assert filled.tokens.tolist() == [[5, 2, 2, 2], [5, 3, 3, 3], [9, 2, 2, 2], [5, 6, 7, 8]]
     assert filled.masked.tolist() == [
@@ -117,7 +120,7 @@ def test_an_eos_may_not_count_count_by_its_place_in_the_list_or_fill_what_comes_
         [True, False, False, False],
         [False] * 4,
     ]
-    assert ops.fill_after_eos(batch, held, eos=first).masked.any(1).tolist() == [
+    assert ops.fill_after_eos(batch, held, first=True).masked.any(1).tolist() == [
         True,
         False,
         True,
@@ -158,9 +161,10 @@ def test_a_cache_keeps_the_first_speculative_rows_and_reuses_slots() -> None:
             "rope_parameters": {"rope_theta": 1e4},
         }
     )  # fmt: skip
-    cache = KVCache(config, 1, 16, torch.float32, torch.device("cpu"))
-    slot = cache.acquire()
-    assert not cache.has_room
+    page = 2 * 8 * KEY_TILE * 4
+    cache = KVCache(config, torch.float32, torch.device("cpu"), page)
+    slot = cache.acquire(16)
+    assert not cache.has_room(1)
     cache.append(slot, 5)
     assert cache.length(slot) == 5
     cache.keep(slot, 3)
@@ -169,4 +173,4 @@ def test_a_cache_keeps_the_first_speculative_rows_and_reuses_slots() -> None:
     with pytest.raises(ValueError, match="cannot keep 2 of 1"):
         cache.keep(slot, 2)
     cache.release(slot)
-    assert cache.length(cache.acquire()) == 0
+    assert cache.length(cache.acquire(16)) == 0

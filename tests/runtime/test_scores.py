@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.choose import rules_of
+from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.values import Logits
 
@@ -19,9 +21,9 @@ DRAWN = Sampling(temperature=0.5, top_k=2)
 
 def batch_of(sampling: Sampling) -> Batch:
     batch = object.__new__(Batch)
-    batch.mask_token_id = MASK
-    batch.sampling = sampling
-    batch.sequences = torch.tensor([0])
+    batch.failed = {}
+    batch._given = [None]
+    batch._rules = rules_of([Member(0, 0, sampling)], MASK, torch.device("cpu"))
     return batch
 
 

@@ -1,0 +1,285 @@
+"""Choosing tokens and scoring rows, of sequences that each say how: any batch does it by these.
+
+Sequences that are sampled alike are one group, and their rows one call. Nothing that a row gets
+depends on its group: every product here is of one row. A processor is asked once for its group; if
+that fails it is asked once more for each sequence, and hurts only those for which it fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.processors import ask
+from nldc.runtime.step.sampling import Sampling, draw, filtered
+from nldc.runtime.step.sight import Sight
+from nldc.runtime.step.thinking import NO_MARK, end_thought
+from nldc.runtime.step.values import Choosing, Counting, Logits, Scored
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Sequences of a batch that are sampled alike: `members` are their numbers.
+
+    `index` int64 [m] is the same on the device, None if they are the whole batch.
+    """
+
+    sampling: Sampling
+    members: tuple[int, ...]
+    index: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """How the tokens of a batch's sequences are chosen.
+
+    `keys` and `seeds` int64 [B] key their noise; `last` int64 [B, 1] are the last positions of
+    which a processor is asked; `thought_ends` int64 [B, 1] the tokens that end thinking.
+    """
+
+    groups: tuple[Group, ...]
+    keys: Tensor
+    seeds: Tensor
+    last: Tensor
+    thought_ends: Tensor
+    mask_token_id: int
+
+
+def grouped(members: Sequence[Member], device: torch.device) -> tuple[Group, ...]:
+    """Return the groups of members that are sampled alike but for their seeds."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for number, member in enumerate(members):
+        found.setdefault(_kind(member.sampling), []).append(number)
+    if len(found) == 1:
+        return (Group(members[0].sampling, tuple(range(len(members))), None),)
+    return tuple(
+        Group(members[numbers[0]].sampling, tuple(numbers), torch.tensor(numbers, device=device))
+        for numbers in found.values()
+    )
+
+
+def _kind(sampling: Sampling) -> tuple[object, ...]:
+    """Return what is equal for samplings of one group: greedy ones have no filters."""
+    processors = tuple(map(id, sampling.processors))
+    if sampling.temperature == 0:
+        return (0, *processors)
+    filters = (sampling.top_k, sampling.top_p, sampling.min_p)
+    return (sampling.temperature, *filters, *processors)
+
+
+def rules_of(members: Sequence[Member], mask_token_id: int, device: torch.device) -> Rules:
+    """Return how the tokens of members are chosen."""
+    rows = [
+        (
+            member.key,
+            wrapped(member.sampling.seed),
+            member.last_position,
+            NO_MARK if member.thinking is None else member.thinking.end,
+        )
+        for member in members
+    ]
+    keys, seeds, last, thought_ends = torch.tensor(rows, device=device).unbind(1)
+    return Rules(
+        grouped(members, device),
+        keys,
+        seeds,
+        last.unsqueeze(1),
+        thought_ends.unsqueeze(1),
+        mask_token_id,
+    )
+
+
+def wrapped(seed: int) -> int:
+    """Return 64 bits as int64 holds them."""
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def sample(
+    rules: Rules,
+    failed: dict[int, NldcRuntimeError],
+    logits: Logits,
+    mask_token: Choosing = "allowed",
+) -> Tensor:
+    """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
+
+    A row of which none can be chosen gives `NO_NUMBER` or `NOTHING_ALLOWED`, see `sampling.choose`.
+    `mask_token` forbidden: the mask token is never chosen. Whatever binds the choice (filters,
+    processors, the thinking budget) binds it here, and nowhere after. The errors of processors
+    that fail are added to `failed`, by the number of their sequence.
+    """
+
+    def chosen(group: Group, own: Logits) -> Tensor:
+        values = own.values
+        if mask_token == "forbidden":
+            values = without_mask(rules, values)
+        values = _processed(rules, failed, group, own, values)
+        keys, seeds = (_of(group, each) for each in (rules.keys, rules.seeds))
+        return draw(values, own.positions, keys, group.sampling, seeds.unsqueeze(1))
+
+    return _by_group(rules, logits, chosen)
+
+
+def probability(
+    rules: Rules,
+    failed: dict[int, NldcRuntimeError],
+    logits: Logits,
+    tokens: Tensor,
+    of: Scored = "raw",
+    mask_token: Counting = "counted",
+) -> Tensor:
+    """Return softmax(logits)[tokens], [B, n], for tokens [B, n].
+
+    `of` raw takes the model's logits; filtered, what processors, top-k, top-p and min-p leave of
+    them, without the temperature; processed, the distribution that `sample` draws from.
+    `mask_token` ignored: over all tokens but the mask token.
+    """
+    return _score(_probability, rules, failed, logits, of, mask_token, tokens.clamp_min(0))
+
+
+def entropy(
+    rules: Rules,
+    failed: dict[int, NldcRuntimeError],
+    logits: Logits,
+    of: Scored = "raw",
+    mask_token: Counting = "counted",
+) -> Tensor:
+    """Return the entropy of softmax(logits) in nats, [B, n]; see `probability`."""
+    return _score(_entropy, rules, failed, logits, of, mask_token)
+
+
+def margin(
+    rules: Rules,
+    failed: dict[int, NldcRuntimeError],
+    logits: Logits,
+    of: Scored = "raw",
+    mask_token: Counting = "counted",
+) -> Tensor:
+    """Return the probability of the likeliest token less that of the second, [B, n].
+
+    See `probability`.
+    """
+    return _score(_margin, rules, failed, logits, of, mask_token)
+
+
+def _probability(values: Tensor, tokens: Tensor) -> Tensor:
+    chosen = values.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return (chosen - values.logsumexp(-1)).exp()
+
+
+def _entropy(values: Tensor) -> Tensor:
+    log_p = values.log_softmax(-1)
+    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+
+def _margin(values: Tensor) -> Tensor:
+    best = values.softmax(-1).topk(2, -1).values
+    return best[..., 0] - best[..., 1]
+
+
+def _score(
+    measure: Callable[..., Tensor],
+    rules: Rules,
+    failed: dict[int, NldcRuntimeError],
+    logits: Logits,
+    of: Scored,
+    mask_token: Counting,
+    *more: Tensor,
+) -> Tensor:
+    """Return what is measured of each row, [B, n], in the dtype of a raw score.
+
+    Filters compute in float64; a row must be compared alike whoever is beside it.
+    """
+    dtype = torch.promote_types(logits.values.dtype, torch.float32)
+
+    def values_of(own: Logits) -> Tensor:
+        values = own.values.to(dtype)
+        return without_mask(rules, values) if mask_token == "ignored" else values
+
+    if of == "raw":
+        return measure(values_of(logits), *more)
+
+    def scored(group: Group, own: Logits) -> Tensor:
+        values = _processed(rules, failed, group, own, values_of(own))
+        if group.sampling.temperature:
+            drawn = filtered(values, group.sampling)
+            is_out = drawn.isneginf()
+            values = drawn if of == "processed" else values.masked_fill(is_out, -math.inf)
+        return measure(values, *(_of(group, each) for each in more)).to(dtype)
+
+    return _by_group(rules, logits, scored)
+
+
+def _by_group(rules: Rules, logits: Logits, found: Callable[[Group, Logits], Tensor]) -> Tensor:
+    """Return what is found of each group's rows, [B, n]."""
+    if len(rules.groups) == 1:
+        return found(rules.groups[0], logits)
+    whole: Tensor | None = None
+    for group in rules.groups:
+        assert group.index is not None
+        part = found(group, logits.of(group.index))
+        if whole is None:
+            whole = torch.empty_like(logits.positions, dtype=part.dtype)
+        whole.index_copy_(0, group.index, part)
+    assert whole is not None
+    return whole
+
+
+def _of(group: Group, values: Tensor) -> Tensor:
+    """Return the lines [m, ...] of a group of values [B, ...]."""
+    return values if group.index is None else values.index_select(0, group.index)
+
+
+def _processed(
+    rules: Rules,
+    failed: dict[int, NldcRuntimeError],
+    group: Group,
+    own: Logits,
+    values: Tensor,
+) -> Tensor:
+    """Return what a group's processors make of values [m, n, V], and then the thinking budget."""
+    if group.sampling.processors:
+        positions = torch.minimum(own.positions, _of(group, rules.last))
+        values = _asked(group, failed, values, positions, own.sight)
+    if own.due is not None:
+        values = end_thought(values, own.due, _of(group, rules.thought_ends))
+    return values
+
+
+def _asked(
+    group: Group,
+    failed: dict[int, NldcRuntimeError],
+    values: Tensor,
+    positions: Tensor,
+    sight: Sight | None,
+) -> Tensor:
+    """Ask a group's processors; the rows of sequences for which they fail become NaN."""
+    processors, members = group.sampling.processors, group.members
+    if failed.keys().isdisjoint(members):
+        try:
+            return ask(processors, values, positions, sight)
+        except NldcRuntimeError as problem:
+            if len(members) == 1:
+                failed[members[0]] = problem
+    lines = []
+    for place, number in enumerate(members):
+        own = slice(place, place + 1)
+        line = values[own]
+        if number not in failed:
+            try:
+                line = ask(processors, line, positions[own], sight and sight.of(own))
+            except NldcRuntimeError as problem:
+                failed[number] = problem
+        lines.append(torch.full_like(line, math.nan) if number in failed else line)
+    return torch.cat(lines)
+
+
+def without_mask(rules: Rules, values: Tensor) -> Tensor:
+    """Return logits [..., V] that never choose the mask token."""
+    ids = torch.arange(values.shape[-1], device=values.device)
+    return values.masked_fill(ids == rules.mask_token_id, -math.inf)

@@ -1,0 +1,112 @@
+"""Sequences that are decoded together, each with options of its own, without a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.decoder import Decoder
+from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.record import Outcome, commit
+from nldc.runtime.step.state import StepState
+from nldc.runtime.step.values import Emit
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Decoded:
+    """A prompt, what it brings to a batch, and what came of it."""
+
+    prompt: list[int]
+    member: Member
+    tokens: list[int] = field(default_factory=list)
+    nfe: int = 0
+    error: NldcRuntimeError | None = None
+
+    def text(self) -> list[int]:
+        """Return every token so far."""
+        return [*self.prompt, *self.tokens]
+
+
+@dataclass
+class Company:
+    """A decoder, and the sequences that it decodes together: each step is one batch of all.
+
+    `before` is called with each batch and its name (prefill or step) before it runs.
+    """
+
+    decoder: Decoder
+    most: int = 12
+    rows: int = 400
+    before: Callable[[Batch, str], None] = lambda _batch, _name: None
+    live: list[Decoded] = field(default_factory=list)
+    carry: dict[str, Tensor] = field(default_factory=dict)
+
+    def decode(self, prompts: Sequence[Sequence[int]], members: Sequence[Member]) -> list[Decoded]:
+        """Decode until each has so many tokens, has ended, or has failed."""
+        decoder, backbone = self.decoder, self.decoder.model.backbone
+        cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+        state = StepState(decoder.config, backbone.device)
+        everyone = []
+        carries = []
+        for prompt, member in zip(prompts, members, strict=True):
+            one = Decoded(list(prompt), member)
+            one.member = replace(
+                member,
+                slot=cache.acquire(self.rows),
+                prompt_length=len(prompt),
+                last_position=len(prompt) + self.most - 1,
+                history=one.text,
+            )
+            everyone.append(one)
+            carries.append(self._run(cache, state, [one], {}, "prefill").carry)
+        live = everyone
+        carry = {name: torch.cat([own[name] for own in carries]) for name in carries[0]}
+        while True:
+            left = [place for place, one in enumerate(live) if not self._done(one)]
+            if not left:
+                return everyone
+            live = [live[place] for place in left]
+            carry = {name: value[left] for name, value in carry.items()}
+            carry = self._run(cache, state, live, carry, "step").carry
+
+    def _done(self, one: Decoded) -> bool:
+        ended = not set(one.member.eos).isdisjoint(one.tokens)
+        return ended or one.error is not None or len(one.tokens) >= self.most
+
+    def _run(
+        self,
+        cache: KVCache,
+        state: StepState,
+        live: Sequence[Decoded],
+        carry: dict[str, Tensor],
+        name: str,
+    ) -> Emit:
+        with torch.inference_mode():
+            batch = Batch(self.decoder.model, cache, [one.member for one in live], state)
+            self.before(batch, name)
+            if name == "prefill":
+                (one,) = live
+                emit = self.decoder.prefill(batch, batch.prompt(one.prompt, one.member.embeddings))
+            else:
+                emit = self.decoder.step(batch, carry)
+            outcomes = commit(batch, emit).outcomes()
+        for number, (one, outcome) in enumerate(zip(live, outcomes, strict=True)):
+            cache.keep(one.member.slot, outcome.keep)
+            one.error = batch.failed.get(number)
+            if one.error is None:
+                self._add(one, outcome)
+        return emit
+
+    def _add(self, one: Decoded, outcome: Outcome) -> None:
+        one.nfe += outcome.forwards
+        for token in outcome.tokens:
+            if not self._done(one):
+                one.tokens.append(token)
