@@ -102,8 +102,8 @@ def tokens(count: int, seed: int) -> Tensor:
 def batch_of(model: Model) -> Batch:
     """Return a batch of one sequence behind a prefix."""
     backbone = model.backbone
-    cache = KVCache(backbone.config, 1, PREFIX + MOST, backbone.dtype, backbone.device)
-    batch = Batch(model, cache, [Member(cache.acquire(), 0)])
+    cache = KVCache(backbone.config, backbone.dtype, backbone.device)
+    batch = Batch(model, cache, [Member(cache.acquire(PREFIX + MOST), 0)])
     with torch.inference_mode():
         batch.forward(tokens(PREFIX, 0), Layout.causal(PREFIX), CAUSAL)
     return batch

@@ -407,8 +407,9 @@ def oracles(
     backbone = decoder.model.backbone
     blocks = max(1, max_new_tokens // block_length)
     capacity = len(prompt) + (blocks + 1) * block_length
-    cache = KVCache(decoder.config, 1, capacity, backbone.dtype, backbone.device)
-    batch = Batch(decoder.model, cache, [Member(cache.acquire(), 0, eos=decoder.endings.ids)])
+    cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+    member = Member(cache.acquire(capacity), 0, eos=decoder.endings.ids)
+    batch = Batch(decoder.model, cache, [member])
 
     def tokens_of(ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([ids], dtype=torch.int64, device=backbone.device)

@@ -90,10 +90,11 @@ def _behind(
     backbone = model.backbone
     device, dtype = backbone.device, backbone.dtype
     generator = torch.Generator(device=device).manual_seed(seed)
-    cache = KVCache(backbone.config, 3, prefix + rows, dtype, device)
+    cache = KVCache(backbone.config, dtype, device)
+    slots = tuple(cache.acquire(prefix + rows) for _ in range(3))
+    cache.reserve(slots, [prefix + rows] * 3)
     for layer in cache.data.flatten(0, 1):
         layer.copy_(torch.randn(layer.shape, generator=generator, device=device))
-    slots = tuple(cache.acquire() for _ in range(3))
     shape = (3, rows)
     top = backbone.config.vocab_size
     tokens = torch.randint(0, top, shape, generator=generator, device=device)

@@ -45,6 +45,7 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.step.batch import Batch, Model
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.processors import TokenProcessor
 from nldc.runtime.step.sampling import Processor, Sampling
 from nldc.runtime.step.state import StepState
@@ -119,11 +120,11 @@ class Decoder:
             weakref.WeakKeyDictionary()
         )
 
-    def prefill(self, batch: Batch, prompt: Tensor) -> Emit:
+    def prefill(self, batch: StepBatch, prompt: Tensor) -> Emit:
         """Fill the cache from a prompt [1, P] and return what the first step needs."""
         raise NotImplementedError
 
-    def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
+    def step(self, batch: StepBatch, carry: dict[str, Tensor]) -> Emit:
         """Advance every sequence of the batch by at least one token."""
         raise NotImplementedError
 
@@ -423,26 +424,29 @@ class Decoder:
             hint = "use 1 or more, or None"
             batch_size = whole(batch_size, "batch_size", range(1, 2**63), hint)
         slots = min(len(requests), batch_size or len(requests))
-        longest = max(
-            len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
-            for request in requests
-        )
         backbone = self.model.backbone
-        capacity = longest + self.SCRATCH_ROWS
-        cache = KVCache(self.config, slots, capacity, backbone.dtype, backbone.device, grows=True)
+        cache = KVCache(self.config, backbone.dtype, backbone.device)
+        cache.check(max(map(self._rows_of, requests)))
         state = StepState(self.config, backbone.device)
 
         def make_batch(cache: KVCache, live: Sequence[Request]) -> Batch:
             members = [request.member(sampling, limit) for request in live]
             return Batch(self.model, cache, members, state)
 
-        session = Session(strategies, choose, make_batch, cache, backbone.device)
+        session = Session(
+            strategies, choose, make_batch, cache, backbone.device, slots, self._rows_of
+        )
 
         def run() -> Iterator[Request]:
             with in_words():
                 yield from session.run(requests)
 
         return run()
+
+    def _rows_of(self, request: Request) -> int:
+        """Return the most rows of the cache that a request may need."""
+        text = len(request.prompt) * self.PROMPT_ROWS + request.max_new_tokens * self.TOKEN_ROWS
+        return text + self.SCRATCH_ROWS
 
     def _requests(
         self,

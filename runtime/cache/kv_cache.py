@@ -1,28 +1,36 @@
-"""The KV cache: one place a sequence, its length, and which rows are only speculative.
+"""The KV cache: pages of a pool, a table of them for each sequence, and which rows are speculative.
 
-A place ("slot") holds committed rows, then speculative ones, then scratch room that every forward
+A sequence holds committed rows, then speculative ones, then scratch room that every forward
 overwrites. `keep` turns the first speculative rows into committed ones and forgets the rest, which
 is only a change of length: nothing is copied.
 
-Rows lie in tiles of `KEY_TILE`, each tile with all its key heads, so that a prefix of whole tiles
-is one piece of memory and products of fixed shape read it where it lies. Memory is taken as it is
-used: by half of what there is at a time, so that all copying together is a few times the end size.
+A page has `KEY_TILE` rows with all their key heads, so that pages in a row are one piece of memory
+and products of fixed shape read it where it lies. The pool is taken as it is used, by half of what
+there is at a time, and given back when little of it is. A sequence is let in if all that it may
+need fits beside all that the others may need, so that none can run out of memory on its way.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from nldc.runtime.cache.budget import budget_of
+from nldc.runtime.cache.pages import Need, Pages, Runs, arrangement, coalesced, runs_of
+from nldc.runtime.cache.prefix import Prefixes
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.errors import OutOfMemoryError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 
-FIRST_TILES = 4
-"""With how many tiles a cache that grows begins, unless it needs more."""
+FIRST_PAGES = 4
+"""With how many pages a pool begins, unless it needs more."""
+TABLE_STEP = 16
+"""The pages of a table on the device are a multiple of this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,108 +46,96 @@ class Places:
     start: Tensor
 
 
-class KVCache:
-    """`keys[layer]` and `values[layer]` are [slots, tiles, kv_heads, KEY_TILE, head_dim].
+@dataclass(eq=False)
+class _Held:
+    """The pages of a sequence in order, and how many it may need; `runs` are the same pages."""
 
-    `data` is the memory of both: [2, layers, slots, tiles, kv_heads, KEY_TILE, head_dim]. With
-    `grows` there are tiles for what was asked for so far by `reserve`, and never for more than
-    `capacity` rows; each growth moves the rows, so views are taken after it.
+    most: int
+    table: list[int] = field(default_factory=list)
+    runs: Runs = ()
+
+
+class KVCache:
+    """`keys[layer]` and `values[layer]` are [pages, kv_heads, KEY_TILE, head_dim].
+
+    `data` is the memory of both: [2, layers, pages, kv_heads, KEY_TILE, head_dim]. It never takes
+    more than `budget` bytes (None: see `budget.budget_of`), but for a moment while it is copied.
+    `reserve`, `claim` and `release` may move pages, so views are taken after them.
+    `keep_prefixes` is how many bytes of shared pages are kept when nobody uses them any more.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        slots: int,
-        capacity: int,
         dtype: torch.dtype,
         device: torch.device,
+        budget: int | None = None,
         *,
-        grows: bool = False,
+        keep_prefixes: int = 0,
     ) -> None:
         self.config = config
-        self.capacity = capacity
         self.dtype = dtype
         self.device = device
-        self._slots = slots
-        self._hold(self._room(0 if grows else self._tiles(capacity)))
-        self.committed = [0] * slots
-        self.speculative = [0] * slots
-        self._written = [0] * slots
-        self._free = list(range(slots))[::-1]
+        self.budget = budget_of(None, device) if budget is None else budget
+        self._page = (config.num_kv_heads, KEY_TILE, config.head_dim)
+        self.page_bytes = 2 * config.num_layers * math.prod(self._page) * dtype.itemsize
+        self.most_pages = self.budget // self.page_bytes
+        self.committed: dict[int, int] = {}
+        self.speculative: dict[int, int] = {}
+        self.prefixes = Prefixes()
+        self._kept_at_most = keep_prefixes // self.page_bytes
+        self._held: dict[int, _Held] = {}
+        self._unused: list[int] = []
+        self._promised = 0
+        self._pages = Pages()
+        self._filled: list[int] = []
+        self._hold(self._room(0))
+        self._table = torch.zeros((0, TABLE_STEP), dtype=torch.int32)
+        self._table_there = self._table.to(device)
+        self._stale: set[int] = set()
 
-    def reserve(self, rows: int) -> None:
-        """Make room for so many rows of a place, at most `capacity`.
+    # Sequences
+
+    def has_room(self, rows: int) -> bool:
+        """Whether a sequence of so many rows fits, beside all that the others may still need."""
+        return self._promised + _pages_of(rows) <= self.most_pages
+
+    def check(self, rows: int) -> None:
+        """Raise OutOfMemoryError if a sequence of so many rows can never fit."""
+        if _pages_of(rows) > self.most_pages:
+            raise self._too_much(rows, self.budget)
+
+    def acquire(self, rows: int) -> int:
+        """Return a slot, empty, for a sequence that will never have more than so many rows.
+
+        Slots are the smallest numbers that are free.
 
         Raises:
-            OutOfMemoryError: there is none.
+            OutOfMemoryError: the budget does not allow that.
         """
-        held, needed = self.data.shape[3], self._tiles(rows)
-        if needed <= held:
-            return
-        most = self._tiles(self.capacity)
-        comfortable = min(most, max(needed, held + held // 2, FIRST_TILES))
-        try:
-            fresh = self._room(comfortable)
-        except OutOfMemoryError:
-            if comfortable == needed:
-                raise
-            fresh = self._room(needed)
-        fresh[:, :, :, :held] = self.data
-        self._hold(fresh)
-
-    def _tiles(self, rows: int) -> int:
-        return -(-rows // KEY_TILE)
-
-    def _room(self, tiles: int) -> Tensor:
-        config = self.config
-        heads = (config.num_kv_heads, KEY_TILE, config.head_dim)
-        shape = (2, config.num_layers, self._slots, tiles, *heads)
-        try:
-            return torch.zeros(shape, dtype=self.dtype, device=self.device)
-        except (RuntimeError, MemoryError) as problem:  # also sizes beyond what torch can count
-            wanted = math.prod(shape) * self.dtype.itemsize
-            raise OutOfMemoryError(
-                f"there is no memory for the keys and values of {self._slots} sequences of "
-                f"{tiles * KEY_TILE} tokens: {wanted} bytes ({wanted / 2**30:.1f} GiB) on "
-                f"{self.device}",
-                "use a smaller batch_size, fewer tokens, or a smaller dtype",
-            ) from problem
-
-    def _hold(self, data: Tensor) -> None:
-        self.data = data
-        self.keys: tuple[Tensor, ...] = data[0].unbind()
-        self.values: tuple[Tensor, ...] = data[1].unbind()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a slot is free."""
-        return bool(self._free)
-
-    def acquire(self) -> int:
-        """Return a free slot, empty."""
-        slot = self._free.pop()
+        if not self.has_room(rows):
+            self.check(rows)
+            raise self._too_much(rows, self.budget - self._promised * self.page_bytes)
+        slot = heapq.heappop(self._unused) if self._unused else len(self._held)
+        self._held[slot] = _Held(_pages_of(rows))
+        self._promised += _pages_of(rows)
         self.committed[slot] = self.speculative[slot] = 0
         return slot
 
     def release(self, slot: int) -> None:
-        """Give a slot back for reuse."""
-        self._free.append(slot)
+        """Give a slot and its pages back for reuse."""
+        held = self._held.pop(slot)
+        del self.committed[slot], self.speculative[slot]
+        heapq.heappush(self._unused, slot)
+        self._promised -= held.most
+        self._stale.discard(slot)
+        for page in reversed(held.table):
+            self._give(page)
+        self._shrink()
 
     def length(self, slot: int) -> int:
         """Return the number of rows that the next forward sees as its prefix."""
         return self.committed[slot] + self.speculative[slot]
-
-    def claim(self, slot: int, end: int) -> None:
-        """Prepare a forward that reads the tiles of the first `end` rows: its own come last.
-
-        What older forwards left behind them in the last tile becomes zero. A product gives those
-        keys no weight, but no weight times NaN is NaN.
-        """
-        tile, row = divmod(end, KEY_TILE)
-        stale = min(self._written[slot] - tile * KEY_TILE, KEY_TILE)
-        if row and stale > row:
-            self.data[:, :, slot, tile, :, row:stale] = 0
-        self._written[slot] = max(self._written[slot], end)
 
     def append(self, slot: int, rows: int) -> None:
         """Let the first `rows` rows written behind the length stay, as speculative ones."""
@@ -159,9 +155,299 @@ class KVCache:
             raise ValueError(f"cannot forget {rows} of {self.committed[slot]} committed rows")
         self.committed[slot] -= rows
 
+    # Pages
+
+    def reserve(self, slots: Sequence[int], rows: Sequence[int]) -> None:
+        """Make room for the first so many rows of each slot: those behind its length are written.
+
+        A page that others see as well is copied before that.
+
+        Raises:
+            ValueError: a slot was not acquired for so many.
+            OutOfMemoryError: there is no memory.
+        """
+        missing: dict[int, int] = {}
+        for slot, end in zip(slots, rows, strict=True):
+            held = self._held[slot]
+            pages = _pages_of(end)
+            if pages > held.most:
+                raise ValueError(
+                    f"{end} rows exceed the {held.most * KEY_TILE} that the sequence was to have: "
+                    "SCRATCH_ROWS of the decoder is too small"
+                )
+            written = range(self.length(slot) // KEY_TILE, min(pages, len(held.table)))
+            if any(self._is_shared(held.table[place]) for place in written):
+                self._own(held, slot, written)
+            if pages > len(held.table):
+                missing[slot] = pages - len(held.table)
+        if missing:
+            self._make_room(missing)
+            for slot, number in missing.items():
+                self._extend(slot, number)
+
+    def claim(self, slot: int, end: int) -> None:
+        """Prepare a forward that reads the pages of the first `end` rows: its own come last.
+
+        What older forwards left behind them in the last page becomes zero. A product gives those
+        keys no weight, but no weight times NaN is NaN.
+        """
+        table = self._held[slot].table
+        last, row = divmod(end, KEY_TILE)
+        for page in table[self.length(slot) // KEY_TILE : last]:
+            self._filled[page] = KEY_TILE
+        if row:
+            page = table[last]
+            if (stale := self._filled[page]) > row:
+                self.data[:, :, page, :, row:stale] = 0
+            self._filled[page] = row
+
+    def pages(self, slot: int) -> tuple[int, ...]:
+        """Return the pages of a slot, in the order of its rows."""
+        return tuple(self._held[slot].table)
+
+    def runs(self, slot: int, pages: int) -> Runs:
+        """Return the first so many pages of a slot as runs that lie in a row."""
+        runs = self._held[slot].runs
+        if len(runs) == 1:
+            return ((runs[0][0], pages),)
+        found = []
+        for first, count in runs:
+            if pages <= 0:
+                break
+            found.append((first, min(count, pages)))
+            pages -= count
+        return tuple(found)
+
+    @property
+    def table(self) -> Tensor:
+        """The pages of each slot, int32 [slots, n] on the device; what lies behind them is 0."""
+        if self._stale:
+            self._write_table()
+        return self._table_there
+
+    @property
+    def used(self) -> int:
+        """The number of pages that hold something, those of kept prefixes included."""
+        return self._pages.used
+
+    def _write_table(self) -> None:
+        slots = sorted(self._stale)
+        width = max(len(self._held[slot].table) for slot in slots)
+        have = self._table.shape
+        if slots[-1] >= have[0] or width > have[1]:
+            width = max(-(-width // TABLE_STEP) * TABLE_STEP, have[1])
+            with torch.inference_mode(False):
+                grown = torch.zeros((max(slots[-1] + 1, have[0]), width), dtype=torch.int32)
+                self._table_there = grown.to(self.device, copy=True)
+            grown[: have[0], : have[1]] = self._table
+            self._table = grown
+            slots = sorted({*slots, *self._held})
+        for slot in slots:
+            table = self._held[slot].table
+            self._table[slot] = 0
+            self._table[slot, : len(table)] = torch.tensor(table, dtype=torch.int32)
+        index = torch.tensor(slots)
+        self._table_there[index.to(self.device)] = self._table[index].to(self.device)
+        self._stale.clear()
+
+    def _room(self, pages: int) -> Tensor:
+        shape = (2, self.config.num_layers, pages, *self._page)
+        try:
+            with torch.inference_mode(False):  # it outlives forwards, and is written outside
+                return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        except (RuntimeError, MemoryError) as problem:  # also sizes beyond what torch can count
+            wanted = math.prod(shape) * self.dtype.itemsize
+            raise OutOfMemoryError(
+                f"there is no memory for the keys and values of {pages * KEY_TILE} tokens: "
+                f"{_size(wanted)} on {self.device}",
+                "use a smaller batch_size, a smaller max_new_tokens, or a smaller dtype",
+            ) from problem
+
+    def _too_much(self, rows: int, allowed: int) -> OutOfMemoryError:
+        wanted = _pages_of(rows) * self.page_bytes
+        return OutOfMemoryError(
+            f"the keys and values of a sequence of up to {rows} tokens take {_size(wanted)} on "
+            f"{self.device}, and they may take {_size(allowed)}",
+            "use a smaller max_new_tokens, a shorter prompt, or a larger --kv-memory",
+        )
+
+    def _hold(self, data: Tensor) -> None:
+        self.data = data
+        self.keys: tuple[Tensor, ...] = data[0].unbind()
+        self.values: tuple[Tensor, ...] = data[1].unbind()
+
+    def _set(self, slot: int, held: _Held) -> None:
+        """Note that the table of a slot is another."""
+        held.runs = runs_of(held.table)
+        self._stale.add(slot)
+
+    def _give(self, page: int) -> None:
+        """Let a sequence hold a page no more."""
+        if not self._pages.give(page):
+            return
+        if page in self.prefixes and self._kept_at_most:
+            self._pages.take(page)
+            self.prefixes.rest(page)
+            idle = self.prefixes.idle
+            for old in idle[: max(0, len(idle) - self._kept_at_most)]:
+                self._drop(old)
+        else:
+            self.prefixes.forget(page)
+
+    def _drop(self, page: int) -> None:
+        """Give up a page that was only kept."""
+        self.prefixes.forget(page)
+        self._pages.give(page)
+
+    def _is_shared(self, page: int) -> bool:
+        return page in self.prefixes or self._pages.users[page] > 1
+
+    def _own(self, held: _Held, slot: int, places: Iterable[int]) -> None:
+        """Let a sequence have these pages of its table for itself: copies, if others hold them."""
+        for place in places:
+            page = held.table[place]
+            if self._pages.users[page] == 1:
+                self.prefixes.forget(page)
+                continue
+            self._make_room({slot: 1})
+            page = held.table[place]
+            fresh = self._pages.scattered(1)[0]
+            self._pages.take(fresh)
+            self.data[:, :, fresh] = self.data[:, :, page]
+            self._filled[fresh] = self._filled[page]
+            held.table[place] = fresh
+            self._pages.give(page)
+            self._set(slot, held)
+
+    def _make_room(self, missing: dict[int, int]) -> None:
+        """Let there be free pages for what is missing, of each slot; pages may move."""
+        wanted = sum(missing.values())
+        if wanted <= self._pages.free:
+            return
+        idle = list(self.prefixes.idle)
+        while self._pages.used + wanted > self.most_pages and idle:
+            self._drop(idle.pop(0))
+        if wanted <= self._pages.free:
+            return
+        needed = self._pages.used + wanted
+        have = len(self._pages.users)
+        most = max(needed, min(self.most_pages, self._promised + len(self.prefixes.idle)))
+        comfortable = min(most, max(needed, have + have // 2, FIRST_PAGES))
+        try:
+            fresh = self._room(comfortable)
+        except OutOfMemoryError:
+            if comfortable == needed:
+                raise
+            fresh = self._room(needed)
+        self._move_to(fresh, missing)
+
+    def _shrink(self) -> None:
+        """Give memory back if little of it is used."""
+        used, have = self._pages.used, len(self._pages.users)
+        count = max(used + used // 2, FIRST_PAGES) if used else 0
+        if count < have and used * 4 <= have:
+            try:
+                fresh = self._room(count)
+            except OutOfMemoryError:  # not even for that: what there is will do
+                return
+            self._move_to(fresh, {})
+
+    def _move_to(self, fresh: Tensor, missing: dict[int, int]) -> None:
+        """Let the pages lie in a pool with other room, those of a sequence in a row."""
+        needs = [self._need(slot, missing.get(slot, 0)) for slot in self._held]
+        count = fresh.shape[2]
+        moved = arrangement(needs, self.prefixes.idle, count)
+        for first, to, number in coalesced(moved):
+            fresh[:, :, to : to + number] = self.data[:, :, first : first + number]
+        filled = [0] * count
+        for old, new in moved.items():
+            filled[new] = self._filled[old]
+        self._filled = filled
+        self._pages.resize(count, moved)
+        self.prefixes.move(moved)
+        for slot, held in self._held.items():
+            held.table = [moved[page] for page in held.table]
+            self._set(slot, held)
+        self._hold(fresh)
+
+    def _need(self, slot: int, missing: int) -> Need:
+        held = self._held[slot]
+        return Need(held.table, missing, held.most)
+
+    def _extend(self, slot: int, number: int) -> None:
+        """Add free pages to a slot: behind those that it has, or in a row elsewhere, or anywhere.
+
+        A sequence moves only to where it may grow by half, so that all moves together copy a few
+        times what it ends with.
+        """
+        held, pages = self._held[slot], self._pages
+        table = held.table
+        if table:
+            fits = pages.following(table[-1], number) == number
+            start = table[-1] + 1 if fits else None
+            if start is None and not any(self._is_shared(page) for page in table):
+                start = self._relocate(slot, number)
+        else:
+            start = pages.place(number, self._need(slot, number).ahead, self._claims())
+        if start is None:
+            begin = pages.following(table[-1], number) if table else 0
+            first = [table[-1] + 1 + each for each in range(begin)]
+            for page in first:
+                pages.take(page)
+            start = pages.place(number - begin, 0, self._claims())
+            found = pages.scattered(number - begin)
+            if start is not None:
+                found = list(range(start, start + number - begin))
+            for page in found:
+                pages.take(page)
+            table += [*first, *found]
+        else:
+            for page in range(start, start + number):
+                pages.take(page)
+            table += range(start, start + number)
+        self._set(slot, held)
+
+    def _relocate(self, slot: int, number: int) -> int | None:
+        """Move a sequence to where it and `number` pages more lie in a row, and more would.
+
+        Returns where those begin, None: there is no such place.
+        """
+        held, need = self._held[slot], self._need(slot, number)
+        start = self._pages.place(need.size, need.ahead, self._claims(), roomy=True)
+        if start is None:
+            return None
+        for to, page in enumerate(held.table, start):
+            self._filled[to] = self._filled[page]
+            self._pages.take(to)
+            self._pages.give(page)
+        for first, count in held.runs:
+            place = start + held.table.index(first)
+            self.data[:, :, place : place + count] = self.data[:, :, first : first + count]
+        held.table = list(range(start, start + len(held.table)))
+        return start + len(held.table)
+
+    def _claims(self) -> dict[int, int]:
+        """Return how many pages each sequence would like to have behind its last one."""
+        return {
+            held.table[-1] + 1: self._need(slot, 0).ahead
+            for slot, held in self._held.items()
+            if held.table
+        }
+
+
+def _size(size: int) -> str:
+    return f"{size} bytes ({size / 2**30:.3g} GiB)"
+
+
+def _pages_of(rows: int) -> int:
+    return -(-rows // KEY_TILE)
+
 
 def tiled(rows: Tensor) -> Tensor:
-    """Return [slots, kv_heads, n, head_dim] as the cache holds it, with zeros behind row n."""
+    """Return [slots, kv_heads, n, head_dim] in pages, with zeros behind row n.
+
+    They are [slots, pages, kv_heads, KEY_TILE, head_dim].
+    """
     slots, kv_heads, count, dim = rows.shape
     tiles = -(-count // KEY_TILE)
     held = rows.new_zeros(slots, kv_heads, tiles * KEY_TILE, dim)
@@ -169,7 +455,10 @@ def tiled(rows: Tensor) -> Tensor:
     return held.view(slots, kv_heads, tiles, KEY_TILE, dim).transpose(1, 2).contiguous()
 
 
-def untiled(held: Tensor) -> Tensor:
-    """Return one layer's keys or values as [slots, kv_heads, tiles * KEY_TILE, head_dim]."""
-    slots, tiles, kv_heads, _, dim = held.shape
-    return held.transpose(1, 2).reshape(slots, kv_heads, tiles * KEY_TILE, dim)
+def untiled(pages: Tensor) -> Tensor:
+    """Return [slots, pages, kv_heads, KEY_TILE, head_dim] in rows.
+
+    They are [slots, kv_heads, pages * KEY_TILE, head_dim].
+    """
+    slots, tiles, kv_heads, _, dim = pages.shape
+    return pages.transpose(1, 2).reshape(slots, kv_heads, tiles * KEY_TILE, dim)

@@ -22,14 +22,15 @@ from nldc.runtime.engine.handover import Chooser, Handover, Progress, check_know
 from nldc.runtime.engine.stats import Stats
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError, PromptError
 from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.record import commit
 from nldc.runtime.step.sampling import NOTHING_ALLOWED, Sampling
 from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.runtime.step.values import Emit
 
-Prefill = Callable[[Batch, Tensor], Emit]
-Step = Callable[[Batch, dict[str, Tensor]], Emit]
+Prefill = Callable[[StepBatch, Tensor], Emit]
+Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
 Finish = Literal["eos", "length", "stop"]
 MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 """Makes a batch of requests that have their slots in the cache."""
@@ -64,6 +65,7 @@ class Request:
     started: float = 0.0
     first_token: float = 0.0
     finished: float = 0.0
+    _member: Member | None = None
 
     @property
     def history(self) -> list[int]:
@@ -76,19 +78,21 @@ class Request:
         return len(self.prompt) + self.max_new_tokens - 1
 
     def member(self, sampling: Sampling, limit: ThinkingLimit | None) -> Member:
-        """Return what the request brings to a batch, while it has its slot."""
-        return Member(
-            slot=self.slot,
-            key=self.key,
-            sampling=sampling,
-            eos=self.eos,
-            prompt_length=len(self.prompt),
-            last_position=self.last_position,
-            thinking=limit,
-            thought=self.thought,
-            embeddings=self.embeddings,
-            history=lambda: self.history,
-        )
+        """Return what the request brings to every batch, once it has its slot."""
+        if self._member is None:
+            self._member = Member(
+                slot=self.slot,
+                key=self.key,
+                sampling=sampling,
+                eos=self.eos,
+                prompt_length=len(self.prompt),
+                last_position=self.last_position,
+                thinking=limit,
+                thought=self.thought,
+                embeddings=self.embeddings,
+                history=lambda: self.history,
+            )
+        return self._member
 
     @property
     def done(self) -> bool:
@@ -164,13 +168,19 @@ class _Group:
 
 @dataclass
 class Session:
-    """Runs sequences to their end; `choose` names the strategy of each, between any two steps."""
+    """Runs sequences to their end; `choose` names the strategy of each, between any two steps.
+
+    At most `most` run at a time, and as many as the cache has room for: `rows_of` says how many
+    rows of it a sequence may need.
+    """
 
     strategies: Mapping[str, Strategy]
     choose: Chooser
     make_batch: MakeBatch
     cache: KVCache
     device: torch.device
+    most: int
+    rows_of: Callable[[Request], int]
 
     def run(self, sequences: Sequence[Request]) -> Iterator[Request]:
         """Yield each sequence whenever it has new tokens; set its `finish` to end it early.
@@ -186,7 +196,9 @@ class Session:
             sequence.started = start
         while waiting or any(group.live for group in groups.values()):
             live = sum(len(group.live) for group in groups.values())
-            while waiting and self.cache.has_room:
+            while waiting and live < self.most:
+                if live and not self.cache.has_room(self.rows_of(waiting[0])):
+                    break
                 sequence = waiting.popleft()
                 live += 1
                 carry = self._begin(sequence, live)
@@ -208,12 +220,12 @@ class Session:
                     group.drop(*ended)
 
     def _begin(self, sequence: Request, live: int) -> dict[str, Tensor]:
-        sequence.slot = self.cache.acquire()
+        sequence.slot = self.cache.acquire(self.rows_of(sequence))
         sequence.strategy = self._chosen(sequence, live)
         prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():
             batch = self.make_batch(self.cache, (sequence,))
-            emit = prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
+            emit = prefill(batch, batch.prompt(sequence.prompt))
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 

@@ -24,7 +24,7 @@ from nldc.runtime.kernels.device import interpreted
 from nldc.runtime.rows.pattern import Pattern
 
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-SCALARS = ("rows", "kv_heads", "query_stride", "slot_stride")
+SCALARS = ("rows", "kv_heads", "query_stride", "page_stride", "table_stride")
 SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 """What a block may take of shared memory, by compute capability (CUDA C++ programming guide)."""
 HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
@@ -109,7 +109,7 @@ def attention_source(
         **dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "output_ptr"), f"*{dtype}"),
         **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
         "factor_ptr": "*fp32",
-        "fact_ptr": "*i32",
+        **dict.fromkeys(("table_ptr", "fact_ptr"), "*i32"),
     }
     signature = {
         **pointers,
@@ -117,7 +117,7 @@ def attention_source(
         **dict.fromkeys(constants, "constexpr"),
     }
     names = kernels.attention_kernel.arg_names
-    aligned = (*pointers, "query_stride", "slot_stride")
+    aligned = (*pointers, "query_stride", "page_stride")
     hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     return ASTSource(kernels.attention_kernel, signature, constants, hints)
 

@@ -1,9 +1,9 @@
 """One launch of attention for a whole batch: the torch backend's `attend`, fused.
 
 A program holds a tile of query rows, the heads that share a key head side by side, and walks over
-the sequence's keys in tiles that are aligned to the cache, so that a row's sum is taken in the same
-order whatever its forward's other rows are. Keys and values are read where they lie in the cache;
-lengths are read from device memory. What a row sees is a `@triton.jit` predicate, inlined.
+the sequence's keys page by page, so that a row's sum is taken in the same order whatever its
+forward's other rows are. Keys and values are read where they lie in the cache; the pages' numbers
+and the lengths are read from device memory. What a row sees is a `@triton.jit` predicate, inlined.
 """
 
 # ruff: noqa: N803  (Triton names compile-time values in capitals)
@@ -34,11 +34,15 @@ FACTS = 7
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _weigh(  # type: ignore[no-untyped-def]
-    query, factor, key_ptr, value_ptr, place, feature, inside, sees, total, top, found,
+    query, factor, key_ptr, value_ptr, page_ptr, page_stride, step, feature, inside, sees,
+    total, top, found,
     HEAD_DIM: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Add the keys of one tile, at `place` [N], to `total` [M], `top` [M] and `found` [M, D]."""
-    place = place[:, None] + feature[None, :]
+    """Add the keys `step` [N] of a page to `total` [M], `top` [M] and `found` [M, D]."""
+    page = tl.load(page_ptr).to(tl.int64) * page_stride
+    key_ptr += page
+    value_ptr += page
+    place = step[:, None] * HEAD_DIM + feature[None, :]
     held = inside[:, None] & (feature < HEAD_DIM)[None, :]
     keys = tl.load(key_ptr + place, mask=held, other=0.0)
     values = tl.load(value_ptr + place, mask=held, other=0.0)
@@ -59,10 +63,10 @@ def _weigh(  # type: ignore[no-untyped-def]
     return total, higher, found
 
 
-@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "table_stride"])  # type: ignore[untyped-decorator]
 def attention_kernel(  # type: ignore[no-untyped-def]
-    query_ptr, key_ptr, value_ptr, output_ptr, slot_ptr, length_ptr, factor_ptr, fact_ptr,
-    rows, kv_heads, query_stride, slot_stride,
+    query_ptr, key_ptr, value_ptr, output_ptr, table_ptr, slot_ptr, length_ptr, factor_ptr,
+    fact_ptr, rows, kv_heads, query_stride, page_stride, table_stride,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr, FACT_COUNT: tl.constexpr,
     SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr, PREDICATE: tl.constexpr,
@@ -70,10 +74,11 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     """Attend from one tile of query rows of one sequence and key head.
 
     `query_ptr` [B * rows, heads, HEAD_DIM] with `query_stride` between rows, `output_ptr` the same
-    without gaps; `key_ptr` and `value_ptr` are one layer's cache, [slots, tiles, kv_heads, TILE_N,
-    HEAD_DIM]; `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows,
-    FACT_COUNT]. Grid: tiles of rows, B * kv_heads. One compiled kernel serves every number of
-    rows, or a row's bits could depend on it.
+    without gaps; `key_ptr` and `value_ptr` are one layer's cache, [pages, kv_heads, TILE_N,
+    HEAD_DIM]; `table_ptr` int32 holds each slot's pages, with `table_stride` between slots;
+    `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows, FACT_COUNT].
+    Grid: tiles of rows, B * kv_heads. One compiled kernel serves every number of rows, or a row's
+    bits could depend on it.
     """
     sequence = tl.program_id(1) // kv_heads
     kv_head = tl.program_id(1) % kv_heads
@@ -91,7 +96,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     factor = tl.load(factor_ptr + line, mask=live, other=0.0) * 1.4426950408889634  # log2(e)
     length = tl.load(length_ptr + sequence).to(tl.int32)
     slot = tl.load(slot_ptr + sequence).to(tl.int64)
-    start = slot * slot_stride + kv_head.to(tl.int64) * (TILE_N * HEAD_DIM)
+    table_ptr += slot * table_stride
+    start = kv_head.to(tl.int64) * (TILE_N * HEAD_DIM)
     key_ptr += start
     value_ptr += start
 
@@ -109,11 +115,10 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     found = tl.zeros([TILE_M, BLOCK_D], dtype=tl.float32)
     step = tl.arange(0, TILE_N)
     whole = length // TILE_N * TILE_N if SEES_PREFIX else 0
-    key_stride = kv_heads * HEAD_DIM  # a tile holds all heads of its keys
     for first in range(0, whole, TILE_N):
         total, top, found = _weigh(
-            query, factor, key_ptr, value_ptr, first * key_stride + step * HEAD_DIM, feature,
-            step >= 0, live[:, None],
+            query, factor, key_ptr, value_ptr, table_ptr + first // TILE_N, page_stride, step,
+            feature, step >= 0, live[:, None],
             total, top, found, HEAD_DIM, False, UPCAST,
         )  # fmt: skip
     for first in range(whole, length + rows, TILE_N):
@@ -136,8 +141,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
             k_index, k_row, k_position, q_segment, q_masked, k_segment, k_masked,
         )  # fmt: skip
         total, top, found = _weigh(
-            query, factor, key_ptr, value_ptr, first * key_stride + step * HEAD_DIM, feature,
-            inside, sees & inside[None, :] & live[:, None],
+            query, factor, key_ptr, value_ptr, table_ptr + first // TILE_N, page_stride, step,
+            feature, inside, sees & inside[None, :] & live[:, None],
             total, top, found, HEAD_DIM, True, UPCAST,
         )  # fmt: skip
     found = found / tl.where(total == 0.0, 1.0, total)[:, None]
@@ -163,6 +168,7 @@ def attention(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
+    table: Tensor,
     slots: Tensor,
     lengths: Tensor,
     factor: Tensor,
@@ -174,18 +180,19 @@ def attention(
 ) -> Tensor:
     """Return [B * R, heads * head_dim] for query [B * R, heads, head_dim].
 
-    `keys` and `values` [slots, tiles, kv_heads, KEY_TILE, head_dim] hold the rows already, behind
-    each sequence's length. `slots`, `lengths` int64 [B]; `factor` float32 [B * R]; `facts` int32
+    `keys` and `values` [pages, kv_heads, KEY_TILE, head_dim] hold the rows already, behind each
+    sequence's length. `table` int32 [slots, n] are the pages of every slot; `slots`, `lengths`
+    int64 [B]; `factor` float32 [B * R]; `facts` int32
     [R, FACTS]. `upcast` computes 16-bit values in float32 throughout.
     """
     count, heads, dim = query.shape
-    rows, batch, kv_heads = facts.shape[0], slots.shape[0], keys.shape[2]
+    rows, batch, kv_heads = facts.shape[0], slots.shape[0], keys.shape[1]
     group = heads // kv_heads
     output = torch.empty((count, heads * dim), dtype=keys.dtype, device=query.device)
     grid = (triton.cdiv(rows * group, TILE_ROWS), batch * kv_heads)
     attention_kernel[grid](
-        query, keys, values, output, slots, lengths, factor, facts,
-        rows, kv_heads, query.stride(0), keys.stride(0),
+        query, keys, values, output, table, slots, lengths, factor, facts,
+        rows, kv_heads, query.stride(0), keys.stride(0), table.stride(0),
         **constants(group, dim, sees_prefix=sees_prefix, upcast=upcast),
         PREDICATE=predicate,
         **OPTIONS,

@@ -26,6 +26,8 @@ MASK_ROOM = 1 << 26
 """Bytes that the masks of a long prompt's pieces may take to serve all layers; then others are
 evaluated in each.
 """
+MOST_RUNS = 4
+"""Runs of pages that are read where they lie; of more, a copy is made in every layer."""
 
 
 class Attention(Protocol):
@@ -83,6 +85,62 @@ class _Mask:
     tiles: int
 
 
+_Parts = tuple[Tensor, ...]
+"""Keys or values of one layer, [tiles * kv_heads, ., .] in all, cut where the pages are no run."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """The pages that a sequence looks at: each layer's keys and values in parts.
+
+    Where there are more runs than `MOST_RUNS`, `parts` is empty and `index` has the pages' numbers.
+    """
+
+    cache: KVCache
+    parts: tuple[tuple[_Parts, _Parts], ...]
+    index: Tensor | None
+
+    @staticmethod
+    def of(cache: KVCache, slot: int, tiles: int) -> _Held:
+        """Return views of the first `tiles` pages of a slot."""
+        runs = cache.runs(slot, tiles)
+        if len(runs) > MOST_RUNS:
+            return _Held(cache, (), cache.table[slot, :tiles])
+        keys, values = zip(*(_views(cache.data, run) for run in runs), strict=True)
+        layers = zip(zip(*keys, strict=True), zip(*values, strict=True), strict=True)
+        return _Held(cache, tuple(layers), None)
+
+    def of_layer(self, layer: int, dtype: torch.dtype) -> tuple[_Parts, _Parts]:
+        """Return the keys [tiles * kv_heads, head_dim, KEY_TILE] and the values, the other way
+        round.
+        """
+        if self.index is None:
+            keys, values = self.parts[layer]
+        else:
+            cache, index = self.cache, self.index
+            keys = (cache.keys[layer].index_select(0, index).flatten(0, 1).mT,)
+            values = (cache.values[layer].index_select(0, index).flatten(0, 1),)
+        if values[0].dtype == dtype:
+            return keys, values
+        return tuple(part.to(dtype) for part in keys), tuple(part.to(dtype) for part in values)
+
+
+def _views(data: Tensor, run: tuple[int, int]) -> tuple[_Parts, _Parts]:
+    """Return each layer's keys and values of pages in a row, as `_Held.of_layer` does."""
+    seen = data.narrow(2, *run).flatten(2, 3)
+    return seen[0].transpose(2, 3).unbind(), seen[1].unbind()
+
+
+def _first_of(parts: _Parts, count: int) -> _Parts:
+    """Return the first `count` products' worth of the parts."""
+    found = []
+    for part in parts:
+        if count > 0:
+            found.append(part[:count])
+        count -= len(part)
+    return tuple(found)
+
+
 class _Sequence:
     """One sequence of a forward: where its rows go in the cache, and the tiles that they look at.
 
@@ -96,16 +154,14 @@ class _Sequence:
         rows = plan.layout.size
         end = length + rows
         cache.claim(slot, end)
-        held = cache.data[:, :, slot]
+        pages = cache.pages(slot)
         self.targets = tuple(
-            (slice(first - length, last - length), *_layers(held, first, last))
+            (slice(first - length, last - length), *_layers(cache.data, pages, first, last))
             for first, last in _tile_by_tile(length, end)
         )
         self.plan, self.cache, self.length = plan, cache, length
         self.tiles = -(-end // KEY_TILE)
-        seen = held[:, :, : self.tiles].flatten(2, 3)
-        self.keys = seen[0].transpose(2, 3).unbind()
-        self.values = seen[1].unbind()
+        self.held = _Held.of(cache, slot, self.tiles)
         self.wide = _wide(cache.dtype)
         self.shared = cache.config.num_heads // cache.config.num_kv_heads
         self.cut = line_cut(
@@ -136,9 +192,7 @@ class _Sequence:
         for rows, keys, values in self.targets:
             keys[layer].copy_(key[:, rows])
             values[layer].copy_(value[:, rows])
-        seen, read = self.keys[layer], self.values[layer]
-        if seen.dtype != self.wide:
-            seen, read = seen.to(self.wide), read.to(self.wide)
+        seen, read = self.held.of_layer(layer, self.wide)
         if self.piece is not None:
             return self.piece.attend(query, factor, seen, read)
         found = torch.empty(
@@ -151,7 +205,9 @@ class _Sequence:
             )
             piece = self._piece(rows.stop - rows.start, self._lines(own, cached, mask.tiles))
             used = mask.tiles * self.cache.config.num_kv_heads
-            found[rows] = piece.attend(query[rows], factor[rows], seen[:used], read[:used])
+            found[rows] = piece.attend(
+                query[rows], factor[rows], _first_of(seen, used), _first_of(read, used)
+            )
         return found
 
     def _piece(self, rows: int, bias: Tensor) -> _Piece:
@@ -226,11 +282,12 @@ class _Piece:
             for size in set(self.sizes)
         }
 
-    def attend(self, query: Tensor, factor: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(self, query: Tensor, factor: Tensor, keys: _Parts, values: _Parts) -> Tensor:
         """Return softmax(query keys + bias) values: [R, heads * head_dim].
 
         `query` [R, heads, head_dim], scaled by `factor` [R, 1, 1] here; `keys`
-        [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim].
+        [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim],
+        both in parts.
         """
         torch.mul(query.view(self.by_row), factor.unsqueeze(3), out=self.rows)
         attend = self._tile_by_trees if self.trees else self._tile
@@ -242,36 +299,44 @@ class _Piece:
         found = found.narrow(1, 0, self.used).view(self.by_head)
         return found.transpose(0, 1).reshape(self.by_row[0], -1)
 
-    def _tile(self, lines: Tensor, bias: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _tile(self, lines: Tensor, bias: Tensor, keys: _Parts, values: _Parts) -> Tensor:
         """Return [kv_heads, n, head_dim] for the n lines of one product."""
         size = lines.shape[1]
         repeated, scores = self.room[size]
         by_tile = repeated.shape[:3]
-        seen = products(repeated.copy_(lines).flatten(0, 1), keys, self.at_once)
+        seen = self._products(repeated.copy_(lines).flatten(0, 1), keys)
         seen = seen.view(*by_tile, KEY_TILE)
         torch.add(seen.permute(1, 2, 0, 3), bias, out=scores)
         weights = torch.softmax(scores.flatten(2), -1)
         if self.blind:
             weights = weights.nan_to_num(nan=0.0)
         weights = weights.view(scores.shape).permute(2, 0, 1, 3)
-        parts = products(weights.reshape(-1, size, KEY_TILE), values, self.at_once)
+        parts = self._products(weights.reshape(-1, size, KEY_TILE), values)
         return parts.view(*by_tile, -1).sum(0)
 
-    def _tile_by_trees(self, lines: Tensor, bias: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _tile_by_trees(self, lines: Tensor, bias: Tensor, keys: _Parts, values: _Parts) -> Tensor:
         """Do the same where softmax and sums take another way for another number of keys."""
         repeated, _ = self.room[lines.shape[1]]
         by_tile = repeated.shape[:3]
-        seen = products(repeated.copy_(lines).flatten(0, 1), keys, self.at_once)
+        seen = self._products(repeated.copy_(lines).flatten(0, 1), keys)
         scores = seen.view(*by_tile, KEY_TILE).add_(bias.transpose(0, 1).unsqueeze(1))
         top = scores.amax((0, 3), keepdim=True)
         if self.blind:
             top = top.masked_fill(top.isneginf(), 0.0)
         weights = scores.sub_(top).exp_()
-        parts = products(weights.flatten(0, 1), values, self.at_once)
+        parts = self._products(weights.flatten(0, 1), values)
         total = sum_by_halves(sum_of_tiles(weights))
         if self.blind:
             total = total.masked_fill(total == 0, 1.0)
         return sum_of_tiles(parts.view(*by_tile, -1)) / total.unsqueeze(-1)
+
+    def _products(self, left: Tensor, right: _Parts) -> Tensor:
+        """Return the products with all parts, which lie where they do."""
+        if len(right) == 1:
+            return products(left, right[0], self.at_once)
+        parts = torch.split(left, [len(part) for part in right])
+        both = zip(parts, right, strict=True)
+        return torch.cat([products(mine, part, self.at_once) for mine, part in both])
 
 
 def sum_of_tiles(x: Tensor) -> Tensor:
@@ -306,8 +371,10 @@ def _tile_by_tile(first: int, last: int) -> Iterator[tuple[int, int]]:
         first = end
 
 
-def _layers(held: Tensor, first: int, last: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _layers(
+    data: Tensor, pages: tuple[int, ...], first: int, last: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return each layer's keys and values of a run within a tile, [kv_heads, n, head_dim]."""
     tile, row = divmod(first, KEY_TILE)
-    keys, values = held[:, :, tile, :, row : row + last - first]
+    keys, values = data[:, :, pages[tile], :, row : row + last - first]
     return keys.unbind(), values.unbind()

@@ -30,10 +30,11 @@ class TritonAttention:
         self.places = places
         self.predicate = plan.pattern.kernel()
         self.facts = plan.facts
-        self.slots = places.slot_index.unsqueeze(1)
         rows = torch.arange(plan.layout.size, device=cache.device)
         targets = places.start.unsqueeze(1) + rows
-        self.tiles, self.rows = targets // KEY_TILE, targets % KEY_TILE
+        self.table = cache.table
+        self.pages = self.table[places.slot_index.unsqueeze(1), targets // KEY_TILE].long()
+        self.rows = targets % KEY_TILE
         self.upcast = cache.dtype == torch.float32 or interpreted()
 
     def __call__(
@@ -42,12 +43,13 @@ class TritonAttention:
         """See `attention.Attention`."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         shape = (*self.rows.shape, *key.shape[1:])
-        keys[self.slots, self.tiles, :, self.rows] = key.reshape(shape)
-        values[self.slots, self.tiles, :, self.rows] = value.reshape(shape)
+        keys[self.pages, :, self.rows] = key.reshape(shape)
+        values[self.pages, :, self.rows] = value.reshape(shape)
         return attention(
             query,
             keys,
             values,
+            self.table,
             self.places.slot_index,
             self.places.start,
             factor.reshape(-1),

@@ -190,9 +190,12 @@ def test_attention_is_what_its_definition_says(
         for rows, lengths in ((1, (0, 130)), (9, (63, 64)), (40, (5, 90))):
             layout = Layout.causal(rows)
             batch = len(lengths)
-            cache = KVCache(config(heads, kv_heads, dim), batch, 200, kind, device)
+            cache = KVCache(config(heads, kv_heads, dim), kind, device)
+            slots = [cache.acquire(200) for _ in range(batch)]
+            cache.reserve(slots, [200] * batch)
+            for slot in slots:
+                cache.claim(slot, 200)
             cache.data.copy_(torch.randn(cache.data.shape, generator=generator))
-            cache._written = [cache.capacity] * batch
             query, key, value = (
                 torch.randn(batch * rows, count, dim, generator=generator).to(device, kind)
                 for count in (heads, kv_heads, kv_heads)
@@ -213,7 +216,8 @@ def test_attention_is_what_its_definition_says(
                 attend = TorchAttention(plan, cache, places)
             found = attend(0, query, key, value, factor.view(-1, 1, 1))
             want = reference(
-                query.cpu(), untiled(cache.keys[0]).cpu(), untiled(cache.values[0]).cpu(),
+                query.cpu(), untiled(cache.keys[0][cache.table]).cpu(),
+                untiled(cache.values[0][cache.table]).cpu(),
                 places.slot_index.cpu(), places.start.cpu(), factor.cpu(), layout, pattern,
             )  # fmt: skip
             error = float((found.double().cpu() - want).abs().max())

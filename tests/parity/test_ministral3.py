@@ -144,8 +144,8 @@ def make_pair(
     ours = Decoder.from_checkpoint(folder, dtype="float64", device="cpu", backend="torch")
     backbone = ours.model.backbone
     check_rope_and_widen(theirs.model.rotary_emb, ours)
-    cache = KVCache(ours.config, 1, capacity, backbone.dtype, backbone.device)
-    batch = Batch(ours.model, cache, [Member(cache.acquire(), 0)])
+    cache = KVCache(ours.config, backbone.dtype, backbone.device)
+    batch = Batch(ours.model, cache, [Member(cache.acquire(capacity), 0)])
     return Pair(ours, theirs, batch)
 
 

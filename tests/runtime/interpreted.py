@@ -110,14 +110,19 @@ def errors() -> list[float]:
                     held[slot, :, : length + rows] = torch.randn(kv_heads, length + rows, dim)
             factor = torch.rand(batch * rows) + 0.1
             places = (slots, torch.tensor(lengths), factor)
+            held = [tiled(rows) for rows in (keys, values)]
+            table = torch.randperm(held[0].shape[0] * held[0].shape[1])
+            pages = [torch.empty_like(one.flatten(0, 1)) for one in held]
+            for one, own in zip(pages, held, strict=True):
+                one[table] = own.flatten(0, 1)
             facts = (
                 *(layout.kind, layout.group, layout.index, layout.row, layout.segment),
                 *(layout.masked, layout.offset),
             )
             output = kernels.attention(
                 query,
-                tiled(keys),
-                tiled(values),
+                *pages,
+                table.int().view(held[0].shape[:2]),
                 *places,
                 torch.stack([fact.int() for fact in facts], 1),
                 KERNELS[pattern],

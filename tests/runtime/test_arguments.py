@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,9 @@ def test_memory_is_taken_for_what_is_used_and_not_for_what_is_asked(
     held: list[int] = []
     reserve = KVCache.reserve
 
-    def watched(self: KVCache, rows: int) -> None:
-        reserve(self, rows)
-        held.append(self.data.shape[3] * KEY_TILE)
+    def watched(self: KVCache, slots: Sequence[int], rows: Sequence[int]) -> None:
+        reserve(self, slots, rows)
+        held.append(self.data.shape[2] * KEY_TILE)
 
     monkeypatch.setattr(KVCache, "reserve", watched)
     object.__setattr__(decoder.config, "context", 10**6)
@@ -168,29 +169,34 @@ def test_memory_is_taken_for_what_is_used_and_not_for_what_is_asked(
 
 def test_a_cache_that_grew_holds_the_rows_that_it_had() -> None:
     config = ModelConfig.load(Path(api.__file__).parent / "demo")
-    cache = KVCache(config, 2, 5000, torch.float32, torch.device("cpu"), grows=True)
-    cache.reserve(100)
+    cache = KVCache(config, torch.float32, torch.device("cpu"))
+    slots = [cache.acquire(5000) for _ in range(2)]
+    cache.reserve(slots, [100, 100])
+    first = [list(cache.pages(slot)) for slot in slots]
     rows = torch.randn(cache.data.shape)
     cache.data.copy_(rows)
     sizes = []
     for wanted in range(100, 5001, 100):
-        cache.reserve(wanted)
-        tiles = cache.data.shape[3]
-        assert tiles * KEY_TILE >= wanted
+        cache.reserve(slots, [wanted, wanted])
+        pages = cache.data.shape[2]
+        assert pages * KEY_TILE >= 2 * wanted
         assert cache.keys[0].data_ptr() == cache.data.data_ptr()
-        sizes.append(tiles)
-    assert torch.equal(cache.data[:, :, :, : rows.shape[3]], rows)
-    assert not cache.data[:, :, :, rows.shape[3] :].any()
+        sizes.append(pages)
+    for slot, before in zip(slots, first, strict=True):
+        now = list(cache.pages(slot))
+        assert torch.equal(cache.data[:, :, now[: len(before)]], rows[:, :, before])
+        assert not cache.data[:, :, now[len(before) :]].any()
     assert len(set(sizes)) < 12
-    assert sizes[-1] == -(-5000 // KEY_TILE)
+    assert sizes[-1] == 2 * -(-5000 // KEY_TILE)
 
 
 def test_a_cache_that_cannot_be_had_is_an_error_with_its_size() -> None:
     config = ModelConfig.load(Path(api.__file__).parent / "demo")
-    cache = KVCache(config, 4, 2**50, torch.float32, torch.device("cpu"), grows=True)
+    cache = KVCache(config, torch.float32, torch.device("cpu"), 2**70)
+    slot = cache.acquire(2**50)
     with pytest.raises(OutOfMemoryError, match=r"no memory for the keys and values of .* bytes"):
-        cache.reserve(2**45)
-    assert cache.data.shape[3] == 0
+        cache.reserve([slot], [2**45])
+    assert cache.data.shape[2] == 0
 
 
 @pytest.mark.parametrize(

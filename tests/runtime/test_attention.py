@@ -39,10 +39,22 @@ def config(heads: int, kv_heads: int, dim: int) -> ModelConfig:
 
 def write(cache: KVCache, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
     """Write keys and values [kv_heads, n, head_dim] as the first n rows of a slot of layer 0."""
+    pages = cache.pages(slot)
     for place in range(keys.shape[1]):
         tile, row = divmod(place, KEY_TILE)
-        cache.keys[0][slot, tile, :, row] = keys[:, place]
-        cache.values[0][slot, tile, :, row] = values[:, place]
+        cache.keys[0][pages[tile], :, row] = keys[:, place]
+        cache.values[0][pages[tile], :, row] = values[:, place]
+
+
+def cache_of(
+    own: ModelConfig, slots: int, rows: int, dtype: torch.dtype, device: torch.device
+) -> KVCache:
+    """Return a cache whose first slots have room for so many rows."""
+    cache = KVCache(own, dtype, device)
+    taken = [cache.acquire(rows) for _ in range(slots)]
+    assert taken == list(range(slots))
+    cache.reserve(taken, [rows] * slots)
+    return cache
 
 
 @pytest.mark.parametrize(
@@ -75,11 +87,11 @@ def test_attention_is_what_its_definition_says(
         )
     rows, batch, dim = layout.size, len(lengths), 8
     device = torch.device("cpu")
-    cache = KVCache(config(heads, kv_heads, dim), batch + 1, 400, torch.float64, device)
+    cache = cache_of(config(heads, kv_heads, dim), batch + 1, 400, torch.float64, device)
     slots = tuple(range(batch, 0, -1))
     for slot, length in zip(slots, lengths, strict=True):
-        cache.claim(slot, cache.capacity)
-        cache.data[:, :, slot] = torch.nan
+        cache.claim(slot, 400)
+        cache.data[:, :, list(cache.pages(slot))] = torch.nan
         held = torch.randn(2, kv_heads, length, dim, dtype=torch.float64)
         write(cache, slot, *held)
     places = Places(slots, lengths, torch.tensor(slots), torch.tensor(lengths))
@@ -90,8 +102,8 @@ def test_attention_is_what_its_definition_says(
     plan = Plan.of(layout, pattern, device, torch.float64)
     found = TorchAttention(plan, cache, places)(0, query, key, value, factor.view(-1, 1, 1))
     want = reference(
-        query, untiled(cache.keys[0]), untiled(cache.values[0]), places.slot_index, places.start,
-        factor, layout, pattern,
+        query, untiled(cache.keys[0][cache.table]), untiled(cache.values[0][cache.table]),
+        places.slot_index, places.start, factor, layout, pattern,
     )  # fmt: skip
     torch.testing.assert_close(found, want)
 
@@ -106,7 +118,7 @@ def test_a_row_has_the_same_bits_whatever_rows_and_keys_surround_it(
     query = torch.randn(size, heads, dim).to(dtype)
     key, value = (torch.randn(size, kv_heads, dim).to(dtype) for _ in range(2))
     factor = torch.full((size, 1, 1), dim**-0.5, dtype=dtype)
-    cache = KVCache(config(heads, kv_heads, dim), 1, 2048, dtype, device)
+    cache = cache_of(config(heads, kv_heads, dim), 1, 2048, dtype, device)
     write(cache, 0, key.transpose(0, 1), value.transpose(0, 1))
 
     def row(place: int, rows: int, before: int) -> torch.Tensor:
@@ -166,7 +178,7 @@ def test_a_long_prompt_takes_memory_with_its_length_and_not_with_its_square(
         )
 
     def prefill(rows: int) -> int:
-        cache = KVCache(config(2, 1, dim), 1, rows, dtype, device)
+        cache = cache_of(config(2, 1, dim), 1, rows, dtype, device)
         query, key, value = (torch.randn(rows, n, dim) for n in (2, 1, 1))
         factor = torch.ones(rows, 1, 1)
         places = Places((0,), (0,), torch.tensor([0]), torch.tensor([0]))
@@ -193,7 +205,7 @@ def test_masks_that_have_no_room_to_be_kept_change_no_bits(monkeypatch: pytest.M
     for pattern in (CAUSAL, WINDOW, BIDIRECTIONAL):
         for room in (1 << 26, 1 << 18, 0):
             monkeypatch.setattr(attention, "MASK_ROOM", room)
-            cache = KVCache(config(4, 2, 8), 1, 800, dtype, device)
+            cache = cache_of(config(4, 2, 8), 1, 800, dtype, device)
             plan = Plan.of(Layout.causal(rows), pattern, device, dtype)
             attend = TorchAttention(plan, cache, places)
             kept = len(attend.sequences[0].masks)
@@ -218,7 +230,7 @@ def test_rows_that_were_given_up_leave_nothing_behind(length: int) -> None:
         factor = torch.ones(rows, 1, 1)
         return TorchAttention(plan, cache, places)(0, query, key, held, factor)
 
-    clean, used = (KVCache(config(4, 2, 8), 1, 200, dtype, device) for _ in range(2))
+    clean, used = (cache_of(config(4, 2, 8), 1, 200, dtype, device) for _ in range(2))
     for cache in (clean, used):
         write(cache, 0, *prefix)
     attend(used, 100, torch.nan)

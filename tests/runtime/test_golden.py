@@ -30,8 +30,8 @@ from nldc.runtime.step.member import Member
 
 def batch_of(decoder: Decoder, prompts: int = 1, capacity: int = 64) -> Batch:
     backbone = decoder.model.backbone
-    cache = KVCache(decoder.config, prompts, capacity, backbone.dtype, backbone.device)
-    slots = [cache.acquire() for _ in range(prompts)]
+    cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+    slots = [cache.acquire(capacity) for _ in range(prompts)]
     return Batch(decoder.model, cache, [Member(slot, slot, eos=(2,)) for slot in slots])
 
 
