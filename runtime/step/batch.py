@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.cache.prefix import BASE, names_of
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.model.attention import Attention
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
-from nldc.runtime.rows.plan import Plan
+from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
 from nldc.runtime.step.member import Member
+from nldc.runtime.step.places import behind_held, further
 from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.sight import Sight
 from nldc.runtime.step.state import StepState
@@ -50,6 +52,8 @@ class Batch(Sequences):
     `state` is what the device knows of them from their earlier steps; without one, the batch is the
     first that sees them.
     """
+
+    _prompt: tuple[Tensor, Sequence[int]] | None = None
 
     def __init__(
         self,
@@ -85,36 +89,63 @@ class Batch(Sequences):
         embeddings: Tensor | None = None,
         states: slice | None = None,
     ) -> Hidden:
-        """See `StepBatch.forward`."""
+        """See `StepBatch.forward`.
+
+        A long text in order passes the backbone in pieces; its first rows are taken from the cache
+        as far as it has them from another sequence and nobody asks for their states.
+        """
         rows = layout.size
         model = self.model
         plan = model.plan(layout, pattern)
         before = self._places()
         if hold and active is not None:
-            before = _behind(before, rows, active, self.who(active))
+            before = behind_held(before, rows, active, self.who(active))
+        used = None if adapter is None else model.adapters.get(adapter)
+        wanted = range(rows) if states is None else range(rows)[states]
+        first, there, names = 0, 0, []
+        if in_order(layout, pattern):
+            first = min(wanted, default=rows - 1)
+            if self.size == 1 and not hold and embeddings is None:
+                names = self._names(tokens, used, adapter_rows)
+                there = self._adopt(names, first) if names else 0
         self.cache.reserve(self.slots, [length + rows for length in before.lengths])
         model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
         due, sight = self._seen(tokens, plan, before)
-        if embeddings is None:
-            given = [member.embeddings for member in self.members]
-            inputs = inputs_of(model.backbone, tokens, given)
-        else:
-            inputs = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
-        used = None if adapter is None else model.adapters.get(adapter)
-        computed = model.backbone.forward(
-            inputs,
-            places.view(-1),
-            model.attention(plan, self.cache, before),
-            used,
-            self._adapted(adapter_rows, rows) if used else None,
-        )
+        parts = []
+        for piece in pieces_of(layout, pattern, there):
+            own, size = piece.rows, piece.layout.size
+            computed = model.backbone.forward(
+                self._inputs(tokens[:, own], None if embeddings is None else embeddings[:, own]),
+                places[:, own].reshape(-1),
+                model.attention(
+                    plan if piece.whole else model.plan(piece.layout, pattern),
+                    self.cache,
+                    further(before, own.start),
+                ),
+                used,
+                self._adapted(piece.chosen(adapter_rows), size) if used else None,
+            )
+            if own.stop > first:
+                computed = computed.view(self.size, size, -1)
+                parts.append(computed[:, max(0, first - own.start) :])
+        if names:
+            self.cache.enter(self.slots[0], names)
         if layout.append:
-            self.append(layout.append)
+            self.append(layout.append - there)
         if counted:
             self.count(active)
-        hidden = Hidden(computed.view(self.size, rows, -1), places + plan.ahead, due, sight)
-        return hidden if states is None else hidden.take(states)
+        hidden = Hidden(
+            torch.cat(parts, 1) if len(parts) > 1 else parts[0],
+            (places + plan.ahead)[:, first:],
+            None if due is None else due[:, first:],
+            sight if sight is None or not first else sight.take(slice(first, None)),
+        )
+        if states is None:
+            return hidden
+        if not wanted:
+            return hidden.take(slice(0, 0))
+        return hidden.take(slice(wanted.start - first, wanted.stop - first, wanted.step))
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""
@@ -133,7 +164,9 @@ class Batch(Sequences):
         """Return the ids of the rows of the one member's prompt, int64 [1, P], see `embedded`."""
         (member,) = self.members
         if member.embeddings is None:
-            return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+            rows = torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+            self._prompt = (rows, tokens)
+            return rows
         first = self.model.backbone.config.vocab_size
         return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
 
@@ -156,6 +189,35 @@ class Batch(Sequences):
             vocabulary = self.model.backbone.config.vocab_size
             tokens = known_as(tokens, vocabulary, self.history())
         return super().probability(logits, tokens, of, mask_token)
+
+    def _names(
+        self, tokens: Tensor, adapter: Adapter | None, rows: Sequence[bool] | Table | None
+    ) -> list[bytes]:
+        """Return the names of the pages of a text at the beginning of its sequence, else none."""
+        if self.lengths[0] or self.lineup.embedded:
+            return []
+        known = self._prompt
+        text = known[1] if known is not None and known[0] is tokens else tokens[0].tolist()
+        marks = None
+        if adapter is not None:
+            mark = self.cache.prefixes.mark(adapter)
+            flags = [True] * len(text) if rows is None else flags_of(rows, len(text))
+            marks = [mark if flag else BASE for flag in flags]
+        return names_of(text, marks)
+
+    def _adopt(self, names: Sequence[bytes], most: int) -> int:
+        """Let the sequence begin with pages of another, and return how many rows they are."""
+        rows = self.cache.adopt(self.slots[0], names, most)
+        self.lengths[0] += rows
+        self.start = self.start + rows
+        return rows
+
+    def _inputs(self, tokens: Tensor, embeddings: Tensor | None) -> Tensor:
+        """Return what goes into the backbone, [B * R, hidden], for ids [B, R]."""
+        backbone = self.model.backbone
+        if embeddings is not None:
+            return embeddings.to(backbone.dtype).flatten(0, 1)
+        return inputs_of(backbone, tokens, [member.embeddings for member in self.members])
 
     def _places(self) -> Places:
         return Places(self.slots, tuple(self.lengths), self.lineup.slot_index, self.start)
@@ -186,17 +248,3 @@ class Batch(Sequences):
             return None
         first = torch.arange(self.size, device=self.device).unsqueeze(1) * rows
         return (first + chosen.on(self.device)).view(-1)
-
-
-def _behind(places: Places, rows: int, active: Tensor, who: Sequence[bool]) -> Places:
-    """Return the places, but for sequences that are not active those `rows` further on.
-
-    `active` bool [B] is on the device what `who` is on the host.
-    """
-    shifted = zip(places.lengths, who, strict=True)
-    return Places(
-        places.slots,
-        tuple(length if goes_on else length + rows for length, goes_on in shifted),
-        places.slot_index,
-        places.start + torch.where(active, 0, rows),
-    )
