@@ -313,7 +313,9 @@ class Batch:
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
         values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
-        return Logits(values.view(count, rows, -1), hidden.positions, hidden.due, hidden.sight)
+        return Logits(
+            values.view(count, rows, values.shape[-1]), hidden.positions, hidden.due, hidden.sight
+        )
 
     def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
         """Return the chosen token of each row, int64 [B, n]; see `choose.sample`."""
