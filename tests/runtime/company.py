@@ -52,7 +52,7 @@ class Company:
     def decode(self, prompts: Sequence[Sequence[int]], members: Sequence[Member]) -> list[Decoded]:
         """Decode until each has so many tokens, has ended, or has failed."""
         decoder, backbone = self.decoder, self.decoder.model.backbone
-        cache = KVCache(decoder.config, len(prompts), self.rows, backbone.dtype, backbone.device)
+        cache = KVCache(decoder.config, backbone.dtype, backbone.device)
         state = StepState(decoder.config, backbone.device)
         everyone = []
         carries = []
@@ -60,7 +60,7 @@ class Company:
             one = Decoded(list(prompt), member)
             one.member = replace(
                 member,
-                slot=cache.acquire(),
+                slot=cache.acquire(self.rows),
                 prompt_length=len(prompt),
                 last_position=len(prompt) + self.most - 1,
                 history=one.text,
