@@ -83,7 +83,7 @@ def test_a_loop_is_used_if_its_keys_stay_though_nobody_reads_its_rows() -> None:
     assert [d.code for d in kept.warnings] == []
     assert {d.code for d in dropped.warnings} == {"NLD033"}
     assert "step.filled" in live(kept.graph)
-    assert "batch.append" in api.generate([kept])["decode.py"]
+    assert b"batch.append" in api.generate([kept])["decode.py"]
     assert "step.filled" not in show_graph(run(dropped.graph))
 
 
