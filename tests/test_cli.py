@@ -444,6 +444,18 @@ def test_explain_draws_which_rows_see_which() -> None:
     )
 
 
+@pytest.mark.parametrize("width", ["40", "72", "200"])
+def test_the_help_lists_each_command_with_its_whole_first_sentence(
+    width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    words = " ".join(nldc("--help").stdout.split())
+    assert "..." not in words.replace("[ARGS]...", "")
+    for name, command in cli.commands.items():
+        sentence = " ".join((command.help or "").split("\n\n")[0].split()).split(". ")[0]
+        assert f"{name} {sentence.rstrip('.')}" in words
+
+
 def test_strategies_lists_the_library_with_guarantees() -> None:
     result = nldc("strategies")
     assert result.exit_code == 0
