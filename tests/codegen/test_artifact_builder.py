@@ -40,7 +40,7 @@ def test_an_artifact_with_a_binary_file_loads_and_gives_its_bytes_back(
     folder = write_folder(tmp_path / "out", rebuilt(inside=inside))
     assert read_artifact(folder).files[f"{inside}attention.cubin"] == BINARY
     name = "ar+linear_ss" if inside else "ar"
-    assert api.load(folder).STRATEGY == name
+    assert name == api.load(folder).STRATEGY
     # It is replaced as an artifact, and a binary file that was edited is found.
     write_folder(folder, rebuilt(inside=inside))
     (folder / f"{inside}attention.cubin").write_bytes(BINARY[:-1] + b"\x01")
