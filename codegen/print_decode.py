@@ -9,6 +9,7 @@ from textwrap import wrap
 from nldc.codegen import program as p
 from nldc.codegen.compact import show_affine, show_column, show_flags, show_list, show_table
 from nldc.codegen.writer import Writer, commented, quoted, show_tuple
+from nldc.diagnostics import untold
 from nldc.expr import to_python
 
 
@@ -248,6 +249,8 @@ class _Methods:
                 assign(name, self._ops("accept_longest_prefix"), arguments)
             case p.Loop():
                 self._loop(each)
+            case _:
+                raise untold(each, "codegen/print_decode.py")
 
     def _lay_rows(self, each: p.LayRows) -> None:
         arguments = [
