@@ -45,6 +45,7 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.step.batch import Batch, Model
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.processors import TokenProcessor
 from nldc.runtime.step.sampling import Processor, Sampling
 from nldc.runtime.step.state import StepState
@@ -119,11 +120,11 @@ class Decoder:
             weakref.WeakKeyDictionary()
         )
 
-    def prefill(self, batch: Batch, prompt: Tensor) -> Emit:
+    def prefill(self, batch: StepBatch, prompt: Tensor) -> Emit:
         """Fill the cache from a prompt [1, P] and return what the first step needs."""
         raise NotImplementedError
 
-    def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
+    def step(self, batch: StepBatch, carry: dict[str, Tensor]) -> Emit:
         """Advance every sequence of the batch by at least one token."""
         raise NotImplementedError
 

@@ -22,14 +22,15 @@ from nldc.runtime.engine.handover import Chooser, Handover, Progress, check_know
 from nldc.runtime.engine.stats import Stats
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError, PromptError
 from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.record import commit
 from nldc.runtime.step.sampling import NOTHING_ALLOWED, Sampling
 from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.runtime.step.values import Emit
 
-Prefill = Callable[[Batch, Tensor], Emit]
-Step = Callable[[Batch, dict[str, Tensor]], Emit]
+Prefill = Callable[[StepBatch, Tensor], Emit]
+Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
 Finish = Literal["eos", "length", "stop"]
 MakeBatch = Callable[[KVCache, Sequence["Request"]], Batch]
 """Makes a batch of requests that have their slots in the cache."""
@@ -64,6 +65,7 @@ class Request:
     started: float = 0.0
     first_token: float = 0.0
     finished: float = 0.0
+    _member: Member | None = None
 
     @property
     def history(self) -> list[int]:
@@ -76,19 +78,21 @@ class Request:
         return len(self.prompt) + self.max_new_tokens - 1
 
     def member(self, sampling: Sampling, limit: ThinkingLimit | None) -> Member:
-        """Return what the request brings to a batch, while it has its slot."""
-        return Member(
-            slot=self.slot,
-            key=self.key,
-            sampling=sampling,
-            eos=self.eos,
-            prompt_length=len(self.prompt),
-            last_position=self.last_position,
-            thinking=limit,
-            thought=self.thought,
-            embeddings=self.embeddings,
-            history=lambda: self.history,
-        )
+        """Return what the request brings to every batch, once it has its slot."""
+        if self._member is None:
+            self._member = Member(
+                slot=self.slot,
+                key=self.key,
+                sampling=sampling,
+                eos=self.eos,
+                prompt_length=len(self.prompt),
+                last_position=self.last_position,
+                thinking=limit,
+                thought=self.thought,
+                embeddings=self.embeddings,
+                history=lambda: self.history,
+            )
+        return self._member
 
     @property
     def done(self) -> bool:
@@ -221,7 +225,7 @@ class Session:
         prefill = self.strategies[sequence.strategy].prefill
         with torch.inference_mode():
             batch = self.make_batch(self.cache, (sequence,))
-            emit = prefill(batch, batch.prompt(sequence.prompt, sequence.embeddings))
+            emit = prefill(batch, batch.prompt(sequence.prompt))
             self._commit([sequence], batch, emit, cycle=False)
         return emit.carry
 
