@@ -85,4 +85,5 @@ class TorchBackend:
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""
-        return choice.of(self.head(states).view(*choice.positions.shape, -1))
+        logits = self.head(states)
+        return choice.of(logits.view(*choice.positions.shape, logits.shape[-1]))

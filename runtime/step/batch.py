@@ -162,7 +162,8 @@ class Batch(Sequences):
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
         values = self.model.backend.head(hidden.states.reshape(count * rows, width))
-        return Logits(values.view(count, rows, -1), hidden.positions, hidden.due, hidden.sight)
+        values = values.view(count, rows, values.shape[-1])  # of no rows as well
+        return Logits(values, hidden.positions, hidden.due, hidden.sight)
 
     def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
         """See `StepBatch.head_choose`; where nobody has to see logits, the backend has both."""
