@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy
@@ -254,7 +255,9 @@ def test_what_can_be_raised_is_found_in_the_runtime() -> None:
     from nldc import runtime
 
     for name in runtime.__all__:
-        assert getattr(runtime, name).__module__.startswith("nldc.runtime.")
+        found = getattr(runtime, name)
+        home = found.__name__ if isinstance(found, ModuleType) else found.__module__
+        assert home.startswith("nldc.runtime.")
     assert dir(runtime) == sorted(runtime.__all__)
     assert dir(nldc) == sorted(nldc.__all__)
     assert runtime.PromptError is PromptError
