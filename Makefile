@@ -29,6 +29,12 @@ test: setup  ## lint, types, and the default tests (under 10 minutes on 2 cores)
 	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder \
 		-m "not long and not parity and not gpu"
 
+test-intel: setup  ## the tests of numbers with MKL's code path for Intel processors (needs cc)
+	mkdir -p build
+	cc -shared -fPIC -o build/as_intel.so scripts/as_intel.c
+	LD_PRELOAD=$(CURDIR)/build/as_intel.so $(BIN)/pytest -q -n auto --dist loadfile \
+		-m "not long and not parity and not gpu" tests/runtime tests/train tests/lossless tests/test_strategies.py
+
 test-long: setup  ## the tests that take minutes
 	NLDC_HYPOTHESIS=long $(BIN)/pytest -q -m "long or not parity and not gpu"
 
@@ -55,4 +61,4 @@ golden:  ## rewrite golden files; review the diff
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup smollm2 demo test test-long test-parity test-gpu gpu-report gpu-wheels format golden clean
+.PHONY: help setup smollm2 demo test test-intel test-long test-parity test-gpu gpu-report gpu-wheels format golden clean

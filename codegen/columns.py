@@ -1,16 +1,15 @@
-"""Facts of rows that depend on the prompt's length, printed from what defines them.
+"""Facts of rows that depend on the prompt's length, taken from what defines them.
 
-Such rows have no list when a strategy is compiled. What a segment fixes is printed as runs, and a
-predicate over rows as itself: nothing is concluded from examples.
+Such rows have no list when a strategy is compiled. What a segment fixes is a constant for a run of
+rows, and a predicate over rows stays itself: nothing is concluded from examples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from nldc.codegen.compact import show_affine
-from nldc.expr import And, Boolean, Compare, Expr, Not, Number, Or, Ref, references, show
+from nldc.codegen.program import Piece
+from nldc.expr import And, Boolean, Compare, Expr, Not, Number, Or, Ref
 from nldc.ir.course import ROW
 from nldc.ir.facts import NO_KIND
 from nldc.ir.layout import Layout, Segment
@@ -20,36 +19,6 @@ from nldc.ir.size import Size
 
 FAR = 2**30
 """More rows than any prompt has."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """An expression over `row` and `index`, for the rows from `start` up to `stop`."""
-
-    expr: Expr
-    start: Size
-    stop: Size
-
-    @property
-    def constant(self) -> bool | int | None:
-        """Its value if that is the same for every row."""
-        is_constant = isinstance(self.expr, Number | Boolean)
-        return self.expr.value if is_constant else None  # type: ignore[union-attr, return-value]
-
-    def show(self, length: str) -> str:
-        """Print the list of its values; `length` names the prompt's length."""
-        count = Size(self.stop.fixed - self.start.fixed, self.stop.prompts - self.start.prompts)
-        if self.constant is not None:
-            size = show_affine(count, length)
-            return f"[{self.constant}] * ({size})" if " " in size else f"[{self.constant}] * {size}"
-        rows = [show_affine(end, length) for end in (self.start, self.stop)]
-        span = f"range({rows[1]})" if self.start == Size(0) else f"range({', '.join(rows)})"
-        if isinstance(self.expr, Ref):
-            return f"[*{span}]"
-        used = {ref.root for ref in references(self.expr)}
-        if used == set(ROW):
-            return f"[{show(self.expr)} for row in {span} for index in (row,)]"
-        return f"[{show(self.expr)} for {used.pop()} in {span}]"
 
 
 def column(layout: Layout, kinds: Sequence[str], expr: Expr) -> tuple[Piece, ...]:
@@ -96,11 +65,6 @@ def _settled(expr: Expr, start: Size) -> Expr:
         return expr
     is_condition = isinstance(expr, Compare | Not | And | Or)
     return Boolean(bool(found.low)) if is_condition else Number(int(found.low))
-
-
-def show_column(pieces: Sequence[Piece], length: str) -> str:
-    """Print a column as a Python list; `length` names the prompt's length."""
-    return " + ".join(piece.show(length) for piece in pieces)
 
 
 def leading(pieces: Sequence[Piece]) -> Size | None:

@@ -1,10 +1,13 @@
-"""Print long lists of numbers as the short Python that a person would have written."""
+"""Print lists of numbers, and facts of rows, as short as a person would have written them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+from nldc.codegen.program import Column, Piece
+from nldc.expr import Ref, references, show
 from nldc.ir.size import Size
 
 
@@ -102,3 +105,50 @@ def show_affine(size: Size, length: str = "prompt") -> str:
     if not size.fixed:
         return prompt
     return f"{prompt} + {size.fixed}" if size.fixed > 0 else f"{prompt} - {-size.fixed}"
+
+
+def show_flags(flags: Sequence[bool]) -> str:
+    """Return a short Python expression for a list of flags."""
+    found = [Run(flag, 0, len(list(group))) for flag, group in groupby(flags)]
+    if len(found) <= 3:
+        return " + ".join(_show_run(run) for run in found)
+    return f"[flag == 1 for flag in {show_list([int(flag) for flag in flags])}]"
+
+
+def show_table(lines: Sequence[int] | Sequence[Sequence[int]]) -> str:
+    """Return a short Python expression for numbers, or for lines of them.
+
+    Lines that rise evenly become a comprehension.
+    """
+    if not lines or isinstance(lines[0], int):
+        return show_list([number for number in lines if isinstance(number, int)])
+    rows = [list(line) for line in lines if not isinstance(line, int)]
+    if len(rows) > 1 and rows[0]:
+        step = rows[1][0] - rows[0][0]
+        first = rows[0]
+        if all(
+            row == [x + step * n for x in first] for n, row in enumerate(rows)
+        ) and first == list(range(first[0], first[0] + len(first))):
+            begin = f"{first[0]} + {step} * n" if step else str(first[0])
+            return f"[[*range({begin}, {begin} + {len(first)})] for n in range({len(rows)})]"
+    return f"[{', '.join(show_list(row) for row in rows)}]"
+
+
+def show_column(pieces: Column, length: str) -> str:
+    """Return a column as a Python list; `length` names the prompt's length."""
+    return " + ".join(_show_piece(piece, length) for piece in pieces)
+
+
+def _show_piece(piece: Piece, length: str) -> str:
+    if piece.constant is not None:
+        first, stop = piece.start, piece.stop
+        size = show_affine(Size(stop.fixed - first.fixed, stop.prompts - first.prompts), length)
+        return f"[{piece.constant}] * ({size})" if " " in size else f"[{piece.constant}] * {size}"
+    rows = [show_affine(end, length) for end in (piece.start, piece.stop)]
+    span = f"range({rows[1]})" if piece.start == Size(0) else f"range({', '.join(rows)})"
+    if isinstance(piece.expr, Ref):
+        return f"[*{span}]"
+    used = {ref.root for ref in references(piece.expr)}
+    if len(used) > 1:
+        return f"[{show(piece.expr)} for row in {span} for index in (row,)]"
+    return f"[{show(piece.expr)} for {used.pop()} in {span}]"

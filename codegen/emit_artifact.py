@@ -6,22 +6,23 @@ The same file, params and compiler give the same bytes, wherever and whenever it
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nldc.codegen.emit_attention import emit_kernels, emit_patterns
-from nldc.codegen.emit_decode import Origin, emit_decode
-from nldc.codegen.emit_switch import emit_switch
-from nldc.codegen.names import folder_names
-from nldc.codegen.pipeline import run
-from nldc.codegen.plan import make_plan
+from nldc.codegen.artifact import Builder
+from nldc.codegen.names import decoder_names, folder_names
+from nldc.codegen.pipeline import compiled, run
+from nldc.codegen.print_decode import Header, print_decode
+from nldc.codegen.print_kernels import print_kernels
+from nldc.codegen.print_patterns import print_patterns
+from nldc.codegen.print_switch import Member, print_switch
+from nldc.codegen.program_text import show_program
 from nldc.codegen.room import widest
 from nldc.codegen.writer import Writer, commented
 from nldc.ir.graph import Graph
 from nldc.ir.text import show_graph
-from nldc.runtime.abi import ABI_VERSION, MANIFEST
+from nldc.runtime.abi import ABI_VERSION
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Part:
     """One strategy of several: its graph, the files of its own artifact, what was proved of it."""
 
     graph: Graph
-    files: Mapping[str, str]
+    files: Mapping[str, bytes]
     proved: str
 
 
@@ -39,49 +40,72 @@ def emit_artifact(
     text: str,
     compiler: str,
     certificate: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
+) -> dict[str, bytes]:
     """Return the files of the artifact by name; `file` and `text` are the strategy's own.
 
     `certificate` is what was proved of the graph, as plain data.
     """
     lowered = run(graph)
-    plan = make_plan(lowered)
+    program = compiled(lowered)
     proved = "none" if certificate is None else str(certificate["proved"])
-    origin = Origin(file, hashlib.sha256(text.encode()).hexdigest(), compiler, proved)
-    files = {
-        "__init__.py": _package(f"{graph.name}: {graph.summary}", compiler),
-        "decode.py": emit_decode(plan, origin),
-        "patterns.py": emit_patterns(plan),
-        "kernels.py": emit_kernels(plan),
-        "graph.txt": show_graph(lowered),
-        "strategy.yaml": text,
-    }
+    header = Header(file, hashlib.sha256(text.encode()).hexdigest(), compiler, proved)
+    builder = Builder()
+    builder.add("__init__.py", _package(f"{graph.name}: {graph.summary}", compiler))
+    builder.add("decode.py", print_decode(program, header))
+    builder.add("patterns.py", print_patterns(program))
+    for name, kernel in print_kernels(program).items():
+        builder.add(name, kernel)
+    builder.add("graph.txt", show_graph(lowered))
+    builder.add("program.txt", show_program(program))
+    builder.add("strategy.yaml", text)
     if certificate is not None:
-        files["certificate.json"] = json.dumps(certificate, indent=2, ensure_ascii=True) + "\n"
-    files[MANIFEST] = _manifest(graph, origin, files)
-    return files
+        builder.add_data("certificate.json", certificate)
+    return builder.seal(
+        {
+            "abi": ABI_VERSION,
+            "compiler": compiler,
+            "strategy": graph.name,
+            "summary": graph.summary,
+            "source": {"file": file, "sha256": header.sha256},
+            "params": dict(graph.params),
+            "compat": graph.compat,
+            "guarantee": {"claimed": graph.guarantee, "proved": proved},
+        }
+    )
 
 
 def emit_switching(
     parts: Mapping[str, Part], handovers: Mapping[str, Mapping[str, Any]], compiler: str
-) -> dict[str, str]:
+) -> dict[str, bytes]:
     """Return the files of an artifact that holds several artifacts, each in a folder of its own.
 
     `parts` are the strategies by name, the default first; `handovers` what was proved of how each
     leaves a sequence and how it is given one: plain data, with the `switches` that it may make.
     """
     folders = folder_names(parts)
-    files = {
-        f"{folders[name]}/{file}": text
-        for name, part in parts.items()
-        for file, text in part.files.items()
-    }
+    decoders = decoder_names(folders)
     graphs = {name: part.graph for name, part in parts.items()}
-    room = widest(make_plan(run(graph)).room for graph in graphs.values())
-    files["decode.py"] = emit_switch(graphs, folders, handovers, room, compiler)
-    summary = f"{', '.join(parts)}: several strategies over one cache."
-    files["__init__.py"] = _package(summary, compiler)
     proved = {name: part.proved for name, part in parts.items()}
+    builder = Builder()
+    for name, part in parts.items():
+        for file, content in part.files.items():
+            builder.add(f"{folders[name]}/{file}", content)
+    room = widest(compiled(run(graph)).room for graph in graphs.values())
+    members = [
+        Member(
+            strategy=name,
+            folder=folders[name],
+            decoder=decoders[name],
+            adapters=tuple(adapter.name for adapter in graph.adapters),
+            summary=graph.summary,
+            guarantee=graph.guarantee,
+            handover=handovers[name],
+        )
+        for name, graph in graphs.items()
+    ]
+    builder.add("decode.py", print_switch(members, room, compiler))
+    summary = f"{', '.join(parts)}: several strategies over one cache."
+    builder.add("__init__.py", _package(summary, compiler))
     certificate = {
         "certificate": 1,
         "strategies": {
@@ -90,24 +114,24 @@ def emit_switching(
         },
         "between_steps": {name: dict(data) for name, data in handovers.items()},
     }
-    files["certificate.json"] = json.dumps(certificate, indent=2, ensure_ascii=True) + "\n"
+    builder.add_data("certificate.json", certificate)
     claimed = [graph.guarantee for graph in graphs.values()]
-    manifest = {
-        "abi": ABI_VERSION,
-        "compiler": compiler,
-        "strategy": "+".join(parts),
-        "summary": summary,
-        "strategies": {
-            name: {
-                "folder": folders[name],
-                "guarantee": {"claimed": graphs[name].guarantee, "proved": proved[name]},
-            }
-            for name in parts
-        },
-        "guarantee": {"claimed": _weakest(claimed), "proved": _weakest(proved.values())},
-    }
-    files[MANIFEST] = _digested(manifest, files)
-    return files
+    return builder.seal(
+        {
+            "abi": ABI_VERSION,
+            "compiler": compiler,
+            "strategy": "+".join(parts),
+            "summary": summary,
+            "strategies": {
+                name: {
+                    "folder": folders[name],
+                    "guarantee": {"claimed": graphs[name].guarantee, "proved": proved[name]},
+                }
+                for name in parts
+            },
+            "guarantee": {"claimed": _weakest(claimed), "proved": _weakest(proved.values())},
+        }
+    )
 
 
 def _weakest(guarantees: Iterable[str]) -> str:
@@ -129,25 +153,3 @@ def _package(summary: str, compiler: str) -> str:
         "\n"
         '__all__ = ["Decoder"]\n'
     )
-
-
-def _manifest(graph: Graph, origin: Origin, files: Mapping[str, str]) -> str:
-    manifest = {
-        "abi": ABI_VERSION,
-        "compiler": origin.compiler,
-        "strategy": graph.name,
-        "summary": graph.summary,
-        "source": {"file": origin.file, "sha256": origin.sha256},
-        "params": dict(graph.params),
-        "compat": graph.compat,
-        "guarantee": {"claimed": graph.guarantee, "proved": origin.proved},
-    }
-    return _digested(manifest, files)
-
-
-def _digested(manifest: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """Return the manifest's text, with the digest of every file."""
-    digests = {
-        name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(files.items())
-    }
-    return json.dumps({**manifest, "files": digests}, indent=2, ensure_ascii=True) + "\n"

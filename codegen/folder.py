@@ -21,8 +21,10 @@ NEW = "choose a new folder: -o DIR"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
+def write_folder(out: Path, files: Mapping[str, str | bytes]) -> Path:
     """Write files by name, or by `folder/name`, into `out`; an artifact that is there is replaced.
+
+    Text is written in UTF-8 as it is.
 
     Whatever fails or interrupts it, `out` is then the whole old folder or the whole new one.
 
@@ -31,9 +33,10 @@ def write_folder(out: Path, texts: Mapping[str, str]) -> Path:
     """
 
     def fill(folder: Path) -> None:
-        for name, text in texts.items():
+        for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+            data = content.encode() if isinstance(content, str) else content
+            (folder / name).write_bytes(data)
 
     with _in_words(out):
         generated = _replaceable(out)

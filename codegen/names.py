@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -20,7 +20,7 @@ PYTHON = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins)))
 
 RUNTIME = frozenset(
     {"annotations", "Any", "Batch", "Emit", "Layout", "Pattern", "RowFacts", "Table", "Tensor"}
-    | {"BaseDecoder", "Decoder", "ops", "kernels", "patterns", "torch", "triton", "tl"}
+    | {"BaseDecoder", "Decoder", "ops", "patterns", "sees", "torch", "triton", "tl"}
 )
 """What the modules of an artifact import and define under names that are always the same."""
 
@@ -91,6 +91,15 @@ def node_names(nodes: Iterable[str], scope: Scope) -> dict[str, str]:
     """
     ordered = sorted(nodes, key=lambda node: node.count("."))
     return {node: scope.allot(node.split(".", 1)[1].replace(".", "_")) for node in ordered}
+
+
+def decoder_names(folders: Mapping[str, str]) -> dict[str, str]:
+    """Return the name under which each strategy's decoder is imported from its folder."""
+    scope = module_scope().inside(("Handover", "SwitchingDecoder"))
+    return {
+        strategy: scope.allot(f"{''.join(map(str.capitalize, folder.split('_')))}Decoder")
+        for strategy, folder in folders.items()
+    }
 
 
 def folder_names(strategies: Iterable[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nldc.codegen.values import size_of
+from nldc.ir.effects import forward_of, leaves_rows
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import Accept, Node, Repeat, Value
 from nldc.ir.size import Size
@@ -73,8 +74,8 @@ def _written(
         if node.name in rows:
             peaks.append(appended + rows[node.name].size)
             appended += rows[node.name].appended
-        elif isinstance(node.op, Repeat) and node.op.keys == "kept":
-            (left,) = (rows[n.name].size for n in node.op.body.nodes if n.name in rows)
+        elif isinstance(node.op, Repeat) and leaves_rows(node.op):
+            left = rows[forward_of(node.op)[0].name].size
             peaks.append(sum((left,) * held, appended))
             appended += left
     return peaks, appended

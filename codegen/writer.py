@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import wrap
@@ -41,6 +41,11 @@ class Writer:
         one = f"{target} = {text}"
         self.line(one if len(one) <= 100 else "\n".join(wrap(one, 100, subsequent_indent="    ")))
 
+    def comment(self, text: str) -> None:
+        """Add a comment, wrapped to the line."""
+        for line in wrap(f"# {text}", 100 - 4 * self.depth, subsequent_indent="# "):
+            self.line(line)
+
     def docstring(self, text: str) -> None:
         """Add a docstring, wrapped to the line."""
         lines = wrap(f'"""{text}', 100 - 4 * self.depth)
@@ -61,6 +66,11 @@ class Writer:
     def text(self) -> str:
         """Return everything written, ending in a newline."""
         return "\n".join(self.lines).rstrip("\n") + "\n"
+
+
+def show_tuple(items: Sequence[str]) -> str:
+    """Return a tuple of what is printed already."""
+    return f"({', '.join(items)}{',' * (len(items) == 1)})"
 
 
 def quoted(text: str) -> str:

@@ -6,12 +6,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__
-from nldc.check.lossless import Certificate, handover, handover_data, prove
+from nldc.check.lossless import Certificate, Proof, handover_data, handover_of, proof_of
 from nldc.check.rules import examine
 from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
@@ -31,13 +32,23 @@ Settings = Mapping[str, int | float]
 class Checked:
     """A strategy without mistakes: its source, its graph, and what is worth a warning.
 
-    `certificate` is what was proved; None if nothing is promised, or nothing was asked yet.
+    `proved` is what the check proved of what is promised, if anything is: ask for `proof`.
     """
 
     source: Source
     graph: Graph
     warnings: tuple[Diagnostic, ...]
-    certificate: Certificate | None = None
+    proved: Proof | None = None
+
+    @cached_property
+    def proof(self) -> Proof:
+        """What is proved of the graph, for whoever asks: found once."""
+        return self.proved or proof_of(self.graph)
+
+    @property
+    def certificate(self) -> Certificate:
+        """The proof as what is written down of it."""
+        return self.proof.certificate
 
     @property
     def guarantee(self) -> Guarantee:
@@ -76,11 +87,12 @@ def find(file: str | Path) -> Path:
     return known[str(file)] if str(file) in known and (path.is_dir() or not path.exists()) else path
 
 
-def check(file: str | Path, settings: Settings | None = None) -> Checked:
+def check(file: str | Path, settings: Settings | None = None, *, others: bool = True) -> Checked:
     """Read and check a strategy file, or one of the library by name.
 
     `FILE@PRESET`, as in `block_diffusion@vllm`, sets the attributes that the file leaves open as
-    that engine has them, whatever preset the file names.
+    that engine has them, whatever preset the file names. With `others`, a promise that is not kept
+    for other values of the params is among the warnings; to try them takes most of the time.
 
     Raises:
         StrategyError: with every mistake in it.
@@ -92,26 +104,32 @@ def check(file: str | Path, settings: Settings | None = None) -> Checked:
         message = f"there is no file `{name}`, and no such strategy in the library"
         help_text = f"did you mean `{meant}`? `nldc strategies` lists them"
         raise StrategyError([Diagnostic(CANNOT_READ, "error", message, (), (help_text,))])
-    return check_source(load_source(path), settings, compat)
+    return check_source(load_source(path), settings, compat, others=others)
 
 
 def check_source(
-    source: Source, settings: Settings | None = None, compat: str | None = None
+    source: Source,
+    settings: Settings | None = None,
+    compat: str | None = None,
+    *,
+    others: bool = True,
 ) -> Checked:
     """Check a strategy that has been read; `compat` replaces the preset that it names.
+
+    `others` is that of `check`.
 
     Raises:
         StrategyError: with every mistake in it.
     """
     built = build(source, settings, compat)
-    found, certificate = list(built.found), None
+    found, proof = list(built.found), None
     if built.graph is not None:
-        examined = examine(built.graph, source)
-        found, certificate = [*found, *examined.diagnostics], examined.certificate
+        examined = examine(built.graph, source, others=others)
+        found, proof = [*found, *examined.diagnostics], examined.proof
     errors = [d for d in found if d.severity == "error"]
     if errors or built.graph is None:
         raise StrategyError(found)
-    return Checked(source, built.graph, tuple(found), certificate)
+    return Checked(source, built.graph, tuple(found), proof)
 
 
 def follow(file: str | Path, settings: Settings | None, model: str | Path) -> Settings:
@@ -145,10 +163,12 @@ def check_together(
     files: Sequence[str | Path],
     settings: Settings | None = None,
     model: str | Path | None = None,
+    *,
+    others: bool = True,
 ) -> tuple[Checked, ...]:
     """Check files that go into one artifact; a setting goes to every file that has such a param.
 
-    Params that follow a checkpoint are as `model` has them.
+    Params that follow a checkpoint are as `model` has them. `others` is that of `check`.
 
     Raises:
         StrategyError: with every mistake in every file.
@@ -159,12 +179,13 @@ def check_together(
     given = dict(settings or {})
     found: list[Diagnostic] = []
     checked: list[Checked] = []
-    known = {str(file): _params(file) for file in files}
+    known = {str(file): params_of(file) for file in files}
     shared = set[str]().union(*known.values())
     for file in files:
         own = {n: v for n, v in given.items() if n in known[str(file)] or n not in shared}
         try:
-            checked.append(check(file, own if model is None else follow(file, own, model)))
+            settings_ = own if model is None else follow(file, own, model)
+            checked.append(check(file, settings_, others=others))
         except StrategyError as error:
             found += error.diagnostics
     if found:
@@ -178,7 +199,7 @@ def check_together(
     return tuple(checked)
 
 
-def _params(file: str | Path) -> frozenset[str]:
+def params_of(file: str | Path) -> frozenset[str]:
     """Return the params that a file declares, whatever else is wrong with it."""
     return frozenset(_declared(file))
 
@@ -218,7 +239,8 @@ def compile(  # noqa: A001
         InternalError: what was generated is not what was proved, which is a bug in the compiler.
     """
     files = [file] if isinstance(file, str | Path) else list(file)
-    return write(check_together(files, settings, model), out, certify=certify)
+    checked = check_together(files, settings, model, others=False)  # nobody hears warnings here
+    return write(checked, out, certify=certify)
 
 
 def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) -> Path:
@@ -237,14 +259,14 @@ def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) 
     return write_folder(Path(out), files)
 
 
-def generate(checked: Sequence[Checked]) -> dict[str, str]:
+def generate(checked: Sequence[Checked]) -> dict[str, bytes]:
     """Return the files of the artifact of strategies that have been checked, by name."""
     from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
 
     parts: dict[str, Part] = {}
     for each in checked:
         source, graph = each.source, each.graph
-        certificate = (each.certificate or prove(graph)).data()
+        certificate = each.certificate.data()
         name = Path(source.name).name
         files = emit_artifact(graph, name, source.text, __version__, certificate)
         parts[graph.name] = Part(graph, files, str(certificate["proved"]))
@@ -283,7 +305,7 @@ def _certify(folder: Path) -> None:
 
 def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:
     """Return, of each strategy, how it hands sequences over and to which of the others it may."""
-    return handover_data({each.graph.name: handover(each.graph) for each in checked})
+    return handover_data({each.graph.name: handover_of(each.proof) for each in checked})
 
 
 def load(artifact: str | Path) -> type[Decoder]:

@@ -84,16 +84,16 @@ def bench(
     chosen_settings = {
         file: api.follow(file, _own(file, settings), folder) for file in ("ar", *strategies)
     }
-    checked = {file: api.check(file, own) for file, own in chosen_settings.items()}
+    checked = {file: api.check(file, own, others=False) for file, own in chosen_settings.items()}
     results: list[Measured] = []
     truth: list[list[int]] = []
     with tempfile.TemporaryDirectory() as scratch:
         artifacts = {
-            file: api.compile(file, Path(scratch) / str(number), own, certify=False)
-            for number, (file, own) in enumerate(chosen_settings.items())
+            file: api.write([each], Path(scratch) / str(number), certify=False)
+            for number, (file, each) in enumerate(checked.items())
         }
         adapted = any(strategy.graph.adapters for strategy in checked.values())
-        loaded, adapter = load_baseline(Path(scratch), model, loading or {}, adapted=adapted)
+        loaded, adapter = load_baseline(artifacts["ar"], model, loading or {}, adapted=adapted)
         chosen = choose_prompts(
             prompts,
             count,
@@ -129,7 +129,7 @@ def bench(
 
 
 def _own(file: str, settings: Mapping[str, int | float] | None) -> dict[str, int | float]:
-    params = api.check(file).graph.params if settings else {}
+    params = api.params_of(file) if settings else frozenset()
     return {name: value for name, value in (settings or {}).items() if name in params}
 
 

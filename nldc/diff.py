@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 
 from nldc.api import Checked
 from nldc.expr import show
+from nldc.ir import effects
 from nldc.ir.attributes import ATTRIBUTE
-from nldc.ir.graph import Graph, uses, walk
-from nldc.ir.ops import Forward, Node, Region, Repeat, Value
-from nldc.ir.scope import FALSE
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Node, Region, Repeat, Value
 from nldc.ir.text import op_name, show_part, show_value
 
 ABSENT = "-"
@@ -132,7 +132,9 @@ def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Differ
     theirs = [_under(entry, renamed) for entry in theirs]
     known = {entry.name: entry for entry in theirs}
     alone = {entry.name for entry in ours} ^ set(known)
-    live = _live(a.graph) | {_called(_called(n, regions), renamed) for n in _live(b.graph)}
+    live = effects.live(a.graph, unread=False)
+    theirs_live = effects.live(b.graph, unread=False)
+    live |= {_called(_called(name, regions), renamed) for name in theirs_live}
     attributes: list[Change] = []
     nodes: list[Change] = []
     parts: dict[Parting, None] = {}
@@ -215,36 +217,6 @@ def _keys(node: Node) -> Iterator[tuple[str, str]]:
 def _region(graph: Graph) -> str:
     """Return the name of the step that a graph takes."""
     return graph.step.nodes[0].name.split(".", 1)[0] if graph.step.nodes else "step"
-
-
-def _live(graph: Graph) -> set[str]:
-    """Return the nodes, and the carried values, that something emitted or cached is made from."""
-    found: set[str] = set()
-    for variant in graph.variants:
-        nodes = {node.name: node for node in walk((*graph.prefill.nodes, *variant.step.nodes))}
-        carried = {f"carry.{item.name}": (item.initial, item.next) for item in variant.carry}
-        ends = (variant.emit.tokens, variant.emit.keep, graph.prefill_tokens)
-        waiting = [value.node for end in ends for value in uses(end)]
-        waiting += [node.name for node in nodes.values() if _appends(node)]
-        seen: set[str] = set()
-        while waiting:
-            name = waiting.pop().split(":")[0]
-            if name in seen:
-                continue
-            seen.add(name)
-            values = [*uses(carried.get(name, ()))]
-            if name in nodes:
-                op = nodes[name].op
-                values += [*uses(op), *([op.result] if isinstance(op, Repeat) else [])]
-            waiting += [value.node for value in values]
-        found |= seen
-    return found
-
-
-def _appends(node: Node) -> bool:
-    if isinstance(node.op, Repeat):
-        return node.op.keys == "kept"
-    return isinstance(node.op, Forward) and node.op.append != FALSE
 
 
 # Which node of one is which of the other

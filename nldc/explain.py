@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldc.api import Checked
-from nldc.check.lossless import Certificate, handover, prove
+from nldc.check.lossless import handover_of
 from nldc.expr import evaluate, show
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, walk
@@ -26,8 +26,8 @@ def explain(checked: Checked) -> str:
     """
     graph = checked.graph
     head = f"{graph.name}: {graph.summary}"
-    proof = promise(graph, checked.certificate)
-    parts = [head, proof, between_steps(graph), *followed(graph), show_graph(graph)]
+    proof = promise(checked)
+    parts = [head, proof, between_steps(checked), *followed(graph), show_graph(graph)]
     steps = (node for variant in graph.variants for node in variant.step.nodes)
     parts += [
         picture(graph, node)
@@ -37,12 +37,9 @@ def explain(checked: Checked) -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def promise(graph: Graph, certificate: Certificate | None = None) -> str:
-    """Return what is promised and, for what is proved, what each part of the proof rests on.
-
-    `certificate` is that of the graph, where it is known already.
-    """
-    certificate = certificate or prove(graph)
+def promise(checked: Checked) -> str:
+    """Return what is promised and, for what is proved, what each part of the proof rests on."""
+    graph, certificate = checked.graph, checked.certificate
     if certificate.proved != "exact":
         why = "; ".join(f"{p.message} ({p.code})" for p in certificate.problems)
         return f"guarantee: {graph.guarantee}\nnot exact: {why}"
@@ -59,9 +56,9 @@ def promise(graph: Graph, certificate: Certificate | None = None) -> str:
     return "\n".join(lines)
 
 
-def between_steps(graph: Graph) -> str:
+def between_steps(checked: Checked) -> str:
     """Return what the cache holds between steps, and whether another strategy may go on from it."""
-    found = handover(graph)
+    found = handover_of(checked.proof)
     if found.trails is None:
         why = f"between steps: the cache is not that of the text, for {found.stays}"
         return f"{why}\nno other strategy may go on from it"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from nldc.diagnostics import InternalError
 from nldc.expr import Expr, evaluate
+from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout, plain
@@ -397,7 +398,7 @@ class _Interpreter:
             last = next(n.op for n in op.body.nodes if n.name == op.result.node)
             assert isinstance(last, Fill)
             held = fill(held, held.masked, self._value(last.tokens, inner))
-        if op.keys == "kept":
+        if leaves_rows(op):
             self.cache.extend(self.latest)
         return held
 

@@ -19,6 +19,7 @@ from nldc import api
 from nldc.diagnostics import StrategyError
 from nldc.prompts import choose_prompts
 from nldc.verify import (
+    compile_baseline,
     load_baseline,
     model_folder,
     on_same_weights,
@@ -315,7 +316,8 @@ def sol(
     with tempfile.TemporaryDirectory() as scratch:
         runs = [run for file in files for run in _compiled(file, block_lengths, Path(scratch))]
         adapted = any(graph.adapters for _, graph, _ in runs)
-        loaded, adapter = load_baseline(Path(scratch), model, loading or {}, adapted=adapted)
+        baseline = compile_baseline(Path(scratch) / "baseline")
+        loaded, adapter = load_baseline(baseline, model, loading or {}, adapted=adapted)
         chosen = choose_prompts(
             prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
         )
@@ -350,20 +352,21 @@ def _compiled(
     file: str, block_lengths: Sequence[int], scratch: Path
 ) -> Iterator[tuple[int | None, Graph, Path]]:
     """Yield the artifacts of a strategy at every block length that it allows."""
-    graph = api.check(file).graph
-    name = next((name for name in LENGTH_PARAMS if name in graph.params), None)
+    first = api.check(file, others=False)
+    params = first.graph.params
+    name = next((name for name in LENGTH_PARAMS if name in params), None)
     lengths: Sequence[int | None] = (None,) if name is None else block_lengths
     for length in lengths:
         settings = {}
         if name is not None and length is not None:
             settings = {name: length + LENGTH_PARAMS[name]}
         try:
-            artifact = api.compile(
-                file, scratch / f"{graph.name}_{length}", settings, certify=False
-            )
+            is_first = settings.items() <= params.items()
+            checked = first if is_first else api.check(file, settings, others=False)
         except StrategyError:
             continue
-        yield length, graph, artifact
+        folder = scratch / f"{checked.graph.name}_{length}"
+        yield length, checked.graph, api.write([checked], folder, certify=False)
 
 
 def measure(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nldc.diagnostics import nearest
-from nldc.runtime.errors import CheckpointError, NldcRuntimeError
+from nldc.runtime.errors import NldcRuntimeError
 
 if TYPE_CHECKING:
     from nldc.runtime.train.drafter import DrafterRecipe
@@ -62,7 +62,6 @@ def train_base(out: Path, settings: Numbers, resume: bool) -> Path:
         )
     if not resume and (out / "state.pt").exists():
         raise NldcRuntimeError(f"{out} holds a run", "go on with --resume, or choose a new folder")
-    _writable(out)
     train(recipe, out, resume)
     return out / "checkpoint"
 
@@ -71,23 +70,12 @@ def train_drafter(checkpoint: Path, out: Path | None, settings: Numbers) -> Path
     """Train the LoRA drafter of a checkpoint and return the adapter's folder.
 
     Raises:
-        NldcRuntimeError: the settings do not fit, or the checkpoint cannot be read.
+        NldcRuntimeError: the settings do not fit, or the checkpoint cannot be trained on.
     """
     from nldc.runtime.abi import ADAPTER_FOLDER
-    from nldc.runtime.checkpoint.config import ModelConfig
     from nldc.runtime.train import drafter
 
     recipe = with_settings(drafter.DrafterRecipe(), settings)
-    ModelConfig.load(checkpoint)
     target = checkpoint if out is None else out
-    _writable(target)
     drafter.train_drafter(recipe, checkpoint, target)
     return target / ADAPTER_FOLDER
-
-
-def _writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        reason = (problem.strerror or str(problem)).lower()
-        raise CheckpointError(f"cannot write {folder}: {reason}", "choose another folder") from None

@@ -96,17 +96,22 @@ def on_same_weights(artifact: str | Path, decoder: Decoder, adapter: Any = "auto
     return api.load(artifact).beside(decoder, adapter)
 
 
-def load_baseline(
-    scratch: Path, model: str | Path | None, loading: Mapping[str, Any], *, adapted: bool
-) -> tuple[Decoder, Any]:
-    """Return AR from the library with the checkpoint's weights, and the adapter that was asked for.
+def compile_baseline(folder: Path) -> Path:
+    """Compile AR of the library into a folder, and return it."""
+    return api.compile("ar", folder, certify=False)
 
+
+def load_baseline(
+    compiled: Path, model: str | Path | None, loading: Mapping[str, Any], *, adapted: bool
+) -> tuple[Decoder, Any]:
+    """Return AR with the checkpoint's weights, and the adapter that was asked for.
+
+    `compiled` is AR's artifact; see `compile_baseline`.
     `adapted` says whether any strategy that is to share the weights declares an adapter: an adapter
     that nobody uses is an error.
     """
     options = dict(loading)
     adapter = options.pop("adapter", "auto")
-    compiled = api.compile("ar", scratch / "baseline", certify=False)
     return load_decoder(compiled, model, adapter=None if adapted else adapter, **options), adapter
 
 
@@ -114,7 +119,7 @@ def load_pair(artifact: str | Path, model: str | Path | None, **options: Any) ->
     """Load an artifact and, on the same weights, AR from the library."""
     decoder = load_decoder(artifact, model, **options)
     with tempfile.TemporaryDirectory() as scratch:
-        compiled = api.compile("ar", Path(scratch) / "ar", certify=False)
+        compiled = compile_baseline(Path(scratch) / "ar")
         return Pair(decoder, on_same_weights(compiled, decoder))
 
 

@@ -75,10 +75,10 @@ ROOMS = (
     "checkpoint",
     "text",
     "rows",
+    "reference",
     "cache",
     "kernels",
     "model",
-    "reference",
     "step",
     "engine",
 )

@@ -33,7 +33,7 @@ def test_every_step_of_a_routed_strategy_is_drawn() -> None:
 
 
 def test_a_proof_names_the_rows_that_it_rests_on() -> None:
-    text = promise(api.check("quadratic_ss", {"block_length": 3}).graph)
+    text = promise(api.check("quadratic_ss", {"block_length": 3}))
     assert text.startswith(
         "guarantee: exact\nproved exact for these params, in 3 outcomes:\n  source: "
     )
@@ -41,17 +41,15 @@ def test_a_proof_names_the_rows_that_it_rests_on() -> None:
 
 
 def test_what_is_not_exact_says_why() -> None:
-    text = promise(api.check("block_diffusion").graph)
+    text = promise(api.check("block_diffusion"))
     assert text.startswith("guarantee: none\nnot exact: ")
     assert "(NLD101)" in text
 
 
 def test_what_is_left_between_steps_is_said_in_words() -> None:
-    assert between_steps(api.check("linear_ss").graph).splitlines() == [
+    assert between_steps(api.check("linear_ss")).splitlines() == [
         "between steps: the cache holds the causal rows of the text, all but its last token's",
         "it goes on for another strategy from 1 token behind the cache: seed[0] = token 0",
     ]
-    assert "for another strategy from 0 tokens" in between_steps(
-        api.check("block_diffusion@vllm").graph
-    )
+    assert "for another strategy from 0 tokens" in between_steps(api.check("block_diffusion@vllm"))
     assert "between steps: the cache holds" in explain(api.check("quadratic_ss"))

@@ -5,43 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nldc.codegen.rewrite import map_graph
-from nldc.ir.graph import Graph, uses
-from nldc.ir.ops import Forward, Node, Region, Repeat, Value
-from nldc.ir.scope import FALSE
+from nldc.ir.effects import live
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Node, Region, Repeat
 
 
 def drop_dead(graph: Graph) -> Graph:
     """Return the graph without nodes whose values reach neither an output nor the cache."""
-    needed = {value.node for value in _outputs(graph)}
+    needed = live(graph)
 
-    def live(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        kept: list[Node] = []
-        for node in reversed(nodes):
-            if node.name not in needed and not _appends(node):
-                continue
-            if isinstance(node.op, Repeat):
-                needed.add(node.op.result.node)
-                node = replace(node, op=replace(node.op, body=Region(live(node.op.body.nodes))))
-            needed.update(value.node for value in uses(node.op))
-            kept.append(node)
-        return tuple(reversed(kept))
+    def kept(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        return tuple(within(node) for node in nodes if node.name in needed)
 
-    step = live(graph.step.nodes)
-    prefill = live(graph.prefill.nodes)
-    result = iter((prefill, step))
-    return map_graph(graph, lambda _: next(result))
+    def within(node: Node) -> Node:
+        if not isinstance(node.op, Repeat):
+            return node
+        return replace(node, op=replace(node.op, body=Region(kept(node.op.body.nodes))))
 
-
-def _appends(node: Node) -> bool:
-    if isinstance(node.op, Repeat):
-        return node.op.keys == "kept"
-    return isinstance(node.op, Forward) and node.op.append != FALSE
-
-
-def _outputs(graph: Graph) -> list[Value]:
-    values = list(uses(graph.emit))
-    values += list(uses(graph.prefill_tokens))
-    values += [carried.initial for other in graph.alternatives for carried in other.graph.carry]
-    for carried in graph.carry:
-        values += [*uses(carried.initial), *uses(carried.next)]
-    return values
+    return map_graph(graph, kept)

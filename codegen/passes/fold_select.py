@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nldc.codegen.rewrite import map_graph, substitute, without
-from nldc.expr import Number
+from nldc.ir.effects import takes_all
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import Node, Region, Repeat, Select, Value
-from nldc.ir.types import Scores
 
 
 def fold_select(graph: Graph) -> Graph:
@@ -17,22 +16,12 @@ def fold_select(graph: Graph) -> Graph:
     instead: dict[str, Value] = {
         name: node.op.among
         for name, node in nodes.items()
-        if isinstance(node.op, Select) and _takes_all(node.op, nodes)
+        if isinstance(node.op, Select) and takes_all(node.op)
     }
     if not instead:
         return graph
     names = set(instead)
     return substitute(map_graph(graph, lambda ns: _drop(ns, names)), instead)
-
-
-def _takes_all(select: Select, nodes: dict[str, Node]) -> bool:
-    scored = nodes[select.score.node].type
-    return (
-        isinstance(scored, Scores)
-        and scored.by in ("probability", "margin")
-        and isinstance(select.at_least, Number)
-        and select.at_least.value <= 0
-    )
 
 
 def _drop(nodes: tuple[Node, ...], names: set[str]) -> tuple[Node, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nldc.codegen.rewrite import map_graph, substitute
 from nldc.expr import Expr, fold
+from nldc.ir.effects import leaves_rows
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Fill, Forward, Node, Repeat, Select, Value
 from nldc.ir.scope import TRUE
@@ -35,7 +36,7 @@ def _body(node: Node, loop: Repeat) -> Iterator[Node]:
     for inner in loop.body.nodes:
         if isinstance(inner.op, Select):
             inner = replace(inner, op=_in_first_round(inner.op))
-        if loop.keys == "kept" and isinstance(inner.op, Forward):
+        if leaves_rows(loop) and isinstance(inner.op, Forward):
             yield replace(inner, op=replace(inner.op, append=TRUE))
         else:
             yield replace(inner, name=node.name) if inner.name == loop.result.node else inner

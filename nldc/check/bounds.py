@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from nldc.check.lossless.places import node_span
-from nldc.check.lossless.sight import FARTHEST
 from nldc.diagnostics import Diagnostic, Label, Span
 from nldc.expr import Binary, Compare, Expr, Number, Ref, children, references
+from nldc.ir.facts import LONGEST_CONTEXT
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import Forward, Node, Repeat, Select
 from nldc.ir.ranges import Range, TooLargeError, UndecidedError, evaluate_range
 from nldc.source import Source
 
 CODE = "NLD037"
-LONGEST = -FARTHEST
-"""The longest context that is thought of, in tokens; sequences that are live at once, too."""
 MOST_DIVISOR = 2**30
 """A remainder is printed as `(a % b + b) % b`, so twice the divisor has to fit."""
 
@@ -41,7 +39,7 @@ def bounds(graph: Graph, source: Source) -> Iterator[Diagnostic]:
             if _may_be_large(expr, known):
                 yield _diagnostic(node_span(node.name, source, key))
     for other in graph.alternatives:
-        if _may_be_large(other.condition, {"live": Range(0, LONGEST)}):
+        if _may_be_large(other.condition, {"live": Range(0, LONGEST_CONTEXT)}):
             yield _diagnostic(source.span(("route", other.name)))
 
 
@@ -49,16 +47,16 @@ def _asked(node: Node, rounds: int) -> Iterator[tuple[str, Expr, Bounds]]:
     """Yield what a node asks when it runs: the key, the expression, and the bounds of its names."""
     op = node.op
     if isinstance(op, Forward):
-        rows = LONGEST if op.layout.dynamic else op.layout.size.at(0)
+        rows = LONGEST_CONTEXT if op.layout.dynamic else op.layout.size.at(0)
         numbers = dict.fromkeys(("row", "index", "group", "kind"), Range(-1, rows))
         known = {f"{side}.{name}": found for side in "qk" for name, found in numbers.items()}
         known["q.position"] = Range(0, 2 * rows)
-        known["k.position"] = Range(-LONGEST, 2 * rows)
+        known["k.position"] = Range(-LONGEST_CONTEXT, 2 * rows)
         known["k.prefix"] = Range(0, 1)
         yield "attention", op.attention.predicate, known
     elif isinstance(op, Select):
         size = getattr(node.type, "size", None)
-        rows = size.at(LONGEST) if size is not None else LONGEST
+        rows = size.at(LONGEST_CONTEXT) if size is not None else LONGEST_CONTEXT
         known = dict.fromkeys(("row", "rank", "left"), Range(0, rows))
         known["iteration"] = Range(0, rounds)
         for key, rule in (("best", op.best), ("always", op.always_best), ("where", op.where)):
@@ -89,7 +87,7 @@ def _lookup(known: Bounds) -> Callable[[Ref], Range | None]:
     def lookup(ref: Ref) -> Range | None:
         found = known.get(ref.dotted or "")
         if found is None and ref.dotted == ref.root:
-            return Range(-1, LONGEST)  # a label
+            return Range(-1, LONGEST_CONTEXT)  # a label
         return found
 
     return lookup

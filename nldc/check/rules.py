@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nldc.check.bounds import bounds
-from nldc.check.lossless import Certificate, cache_order, constraints, lossless, prove
+from nldc.check.lossless import Certificate, Proof, proof_of
+from nldc.check.lossless.cache_order import cache_order
+from nldc.check.lossless.constraints import constraints
+from nldc.check.lossless.other_params import other_params
+from nldc.check.lossless.rule import lossless
 from nldc.check.mixed_positions import mixed_positions
 from nldc.check.uncounted import uncounted
 from nldc.check.unused_adapter import unused_adapter
@@ -26,24 +30,27 @@ RULES: tuple[Rule, ...] = (unused_node, unused_adapter, mixed_positions, constra
 
 @dataclass(frozen=True)
 class Found:
-    """What the rules find in a graph, and the certificate if it promises something."""
+    """What the rules find in a graph, and the proof if it promises something."""
 
     diagnostics: tuple[Diagnostic, ...]
-    certificate: Certificate | None
+    proof: Proof | None
 
 
-def examine(graph: Graph, source: Source) -> Found:
-    """Return everything that the rules find in a graph, and its certificate.
+def examine(graph: Graph, source: Source, *, others: bool = True) -> Found:
+    """Return everything that the rules find in a graph, and its proof.
 
+    With `others`, the promise is tried for other params too; what is found there are warnings.
     Nothing is proved of numbers that are too large: they are other numbers in a kernel.
     """
     large = tuple(bounds(graph, source))
     if large:
         return Found(large, None)
-    certificate = None if graph.guarantee == "none" else prove(graph)
-    found = [d for rule in PROOF_RULES for d in rule(graph, source, certificate)]
+    proof = None if graph.guarantee == "none" else proof_of(graph)
+    certificate = None if proof is None else proof.certificate
+    proof_rules = (*PROOF_RULES, other_params) if others else PROOF_RULES
+    found = [d for rule in proof_rules for d in rule(graph, source, certificate)]
     found += [d for rule in RULES for d in rule(graph, source)]
-    return Found(tuple(found), certificate)
+    return Found(tuple(found), proof)
 
 
 def check_graph(graph: Graph, source: Source) -> list[Diagnostic]:

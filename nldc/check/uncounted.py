@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nldc.check.lossless import Certificate, chosen_by
+from nldc.check.lossless import Certificate
+from nldc.check.lossless.constraints import chosen_by
 from nldc.check.lossless.places import node_span
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, uses, walk
@@ -15,11 +16,11 @@ CODE = "NLD078"
 
 
 def uncounted(
-    graph: Graph, source: Source, certificate: Certificate | None = None
+    graph: Graph, source: Source, certificate: Certificate | None
 ) -> Iterator[Diagnostic]:
     """Warn of each forward of a step that is not counted and whose choices are emitted.
 
-    `certificate` is that of the graph, where it is known already.
+    `certificate` is that of a graph which promises something.
     """
     steps = [node for variant in graph.variants for node in walk(variant.step.nodes)]
     nodes = {node.name: node for node in steps}

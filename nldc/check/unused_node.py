@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import networkx as nx
-
 from nldc.diagnostics import Diagnostic, Label
+from nldc.ir.effects import live
 from nldc.ir.graph import Graph, walk
-from nldc.ir.ops import Forward, Node, Repeat
-from nldc.ir.scope import FALSE
 from nldc.source import Source
 
 CODE = "NLD033"
@@ -18,18 +15,10 @@ CODE = "NLD033"
 def unused_node(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Warn of each node from which no path leads to what is emitted, kept or carried."""
     del source
-    edges = nx.compose_all([variant.dependencies() for variant in graph.variants])
+    used = live(graph)
     steps = (node for variant in graph.variants for node in variant.step.nodes)
-    nodes = list(walk((*graph.prefill.nodes, *steps)))
-    for node in nodes:
-        if isinstance(node.op, Repeat):
-            for inner in node.op.body.nodes:
-                edges.add_edge(inner.name, node.name)
-        if _has_effect(node):
-            edges.add_edge(node.name, "emit")
-    useful = nx.ancestors(edges, "emit") if "emit" in edges else set()
-    for node in nodes:
-        if node.name not in useful and not _has_effect(node):
+    for node in walk((*graph.prefill.nodes, *steps)):
+        if node.name not in used:
             yield Diagnostic(
                 CODE,
                 "warning",
@@ -37,7 +26,3 @@ def unused_node(graph: Graph, source: Source) -> Iterator[Diagnostic]:
                 (Label(node.span, "never used"),),
                 ("remove it, or use it in `emit`",),
             )
-
-
-def _has_effect(node: Node) -> bool:
-    return isinstance(node.op, Forward) and node.op.append != FALSE

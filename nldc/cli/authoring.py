@@ -189,7 +189,7 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
     from nldc import api
     from nldc.explain import explain as explain_
 
-    write(explain_(api.check(what, dict(settings))), end="")
+    write(explain_(api.check(what, dict(settings), others=False)), end="")
 
 
 def _nearest_code(code: str, known: Iterable[str]) -> str:
@@ -210,7 +210,7 @@ def diff(a: str, b: str) -> None:
     from nldc import api
     from nldc import diff as diff_
 
-    found = diff_.diff(api.check(a), api.check(b), (a, b))
+    found = diff_.diff(api.check(a, others=False), api.check(b, others=False), (a, b))
     write(diff_.render(found), end="")
     if not found.same:
         raise click.exceptions.Exit(1)
@@ -221,7 +221,7 @@ def strategies() -> None:
     """List the strategies of the library."""
     from nldc import api
 
-    checked = [api.check(name) for name in api.library()]
+    checked = [api.check(name, others=False) for name in api.library()]
     rows = [(each.graph.name, _promise(each), each.graph.summary) for each in checked]
     for line in table(rows, ("name", "guarantee", "what it does")):
         write(line)

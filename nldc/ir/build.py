@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, nearest
+from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import ROW_FACTS
 from nldc.ir.graph import Alternative, Carried, Emission, Graph, leading_to, run_order
 from nldc.ir.header import read_header
@@ -19,10 +20,10 @@ from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
 from nldc.ir.operands import operands
-from nldc.ir.ops import Accept, Forward, Node, Region, Repeat, Value
+from nldc.ir.ops import Accept, Node, Region, Repeat, Value
 from nldc.ir.reader import BAD_SIZE, Made, Reader
 from nldc.ir.route import read_routes
-from nldc.ir.scope import FALSE, PROMPT, Binding, Scope
+from nldc.ir.scope import PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
 from nldc.ir.words import LABEL, NAME, NODE, RULE
@@ -288,13 +289,15 @@ class _Builder:
         body = self._region((*path, "body"), full, Scope(outer=loop), loop=variable)
         for node in body.nodes:
             name = node.name.rsplit(".", 1)[1]
-            if isinstance(node.op, Repeat) and node.op.keys == "kept":
+            if not leaves_rows(node.op):
+                continue
+            if isinstance(node.op, Repeat):
                 self.reader.error(
                     APPEND_IN_REPEAT, "a loop inside `repeat` leaves its keys in the cache",
                     (*path, "body", name), "write `keys: dropped`", True,
                     help_text="how often a loop runs differs by sequence: append after it",
                 )  # fmt: skip
-            if isinstance(node.op, Forward) and node.op.append != FALSE:
+            else:
                 self.reader.error(
                     APPEND_IN_REPEAT, "a forward inside `repeat` appends to the cache",
                     (*path, "body", name, "cache"), "write `cache: read`",

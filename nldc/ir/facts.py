@@ -7,10 +7,14 @@ kind, and its position counts backwards from the end of the prefix.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from nldc.diagnostics import nearest
 from nldc.expr import Binary, Expr, ExprError, Kind, Number, Ref, Value, children, real_part, show
 from nldc.ir.layout import Row
+from nldc.ir.ranges import Range
+
+V = TypeVar("V")
 
 NUMBERS = ("row", "group", "index", "kind")
 ROW_FACTS = (*NUMBERS, "masked")
@@ -19,6 +23,10 @@ QUERY_FACTS = (*NUMBERS, "position")
 KEY_FACTS = (*QUERY_FACTS, "prefix")
 """What an attention predicate may ask of a key row: decided in the kernel."""
 NO_KIND = -1
+LONGEST_CONTEXT = 2**24
+"""More tokens than any context has, and more rows than any forward: what is decided for every
+prefix is decided up to here, and `check/bounds.py` refuses what 32 bits would not hold up to here.
+"""
 
 
 def facts_of(row: Row, kinds: Sequence[str], position: int = 0) -> dict[str, Value]:
@@ -40,37 +48,68 @@ def prefix_facts(position: int = -1) -> dict[str, Value]:
     return {**facts, "position": position, "prefix": True}
 
 
+def prefix_ranges(position: Range) -> dict[str, Range]:
+    """Return the facts of the cached rows at the given positions."""
+    facts = {name: Range.exactly(int(value)) for name, value in prefix_facts().items()}
+    return {**facts, "position": position}
+
+
 def row_lookup(
     facts: Mapping[str, Value], kinds: Sequence[str], others: Mapping[str, Value]
 ) -> Callable[[Ref], Value | None]:
     """Return the lookup of a predicate over one row; labels stand for their numbers."""
+    return _of_row(facts, {**others, **_numbers(kinds)})
 
-    def lookup(ref: Ref) -> Value | None:
-        name = ref.dotted
-        if name is None:
-            return None
-        if name in facts:
-            return facts[name]
-        if name in kinds:
-            return list(kinds).index(name)
-        return others.get(name)
 
-    return lookup
+def row_ranges(
+    facts: Mapping[str, Any], kinds: Sequence[str], others: Mapping[str, Value] | None = None
+) -> Callable[[Ref], Range | None]:
+    """Return the lookup of a predicate over one row, for many rows at once: facts as arrays."""
+    numbers = {**(others or {}), **_numbers(kinds)}
+    exact = {name: Range.exactly(values) for name, values in facts.items()}
+    return _of_row(exact, {name: Range.exactly(int(value)) for name, value in numbers.items()})
 
 
 def pair_lookup(
     query: Mapping[str, Value], key: Mapping[str, Value], kinds: Sequence[str]
 ) -> Callable[[Ref], Value | None]:
     """Return the lookup of an attention predicate over a query row and a key row."""
+    return _of_pair(query, key, _numbers(kinds))
 
-    def lookup(ref: Ref) -> Value | None:
+
+def pair_ranges(
+    query: Mapping[str, Range], key: Mapping[str, Range], kinds: Sequence[str]
+) -> Callable[[Ref], Range | None]:
+    """Return the lookup of an attention predicate, for many query rows and many keys at once."""
+    return _of_pair(query, key, {n: Range.exactly(value) for n, value in _numbers(kinds).items()})
+
+
+def _numbers(kinds: Sequence[str]) -> dict[str, int]:
+    """Return what labels stand for."""
+    return {kind: number for number, kind in enumerate(kinds)}
+
+
+def _of_row(facts: Mapping[str, V], others: Mapping[str, V]) -> Callable[[Ref], V | None]:
+    def lookup(ref: Ref) -> V | None:
+        name = ref.dotted
+        if name is None:
+            return None
+        return facts[name] if name in facts else others.get(name)
+
+    return lookup
+
+
+def _of_pair(
+    query: Mapping[str, V], key: Mapping[str, V], labels: Mapping[str, V]
+) -> Callable[[Ref], V | None]:
+    def lookup(ref: Ref) -> V | None:
         match ref.parts:
             case ("q", fact):
                 return query.get(fact)
             case ("k", fact):
                 return key.get(fact)
-            case (label,) if label in kinds:
-                return list(kinds).index(label)
+            case (label,):
+                return labels.get(label)
         return None
 
     return lookup

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from nldc.expr import Expr, Number, Ref, Value, evaluate, fold
+from nldc.expr import Expr, Number, Value, evaluate, fold
 from nldc.ir.course import course
-from nldc.ir.facts import NO_KIND, BadPickError, facts_of, row_lookup
+from nldc.ir.facts import NO_KIND, BadPickError, facts_of, row_lookup, row_ranges
 from nldc.ir.layout import Layout, Row, Segment
 from nldc.ir.ops import At, Between, OfKind, Pick, Where
-from nldc.ir.ranges import Range, UndecidedError, evaluate_range
+from nldc.ir.ranges import UndecidedError, evaluate_range
 from nldc.ir.size import Size
 
 PROBES = (1, 2, 3, 5)
@@ -103,17 +103,8 @@ def _hold(
     kinds: Sequence[str],
     others: Mapping[str, Value],
 ) -> Any:
-    def lookup(ref: Ref) -> Range | None:
-        name = ref.dotted
-        if name is None:
-            return None
-        if name in facts:
-            return Range.exactly(facts[name][left])
-        if name in kinds:
-            return Range.exactly(list(kinds).index(name))
-        return Range.exactly(int(others[name])) if name in others else None
-
-    found = evaluate_range(predicate, lookup)
+    chosen = {name: values[left] for name, values in facts.items()}
+    found = evaluate_range(predicate, row_ranges(chosen, kinds, others))
     return np.broadcast_to(np.asarray(found.low) != 0, left.shape)
 
 

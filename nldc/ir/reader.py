@@ -9,8 +9,8 @@ from typing import Any
 from nldc.diagnostics import Diagnostic, Label
 from nldc.expr import Expr, ExprError, Ref, evaluate, fold, kind_of, parse, references
 from nldc.expr import Value as Constant
-from nldc.ir import ops
 from nldc.ir.attributes import choose
+from nldc.ir.effects import leaving
 from nldc.ir.facts import (
     ROW_FACTS,
     BadPickError,
@@ -65,14 +65,12 @@ class Reader:
 
     def appended(self, op: Op) -> int:
         """Return how many rows of a step's forward, or loop, stay in the cache."""
-        if isinstance(op, ops.Repeat) and op.keys == "kept":
-            (op,) = (node.op for node in op.body.nodes if isinstance(node.op, ops.Forward))
-            return op.layout.size.at(1)
-        if not isinstance(op, ops.Forward):
+        left = leaving(op)
+        if left is None:
             return 0
         return sum(
-            bool(evaluate(op.append, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
-            for row in op.layout.rows(1)
+            bool(evaluate(left.append, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
+            for row in left.layout.rows(1)
         )
 
     def rows_reference(self, path: Path, text: Any, scope: Scope) -> tuple[Value, Type] | None:

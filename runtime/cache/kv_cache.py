@@ -155,6 +155,33 @@ class KVCache:
             raise ValueError(f"cannot forget {rows} of {self.committed[slot]} committed rows")
         self.committed[slot] -= rows
 
+    # Prefixes
+
+    def adopt(self, slot: int, names: Sequence[bytes], rows: int) -> int:
+        """Let an empty slot begin with the pages of these names, as far as they are there.
+
+        They hold at most `rows` rows, which become speculative ones. Returns how many those are.
+        """
+        held = self._held[slot]
+        found = list(self.prefixes.find(names[: rows // KEY_TILE]))
+        for place, page in enumerate(found):
+            if not self.prefixes.wake(page):
+                self._pages.take(page)
+            if place < len(held.table):
+                self._give(held.table[place])
+                held.table[place] = page
+            else:
+                held.table.append(page)
+        if found:
+            self._set(slot, held)
+            self.append(slot, len(found) * KEY_TILE)
+        return len(found) * KEY_TILE
+
+    def enter(self, slot: int, names: Sequence[bytes]) -> None:
+        """Let others find the first pages of a slot, which are written, by their names."""
+        for page, name in zip(self._held[slot].table, names, strict=False):
+            self.prefixes.enter(page, name)
+
     # Pages
 
     def reserve(self, slots: Sequence[int], rows: Sequence[int]) -> None:
@@ -253,9 +280,7 @@ class KVCache:
     def _room(self, pages: int) -> Tensor:
         shape = (2, self.config.num_layers, pages, *self._page)
         try:
-            with torch.inference_mode(
-                False
-            ):  # it outlives the forwards, and may be written outside
+            with torch.inference_mode(False):  # it outlives forwards, and is written outside
                 return torch.zeros(shape, dtype=self.dtype, device=self.device)
         except (RuntimeError, MemoryError) as problem:  # also sizes beyond what torch can count
             wanted = math.prod(shape) * self.dtype.itemsize
@@ -347,7 +372,7 @@ class KVCache:
         """Give memory back if little of it is used."""
         used, have = self._pages.used, len(self._pages.users)
         count = max(used + used // 2, FIRST_PAGES) if used else 0
-        if count < have and used * 4 <= have:
+        if count < have and used * 3 <= have:
             try:
                 fresh = self._room(count)
             except OutOfMemoryError:  # not even for that: what there is will do
@@ -383,50 +408,53 @@ class KVCache:
         times what it ends with.
         """
         held, pages = self._held[slot], self._pages
-        table = held.table
-        if table:
-            fits = pages.following(table[-1], number) == number
-            start = table[-1] + 1 if fits else None
-            if start is None and not any(self._is_shared(page) for page in table):
-                start = self._relocate(slot, number)
+        need = self._need(slot, number)
+        begin, end = 0, 0
+        if held.table:
+            end = held.table[-1] + 1
+            begin = pages.free_from(end, number)
+            start = end if begin == number else self._relocate(slot, number)
         else:
-            start = pages.place(number, self._need(slot, number).ahead, self._claims())
+            start = pages.place(number, need.ahead, self._claims())
         if start is None:
-            begin = pages.following(table[-1], number) if table else 0
-            first = [table[-1] + 1 + each for each in range(begin)]
-            for page in first:
-                pages.take(page)
-            start = pages.place(number - begin, 0, self._claims())
-            found = pages.scattered(number - begin)
-            if start is not None:
-                found = list(range(start, start + number - begin))
-            for page in found:
-                pages.take(page)
-            table += [*first, *found]
+            self._take(held, range(end, end + begin))
+            number -= begin
+            start = pages.place(number, need.ahead, self._claims())
+        if start is None:
+            self._take(held, pages.scattered(number))
         else:
-            for page in range(start, start + number):
-                pages.take(page)
-            table += range(start, start + number)
+            self._take(held, range(start, start + number))
         self._set(slot, held)
+
+    def _take(self, held: _Held, fresh: Iterable[int]) -> None:
+        """Add these pages to a table."""
+        for page in fresh:
+            self._pages.take(page)
+            held.table.append(page)
 
     def _relocate(self, slot: int, number: int) -> int | None:
         """Move a sequence to where it and `number` pages more lie in a row, and more would.
 
-        Returns where those begin, None: there is no such place.
+        Its first pages stay where they are, up to the last that others hold too. Returns where the
+        new ones begin, None: there is no such place.
         """
-        held, need = self._held[slot], self._need(slot, number)
+        held, users = self._held[slot], self._pages.users
+        shared = [place for place, page in enumerate(held.table, 1) if users[page] > 1]
+        own = held.table[max(shared, default=0) :]
+        need = Need(own, number, held.most - len(held.table) + len(own))
         start = self._pages.place(need.size, need.ahead, self._claims(), roomy=True)
         if start is None:
             return None
-        for to, page in enumerate(held.table, start):
+        moved = {page: start + place for place, page in enumerate(own)}
+        for first, to, count in coalesced(moved):
+            self.data[:, :, to : to + count] = self.data[:, :, first : first + count]
+        for page, to in moved.items():
             self._filled[to] = self._filled[page]
             self._pages.take(to)
             self._pages.give(page)
-        for first, count in held.runs:
-            place = start + held.table.index(first)
-            self.data[:, :, place : place + count] = self.data[:, :, first : first + count]
-        held.table = list(range(start, start + len(held.table)))
-        return start + len(held.table)
+        self.prefixes.move(moved)
+        held.table = [moved.get(page, page) for page in held.table]
+        return start + len(own)
 
     def _claims(self) -> dict[int, int]:
         """Return how many pages each sequence would like to have behind its last one."""

@@ -74,10 +74,10 @@ class Pages:
         if first is not None:
             yield first, len(self.users)
 
-    def following(self, page: int, number: int) -> int:
-        """Return how many of so many pages behind `page` are free, up to the first that is not."""
-        behind = self.users[page + 1 : page + 1 + number]
-        return next((count for count, users in enumerate(behind) if users), len(behind))
+    def free_from(self, page: int, number: int) -> int:
+        """Return how many of so many pages from `page` on are free, up to the first that is not."""
+        users = self.users[page : page + number]
+        return next((count for count, held in enumerate(users) if held), len(users))
 
     def place(
         self, number: int, ahead: int, claims: Mapping[int, int], *, roomy: bool = False

@@ -7,7 +7,7 @@ a page is named by its tokens, their adapters, and the name of the page before i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from nldc.runtime.invariant.line_tiles import KEY_TILE
@@ -92,8 +92,8 @@ class Prefixes:
         del self._idle[page]
         return True
 
-    def move(self, moved: dict[int, int]) -> None:
-        """Follow pages to other places."""
-        self._pages = {name: moved[page] for name, page in self._pages.items()}
-        self._names = {moved[page]: name for page, name in self._names.items()}
-        self._idle = {moved[page]: None for page in self._idle}
+    def move(self, moved: Mapping[int, int]) -> None:
+        """Follow pages that go to other places; those that are not named stay."""
+        self._pages = {name: moved.get(page, page) for name, page in self._pages.items()}
+        self._names = {page: name for name, page in self._pages.items()}
+        self._idle = {moved.get(page, page): None for page in self._idle}

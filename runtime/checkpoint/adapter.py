@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,14 @@ class Adapter:
 
     @staticmethod
     def load(
-        folder: str | Path, config: ModelConfig, dtype: torch.dtype, device: torch.device
+        folder: str | Path,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        form: Callable[[Tensor], Weight] = pack,
     ) -> Adapter:
-        """Read the adapter in `folder`, made for a model of this config.
+        """Read the adapter in `folder`, made for a model of this config, each matrix in its form.
 
         Raises:
             AdapterError: a file is missing or damaged, the adapter has parts that are no plain
@@ -126,8 +131,8 @@ class Adapter:
                 product = LowRank(
                     start=start,
                     stop=start + size,
-                    down=pack(file.read(name, dtype, device)),
-                    up=pack(file.read(other, dtype, device)),
+                    down=form(file.read(name, dtype, device)),
+                    up=form(file.read(other, dtype, device)),
                     scale=scale,
                 )
                 found.setdefault((int(match[1]), fused), []).append(product)

@@ -137,10 +137,10 @@ class _Trial:
         self.unit = kv_heads if at_once else 1
         self.cases: list[tuple[Tensor, Tensor, Tensor]] = []
         count, lines = TILES[-1] * self.unit, max(*LARGER, least)
-        for inner, outer in ((dim, KEY_TILE), (KEY_TILE, dim)):
+        for inner, outer, is_keys in ((dim, KEY_TILE, True), (KEY_TILE, dim, False)):
             left = _cancelling((count, lines, inner), generator, sign=-1).to(device, dtype)
             right = _cancelling((count, outer, inner), generator, sign=1).to(device, dtype).mT
-            if inner == KEY_TILE:
+            if not is_keys:
                 right = right.contiguous()
             parts = [self._bits(part, right) for part in torch.split(left, least, 1)]
             self.cases.append((left, right, torch.cat(parts, 1)))
@@ -166,9 +166,9 @@ class _Trial:
 
 def _cancelling(shape: tuple[int, int, int], generator: torch.Generator, sign: int) -> Tensor:
     """Return [batch, n, inner] whose products with those of the other sign are zero but for
-    rounding, which any other order of sums changes.
+    rounding, which any other order of sums changes: they have digits to spare in every dtype.
     """
     *outer, inner = shape
-    half = torch.randn(*outer, inner // 2, generator=generator)
-    middle = torch.zeros(*outer, inner % 2)
+    half = torch.randn(*outer, inner // 2, generator=generator, dtype=torch.float64)
+    middle = half.new_zeros(*outer, inner % 2)
     return torch.cat((half, middle, half * sign), -1)

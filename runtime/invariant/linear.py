@@ -232,13 +232,13 @@ def cancelling(
     """Return a weight and rows whose exact products are all zero.
 
     What is computed is then rounding alone, and any other order of its sums shows, even where
-    results are rounded to 16 bits.
+    results are rounded to 16 bits, or have the 53 of float64: the values have as many digits.
     """
     generator = torch.Generator().manual_seed(0)
     half = (width + 1) // 2
     order = torch.randperm(width, generator=generator)
-    left = torch.randn(min(out, 512), half, generator=generator)
-    given = torch.randn(COUNTS[-1] + 8, half, generator=generator)
+    left = torch.randn(min(out, 512), half, generator=generator, dtype=torch.float64)
+    given = torch.randn(COUNTS[-1] + 8, half, generator=generator, dtype=torch.float64)
     weight = torch.cat((left, left[:, : width - half]), 1)[:, order]
     if width % 2:
         given[:, -1] = 0

@@ -75,9 +75,10 @@ def attention_kernel(  # type: ignore[no-untyped-def]
 
     `query_ptr` [B * rows, heads, HEAD_DIM] with `query_stride` between rows, `output_ptr` the same
     without gaps; `key_ptr` and `value_ptr` are one layer's cache, [pages, kv_heads, TILE_N,
-    HEAD_DIM]; `table_ptr` int32 holds each slot's pages, `table_stride` further on; `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows,
-    FACT_COUNT]. Grid: tiles of rows, B * kv_heads. One compiled kernel serves every number of
-    rows, or a row's bits could depend on it.
+    HEAD_DIM]; `table_ptr` int32 holds each slot's pages, with `table_stride` between slots;
+    `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows, FACT_COUNT].
+    Grid: tiles of rows, B * kv_heads. One compiled kernel serves every number of rows, or a row's
+    bits could depend on it.
     """
     sequence = tl.program_id(1) // kv_heads
     kv_head = tl.program_id(1) % kv_heads

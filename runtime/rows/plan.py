@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, visible
+from nldc.runtime.rows.table import Table
+
+Chosen = Sequence[bool] | Table | None
+"""Some rows of a forward: a flag for each, or a table of their places; None: all."""
 
 QUERY_TILE = 256
-"""Rows that are computed at a time: bounds the memory that a long prompt takes."""
+"""Rows whose attention is computed at a time: bounds the memory that a long prompt takes."""
+PIECE = 1024
+"""Rows of a long prompt that pass the whole backbone at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +72,55 @@ class Plan:
             own=own,
             blind=blind,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some rows of a forward, and their layout behind the rows before them."""
+
+    rows: slice
+    layout: Layout
+    whole: bool = False
+
+    def chosen(self, rows: Chosen) -> Chosen:
+        """Return which of the piece's rows are chosen, by what says it of the forward's."""
+        if self.whole or rows is None:
+            return rows
+        return flags_of(rows, self.rows.stop)[self.rows]
+
+
+def pieces_of(layout: Layout, pattern: Pattern, there: int = 0) -> tuple[Piece, ...]:
+    """Return the pieces in which a forward is computed, but for its first rows that are `there`.
+
+    A forward whose rows see more than what comes before them is one piece.
+    """
+    rows = layout.size
+    if not in_order(layout, pattern) or (not there and rows <= PIECE):
+        return (Piece(slice(0, rows), layout, whole=True),)
+    starts = range(there, rows, PIECE)
+    parts = (slice(start, min(start + PIECE, rows)) for start in starts)
+    return tuple(Piece(part, _following(part.stop - part.start)) for part in parts)
+
+
+def in_order(layout: Layout, pattern: Pattern) -> bool:
+    """Whether each row depends on the rows before it and on nothing else."""
+    return layout.sequential and pattern.looks_back
+
+
+def flags_of(chosen: Chosen, rows: int) -> list[bool]:
+    """Return whether each of the first `rows` rows is chosen."""
+    if chosen is None:
+        return [True] * rows
+    if isinstance(chosen, Table):
+        places = set(chosen.numbers.tolist())
+        return [row in places for row in range(rows)]
+    return list(chosen[:rows])
+
+
+@lru_cache(maxsize=32)
+def _following(count: int) -> Layout:
+    """Return the layout of so many rows of a text, the same one each time: it has a plan."""
+    return Layout.causal(count)
 
 
 def bias_of(sees: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -7,20 +7,21 @@ to append stays as speculative rows until the step ends. Nothing here waits for 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.cache.prefix import BASE, names_of
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.model.attention import Attention
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
-from nldc.runtime.rows.plan import Plan
+from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step.choose import entropy, margin, probability, rules_of, sample
 from nldc.runtime.step.member import Member, ends_of, thoughts_of
@@ -57,6 +58,8 @@ class Batch:
     means anything, and nothing of the others is changed. `state` is what is known of the sequences
     from their earlier steps; without one, the batch is the first that sees them.
     """
+
+    _prompt: tuple[Tensor, Sequence[int]] | None = None
 
     def __init__(
         self,
@@ -109,6 +112,9 @@ class Batch:
         all); with `hold`, the others keep the keys and values that they wrote last, for `append`,
         and get states of no use. `embeddings` [B, R, hidden] replace those of the tokens. Of the
         rows' states, those of the rows `states` are returned (None: all).
+
+        A long text in order passes the backbone in pieces; its first rows are taken from the cache
+        as far as it has them from another sequence and nobody asks for their states.
         """
         rows = layout.size
         model = self.model
@@ -116,28 +122,53 @@ class Batch:
         before = self._places()
         if hold and active is not None:
             before = _behind(before, rows, active)
+        used = None if adapter is None else model.adapters.get(adapter)
+        wanted = range(rows) if states is None else range(rows)[states]
+        first, there, names = 0, 0, []
+        if in_order(layout, pattern):
+            first = min(wanted, default=rows - 1)
+            if self.size == 1 and not hold and embeddings is None:
+                names = self._names(tokens, used, adapter_rows)
+                there = self._adopt(names, first)
         self.cache.reserve(self.slots, [length + rows for length in before.lengths])
         model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
         due, sight = self._seen(tokens, plan, before)
-        if embeddings is None:
-            inputs = self._embed(tokens)
-        else:
-            inputs = embeddings.to(model.backbone.dtype).reshape(self.size * rows, -1)
-        used = None if adapter is None else model.adapters.get(adapter)
-        computed = model.backbone.forward(
-            inputs,
-            places.view(-1),
-            model.attention(plan, self.cache, before),
-            used,
-            self._adapter_rows(adapter_rows, rows) if used else None,
-        )
+        parts = []
+        for piece in pieces_of(layout, pattern, there):
+            own = piece.rows
+            if embeddings is None:
+                inputs = self._embed(tokens[:, own])
+            else:
+                inputs = embeddings[:, own].to(model.backbone.dtype).flatten(0, 1)
+            own_plan = plan if piece.whole else model.plan(piece.layout, pattern)
+            computed = model.backbone.forward(
+                inputs,
+                places[:, own].reshape(-1),
+                model.attention(own_plan, self.cache, _further(before, own.start)),
+                used,
+                self._adapter_rows(piece.chosen(adapter_rows), piece.layout.size) if used else None,
+            )
+            if own.stop > first:
+                computed = computed.view(self.size, piece.layout.size, -1)
+                parts.append(computed[:, max(0, first - own.start) :])
+        if names:
+            self.cache.enter(self.slots[0], names)
         if layout.append:
-            self.append(layout.append)
+            self.append(layout.append - there)
         if counted:
             self._count(active)
-        hidden = Hidden(computed.view(self.size, rows, -1), places + plan.ahead, due, sight)
-        return hidden if states is None else hidden.take(states)
+        hidden = Hidden(
+            torch.cat(parts, 1) if len(parts) > 1 else parts[0],
+            (places + plan.ahead)[:, first:],
+            None if due is None else due[:, first:],
+            sight if sight is None or not first else sight.take(slice(first, None)),
+        )
+        if states is None:
+            return hidden
+        if not wanted:
+            return hidden.take(slice(0, 0))
+        return hidden.take(slice(wanted.start - first, wanted.stop - first, wanted.step))
 
     def _seen(
         self, tokens: Tensor, plan: Plan, places: Places
@@ -163,9 +194,33 @@ class Batch:
         """
         self._given = [embeddings]
         if embeddings is None:
-            return torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+            rows = torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+            self._prompt = (rows, tokens)
+            return rows
         first = self.model.backbone.config.vocab_size
         return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
+
+    def _names(
+        self, tokens: Tensor, adapter: Adapter | None, rows: Sequence[bool] | Table | None
+    ) -> list[bytes]:
+        """Return the names of the pages of a text at the beginning of its sequence, else none."""
+        if self._lengths[0] or any(given is not None for given in self._given):
+            return []
+        known = self._prompt
+        text = known[1] if known is not None and known[0] is tokens else tokens[0].tolist()
+        marks = None
+        if adapter is not None:
+            mark = self.cache.prefixes.mark(adapter)
+            flags = [True] * len(text) if rows is None else flags_of(rows, len(text))
+            marks = [mark if flag else BASE for flag in flags]
+        return names_of(text, marks)
+
+    def _adopt(self, names: Sequence[bytes], most: int) -> int:
+        """Let the sequence begin with pages of another, and return how many rows they are."""
+        rows = self.cache.adopt(self.slots[0], names, most)
+        self._lengths[0] += rows
+        self._start = self._start + rows
+        return rows
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Return the embeddings [B * R, hidden] of token ids [B, R]."""
@@ -293,3 +348,11 @@ def _behind(places: Places, rows: int, active: Tensor) -> Places:
     shifts = torch.where(active, 0, rows)
     lengths = tuple(map(add, places.lengths, shifts.tolist()))
     return Places(places.slots, lengths, places.slot_index, places.start + shifts)
+
+
+def _further(places: Places, rows: int) -> Places:
+    """Return the places so many rows further on."""
+    if not rows:
+        return places
+    lengths = tuple(length + rows for length in places.lengths)
+    return replace(places, lengths=lengths, start=places.start + rows)

@@ -26,20 +26,25 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from nldc.runtime.errors import AdapterError
+from nldc.runtime.abi import ADAPTER_FOLDER
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.errors import AdapterError, NldcRuntimeError, TokenizerError
 from nldc.runtime.files import put_files
+from nldc.runtime.reference.attention import Sight, causal, over
+from nldc.runtime.reference.backbone import PlainBackbone
+from nldc.runtime.text.endings import find_endings
+from nldc.runtime.text.tokenizer import Tokenizer
+from nldc.runtime.text.tokenizer_files import TOKENIZER
+from nldc.runtime.train.attention import Held, behind, holding
 from nldc.runtime.train.corpus import read_files, stdlib_root
 from nldc.runtime.train.evaluate import continue_greedily
-from nldc.runtime.train.export import read_checkpoint
+from nldc.runtime.train.export import make_folder
 from nldc.runtime.train.loop import keep_freed_memory
-from nldc.runtime.train.model import Adapter, Context, Geometry, Params, cast, head, hidden_states
-from nldc.runtime.train.objective import additive, causal_mask
-from nldc.runtime.train.tokenizer import MASK, encode_stream, load_tokenizer
+from nldc.runtime.train.model import OutputLora
 
-FOLDER = "linear_spec_lora"
 LOG = "drafter.csv"
 LOG_FIELDS = ("step", "seconds", "loss", "tokens_per_cycle")
 
@@ -85,14 +90,14 @@ class DrafterRecipe:
     threads: int = 2
 
 
-def init_adapter(geometry: Geometry, recipe: DrafterRecipe) -> Adapter:
-    """Return a float32 adapter that changes nothing yet: random down, zero up."""
+def init_lora(config: ModelConfig, recipe: DrafterRecipe) -> OutputLora:
+    """Return a LoRA that changes nothing yet: random down, zero up."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    inner = geometry.num_attention_heads * geometry.head_dim
-    layers = range(geometry.num_hidden_layers)
+    inner = config.num_heads * config.head_dim
+    layers = range(config.num_layers)
     down = tuple(torch.randn(recipe.rank, inner, generator=generator) * inner**-0.5 for _ in layers)
-    up = tuple(torch.zeros(geometry.hidden_size, recipe.rank) for _ in layers)
-    return Adapter(down, up, recipe.alpha / recipe.rank)
+    up = tuple(torch.zeros(config.hidden_size, recipe.rank) for _ in layers)
+    return OutputLora(down, up, recipe.alpha / recipe.rank)
 
 
 def drafter_losses(draft: Tensor, verifier: Tensor, recipe: DrafterRecipe) -> tuple[Tensor, Tensor]:
@@ -133,27 +138,30 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
 
     Args:
         recipe: How to train.
-        checkpoint: A folder that `export_checkpoint` wrote; it is only read.
+        checkpoint: Any folder that a decoder loads, with a tokenizer; it is only read.
         out: Where the adapter's folder and `drafter.csv` go.
 
     Raises:
+        NldcRuntimeError: the recipe's lengths contradict one another.
+        CheckpointError, TokenizerError: the checkpoint cannot be loaded, or `out` not written.
         AdapterError: `out` holds an adapter or a log that was not written here.
     """
+    check_lengths(recipe)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
     check_drafter(out)
-    masters, geometry = read_checkpoint(checkpoint)
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[recipe.precision]
-    params = cast(masters, dtype)
-    adapter = init_adapter(geometry, recipe)
-    trained = [*adapter.down, *adapter.up]
+    backbone = PlainBackbone.load(checkpoint, dtype)
+    stream = training_stream(checkpoint, backbone.config)
+    make_folder(out)
+    lora = init_lora(backbone.config, recipe)
+    trained = [*lora.down, *lora.up]
     for value in trained:
         value.requires_grad_()
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
-    text = own_text(recipe, params, geometry, checkpoint)
+    text = own_text(recipe, backbone, stream)
     began, losses, lengths = time.perf_counter(), 0.0, 0.0
-    out.mkdir(parents=True, exist_ok=True)
     with (out / LOG).open("w", newline="") as file:
         log = csv.writer(file)
         log.writerow(LOG_FIELDS)
@@ -161,7 +169,7 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
             rate = recipe.learning_rate * min((step + 1) / 30, 1 - step / recipe.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, matches = _step(recipe, params, geometry, adapter, text, step)
+            loss, matches = _step(recipe, backbone, lora, text, step)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -173,7 +181,22 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
                 log.writerow((step + 1, *(f"{value:.4g}" for value in row)))
                 file.flush()
                 losses = lengths = 0.0
-    export_adapter(adapter, recipe, out / FOLDER)
+    export_lora(lora, recipe, out / ADAPTER_FOLDER)
+
+
+def check_lengths(recipe: DrafterRecipe) -> None:
+    """Raise NldcRuntimeError unless a block of masks fits behind every prompt."""
+    if recipe.block_length < 2:
+        raise NldcRuntimeError(
+            f"block_length = {recipe.block_length} leaves nothing to draft", "give at least 2"
+        )
+    least = max(recipe.prompt_lengths) + recipe.block_length
+    if recipe.sequence_length < least:
+        raise NldcRuntimeError(
+            f"sequence_length = {recipe.sequence_length} leaves no room for a block of "
+            f"{recipe.block_length} behind a prompt of {max(recipe.prompt_lengths)} tokens",
+            f"give sequence_length={least} or more",
+        )
 
 
 def check_drafter(out: Path) -> None:
@@ -184,7 +207,7 @@ def check_drafter(out: Path) -> None:
             is_own = next(csv.reader(file), None) == list(LOG_FIELDS)
     except (OSError, ValueError, csv.Error):
         is_own = False
-    for path in (log, out / FOLDER):
+    for path in (log, out / ADAPTER_FOLDER):
         if os.path.lexists(path) and not is_own:
             raise AdapterError(
                 f"{path} was not written by `nldc train`, and would be replaced",
@@ -192,16 +215,43 @@ def check_drafter(out: Path) -> None:
             )
 
 
+def training_stream(checkpoint: Path, config: ModelConfig) -> Tensor:
+    """Return the training text as one row of a checkpoint's tokens, int64.
+
+    Each text stands between the token that begins one and one that ends it, as far as the
+    checkpoint's files name them.
+
+    Raises:
+        TokenizerError: there is no tokenizer, it is damaged, or it is another model's.
+    """
+    if not Tokenizer.exists(checkpoint):
+        raise TokenizerError(
+            f"{checkpoint / TOKENIZER} is missing, so that there are no tokens to train on",
+            f"put the model's {TOKENIZER} there",
+        )
+    tokenizer = Tokenizer.load(checkpoint)
+    ends = find_endings(checkpoint, config.eos_token_ids, config.vocab_size, tokenizer).ids[:1]
+    begin = [] if config.bos_token_id is None else [config.bos_token_id]
+    ids: list[int] = []
+    for file in read_files(stdlib_root(), held_out=False):
+        ids += [*begin, *tokenizer.encode(file.text, special=False), *ends]
+    if max(ids) >= config.vocab_size:
+        raise TokenizerError(
+            f"{checkpoint / TOKENIZER} makes token {max(ids)} of the training text, and the model "
+            f"has {config.vocab_size} tokens",
+            "take the released model's tokenizer",
+        )
+    return torch.tensor(ids, dtype=torch.int64)
+
+
 def own_text(
-    recipe: DrafterRecipe, params: Params, geometry: Geometry, checkpoint: Path
+    recipe: DrafterRecipe, backbone: PlainBackbone, stream: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Continue training text greedily.
+    """Continue training text greedily, from random places of its `stream` on.
 
     Returns:
         int64 (texts, sequence_length), and int64 (texts,), where each continuation begins.
     """
-    texts = (file.text for file in read_files(stdlib_root(), held_out=False))
-    stream = encode_stream(load_tokenizer(checkpoint), texts)
     generator = torch.Generator().manual_seed(recipe.seed)
     drawn, lengths = [], []
     for number, first in enumerate(range(0, recipe.texts, 256)):
@@ -209,17 +259,15 @@ def own_text(
         length = recipe.prompt_lengths[number % len(recipe.prompt_lengths)]
         starts = torch.randint(len(stream) - length, (batch, 1), generator=generator)
         prompts = stream[starts + torch.arange(length)]
-        new_tokens = recipe.sequence_length - length
-        drawn.append(continue_greedily(params, geometry, prompts, new_tokens))
+        drawn.append(continue_greedily(backbone, prompts, recipe.sequence_length - length))
         lengths.append(torch.full((batch,), length))
     return torch.cat(drawn), torch.cat(lengths)
 
 
 def _step(
     recipe: DrafterRecipe,
-    params: Params,
-    geometry: Geometry,
-    adapter: Adapter,
+    backbone: PlainBackbone,
+    lora: OutputLora,
     text: tuple[Tensor, Tensor],
     step: int,
 ) -> tuple[Tensor, float]:
@@ -231,7 +279,7 @@ def _step(
     last = clean.shape[1] - recipe.block_length
     places = torch.rand(recipe.sequences, recipe.blocks, generator=generator)
     starts = first + (places * (last - first)).long()
-    draft, verifier = _rows(recipe, params, geometry, adapter, clean, starts)
+    draft, verifier = _rows(recipe, backbone, lora, clean, starts)
     loss, matches = drafter_losses(draft, verifier, recipe)
     deciding = (matches + 1).clamp(max=recipe.block_length - 1).sum()
     return loss / deciding, matches.float().mean().item() + 1
@@ -239,44 +287,40 @@ def _step(
 
 def _rows(
     recipe: DrafterRecipe,
-    params: Params,
-    geometry: Geometry,
-    adapter: Adapter,
+    backbone: PlainBackbone,
+    lora: OutputLora,
     clean: Tensor,
     starts: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the logits of all blocks' masked rows, and the verifier's for the same places."""
     batch, length = clean.shape
-    dtype = next(iter(params.values())).dtype
-    context = Context(geometry.num_hidden_layers)
+    dtype, mask = backbone.dtype, backbone.config.mask_token_id
+    held: Held = []
     with torch.no_grad():
-        causal = (causal_mask(length, dtype),)
-        states = hidden_states(params, geometry, clean, torch.arange(length), causal, cache=context)
-    context.frozen = True
+        look = holding(over(causal(length), dtype), held)
+        states = backbone.forward(backbone.embed(clean), torch.arange(length), look)
 
     k = recipe.block_length
     at = (starts[:, :, None] + torch.arange(k)).flatten(1)
-    blocks = torch.full((batch, starts.shape[1], k), MASK)
+    blocks = torch.full((batch, starts.shape[1], k), mask)
     blocks[:, :, 0] = clean.gather(1, starts)
     owner = torch.arange(starts.shape[1]).repeat_interleave(k)
     before = torch.arange(length) < starts.repeat_interleave(k, dim=1)[:, :, None]
     same = (owner[:, None] == owner[None, :]).expand(batch, -1, -1)
-    masks = (additive(torch.cat((before, same), dim=2), dtype),)
-    hidden = hidden_states(
-        params, geometry, blocks.flatten(1), at[:, None], masks, adapter, context
-    )
-    draft = hidden.view(batch * starts.shape[1], k, -1)[:, 1:]
+    look = behind(held, Sight.of(torch.cat((before, same), dim=2), dtype))
+    drafted = backbone.forward(backbone.embed(blocks.flatten(1)), at, look, lora.adapter(dtype))
+    draft = drafted.view(batch * starts.shape[1], k, -1)[:, 1:]
     predicting = at.view(batch, -1, k)[:, :, 1:].flatten(1) - 1
     rows = states.gather(1, predicting[:, :, None].expand(-1, -1, states.shape[2]))
     with torch.no_grad():
-        verifier = head(params, rows).view(batch * starts.shape[1], k - 1, -1)
-    return head(params, draft), verifier
+        verifier = backbone.head(rows).view(batch * starts.shape[1], k - 1, -1)
+    return backbone.head(draft), verifier
 
 
-def export_adapter(adapter: Adapter, recipe: DrafterRecipe, out: Path) -> None:
+def export_lora(lora: OutputLora, recipe: DrafterRecipe, out: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` in PEFT's layout, bfloat16."""
     tensors: dict[str, Tensor] = {}
-    for layer, (down, up) in enumerate(zip(adapter.down, adapter.up, strict=True)):
+    for layer, (down, up) in enumerate(zip(lora.down, lora.up, strict=True)):
         at = f"base_model.model.encoder.layers.{layer}.self_attn.o_proj.lora_"
         tensors[at + "A.weight"] = down.detach().to(torch.bfloat16).contiguous()
         tensors[at + "B.weight"] = up.detach().to(torch.bfloat16).contiguous()
@@ -297,16 +341,3 @@ def export_adapter(adapter: Adapter, recipe: DrafterRecipe, out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     put_files(out, fill)
-
-
-def read_adapter(folder: Path, dtype: torch.dtype) -> Adapter:
-    """Read what `export_adapter` wrote."""
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    tensors = load_file(folder / "adapter_model.safetensors")
-    layers = range(len(tensors) // 2)
-    at = "base_model.model.encoder.layers.{}.self_attn.o_proj.lora_{}.weight"
-    return Adapter(
-        tuple(tensors[at.format(layer, "A")].to(dtype) for layer in layers),
-        tuple(tensors[at.format(layer, "B")].to(dtype) for layer in layers),
-        settings["lora_alpha"] / settings["r"],
-    )

@@ -8,22 +8,16 @@ known; quadratic's masks follow P's token, which they see causally (its group's 
 verifier row), so their draft is a wholly masked block that starts behind it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.train.model import (
-    Adapter,
-    Cache,
-    Context,
-    Geometry,
-    Params,
-    head,
-    hidden_states,
-)
-from nldc.runtime.train.objective import additive, causal_mask
-from nldc.runtime.train.tokenizer import EOS, MASK
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.reference.attention import Sight, causal, over
+from nldc.runtime.reference.backbone import PlainBackbone
+from nldc.runtime.train.attention import Continuing, Held, behind, holding
 
 
 @dataclass(frozen=True)
@@ -54,27 +48,21 @@ class Acceptance:
 
 
 @torch.no_grad()
-def continue_greedily(
-    params: Params, geometry: Geometry, prompts: Tensor, new_tokens: int
-) -> Tensor:
+def continue_greedily(backbone: PlainBackbone, prompts: Tensor, new_tokens: int) -> Tensor:
     """Extend int64 (B, P) prompts of equal length by greedy AR decoding; return (B, P + new)."""
     batch, length = prompts.shape
-    dtype = next(iter(params.values())).dtype
-    cache = Cache(geometry, batch, length + new_tokens, dtype)
+    look = Continuing(backbone.config, batch, length + new_tokens, backbone.dtype)
     rows = [prompts]
-    mask = causal_mask(length, dtype)
     for _ in range(new_tokens):
-        positions = torch.arange(cache.length, cache.length + rows[-1].shape[1])
-        hidden = hidden_states(params, geometry, rows[-1], positions, (mask,), cache=cache)
-        rows.append(head(params, hidden[:, -1:]).argmax(dim=-1))
-        mask = torch.zeros(1, 1, 1, cache.length + 1, dtype=dtype)
+        positions = torch.arange(look.length, look.length + rows[-1].shape[1])
+        states = backbone.forward(backbone.embed(rows[-1]), positions, look)
+        rows.append(backbone.head(states[:, -1:]).argmax(dim=-1))
     return torch.cat(rows, dim=1)
 
 
 @torch.no_grad()
 def draft_everywhere(
-    params: Params,
-    geometry: Geometry,
+    backbone: PlainBackbone,
     sequences: Tensor,
     prompt_length: int,
     block_length: int,
@@ -84,42 +72,39 @@ def draft_everywhere(
     """Return the drafts, int64 (B, T - P, block_length), of blocks at every place from P on.
 
     Args:
-        params: All parameters in the compute dtype.
-        geometry: The sizes.
+        backbone: All parameters in the compute dtype.
         sequences: int64 (B, T), clean tokens.
         prompt_length: P, the first start.
         block_length: Rows of a block.
         known: 1 if a block's first row holds its true token, 0 if it is a mask as well.
         adapter: The drafter, on the block's rows alone.
     """
-    dtype = next(iter(params.values())).dtype
+    dtype, mask = backbone.dtype, backbone.config.mask_token_id
     starts = torch.arange(prompt_length, sequences.shape[1])
     drafted = []
     for group in torch.split(sequences, 8):
         length = group.shape[1]
-        context = Context(geometry.num_hidden_layers)
-        causal = (causal_mask(length, dtype),)
-        hidden_states(params, geometry, group, torch.arange(length), causal, cache=context)
-        context.frozen = True
+        held: Held = []
+        look = holding(over(causal(length), dtype), held)
+        backbone.forward(backbone.embed(group), torch.arange(length), look)
         pieces = []
         for some in torch.split(starts, max(1, 256 // block_length)):
-            blocks = torch.full((len(group), len(some), block_length), MASK)
+            blocks = torch.full((len(group), len(some), block_length), mask)
             if known:
                 blocks[:, :, 0] = group[:, some]
             at = (some[:, None] + torch.arange(block_length)).flatten()
             owner = torch.arange(len(some)).repeat_interleave(block_length)
             before = torch.arange(length) < some.repeat_interleave(block_length)[:, None]
-            visible = torch.cat((before, owner[:, None] == owner[None, :]), dim=1)
-            masks = (additive(visible[None], dtype),)
-            hidden = hidden_states(params, geometry, blocks.flatten(1), at, masks, adapter, context)
-            pieces.append(head(params, hidden).argmax(dim=-1).view(blocks.shape))
+            sees = torch.cat((before, owner[:, None] == owner[None, :]), dim=1)
+            look = behind(held, Sight.of(sees, dtype))
+            states = backbone.forward(backbone.embed(blocks.flatten(1)), at, look, adapter)
+            pieces.append(backbone.head(states).argmax(dim=-1).view(blocks.shape))
         drafted.append(torch.cat(pieces, dim=1))
     return torch.cat(drafted)
 
 
 def measure_linear(
-    params: Params,
-    geometry: Geometry,
+    backbone: PlainBackbone,
     sequences: Tensor,
     prompt_length: int,
     block_length: int,
@@ -128,52 +113,60 @@ def measure_linear(
     """Measure linear self-speculation on greedy continuations.
 
     Args:
-        params: All parameters in the compute dtype.
-        geometry: The sizes.
+        backbone: All parameters in the compute dtype.
         sequences: int64 (B, T) from `continue_greedily`.
         prompt_length: Where the continuation begins; its first token is the first seed.
         block_length: Rows of the draft forward, the seed included.
         adapter: The drafter, if any.
     """
-    drafts = draft_everywhere(params, geometry, sequences, prompt_length, block_length, 1, adapter)
-    return walk_linear(sequences, prompt_length, drafts)
+    drafts = draft_everywhere(backbone, sequences, prompt_length, block_length, 1, adapter)
+    return walk_linear(sequences, prompt_length, drafts, backbone.config.eos_token_ids)
 
 
 def measure_quadratic(
-    params: Params,
-    geometry: Geometry,
+    backbone: PlainBackbone,
     sequences: Tensor,
     prompt_length: int,
     block_length: int,
     adapter: Adapter | None = None,
 ) -> Acceptance:
     """Measure quadratic self-speculation on greedy continuations; arguments as for linear."""
-    drafts = draft_everywhere(params, geometry, sequences, prompt_length, block_length, 0, adapter)
-    return walk_quadratic(sequences, prompt_length, drafts)
+    drafts = draft_everywhere(backbone, sequences, prompt_length, block_length, 0, adapter)
+    return walk_quadratic(sequences, prompt_length, drafts, backbone.config.eos_token_ids)
 
 
-def walk_linear(sequences: Tensor, prompt_length: int, drafts: Tensor) -> Acceptance:
+def walk_linear(
+    sequences: Tensor, prompt_length: int, drafts: Tensor, ends: Collection[int]
+) -> Acceptance:
     """Count linear cycles: each drafts [seed, masks], emits the matches and one bonus token.
 
     Args:
         sequences: int64 (B, T) from `continue_greedily`.
         prompt_length: Where the continuation begins.
         drafts: From `draft_everywhere` with the first row known.
+        ends: The tokens that end a sequence.
     """
-    return _walk(sequences, prompt_length, drafts[:, :, 1:], 2, 1)
+    return _walk(sequences, prompt_length, drafts[:, :, 1:], ends, 2, 1)
 
 
-def walk_quadratic(sequences: Tensor, prompt_length: int, drafts: Tensor) -> Acceptance:
+def walk_quadratic(
+    sequences: Tensor, prompt_length: int, drafts: Tensor, ends: Collection[int]
+) -> Acceptance:
     """Count quadratic cycles; arguments as for linear, but with no row known.
 
     Each cycle's group was drafted behind the last accepted token, by masks 1 to k. Its first token
     is replaced by the verifier's, always accepted; masks 2 to k are the drafts.
     """
-    return _walk(sequences, prompt_length, drafts[:, :, 1:], 1, 0)
+    return _walk(sequences, prompt_length, drafts[:, :, 1:], ends, 1, 0)
 
 
 def _walk(
-    sequences: Tensor, prompt_length: int, drafts: Tensor, forwards: int, bonus: int
+    sequences: Tensor,
+    prompt_length: int,
+    drafts: Tensor,
+    ends: Collection[int],
+    forwards: int,
+    bonus: int,
 ) -> Acceptance:
     """Walk from seed to seed. drafts[b, n] are for the positions behind prompt_length + n.
 
@@ -184,9 +177,8 @@ def _walk(
     width = drafts.shape[2]
     histogram = [0] * (width + 2)
     for row, table in zip(sequences.tolist(), drafts.tolist(), strict=True):
-        last = len(row)
-        if EOS in row[prompt_length:]:
-            last = row.index(EOS, prompt_length) + 1
+        ending = (place for place, token in enumerate(row) if token in ends)
+        last = next((place + 1 for place in ending if place >= prompt_length), len(row))
         at = prompt_length
         while at + width + bonus < last:
             draft = table[at - prompt_length]

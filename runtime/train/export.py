@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nldc.runtime.checkpoint.weights import open_files
+from nldc.runtime.checkpoint.weights import INDEX
 from nldc.runtime.errors import CheckpointError
 from nldc.runtime.files import put_files
 from nldc.runtime.json_file import read_json
-from nldc.runtime.train.model import Geometry, parameter_shapes
-from nldc.runtime.train.tokenizer import BOS, EOS, MASK, SPECIAL_TOKENS
+from nldc.runtime.train.geometry import Geometry, config_file, model_config
+from nldc.runtime.train.model import parameter_shapes
+from nldc.runtime.train.tokenizer import SPECIAL_TOKENS
 
-INDEX = "model.safetensors.index.json"
 WRITTEN_BY = "nldc train"
 """What the index of an exported checkpoint says of itself, so that it may be replaced."""
 SHARD_BYTES = 4_200_000
@@ -48,7 +48,7 @@ def export_checkpoint(
     stale = check_export(out)
     shards: list[dict[str, Tensor]] = [{}]
     room = shard_bytes
-    for name in parameter_shapes(geometry):
+    for name in parameter_shapes(model_config(geometry, block_size)):
         value = params[name].detach().to(torch.bfloat16).contiguous()
         if shards[-1] and value.nbytes > room:
             shards.append({})
@@ -66,11 +66,24 @@ def export_checkpoint(
         metadata = {"total_size": total, "written_by": WRITTEN_BY}
         index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
         _write_json(folder / INDEX, index)
-        _write_json(folder / "config.json", config(geometry, block_size))
+        _write_json(folder / "config.json", config_file(geometry, block_size))
         _write_json(folder / "tokenizer_config.json", tokenizer_config(geometry))
         (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
 
     put_files(out, fill, stale)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, if need be.
+
+    Raises:
+        CheckpointError: there can be none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise CheckpointError(f"cannot write {folder}: {reason}", "choose another folder") from None
 
 
 def check_export(out: Path) -> frozenset[str]:
@@ -100,38 +113,6 @@ def check_export(out: Path) -> frozenset[str]:
     return frozenset(name for name in shards if name in taken)
 
 
-def config(geometry: Geometry, block_size: int) -> dict[str, object]:
-    """Return config.json as plain data.
-
-    The weights are stored in 16 bits and computed with in 32: a model this small takes no time.
-    """
-    g = geometry
-    return {
-        "architectures": ["NemotronLabsDiffusionModel"],
-        "model_type": "nemotron_labs_diffusion",
-        "hidden_size": g.hidden_size,
-        "intermediate_size": g.intermediate_size,
-        "num_hidden_layers": g.num_hidden_layers,
-        "num_attention_heads": g.num_attention_heads,
-        "num_key_value_heads": g.num_key_value_heads,
-        "head_dim": g.head_dim,
-        "vocab_size": g.vocab_size,
-        "rms_norm_eps": g.rms_norm_eps,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "mask_token_id": MASK,
-        "block_size": block_size,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
-        "tie_word_embeddings": False,
-        "max_position_embeddings": g.max_position_embeddings,
-        "rope_parameters": {"rope_type": "default", "rope_theta": g.rope_theta},
-        "dlm_paradigm": "bidirectional",
-        "torch_dtype": "float32",
-    }
-
-
 def tokenizer_config(geometry: Geometry) -> dict[str, object]:
     """Return tokenizer_config.json as plain data."""
     unknown, bos, eos, mask = SPECIAL_TOKENS
@@ -146,36 +127,6 @@ def tokenizer_config(geometry: Geometry) -> dict[str, object]:
         "clean_up_tokenization_spaces": False,
         "model_max_length": geometry.max_position_embeddings,
     }
-
-
-def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Geometry]:
-    """Read a checkpoint of the kind that `export_checkpoint` writes; parameters become float32.
-
-    Raises:
-        CheckpointError: it is damaged, or of a model that is not trained here.
-    """
-    try:
-        read = read_json(folder / "config.json")
-        sizes = {name: read[name] for name in Geometry.__dataclass_fields__ if name != "rope_theta"}
-        geometry = Geometry(**sizes, rope_theta=read["rope_parameters"]["rope_theta"])
-        shapes = parameter_shapes(geometry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        reason = f"it lacks {problem}" if isinstance(problem, KeyError) else problem
-        raise CheckpointError(
-            f"{folder / 'config.json'} is of no model that is trained here: {reason}",
-            "give a checkpoint that `nldc train base` wrote",
-        ) from problem
-    files = open_files(folder)
-    params: dict[str, Tensor] = {}
-    for name, shape in shapes.items():
-        if name not in files:
-            raise CheckpointError(
-                f"{folder}: tensor `{name}` is in none of the weight files",
-                "config.json asks for it; the checkpoint is incomplete",
-            )
-        files[name].expect(name, tuple(shape), "its shape follows from config.json")
-        params[name] = files[name].read(name, torch.float32, torch.device("cpu"))
-    return params, geometry
 
 
 def _write_json(at: Path, value: object) -> None:

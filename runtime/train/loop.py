@@ -20,14 +20,14 @@ from nldc.runtime.errors import CheckpointError
 from nldc.runtime.files import write_whole
 from nldc.runtime.train.corpus import read_files, stdlib_root
 from nldc.runtime.train.evaluate import continue_greedily
-from nldc.runtime.train.export import check_export, export_checkpoint
-from nldc.runtime.train.model import cast, init_params
+from nldc.runtime.train.export import check_export, export_checkpoint, make_folder
+from nldc.runtime.train.model import computed, init_params
 from nldc.runtime.train.noise import Noise, NoiseLaw, draw_noise
 from nldc.runtime.train.objective import Losses, ar_losses, joint_losses
 from nldc.runtime.train.optimizer import Optimizer
 from nldc.runtime.train.prompts import draw_prompts, write_prompts
 from nldc.runtime.train.recipe import Recipe, Stage
-from nldc.runtime.train.tokenizer import MASK, encode_stream, load_tokenizer, train_tokenizer
+from nldc.runtime.train.tokenizer import encode_stream, load_tokenizer, train_tokenizer
 
 MARKER = "run.json"
 """Says that a folder is a run's: its files are made here, and made again."""
@@ -111,9 +111,9 @@ def _claim(out: Path, resume: bool) -> None:
     """Make `out` the folder of a run, whose files may from then on be replaced.
 
     Raises:
-        CheckpointError: something else is in it.
+        CheckpointError: something else is in it, or it cannot be made.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     marker = out / MARKER
     if marker.is_file() or (resume and (out / "state.pt").is_file()):
         return
@@ -202,7 +202,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _start(recipe: Recipe, out: Path, resume: bool) -> Run:
-    params = init_params(recipe.geometry, recipe.seed)
+    params = init_params(recipe.config, recipe.seed)
     for value in params.values():
         value.requires_grad_()
     run = Run(params, Optimizer(params, recipe.optimizer))
@@ -269,14 +269,15 @@ def draw_rollouts(
     recipe: Recipe, params: dict[str, Tensor], stream: Tensor, step: int, dtype: torch.dtype
 ) -> Tensor:
     """Continue training text greedily; return int64 windows (count, S + 1), prompts included."""
-    law, compute = recipe.rollouts, cast({n: p.detach() for n, p in params.items()}, dtype)
+    law, config = recipe.rollouts, recipe.config
+    backbone = computed({name: value.detach() for name, value in params.items()}, config, dtype)
     drawn: list[Tensor] = []
     for number, first in enumerate(range(0, law.count, law.batch)):
         batch = min(law.batch, law.count - first)
         prompts = _windows(stream, recipe, batch, step + (1 << 28) + number)
         length = law.prompt_lengths[number % len(law.prompt_lengths)]
         new = recipe.sequence_length + 1 - length
-        drawn.append(continue_greedily(compute, recipe.geometry, prompts[:, :length], new))
+        drawn.append(continue_greedily(backbone, prompts[:, :length], new))
     return torch.cat(drawn)
 
 
@@ -315,10 +316,8 @@ def _losses(
     own: Tensor,
     dtype: torch.dtype,
 ) -> Losses:
-    compute = cast(params, dtype)
-    if joint:
-        return joint_losses(compute, recipe.geometry, window, noise, own, MASK, dtype)
-    return ar_losses(compute, recipe.geometry, window, dtype)
+    backbone = computed(params, recipe.config, dtype)
+    return joint_losses(backbone, window, noise, own) if joint else ar_losses(backbone, window)
 
 
 def _accumulate(

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from nldc.runtime.train.model import Geometry
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.train.geometry import Geometry, model_config
 from nldc.runtime.train.noise import NoiseLaw
 from nldc.runtime.train.optimizer import OptimizerSettings
 
@@ -90,6 +91,11 @@ class Recipe:
     evaluate_every: int = 100
     save_every: int = 100
     threads: int = 2
+
+    @property
+    def config(self) -> ModelConfig:
+        """The config of the model."""
+        return model_config(self.geometry, self.block_size)
 
     @property
     def steps(self) -> int:

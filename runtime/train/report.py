@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
-from nldc.runtime.train.drafter import FOLDER, read_adapter
+from nldc.runtime.abi import ADAPTER_FOLDER
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.reference.backbone import PlainBackbone, plain
 from nldc.runtime.train.evaluate import (
     Acceptance,
     continue_greedily,
@@ -14,9 +16,7 @@ from nldc.runtime.train.evaluate import (
     walk_linear,
     walk_quadratic,
 )
-from nldc.runtime.train.export import read_checkpoint
 from nldc.runtime.train.loop import keep_freed_memory
-from nldc.runtime.train.model import Adapter
 from nldc.runtime.train.prompts import read_prompts
 from nldc.runtime.train.tokenizer import load_tokenizer
 
@@ -69,8 +69,7 @@ def measure(
         ValueError: if the prompts are not all of one length in tokens.
     """
     keep_freed_memory()
-    masters, geometry = read_checkpoint(checkpoint)
-    params = {name: value.to(precision) for name, value in masters.items()}
+    backbone = PlainBackbone.load(checkpoint, precision)
     tokenizer = load_tokenizer(checkpoint)
     prompts = [
         tokenizer.encode(prompt.prompt).ids for prompt in read_prompts(checkpoint / "heldout.jsonl")
@@ -80,21 +79,23 @@ def measure(
     length = len(prompts[0])
     sequences = torch.cat(
         [
-            continue_greedily(params, geometry, part, new_tokens)
+            continue_greedily(backbone, part, new_tokens)
             for part in torch.split(torch.tensor(prompts), 32)
         ]
     )
     loops = repeats(sequences, length)
     adapters: dict[str, Adapter | None] = {"": None}
-    if (checkpoint / FOLDER).exists():
-        adapters[" + LoRA"] = read_adapter(checkpoint / FOLDER, precision)
+    if (folder := checkpoint / ADAPTER_FOLDER).exists():
+        cpu = torch.device("cpu")
+        adapters[" + LoRA"] = Adapter.load(folder, backbone.config, precision, cpu, form=plain)
+    ends = backbone.config.eos_token_ids
     rows: list[Row] = []
     for name, known, walk in (("linear", 1, walk_linear), ("quadratic", 0, walk_quadratic)):
         for suffix, adapter in adapters.items():
             for k in lengths:
-                drafts = draft_everywhere(params, geometry, sequences, length, k, known, adapter)
-                every = walk(sequences, length, drafts)
-                others = walk(sequences[~loops], length, drafts[~loops])
+                drafts = draft_everywhere(backbone, sequences, length, k, known, adapter)
+                every = walk(sequences, length, drafts, ends)
+                others = walk(sequences[~loops], length, drafts[~loops], ends)
                 rows.append(Row(name + suffix, k, every, others))
     return Report(tuple(rows), len(sequences), float(loops.float().mean()))
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from nldc import api
 from nldc.certify import certify
-from nldc.codegen.columns import column, leading, show_column
+from nldc.codegen.columns import column, leading
+from nldc.codegen.compact import show_column
 from nldc.codegen.emit_artifact import emit_artifact
+from nldc.codegen.pipeline import compiled
 from nldc.codegen.pipeline import run as lowered
-from nldc.codegen.plan import make_plan
 from nldc.codegen.room import Room
 from nldc.diagnostics import StrategyError
 from nldc.expr import Expr, ExprError, evaluate, parse
@@ -40,11 +41,11 @@ def codes(text: str) -> set[str]:
 
 def decode_py(text: str) -> str:
     checked = api.check_source(parse_source(text, "case.yaml"))
-    return emit_artifact(checked.graph, "case.yaml", text, "0")["decode.py"]
+    return emit_artifact(checked.graph, "case.yaml", text, "0")["decode.py"].decode()
 
 
 def room(text: str) -> Room:
-    return make_plan(lowered(api.check_source(parse_source(text, "case.yaml")).graph)).room
+    return compiled(lowered(api.check_source(parse_source(text, "case.yaml")).graph)).room
 
 
 # The cases as files
@@ -278,7 +279,7 @@ def test_a_step_that_keeps_more_rows_than_it_emits_tokens_has_room_to_the_end(
 
 @pytest.mark.parametrize("name", sorted(api.library()))
 def test_a_shipped_strategy_needs_a_row_for_a_token(name: str) -> None:
-    found = make_plan(lowered(api.check(name).graph)).room
+    found = compiled(lowered(api.check(name).graph)).room
     assert (found.prompt, found.token) == (1, 1)
 
 

@@ -115,7 +115,7 @@ def accepted(text: str) -> bool:
     return True
 
 
-def only_plain(code: str) -> None:
+def only_plain(code: bytes) -> None:
     """Assert that generated source imports only what it may, and calls nothing by a string."""
     tree = ast.parse(code)
     for node in ast.walk(tree):

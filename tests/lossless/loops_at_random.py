@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from nldc import interpret
-from nldc.check.lossless import constraints
+from nldc.check.lossless.constraints import constraints
 from nldc.interpret import Entry, HeldRows, run
 from nldc.ir.build import build
 from nldc.ir.graph import Graph

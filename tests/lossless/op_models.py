@@ -18,7 +18,7 @@ from torch import Tensor
 from nldc.check.lossless import held as proof
 from nldc.check.lossless.terms import MASK, Term
 from nldc.check.lossless.trace import Trace, Tracer
-from nldc.codegen.plan import LayoutPlan
+from nldc.codegen.ordered import Ordered
 from nldc.expr import Expr, evaluate, references, to_python
 from nldc.interpret import (
     HeldAccepted,
@@ -159,7 +159,7 @@ def _lay_rows(asked: _Asked, held: HeldRows) -> None:
 
 
 def _forward(asked: _Asked, held: HeldLogits) -> None:
-    plan = LayoutPlan("ROWS", asked.node, asked.op, asked.run.graph.kinds)
+    plan = Ordered(asked.op, asked.run.graph.kinds)
     facts = plan.facts(asked.prompt_length)
     place = {row.row: at for at, row in enumerate(plan.order(asked.prompt_length))}
     order = [place[row] for row in range(len(held.positions))]

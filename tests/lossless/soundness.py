@@ -143,7 +143,7 @@ def attack(text: str, graph: Graph, seed: int, meant: Graph | None = None) -> st
     try:
         files = emit_artifact(graph, "random.yaml", text, "0")
         kind = compiled.load(files)
-        counts = files["decode.py"].count("batch.forward(") == _forwards(graph)
+        counts = files["decode.py"].count(b"batch.forward(") == _forwards(graph)
         steps = [name for name in vars(kind) if name.startswith("step_")] or ["step"]
         for number, (variant, step) in enumerate(
             zip((meant or graph).variants, steps, strict=True)

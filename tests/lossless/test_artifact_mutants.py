@@ -12,14 +12,14 @@ from nldc import api
 from nldc.diagnostics import InternalError
 from nldc.runtime.errors import ArtifactError
 from tests.lossless.mutants import HERE
-from tests.lossless.test_certify import sealed
+from tests.lossless.test_certify import in_text, sealed
 
 TABLE: list[dict[str, str]] = yaml.safe_load((HERE / "mutants_artifacts.yaml").read_text("utf-8"))
 
 
 @cache
 def generated(strategy: str) -> dict[str, str]:
-    return api.generate([api.check(strategy)])
+    return in_text(api.generate)([api.check(strategy)])
 
 
 @pytest.mark.parametrize("mutant", TABLE, ids=lambda mutant: mutant["name"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nldc.check.lossless import constraints, prove
+from nldc.check.lossless import prove
+from nldc.check.lossless.constraints import constraints
 from nldc.diagnostics import Diagnostic
 from tests.lossless.mutants import STRATEGIES, base_text, built
 

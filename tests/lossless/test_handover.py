@@ -8,7 +8,7 @@ import pytest
 
 from nldc import api
 from nldc.certify import certify_switching
-from nldc.check.lossless import Handover, handover, handover_data, prove
+from nldc.check.lossless import Handover, handover_data, handover_of, proof_of, prove
 from nldc.ir.build import build
 from nldc.source import load, parse
 from tests.lossless.at_random import random_pick, strategy
@@ -56,15 +56,15 @@ step:
 """
 
 
-def handover_of(text: str) -> Handover:
+def handover_in(text: str) -> Handover:
     graph = build(parse(text)).graph
     assert graph is not None
-    return handover(graph)
+    return handover_of(proof_of(graph))
 
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_every_strategy_of_the_library_may_leave_and_be_entered(name: str) -> None:
-    found = handover_of(base_text(name))
+    found = handover_in(base_text(name))
     trails = 1 if name in TRAILS_BY_ONE else 0
     assert (found.trails, found.takes, found.skips) == (trails, 1, 1 - trails)
     (places,) = found.carry.values()
@@ -78,7 +78,7 @@ def test_exact_strategies_may_leave_however_they_verify(path: Path) -> None:
     assert graph is not None
     boundary = prove(graph).boundary
     assert boundary is not None
-    found = handover(graph)
+    found = handover_of(proof_of(graph))
     assert found.trails == boundary.frontier
     if path.stem in CARRIES_A_CHOICE:
         assert found.takes is None
@@ -88,25 +88,25 @@ def test_exact_strategies_may_leave_however_they_verify(path: Path) -> None:
 
 
 def test_a_cache_with_rows_that_are_not_the_texts_is_not_left() -> None:
-    found = handover_of(KEEPS_THE_DRAFT)
+    found = handover_in(KEEPS_THE_DRAFT)
     assert found.trails is None
     assert found.stays is not None
     assert "a verifier row sees a later row (NLD105 at `step.refresh`)" in found.stays
-    ar = handover_of(base_text("ar"))
+    ar = handover_in(base_text("ar"))
     assert found.reason_against(ar) == found.stays
     assert ar.reason_against(found) == "what it needs between steps is not known"
 
 
 def test_a_row_of_a_token_that_was_never_emitted_is_not_the_texts() -> None:
     """A counterexample to an early version: AR's choice was taken for the token that came."""
-    found = handover_of(DROPS_THE_SEED)
+    found = handover_in(DROPS_THE_SEED)
     assert found.trails is None
     assert found.stays is not None
     assert "`seed` is not known to hold" in found.stays
 
 
 def test_a_cache_that_trails_by_more_than_the_other_takes_is_not_handed_over() -> None:
-    two, ar = handover_of(base_text("trailing_two")), handover_of(base_text("ar"))
+    two, ar = handover_in(base_text("trailing_two")), handover_in(base_text("ar"))
     assert two.carry == {"older": (0,), "newer": (1,)}
     assert (
         two.reason_against(ar) == "the cache trails the text by 2 tokens, and only 1 can be given"
@@ -122,11 +122,11 @@ def test_a_carried_token_that_is_emitted_as_it_is_must_be_given_and_not_guessed(
     # The ensemble's verifier is not AR's, so nothing is proved of the draft that it carries; its
     # first token is emitted all the same.
     assert prove(api.check("quadratic_ss_ensemble").graph).proved == "none"
-    assert handover(api.check("quadratic_ss_ensemble").graph).carry["draft"][0] == 0
+    assert handover_of(api.check("quadratic_ss_ensemble").proof).carry["draft"][0] == 0
 
 
 def test_a_carried_token_that_the_step_does_not_use_may_be_a_guess() -> None:
-    found = handover(api.check("block_diffusion@vllm").graph)  # its block begins with a mask
+    found = handover_of(api.check("block_diffusion@vllm").proof)  # its block begins with a mask
     assert (found.trails, found.takes, found.skips, found.carry) == (0, 0, 0, {"seed": (None,)})
 
 
@@ -166,7 +166,7 @@ step:
 
 
 def test_what_may_not_be_left_keeps_rows_of_its_own(tmp_path: Path) -> None:
-    assert handover_of(KEEPS_ANOTHER_SEED).trails is None
+    assert handover_in(KEEPS_ANOTHER_SEED).trails is None
     (tmp_path / "stubborn.yaml").write_text(KEEPS_ANOTHER_SEED, encoding="utf-8")
     assert switched([tmp_path / "stubborn.yaml", "ar"], tmp_path) is None
 
@@ -239,7 +239,7 @@ def take_turns(seeds: range, folder: Path) -> int:
     for seed in seeds:
         text = strategy(random_pick(seed))
         graph = graph_of(text)
-        if graph is None or handover(graph).trails is None:
+        if graph is None or handover_of(proof_of(graph)).trails is None:
             continue
         if prove(graph).proved != "exact":
             text = text.replace("guarantee: exact", "guarantee: none")

@@ -158,9 +158,9 @@ def test_a_name_that_is_bound_twice_is_found_out(monkeypatch: pytest.MonkeyPatch
 
     generated = soundness.emit_artifact
 
-    def twice(*given: object) -> dict[str, str]:
+    def twice(*given: object) -> dict[str, bytes]:
         files = generated(*given)  # type: ignore[arg-type]
-        return {**files, "decode.py": files["decode.py"] + "\n\nBaseDecoder = 1\n"}
+        return {**files, "decode.py": files["decode.py"] + b"\n\nBaseDecoder = 1\n"}
 
     monkeypatch.setattr(soundness, "emit_artifact", twice)
     graph = graph_of(PLAIN_AR)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from nldc.check.lossless import constraints, prove
+from nldc.check.lossless import prove
+from nldc.check.lossless.constraints import constraints
 from nldc.check.lossless.fills import MOST_WORK
 from nldc.ir.build import build
 from nldc.source import parse

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.checkpoint.rope_frequencies import attention_factor, inverse_frequencies
 from nldc.runtime.decoder import Decoder
-from nldc.runtime.model.rope import attention_factor, inverse_frequencies
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.step.batch import Batch

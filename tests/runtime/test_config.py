@@ -13,8 +13,8 @@ from handwritten import CHECKPOINTS
 
 from nldc.runtime.checkpoint.config import ModelConfig, parse_config
 from nldc.runtime.checkpoint.config_keys import FIXED, READ, ROPE
+from nldc.runtime.checkpoint.rope_frequencies import inverse_frequencies
 from nldc.runtime.errors import CheckpointError, CheckpointWarning
-from nldc.runtime.model.rope import inverse_frequencies
 
 RELEASED: dict[str, Any] = json.loads((CHECKPOINTS[3] / "config.json").read_text())
 

@@ -39,10 +39,14 @@ def test_the_sizes_that_are_used_agree_with_the_least(dim: int, dtype: torch.dty
     assert sizes[-1] == LEAST
     generator = torch.Generator().manual_seed(1)
     lines, keys = (torch.randn(6, n, dim, generator=generator).to(dtype) for n in (64, 64))
-    least = torch.cat([torch.bmm(p, keys.mT) for p in torch.split(lines, LEAST, 1)], 1)
+
+    def in_products_of(size: int) -> Tensor:
+        """Lines are computed where they lie together, as attention has them."""
+        parts = [part.contiguous() for part in torch.split(lines, size, 1)]
+        return torch.cat([torch.bmm(part, keys.mT) for part in parts], 1)
+
     for size in sizes:
-        found = torch.cat([torch.bmm(p, keys.mT) for p in torch.split(lines, size, 1)], 1)
-        assert torch.equal(found, least), size
+        assert torch.equal(in_products_of(size), in_products_of(LEAST)), size
 
 
 @pytest.fixture
@@ -52,8 +56,13 @@ def _forgotten() -> Iterator[None]:
     line_cut.cache_clear()
 
 
+def forwards(left: Tensor, right: Tensor) -> Tensor:
+    """Products whose lines know nothing of one another, whatever the machine's library does."""
+    return products(left, right, BY_HAND)
+
+
 def backwards(left: Tensor, right: Tensor) -> Tensor:
-    return torch.bmm(left.flip(2), right.flip(1))
+    return forwards(left.flip(2), right.flip(1))
 
 
 @pytest.mark.usefixtures("_forgotten")
@@ -61,7 +70,7 @@ def test_a_size_whose_sums_are_taken_in_another_order_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def products(left: Tensor, right: Tensor, _: int) -> Tensor:
-        return backwards(left, right) if left.shape[1] == 64 else torch.bmm(left, right)
+        return backwards(left, right) if left.shape[1] == 64 else forwards(left, right)
 
     monkeypatch.setattr(line_tiles, "products", products)
     assert line_cut(1, 48, torch.float32, CPU, 1) == Cut((32, 16))
@@ -79,14 +88,11 @@ def test_a_size_whose_sums_are_taken_in_another_order_is_left_out(
 def test_where_products_depend_on_their_number_every_batch_has_the_same(
     turns: Callable[[Tensor, Tensor], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def products(left: Tensor, right: Tensor, at_once: int) -> Tensor:
-        return own(left, right, at_once) if at_once else bmm(left, right)
+    def some(left: Tensor, right: Tensor, at_once: int) -> Tensor:
+        turned = not at_once and turns(left, right)
+        return backwards(left, right) if turned else forwards(left, right)
 
-    def bmm(left: Tensor, right: Tensor) -> Tensor:
-        return backwards(left, right) if turns(left, right) else torch.bmm(left, right)
-
-    own = line_tiles.products
-    monkeypatch.setattr(line_tiles, "products", products)
+    monkeypatch.setattr(line_tiles, "products", some)
     assert line_cut(2, 48, torch.float32, CPU, 1) == Cut((64, 32, 16), at_once=AT_ONCE * 2)
 
 
@@ -95,7 +101,7 @@ def test_where_bits_depend_on_a_line_s_place_no_library_computes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def products(left: Tensor, right: Tensor, _: int) -> Tensor:
-        found = torch.bmm(left, right)
+        found = forwards(left, right)
         found[:, 3] = backwards(left, right)[:, 3]
         return found
 
@@ -133,3 +139,17 @@ def test_batches_of_one_size_give_the_product_and_have_that_size(
     monkeypatch.setattr(torch, "bmm", bmm)
     torch.testing.assert_close(products(left, right, 4), want)
     assert set(found) == {((4, 5, 6), (4, 6, 7), right.stride())}
+
+
+@pytest.mark.parametrize("dim", [48, 64, 128])
+def test_keys_are_tried_as_a_view_and_values_as_they_lie_whatever_the_dimension(dim: int) -> None:
+    keys, values = (
+        right for _, right, _ in line_tiles._Trial(2, dim, torch.float32, CPU, 0, LEAST).cases
+    )
+    assert not keys.is_contiguous()
+    assert values.is_contiguous()
+
+
+def test_a_trial_has_digits_to_spare_in_float64() -> None:
+    left, _, _ = line_tiles._Trial(2, 48, torch.float64, CPU, 0, LEAST).cases[0]
+    assert not torch.equal(left, left.float().double())

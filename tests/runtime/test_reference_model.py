@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from handwritten import CHECKPOINTS
+from handwritten import CHECKPOINTS, Case, cases
 from safetensors.torch import load_file
 
 from nldc.runtime.reference.model import ReferenceModel
@@ -56,3 +56,16 @@ def test_the_order_of_the_rows_does_not_matter(folder: Path) -> None:
 def test_a_row_that_sees_nothing_has_logits_all_the_same() -> None:
     (logits,) = model_of(CHECKPOINTS[0]).logits([Row(5, 0, ())])
     assert all(map(torch.isfinite, map(torch.tensor, logits)))
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=str)
+def test_the_most_likely_tokens_one_after_another_are_the_golden_ones(case: Case) -> None:
+    model, tokens = ReferenceModel.load(case.folder), list(case.prompt)
+    want = case.modes["ar"]["tokens"]
+    while len(tokens) < len(case.prompt) + case.max_new_tokens:
+        rows = [Row(token, place, tuple(range(place + 1))) for place, token in enumerate(tokens)]
+        logits = model.logits(rows)[-1]
+        tokens.append(logits.index(max(logits)))
+        if tokens[-1] in model.eos:
+            break
+    assert tokens[len(case.prompt) :] == want

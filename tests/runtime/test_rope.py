@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from nldc.runtime.checkpoint.config import RopeConfig
-from nldc.runtime.model.rope import RopeTable, attention_factor, inverse_frequencies, rotate
+from nldc.runtime.checkpoint.rope_frequencies import attention_factor, inverse_frequencies
+from nldc.runtime.model.rope import RopeTable, rotate
 
 RELEASED = RopeConfig("yarn", 1e6, 16.0, 16384, 32.0, 1.0, 1.0, 1.0, llama_4_beta=0.1)
 CPU = torch.device("cpu")

@@ -8,20 +8,23 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import AdapterError, CheckpointError
+from nldc.runtime.reference.backbone import PlainBackbone, plain
 from nldc.runtime.train import drafter
 from nldc.runtime.train.corpus import SourceFile
 from nldc.runtime.train.drafter import (
     DrafterRecipe,
     drafter_losses,
-    init_adapter,
+    init_lora,
     own_text,
-    read_adapter,
     train_drafter,
+    training_stream,
 )
 from nldc.runtime.train.evaluate import continue_greedily, measure_linear
-from nldc.runtime.train.export import export_checkpoint, read_checkpoint
-from nldc.runtime.train.model import Geometry, init_params
+from nldc.runtime.train.export import export_checkpoint
+from nldc.runtime.train.geometry import Geometry, model_config
+from nldc.runtime.train.model import init_params
 from nldc.runtime.train.tokenizer import train_tokenizer
 
 TEXT = "def f(x):\n    return x + 1\n" * 30
@@ -57,7 +60,9 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     train_tokenizer([TEXT], SMALL.vocab_size).save(str(tmp_path / "tokenizer.json"))
     folder = tmp_path / "checkpoint"
-    export_checkpoint(init_params(SMALL, 0), SMALL, 4, tmp_path / "tokenizer.json", folder)
+    export_checkpoint(
+        init_params(model_config(SMALL, 4), 0), SMALL, 4, tmp_path / "tokenizer.json", folder
+    )
     return folder
 
 
@@ -114,23 +119,26 @@ def test_training_raises_acceptance_and_leaves_the_verifier_bitwise_alone(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
-    params, geometry = read_checkpoint(checkpoint)
-    sequences, _ = own_text(TINY, params, geometry, checkpoint)
+    backbone = PlainBackbone.load(checkpoint, torch.float32)
+    stream = training_stream(checkpoint, backbone.config)
+    sequences, _ = own_text(TINY, backbone, stream)
     train_drafter(TINY, checkpoint, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
-    adapter = read_adapter(tmp_path / "out" / "linear_spec_lora", torch.float32)
-    assert torch.equal(own_text(TINY, params, geometry, checkpoint)[0], sequences)
-    bare = measure_linear(params, geometry, sequences, 8, 4)
-    helped = measure_linear(params, geometry, sequences, 8, 4, adapter)
+    folder = tmp_path / "out" / "linear_spec_lora"
+    adapter = Adapter.load(folder, backbone.config, torch.float32, torch.device("cpu"), form=plain)
+    again = PlainBackbone.load(checkpoint, torch.float32)
+    assert torch.equal(own_text(TINY, again, stream)[0], sequences)
+    bare = measure_linear(backbone, sequences, 8, 4)
+    helped = measure_linear(backbone, sequences, 8, 4, adapter)
     assert helped.tokens_per_cycle > bare.tokens_per_cycle + 0.2
 
 
 def test_a_fresh_adapter_changes_nothing(checkpoint: Path) -> None:
-    params, geometry = read_checkpoint(checkpoint)
-    sequences = continue_greedily(params, geometry, torch.arange(16).view(2, 8) + 10, 40)
-    fresh = init_adapter(geometry, TINY)
-    assert measure_linear(params, geometry, sequences, 8, 4, fresh) == measure_linear(
-        params, geometry, sequences, 8, 4
+    backbone = PlainBackbone.load(checkpoint, torch.float32)
+    sequences = continue_greedily(backbone, torch.arange(16).view(2, 8) + 10, 40)
+    fresh = init_lora(backbone.config, TINY).adapter(torch.float32)
+    assert measure_linear(backbone, sequences, 8, 4, fresh) == measure_linear(
+        backbone, sequences, 8, 4
     )
 
 
@@ -171,6 +179,6 @@ def test_a_checkpoint_that_cannot_be_trained_is_named(checkpoint: Path, tmp_path
     with pytest.raises(CheckpointError, match=r"model-00001-of-00001\.safetensors is truncated"):
         train_drafter(TINY, checkpoint, tmp_path / "out")
     (checkpoint / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"config\.json is of no model that is trained here"):
+    with pytest.raises(CheckpointError, match=r"config\.json: `hidden_size` is missing"):
         train_drafter(TINY, checkpoint, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.errors import CheckpointError
 from nldc.runtime.train import loop
 from nldc.runtime.train.corpus import SourceFile
-from nldc.runtime.train.export import export_checkpoint, read_checkpoint
+from nldc.runtime.train.export import export_checkpoint
+from nldc.runtime.train.geometry import Geometry
 from nldc.runtime.train.loop import train
-from nldc.runtime.train.model import Geometry, init_params, parameter_shapes
+from nldc.runtime.train.model import init_params, parameter_shapes
 from nldc.runtime.train.noise import NoiseLaw
 from nldc.runtime.train.recipe import Recipe, Rollouts, Stage
 
@@ -94,7 +96,7 @@ def test_the_checkpoint_has_the_released_names_in_shards(tmp_path: Path) -> None
     train(dataclasses.replace(TINY, stages=TINY.stages[:1]), tmp_path, resume=False)
     folder = tmp_path / "checkpoint"
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    shapes = parameter_shapes(TINY.geometry)
+    shapes = parameter_shapes(TINY.config)
     assert set(index["weight_map"]) == set(shapes)
     for name, file in index["weight_map"].items():
         stored = load_file(folder / file)[name]
@@ -105,10 +107,9 @@ def test_the_checkpoint_has_the_released_names_in_shards(tmp_path: Path) -> None
     assert config["mask_token_id"] == 3
     assert not config["tie_word_embeddings"]
     masters = torch.load(tmp_path / "state.pt")["params"]
-    params, geometry = read_checkpoint(folder)
-    assert geometry == TINY.geometry
-    for name, value in params.items():
-        assert torch.equal(value, masters[name].bfloat16().float())
+    assert ModelConfig.load(folder) == TINY.config
+    for name, file in index["weight_map"].items():
+        assert torch.equal(load_file(folder / file)[name], masters[name].bfloat16())
 
 
 def test_a_batch_that_micro_batches_do_not_fill_is_refused(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_checkpoint_that_no_run_wrote_is_left_alone(tmp_path: Path) -> None:
 def test_an_export_replaces_its_own_files_and_keeps_the_others(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     out = tmp_path / "out"
-    params = init_params(TINY.geometry, 0)
+    params = init_params(TINY.config, 0)
     given = (params, TINY.geometry, 4, tmp_path / "tokenizer.json", out)
     export_checkpoint(*given, shard_bytes=8000)
     many = {path.name for path in out.glob("*.safetensors")}
@@ -164,13 +165,13 @@ def test_an_export_replaces_its_own_files_and_keeps_the_others(tmp_path: Path) -
     assert left == {"model-00001-of-00001.safetensors", "model-00001-of-00777.safetensors"}
     assert len(many) > 1
     assert (out / "linear_spec_lora").is_dir()
-    assert read_checkpoint(out)[1] == TINY.geometry
+    assert ModelConfig.load(out) == dataclasses.replace(TINY.config, block_size=4)
 
 
 def test_an_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     out = tmp_path / "out"
-    given = (init_params(TINY.geometry, 0), TINY.geometry, 4, tmp_path / "tokenizer.json", out)
+    given = (init_params(TINY.config, 0), TINY.geometry, 4, tmp_path / "tokenizer.json", out)
     export_checkpoint(*given)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (tmp_path / "tokenizer.json").unlink()

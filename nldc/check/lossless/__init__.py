@@ -1,14 +1,12 @@
 """The proof that a strategy keeps its promise: see docs/losslessness.md.
 
-`prove(graph)` gives a `Certificate`; `lossless` is the rule that refuses what is not proved.
+`prove(graph)` gives a `Certificate`, `proof_of(graph)` also what it was made from. The rules that
+refuse what is not proved are in modules of their names.
 """
 
-from nldc.check.lossless.cache_order import cache_order
 from nldc.check.lossless.certificate import Boundary, Certificate, Ground, Problem
-from nldc.check.lossless.constraints import chosen_by, constraints
-from nldc.check.lossless.handover import Handover, handover, handover_data
-from nldc.check.lossless.prove import prove
-from nldc.check.lossless.rule import lossless
+from nldc.check.lossless.handover import Handover, handover_data, handover_of
+from nldc.check.lossless.proof import Proof, proof_of, prove
 
 __all__ = [
     "Boundary",
@@ -16,11 +14,9 @@ __all__ = [
     "Ground",
     "Handover",
     "Problem",
-    "cache_order",
-    "chosen_by",
-    "constraints",
-    "handover",
+    "Proof",
     "handover_data",
-    "lossless",
+    "handover_of",
+    "proof_of",
     "prove",
 ]

@@ -21,9 +21,8 @@ import numpy as np
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.lines import Lines, Sum, UntameError, between
-from nldc.check.lossless.sight import FARTHEST, key_lookup, prefix_ranges, row_ranges
 from nldc.expr import Boolean, Expr, Ref
-from nldc.ir.facts import NO_KIND
+from nldc.ir.facts import LONGEST_CONTEXT, NO_KIND, pair_ranges, prefix_ranges, row_ranges
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout, Row
 from nldc.ir.ops import Forward, Node
@@ -373,13 +372,13 @@ class _Look:
 
     def _asked(self, query: Mapping[str, Range], keys: Mapping[str, Range]) -> Any:
         predicate = self.op.attention.predicate
-        return np.asarray(evaluate_range(predicate, key_lookup(query, keys, self.kinds)).low) != 0
+        return np.asarray(evaluate_range(predicate, pair_ranges(query, keys, self.kinds)).low) != 0
 
     def _all_or_none(self, keys: Mapping[str, Any]) -> None:
         """Ask for a cache of any length: which rows of it are seen must not depend on that."""
         query = {name: Range.exactly(value) for name, value in keys.items()}
         predicate = self.op.attention.predicate
-        asked = key_lookup(query, prefix_ranges(Range(FARTHEST, -1)), self.kinds)
+        asked = pair_ranges(query, prefix_ranges(Range(-LONGEST_CONTEXT, -1)), self.kinds)
         found = evaluate_range(predicate, asked)
         if np.any(np.asarray(found.low) != np.asarray(found.high)):
             raise UntameError

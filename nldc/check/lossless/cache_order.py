@@ -13,7 +13,6 @@ from nldc.check.lossless import codes
 from nldc.check.lossless.certificate import Certificate
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
-from nldc.check.lossless.prove import prove
 from nldc.check.lossless.sight import Rowset
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, walk
@@ -24,13 +23,13 @@ from nldc.source import Source
 
 
 def cache_order(
-    graph: Graph, source: Source, certificate: Certificate | None = None
+    graph: Graph, source: Source, certificate: Certificate | None
 ) -> Iterator[Diagnostic]:
     """Refuse a forward whose appended rows do not follow the cache in order.
 
-    `certificate` is that of the graph, where it is known already.
+    `certificate` is that of a graph which promises something.
     """
-    if graph.guarantee != "none" and (certificate or prove(graph)).problems:
+    if certificate is not None and certificate.problems:
         return  # what is wrong is said there
     yield from _uneven(graph, source)
     regions = (graph.prefill, *(variant.step for variant in graph.variants))

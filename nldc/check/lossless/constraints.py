@@ -31,10 +31,10 @@ def constraints(graph: Graph, source: Source) -> Iterator[Diagnostic]:
         yield _diagnostic(way, source)
 
 
-def chosen_by(graph: Graph, certificate: Certificate | None = None) -> tuple[str, ...]:
+def chosen_by(graph: Graph, certificate: Certificate | None) -> tuple[str, ...]:
     """Return the `sample` nodes that choose what is emitted; none where that cannot be told.
 
-    `certificate` is that of the graph, where it is known already.
+    `certificate` is that of a graph which promises something.
     """
     if certificate is not None:
         return certificate.sampled_by

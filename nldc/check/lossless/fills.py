@@ -12,6 +12,7 @@ from typing import Any
 
 from nldc.check.lossless.held import HeldRows
 from nldc.expr import Boolean, Expr, ExprError, Number, children, evaluate, fold, references
+from nldc.ir.effects import sure_number, takes_all
 from nldc.ir.ops import Fill, Node, Repeat, Select, Value
 
 MOST_WORK = 50_000
@@ -189,30 +190,11 @@ def least(select: Select, iteration: int, left: int) -> int:
             return 0
 
     found = max(0, int(value(select.best)), int(value(select.always_best)))
-    if select.within is not None and _known_not_negative(select.within, numbers):
+    if select.within is not None and sure_number(select.within, numbers) >= 0:
         found = max(found, 1)  # nothing is surer than the surest row
-    bound = select.at_least
-    if bound is not None and not select.less_is_surer and _known_not_positive(bound, numbers):
+    if takes_all(select, numbers):
         return max(found, left, 1 << 30)
     return max(found, _by_rank(select.where, numbers, left))
-
-
-def _known_not_negative(rule: Expr, numbers: Mapping[str, int]) -> bool:
-    return _number(rule, numbers) >= 0
-
-
-def _known_not_positive(rule: Expr, numbers: Mapping[str, int]) -> bool:
-    return -_number(rule, numbers) >= 0
-
-
-def _number(rule: Expr, numbers: Mapping[str, int]) -> float:
-    """Return a rule's value, or NaN: real numbers that a step computes are rounded otherwise."""
-    try:
-        value = evaluate(rule, numbers)
-    except ExprError:
-        return float("nan")
-    exact = isinstance(rule, Number) or isinstance(value, int)
-    return float(value) if exact else float("nan")
 
 
 def _by_rank(where: Expr | None, numbers: Mapping[str, int], left: int) -> int:

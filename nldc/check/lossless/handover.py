@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nldc.check.lossless.certificate import Boundary
-from nldc.check.lossless.prove import Run, solve
+from nldc.check.lossless.proof import Proof
+from nldc.check.lossless.runs import Run
+from nldc.check.lossless.solve import solve
 from nldc.check.lossless.terms import Term, carried
 from nldc.ir.graph import Graph
 from nldc.ir.types import Tokens
@@ -56,9 +58,9 @@ class Handover:
         return None
 
 
-def handover(graph: Graph) -> Handover:
-    """Return how a strategy hands sequences over, for the params of the graph."""
-    solution = solve(graph)
+def handover_of(proof: Proof) -> Handover:
+    """Return how a strategy hands sequences over, for the params that it was proved for."""
+    solution, graph = proof.solution, proof.solution.graph
     is_exact = solution.boundary is not None
     if not is_exact:
         solution = solve(graph, text_is_given=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nldc.check.lossless.closure import Closure
+from nldc.check.lossless.runs import terms_of
 from nldc.check.lossless.terms import Term
-from nldc.check.lossless.trace import Tracer, UnknowableError
+from nldc.check.lossless.trace import Tracer
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Value
 
@@ -41,8 +42,4 @@ class Part:
         Raises:
             UnknowableError: not even their number is known.
         """
-        held = self.tracer.value(closure.trace, value, closure.trace.prompt_length)
-        held = getattr(held, "tokens", held)
-        if not isinstance(held, tuple):
-            raise UnknowableError(value)
-        return held
+        return terms_of(value, closure, self.tracer)

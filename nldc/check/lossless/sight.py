@@ -6,21 +6,18 @@ forward and kept. A row is looked at only when somebody asks, because most are m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from nldc.expr import Expr, Ref
-from nldc.ir.facts import facts_of, prefix_facts
+from nldc.expr import Expr
+from nldc.ir.facts import LONGEST_CONTEXT, facts_of, pair_ranges, prefix_ranges, row_ranges
 from nldc.ir.layout import Row
 from nldc.ir.ops import Forward
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
-
-FARTHEST = -(2**24)
-"""The lowest position of a cached row, counted from the end of the cache: beyond any context."""
 
 Facts = Mapping[str, Any]
 
@@ -105,7 +102,7 @@ class Rowset:
         predicate = self.op.attention.predicate
 
         def asked(keys: Mapping[str, Range]) -> Range:
-            return evaluate_range(predicate, key_lookup(query, keys, self.kinds))
+            return evaluate_range(predicate, pair_ranges(query, keys, self.kinds))
 
         own = asked({name: Range.exactly(values) for name, values in self._keys.items()})
         seen = np.broadcast_to(own.low, (len(self.rows),))
@@ -116,57 +113,9 @@ class Rowset:
             cached = tuple(
                 int(i) for i in np.flatnonzero(np.broadcast_to(low, (self.speculative,)))
             )
-        whole = asked(prefix_ranges(Range(FARTHEST, -1 - self.speculative)))
+        whole = asked(prefix_ranges(Range(-LONGEST_CONTEXT, -1 - self.speculative)))
         prefix = bool(whole.low) if bool(whole.low) == bool(whole.high) else None
         return Sight(prefix, cached, tuple(int(key) for key in np.flatnonzero(seen)))
 
 
-def prefix_ranges(position: Range) -> dict[str, Range]:
-    """Return the facts of cached rows at the given positions."""
-    facts = {name: Range.exactly(int(value)) for name, value in prefix_facts().items()}
-    return {**facts, "position": position}
-
-
-def row_ranges(facts: Facts, kinds: Sequence[str]) -> Callable[[Ref], Range | None]:
-    """Return the lookup of an expression over one row, for many rows at once."""
-
-    def lookup(ref: Ref) -> Range | None:
-        name = ref.dotted
-        if name is None:
-            return None
-        if name in facts:
-            return Range.exactly(facts[name])
-        if name in kinds:
-            return Range.exactly(list(kinds).index(name))
-        return None
-
-    return lookup
-
-
-def key_lookup(
-    query: Mapping[str, Range], key: Mapping[str, Range], kinds: Sequence[str]
-) -> Callable[[Ref], Range | None]:
-    """Return the lookup of an attention predicate, for one query row and many keys."""
-
-    def lookup(ref: Ref) -> Range | None:
-        match ref.parts:
-            case ("q", fact):
-                return query.get(fact)
-            case ("k", fact):
-                return key.get(fact)
-            case (label,) if label in kinds:
-                return Range.exactly(list(kinds).index(label))
-        return None
-
-    return lookup
-
-
-__all__ = [
-    "FARTHEST",
-    "Rowset",
-    "Sight",
-    "UndecidedError",
-    "key_lookup",
-    "prefix_ranges",
-    "row_ranges",
-]
+__all__ = ["Rowset", "Sight", "UndecidedError"]

@@ -29,7 +29,8 @@ from nldc.check.lossless.held import (
 from nldc.check.lossless.loops import leave_loop
 from nldc.check.lossless.sight import Rowset, UndecidedError
 from nldc.check.lossless.terms import Term, ar, carried, choice, made, unfilled
-from nldc.expr import Boolean, Expr, Number, fold
+from nldc.expr import Boolean, Expr, fold
+from nldc.ir.effects import leaves_rows, takes_all
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
@@ -207,7 +208,7 @@ class _Walk:
             case Accept():
                 return self.accept_some(node, node.op) if inside else self.accept(node, node.op)
             case Repeat():
-                if node.op.keys == "kept":
+                if leaves_rows(node.op):
                     self.unknown.append(node)  # the rows that it leaves in the cache are no entries
                 return self.repeat(node, node.op)
             case Mix():
@@ -287,8 +288,7 @@ class _Walk:
         among = self.value(op.among)
         if not isinstance(among, HeldMask):
             return self.fresh(node)
-        everything = isinstance(op.at_least, Number) and op.at_least.value <= 0
-        if everything and not op.less_is_surer:
+        if takes_all(op):
             return among
         only_where = all(
             rule is None for rule in (op.at_least, op.at_most, op.best, op.within, op.always_best)

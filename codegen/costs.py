@@ -1,0 +1,133 @@
+"""What a method of a program costs, counted: forwards and their rows, heads, ops, waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nldc.codegen.program import (
+    Choose,
+    Forward,
+    Head,
+    Instruction,
+    Logits,
+    Lookup,
+    Loop,
+    Mix,
+    Program,
+    Score,
+    States,
+)
+from nldc.ir.size import Size
+
+NO_ROWS = Size(0)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What runs once: `forwards` over `rows` in all, `heads` over `head_rows`, other `ops`.
+
+    `waits` are where the host waits for the device, `host_reads` where an op reads what lies on the
+    host, the text so far. `loops` come on top, round by round.
+    """
+
+    forwards: int = 0
+    rows: Size = NO_ROWS
+    heads: int = 0
+    head_rows: Size = NO_ROWS
+    ops: int = 0
+    waits: int = 0
+    host_reads: int = 0
+    loops: tuple[LoopCosts, ...] = ()
+
+    @property
+    def most(self) -> Costs:
+        """All that runs if every loop takes as many rounds as it may."""
+        total = Costs(
+            self.forwards,
+            self.rows,
+            self.heads,
+            self.head_rows,
+            self.ops,
+            self.waits,
+            self.host_reads,
+        )
+        for loop in self.loops:
+            total = _sum(total, _times(loop.round.most, loop.at_most))
+        return total
+
+
+@dataclass(frozen=True)
+class LoopCosts:
+    """What one round of a loop costs; it takes between `at_least` and `at_most` of them."""
+
+    node: str
+    at_least: int
+    at_most: int
+    round: Costs
+
+
+def costs(program: Program) -> dict[str, Costs]:
+    """Return what each method costs, by its name: the prefill, then every step."""
+    return {method.name: _of(method.body) for method in program.methods}
+
+
+def _of(body: Iterable[Instruction]) -> Costs:
+    total = Costs()
+    for each in body:
+        total = _sum(total, _one(each))
+    return total
+
+
+def _one(each: Instruction) -> Costs:
+    match each:
+        case Forward():
+            return Costs(forwards=1, rows=each.size)
+        case Head():
+            return _heads([each.of])
+        case Choose() | Score():
+            return _sum(_heads([each.logits]), Costs(ops=1))
+        case Mix():
+            return _sum(_heads(each.parts), Costs(ops=1))
+        case Lookup():
+            return Costs(ops=1, host_reads=1)
+        case Loop():
+            # Who goes on is asked before the first round and, with the rows' advance, in each.
+            round_ = _sum(_of(each.body), Costs(ops=2, waits=1))
+            rounds = LoopCosts(each.origin.node, each.at_least, each.at_most, round_)
+            return Costs(ops=1, loops=(rounds,))
+        case _:
+            return Costs(ops=1)
+
+
+def _heads(logits: Iterable[Logits]) -> Costs:
+    sizes = [each.size for each in logits if isinstance(each, States)]
+    return Costs(heads=len(sizes), head_rows=sum(sizes, NO_ROWS))
+
+
+def _sum(one: Costs, other: Costs) -> Costs:
+    return Costs(
+        one.forwards + other.forwards,
+        one.rows + other.rows,
+        one.heads + other.heads,
+        one.head_rows + other.head_rows,
+        one.ops + other.ops,
+        one.waits + other.waits,
+        one.host_reads + other.host_reads,
+        (*one.loops, *other.loops),
+    )
+
+
+def _times(one: Costs, count: int) -> Costs:
+    def times(size: Size) -> Size:
+        return Size(size.fixed * count, size.prompts * count)
+
+    return Costs(
+        one.forwards * count,
+        times(one.rows),
+        one.heads * count,
+        times(one.head_rows),
+        one.ops * count,
+        one.waits * count,
+        one.host_reads * count,
+    )

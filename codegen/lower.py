@@ -1,0 +1,95 @@
+"""From a graph to its program: row order, layouts, patterns, tables, names, room.
+
+Nothing that is decided here is decided again when the program is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from nldc.codegen.lower_layouts import lower_layout
+from nldc.codegen.lower_method import MethodLowering, Module
+from nldc.codegen.lower_patterns import Patterns
+from nldc.codegen.names import class_scope, module_scope
+from nldc.codegen.ordered import Ordered
+from nldc.codegen.program import Choice, Layout, Method, Needs, Origin, Pattern, Program
+from nldc.codegen.room import Written, room_of
+from nldc.codegen.tables import Tables
+from nldc.ir.graph import Graph, walk
+from nldc.ir.ops import Forward, Node
+
+
+def lower(graph: Graph) -> Program:
+    """Return the program of a graph."""
+    scope = module_scope()
+    patterns = Patterns(scope, graph.kinds)
+    rows: dict[str, Ordered] = {}
+    layouts: dict[str, Layout] = {}
+    attention: dict[str, Pattern] = {}
+    for node, forward in forwards(graph):
+        origin = Origin(node.name, node.span.start_line)
+        ordered = rows[node.name] = Ordered(forward, graph.kinds)
+        name = node.name.replace(".", "_")
+        constant = f"{name}_rows" if ordered.dynamic else f"{name}_rows".upper()
+        layouts[node.name] = lower_layout(scope.allot(constant), ordered, origin)
+        wanted = name.upper().removeprefix("STEP_")
+        attention[node.name] = patterns.of(forward.attention, ordered, wanted, origin)
+    tables = Tables(scope)
+    module = Module(scope, rows, layouts, attention, tables)
+    prefill = MethodLowering(module, graph, is_step=False).method("prefill")
+    steps = _steps(module, graph)
+    written = {name: Written(each.size, each.appended()) for name, each in rows.items()}
+    return Program(
+        strategy=graph.name,
+        summary=graph.summary,
+        guarantee=graph.guarantee,
+        compat=graph.compat,
+        params=tuple(graph.params.items()),
+        kinds=graph.kinds,
+        needs=_needs(graph),
+        room=room_of(graph, written),
+        layouts=tuple(layouts.values()),
+        tables=tables.all,
+        patterns=patterns.all,
+        prefill=prefill,
+        steps=tuple(steps),
+        choices=tuple(
+            Choice(other.condition, step.name)
+            for other, step in zip(graph.alternatives, steps, strict=False)
+        ),
+    )
+
+
+def forwards(graph: Graph) -> Iterator[tuple[Node, Forward]]:
+    """Yield the forwards of the graph in the order in which they run."""
+    steps = [node for variant in graph.variants for node in variant.step.nodes]
+    for node in walk((*graph.prefill.nodes, *steps)):
+        if isinstance(node.op, Forward):
+            yield node, node.op
+
+
+def _steps(module: Module, graph: Graph) -> Sequence[Method]:
+    """Return the steps in the order in which they are tried."""
+    if not graph.alternatives:
+        return [MethodLowering(module, graph, is_step=True).method("step")]
+    scope = class_scope()
+    last = graph.step.nodes[0].name.split(".", 1)[0]
+    named = [*((other.graph, other.name) for other in graph.alternatives), (graph, last)]
+    return [
+        MethodLowering(module, variant, is_step=True).method(scope.allot(f"step_{name}"))
+        for variant, name in named
+    ]
+
+
+def _needs(graph: Graph) -> Needs:
+    """Return what the strategy needs of a checkpoint.
+
+    A forward that sees other rows than the ones before needs a model that diffuses.
+    """
+    return Needs(
+        adapters=tuple((adapter.name, adapter.optional) for adapter in graph.adapters),
+        checkpoint=tuple(
+            (name, key, graph.params[name]) for name, key in graph.checkpoint_params.items()
+        ),
+        diffuses=any(forward.attention.name != "causal" for _, forward in forwards(graph)),
+    )

@@ -1,0 +1,141 @@
+"""The regions of a strategy, run in every outcome: what comes out and what stays in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from nldc.check.lossless.closure import Closer, Closure, possible
+from nldc.check.lossless.terms import Invariant, Term, ar, carried, invariant, meet
+from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
+from nldc.ir.graph import Graph
+from nldc.ir.ops import Value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One region in one outcome: what came out and what stays in the cache.
+
+    `start` is the offset of the first token that may be emitted.
+    """
+
+    graph: Graph
+    closure: Closure
+    emitted: tuple[Term, ...]
+    kept: tuple[int, ...]
+    start: int
+
+    @property
+    def frontier(self) -> int:
+        """How many emitted tokens have no row in the cache afterwards."""
+        return self.start + len(self.emitted) - len(self.kept)
+
+
+@dataclass
+class Runner:
+    """Runs the prefill and the steps of one graph; `closer` knows the flaws of its rows.
+
+    With `text_is_given`, what is emitted is taken for the text: AR chooses only what follows.
+    """
+
+    graph: Graph
+    closer: Closer
+    text_is_given: bool = False
+    _traces: dict[int, list[Trace]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._tracer = Tracer(self.graph)
+        self._steps = [(graph, Tracer(graph)) for graph in self.graph.variants]
+
+    def prefill(self, length: int) -> Iterator[Run]:
+        """Run the prefill over a prompt of that many tokens."""
+        for outcome in outcomes(self.graph.prefill):
+            trace = self._tracer.prefill(length, outcome)
+            closure = self.closer.close(trace, frozenset(), length)
+            if closure.possible:
+                tokens = self.graph.prefill_tokens
+                emitted = () if tokens is None else terms_of(tokens, closure, self._tracer)
+                run = Run(self.graph, closure, emitted, trace.cache, length)
+                yield self._decreed(run, frozenset()) if self.text_is_given else run
+
+    def steps(self, known: Invariant, start: int, given: int) -> Iterator[Run]:
+        """Run every step, where `known` holds of the carried values.
+
+        The cache trails the text by `start` tokens, and `given` behind it may not be AR's.
+        """
+        for number, (graph, tracer) in enumerate(self._steps):
+            emit = graph.emit
+            for trace in self._traced(number):
+                closure = self.closer.close(trace, known, given)
+                if not closure.possible:
+                    continue
+                keep = len(trace.cache) if emit.keep is None else tracer.value(trace, emit.keep)
+                if not isinstance(keep, int):
+                    raise UnknowableError(emit.keep or emit.tokens)
+                emitted = terms_of(emit.tokens, closure, tracer)
+                run = Run(graph, closure, emitted, trace.cache[:keep], start)
+                yield self._decreed(run, known) if self.text_is_given else run
+
+    @property
+    def traces(self) -> tuple[Sequence[Trace], ...] | None:
+        """The traces of each step; None where not all of them were run."""
+        if len(self._traces) < len(self._steps):
+            return None
+        return tuple(self._traces[number] for number in range(len(self._steps)))
+
+    def terms(self, value: Value, run: Run) -> tuple[Term, ...]:
+        """Return what a use of tokens holds after a run."""
+        tracers = (tracer for graph, tracer in self._steps if graph is run.graph)
+        return terms_of(value, run.closure, next(tracers, self._tracer))
+
+    def carry_of(self, runs: Sequence[Run], *, initial: bool) -> Invariant:
+        """Return what is known of the carried values after every one of the runs."""
+        found: Invariant | None = None
+        for run in runs:
+            values: dict[Term, Term] = {}
+            for item in run.graph.carry:
+                value = item.initial if initial else item.next
+                for i, term in enumerate(self.terms(value, run)):
+                    values[carried(item.name, i)] = term
+            known = invariant(run.closure.equalities, values, len(run.kept))
+            found = known if found is None else meet(found, known)
+        return found or frozenset()
+
+    def _traced(self, number: int) -> Sequence[Trace]:
+        """Return the traces of a step whose outcomes do not contradict themselves at once.
+
+        They are the same whatever is known of the carried values.
+        """
+        if number not in self._traces:
+            graph, tracer = self._steps[number]
+            traced = (tracer.step(outcome) for outcome in outcomes(graph.step))
+            self._traces[number] = possible(traced)
+        return self._traces[number]
+
+    def _decreed(self, run: Run, known: Invariant) -> Run:
+        """Return the run with what it emits taken for the text: AR chooses only what follows.
+
+        What was known of AR's choices from `start` on was about another text.
+        """
+        stays = (frozenset(t for t in group if not _follows(t, run.start)) for group in known)
+        known = frozenset(group for group in stays if len(group) > 1)
+        given = {ar(run.start + i): term for i, term in enumerate(run.emitted)}
+        end = run.start + len(run.emitted)
+        return replace(run, closure=self.closer.close(run.closure.trace, known, end, given))
+
+
+def terms_of(value: Value, closure: Closure, tracer: Tracer) -> tuple[Term, ...]:
+    """Return what a use of tokens holds in one outcome.
+
+    Raises:
+        UnknowableError: not even their number is known.
+    """
+    held = tracer.value(closure.trace, value, closure.trace.prompt_length)
+    held = getattr(held, "tokens", held)
+    if not isinstance(held, tuple):
+        raise UnknowableError(value)
+    return held
+
+
+def _follows(term: Term, start: int) -> bool:
+    return term[0] == "ar" and int(term[1]) >= start
