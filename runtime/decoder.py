@@ -40,7 +40,8 @@ from nldc.runtime.model.attention import Attention, TorchAttention
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.rows.plans import Plans
-from nldc.runtime.step.batch import AttentionOf, Batch, Model
+from nldc.runtime.step.batch import AttentionOf, Model
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.values import Emit
 from nldc.runtime.text.endings import Endings
 from nldc.runtime.text.thinking_marks import thinking_marks
@@ -127,11 +128,11 @@ class Decoder:
         if kv_memory is not None:
             budget_of(kv_memory, backbone.device)
 
-    def prefill(self, batch: Batch, prompt: Tensor) -> Emit:
+    def prefill(self, batch: StepBatch, prompt: Tensor) -> Emit:
         """Fill the cache from a prompt [1, P] and return what the first step needs."""
         raise NotImplementedError
 
-    def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
+    def step(self, batch: StepBatch, carry: dict[str, Tensor]) -> Emit:
         """Advance every sequence of the batch by at least one token."""
         raise NotImplementedError
 

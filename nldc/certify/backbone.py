@@ -38,12 +38,12 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, visible
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.choose import rules_of
-from nldc.runtime.step.member import Member, ends_of, thoughts_of
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.sight import TextTable
-from nldc.runtime.step.thinking import ThinkingBudget, ThinkingLimit
+from nldc.runtime.step.thinking import ThinkingLimit, due_rows
 from nldc.runtime.step.values import Hidden, Logits
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ class World:
     room: Room
     adapters: bool = True
     text: TextTable = field(default_factory=lambda: TextTable(VOCABULARY, MASK_ID, CPU))
-    budget: ThinkingBudget = field(default_factory=ThinkingBudget)
     _sights: dict[tuple[int, int], tuple[Layout, Pattern, _Sight]] = field(default_factory=dict)
 
     @staticmethod
@@ -126,20 +125,17 @@ class World:
         return sight
 
 
-class HashBatch(Batch):
+class HashBatch(Sequences):
     """A batch for generated code whose backbone is the hash."""
 
     def __init__(self, live: Sequence[Text], world: World, slots: Sequence[int]) -> None:
-        self.live = live
-        self.world = world
-        self.slots = tuple(slots)
         sampling = Sampling(
             world.rules.sampling.temperature,
             seed=world.rules.sampling.seed,
             processors=(self._forbid,) if world.rules.forbids(0) else (),
         )
         limit = world.rules.thinking
-        self.members = tuple(
+        members = [
             Member(
                 slot,
                 sequence.key,
@@ -151,18 +147,10 @@ class HashBatch(Batch):
                 history=sequence.history,
             )
             for slot, sequence in zip(slots, live, strict=True)
-        )
-        self.size = len(live)
-        self.device = CPU
-        self.mask_token_id = MASK_ID
-        self.failed = {}
-        self.sequences = torch.tensor([sequence.key for sequence in live])
-        self._given = [None] * self.size
-        self._eos = ends_of([(EOS_ID,)] * self.size, CPU)
-        self._rules = rules_of(self.members, MASK_ID, CPU)
-        self._thoughts = thoughts_of(self.members, CPU)
-        self._forwards = 0
-        self._active_forwards = None
+        ]
+        super().__init__(Lineup.of(members, MASK_ID, CPU))
+        self.live = live
+        self.world = world
         self._latest: list[tuple[Tensor, list[int]] | None] = [None] * self.size
 
     def _forbid(self, logits: Tensor, positions: Tensor) -> Tensor:
@@ -219,12 +207,13 @@ class HashBatch(Batch):
             if not is_held:
                 self._latest[number] = (computed[number], places[number].tolist())
         due = None
-        if self._thoughts is not None:
+        thoughts = self.lineup.thoughts
+        if thoughts is not None:
             behind = start.squeeze(1) + torch.tensor(held).to(torch.int64) * layout.size
-            where = Places(self.slots, tuple(behind.tolist()), torch.tensor(self.slots), behind)
+            where = Places(self.slots, tuple(behind.tolist()), self.lineup.slot_index, behind)
             self.world.text.write(tokens, where)
             cached = self.world.text.prefix(where)
-            due = self.world.budget.due(tokens, sight.plan, where, cached, self._thoughts)
+            due = due_rows(tokens, sight.plan, where, cached, thoughts)
         if layout.append:
             self.append(layout.append)
         ahead = layout.predicts_next.to(torch.int64)
@@ -240,7 +229,7 @@ class HashBatch(Batch):
         lengths: Sequence[int],
     ) -> Tensor:
         """Return the states of rows [B, R] over the cache, int64 [B, R, LAYERS + 1]."""
-        keys = self.sequences.unsqueeze(1)
+        keys = self.lineup.rules.keys.unsqueeze(1)
         mixed = _scramble(tokens + TOKEN) + _scramble(places * PLACE + PLACE_AT)
         states = [_scramble(mixed + adapted * ADAPTED + keys)]
         cached = self.world.keys[list(self.slots)]

@@ -25,7 +25,7 @@ from nldc.certify.text import (
     prompt_of,
 )
 from nldc.runtime.engine.handover import Progress, in_turn
-from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.values import Emit
 from nldc.runtime.switching import SwitchingDecoder
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LEAST_STEPS = 4
 """Steps of a batch, however many tokens each of them emits."""
 
-Step = Callable[[Batch, dict[str, Tensor]], Emit]
+Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,7 @@ class Engine:
             strategy = self.strategies[name]
 
             def prefill(batch: Batch) -> Emit:
-                return strategy.prefill(batch, batch.prompt(request.prompt, request.embeddings))
+                return strategy.prefill(batch, batch.prompt(request.prompt))
 
             outcome = self._computed([request], prefill)
             self._commit("prefill", name, outcome, since)
@@ -485,6 +485,7 @@ class Engine:
         for request in live:
             if request.slot >= 0:
                 self.cache.keep(request.slot, 0)
+                self._state.leave(request.slot)  # to join again as the host knows it
 
     # Ends
 
@@ -525,6 +526,7 @@ class Engine:
         member = self._members.pop(request.id, None)
         request.slot = -1
         if member is not None:
+            self._state.leave(member.slot)
             self.cache.release(member.slot)
 
     def _tell(self, event: Event) -> None:

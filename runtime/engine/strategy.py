@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nldc.runtime.engine.handover import Handover
-from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.values import Emit
 
-Prefill = Callable[[Batch, Tensor], Emit]
-Step = Callable[[Batch, dict[str, Tensor]], Emit]
+Prefill = Callable[[StepBatch, Tensor], Emit]
+Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nldc.runtime.step.member import Member
 from nldc.runtime.step.processors import ask
 from nldc.runtime.step.sampling import Sampling, draw, filtered
 from nldc.runtime.step.sight import Sight
-from nldc.runtime.step.thinking import NO_MARK, end_thought
+from nldc.runtime.step.thinking import end_thought
 from nldc.runtime.step.values import Choosing, Counting, Logits, Scored
 
 
@@ -39,8 +39,8 @@ class Group:
 class Rules:
     """How the tokens of a batch's sequences are chosen.
 
-    `keys` and `seeds` int64 [B] key their noise; `last` int64 [B, 1] are the last positions of
-    which a processor is asked; `thought_ends` int64 [B, 1] the tokens that end thinking.
+    `keys` int64 [B] and `seeds` [B, 1] key their noise; `last` [B, 1] are the last positions of
+    which a processor is asked; `thought_ends` [B, 1] the tokens that end thinking.
     """
 
     groups: tuple[Group, ...]
@@ -73,33 +73,6 @@ def _kind(sampling: Sampling) -> tuple[object, ...]:
     return (sampling.temperature, *filters, *processors)
 
 
-def rules_of(members: Sequence[Member], mask_token_id: int, device: torch.device) -> Rules:
-    """Return how the tokens of members are chosen."""
-    rows = [
-        (
-            member.key,
-            wrapped(member.sampling.seed),
-            member.last_position,
-            NO_MARK if member.thinking is None else member.thinking.end,
-        )
-        for member in members
-    ]
-    keys, seeds, last, thought_ends = torch.tensor(rows, device=device).unbind(1)
-    return Rules(
-        grouped(members, device),
-        keys,
-        seeds,
-        last.unsqueeze(1),
-        thought_ends.unsqueeze(1),
-        mask_token_id,
-    )
-
-
-def wrapped(seed: int) -> int:
-    """Return 64 bits as int64 holds them."""
-    return seed - 2**64 if seed >= 2**63 else seed
-
-
 def sample(
     rules: Rules,
     failed: dict[int, NldcRuntimeError],
@@ -120,7 +93,7 @@ def sample(
             values = without_mask(rules, values)
         values = _processed(rules, failed, group, own, values)
         keys, seeds = (_of(group, each) for each in (rules.keys, rules.seeds))
-        return draw(values, own.positions, keys, group.sampling, seeds.unsqueeze(1))
+        return draw(values, own.positions, keys, group.sampling, seeds)
 
     return _by_group(rules, logits, chosen)
 

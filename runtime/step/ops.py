@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.values import Logits, Rows, gather_rows, take_rows
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-def rows(batch: Batch, *segments: Tensor | int) -> Rows:
+def rows(batch: StepBatch, *segments: Tensor | int) -> Rows:
     """Return rows made of segments in order: tokens [B, m], or a number of masked rows."""
     tokens, masked = [], []
     for segment in segments:
@@ -54,7 +54,7 @@ def rows(batch: Batch, *segments: Tensor | int) -> Rows:
 
 
 def grouped_rows(
-    batch: Batch,
+    batch: StepBatch,
     groups: int,
     *segments: Tensor | int | tuple[int, ...],
     by_segment: bool = False,
@@ -77,7 +77,7 @@ def _share(segment: Tensor | int | tuple[int, ...], groups: int, group: int) -> 
     return segment if isinstance(segment, int) else segment[group]
 
 
-def no_tokens(batch: Batch) -> Tensor:
+def no_tokens(batch: StepBatch) -> Tensor:
     """Return tokens [B, 0], for a prefill that emits nothing."""
     return torch.empty((batch.size, 0), dtype=torch.int64, device=batch.device)
 
@@ -173,7 +173,7 @@ def fill(held: Rows, where: Tensor, tokens: Tensor) -> Rows:
     return Rows(torch.where(where, tokens, held.tokens), held.masked & ~where)
 
 
-def unfinished(batch: Batch, held: Rows, *, first: bool = False) -> Tensor:
+def unfinished(batch: StepBatch, held: Rows, *, first: bool = False) -> Tensor:
     """Return which sequences, bool [B], still need rows: a loop over `held` runs on for them.
 
     Those with a masked row, unless there is an EOS with no masked row before it; with `first`, only
@@ -189,7 +189,7 @@ def has_masks(held: Rows) -> Tensor:
     return held.masked.any(1)
 
 
-def fill_after_eos(batch: Batch, held: Rows, *, first: bool = False) -> Rows:
+def fill_after_eos(batch: StepBatch, held: Rows, *, first: bool = False) -> Rows:
     """Return the rows with every masked row after the first EOS filled with that EOS.
 
     With `first`, only the first of the ids that end a sequence counts.
@@ -229,21 +229,10 @@ def mix(logits: Sequence[Logits], weights: Sequence[float]) -> Logits:
     return Logits(total, logits[0].positions, logits[0].due, logits[0].sight)
 
 
-def lookup(batch: Batch, length: int, ngram: int) -> Tensor:
+def lookup(batch: StepBatch, length: int, ngram: int) -> Tensor:
     """Return tokens [B, length]: what followed the last tokens the last time they occurred.
 
     The text so far is the prompt and what has been emitted. Fewer than `ngram` tokens are looked
     for if that many never occurred before; what is missing at the end is the last token again.
     """
-    found = [_continuation(history, length, ngram) for history in batch.histories]
-    return torch.tensor(found, dtype=torch.int64, device=batch.device)
-
-
-def _continuation(history: Sequence[int], length: int, ngram: int) -> list[int]:
-    for size in range(min(ngram, len(history) - 1), 0, -1):
-        tail = list(history[-size:])
-        for start in range(len(history) - size - 1, -1, -1):
-            if history[start] == tail[0] and list(history[start : start + size]) == tail:
-                after = list(history[start + size : start + size + length])
-                return after + [history[-1]] * (length - len(after))
-    return [history[-1]] * length
+    return batch.history().continued(length, ngram)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.host import Copy
 from nldc.runtime.step.values import Emit
 
 
@@ -26,37 +26,50 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """The outcomes of a step on their way to the host: `values` is int64 [B, columns]."""
+    """The outcomes of a step on their way to the host: lines of `width` tokens and what follows.
 
-    values: Tensor
-    arrived: torch.Event | None
+    `texts` are how long the sequences' texts were before it, where the device has them.
+    """
+
+    batch: Batch
+    values: Copy
     width: int
     counts: bool
     keeps: bool
+    texts: list[int | None]
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcome of each sequence, in order; waits until they are there."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return [self._outcome(line) for line in self.values.tolist()]
+        return [self._outcome(number, line) for number, line in enumerate(self.values.read())]
 
-    def _outcome(self, line: list[int]) -> Outcome:
-        more = iter(line[self.width :])
+    def _outcome(self, number: int, line: list[int]) -> Outcome:
+        batch, more = self.batch, iter(line[self.width :])
         forwards = next(more)
         count = next(more) if self.counts else self.width
-        return Outcome(line[:count], next(more) if self.keeps else None, forwards)
+        keep = next(more) if self.keeps else None
+        text = self.texts[number]
+        batch.state.learn(
+            batch.slots[number],
+            batch.lengths[number] if keep is None else batch.committed[number] + keep,
+            None if text is None else text + count,
+        )
+        return Outcome(line[:count], keep, forwards)
 
 
 def commit(batch: Batch, emit: Emit) -> Record:
-    """Send what a step did to the host: one copy, which no one waits for before it is read."""
+    """Let the device take over what a step did, and send it to the host in one copy.
+
+    What stays of the cache on the host is up to whoever reads the outcomes.
+    """
     columns = [emit.tokens, batch.forwards().unsqueeze(1)]
     columns += [extra.unsqueeze(1) for extra in (emit.count, emit.keep) if extra is not None]
-    values, arrived = torch.cat(columns, 1), None
-    if batch.device.type == "cuda":
-        there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        values = there.copy_(values, non_blocking=True)
-        arrived = torch.Event(batch.device)
-        arrived.record()
+    values = Copy.of(torch.cat(columns, 1))
+    end = batch.start if emit.keep is None else batch.begin + emit.keep
     return Record(
-        values, arrived, emit.tokens.shape[1], emit.count is not None, emit.keep is not None
+        batch=batch,
+        values=values,
+        width=emit.tokens.shape[1],
+        counts=emit.count is not None,
+        keeps=emit.keep is not None,
+        texts=batch.state.after(batch.lineup, end, emit.tokens, emit.count),
     )

@@ -7,14 +7,15 @@ as it does for AR; a row that drafts saw the draft's tokens before it, as far as
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import weakref
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import Places
 from nldc.runtime.rows.pattern import row_facts
-from nldc.runtime.rows.plan import Plan
+from nldc.runtime.rows.plan import QUERY_TILE, Plan
 
 UNSEEN = -1
 """Stands for a token that a row did not see: at its own place and behind, or masked."""
@@ -69,23 +70,24 @@ class Sight:
     """What some rows of one forward saw.
 
     `tokens` and `positions`, int64 [B, R], are those of all rows of the forward, `cached` [B, L]
-    the ids of the prefix. The rows are `rows` (None: all), the same of every sequence, and of those
-    for each sequence the ones in `picked` [B, n] (None: all).
+    the ids of the prefix. The rows are those of the slice `rows`, the same of every sequence, and
+    of those for each sequence the ones in `picked` [B, n] (None: all).
     """
 
     plan: Plan
     tokens: Tensor
     positions: Tensor
     cached: Tensor
-    rows: Tensor | None = None
+    rows: slice = field(default_factory=lambda: slice(None))
     picked: Tensor | None = None
 
-    def take(self, index: slice | list[int]) -> Sight:
+    def take(self, index: slice) -> Sight:
         """Return the same rows of every sequence."""
         if self.picked is not None:
             return replace(self, picked=self.picked[:, index])
-        rows = torch.arange(self.tokens.shape[1]) if self.rows is None else self.rows
-        return replace(self, rows=rows[index])
+        taken = range(self.tokens.shape[1])[self.rows][index]
+        stop: int | None = taken.start + len(taken) * taken.step
+        return replace(self, rows=slice(taken.start, stop, taken.step))
 
     def gather(self, index: Tensor) -> Sight:
         """Return rows by number, int64 [B, n], each sequence its own."""
@@ -104,16 +106,8 @@ class Sight:
 
     def text(self) -> Tensor:
         """Return int64 [B, n, length]: the token at each position as a row saw it, or `UNSEEN`."""
-        layout = self.plan.layout
-        rows = torch.arange(layout.size) if self.rows is None else self.rows
-        query, key = (
-            row_facts(layout, rows, as_keys=False),
-            row_facts(layout, slice(None), as_keys=True),
-        )
-        ahead = layout.predicts_next[rows].unsqueeze(1)
-        sees = torch.as_tensor(self.plan.pattern.mask(query, key), dtype=torch.bool)
-        sees = (sees & (key.position < query.position + ahead)).to(self.tokens.device)
-        size, count = len(self.tokens), len(rows)
+        sees = seen_before(self.plan, self.rows)
+        size, count = len(self.tokens), len(sees)
         length = self.cached.shape[1] + self.plan.reach + 1
         seen = self.tokens.new_full((size, count, length), UNSEEN)
         seen[:, :, : self.cached.shape[1]] = self.cached.unsqueeze(1)
@@ -123,3 +117,30 @@ class Sight:
         if self.picked is None:
             return seen
         return seen.gather(1, self.picked.unsqueeze(2).expand(-1, -1, length))
+
+
+_KNOWN: weakref.WeakKeyDictionary[Plan, dict[tuple[int, ...], Tensor]] = weakref.WeakKeyDictionary()
+
+
+def seen_before(plan: Plan, rows: slice, first: int = 0) -> Tensor:
+    """Return which rows see which rows from `first` on before their own place, bool [n, m].
+
+    It lies where the plan does. That of a plan of few rows is put there once: a step uploads none.
+    """
+    layout = plan.layout
+    if layout.size > QUERY_TILE:
+        return _seen_before(plan, rows, first)
+    known = _KNOWN.setdefault(plan, {})
+    key = rows.indices(layout.size)
+    if key not in known:
+        known[key] = _seen_before(plan, rows, 0)
+    return known[key][:, first:]
+
+
+def _seen_before(plan: Plan, rows: slice, first: int) -> Tensor:
+    layout = plan.layout
+    query = row_facts(layout, rows, as_keys=False)
+    key = row_facts(layout, slice(first, None), as_keys=True)
+    earlier = key.position < query.position + layout.predicts_next[rows].unsqueeze(1)
+    sees = torch.as_tensor(plan.pattern.mask(query, key), dtype=torch.bool)
+    return (earlier & sees).to(plan.offset.device)

@@ -1,24 +1,188 @@
-"""What is known of the sequences of a decoder between steps, on the device, a line for each slot.
+"""What the device knows of a decoder's sequences between steps: a line of each table for each slot.
 
-A batch is made for a step and forgotten; this stays for as long as the cache that it goes with.
+Batches are made for a step and forgotten; this stays for as long as the cache that it goes with.
+Between two steps the host writes what it alone knows: a sequence that joins, and a length or a text
+that it changed. For that, it remembers what the device's lines hold, and writes those that differ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.step.history import History
+from nldc.runtime.step.lineup import FACTS, NO_END, Lineup, ends_of, facts_of
+from nldc.runtime.step.member import Member
 from nldc.runtime.step.sight import TextTable
-from nldc.runtime.step.thinking import ThinkingBudget
+
+LINEUPS = 16
+"""How many lineups are remembered; one for each strategy whose sequences step together will do."""
 
 
 class StepState:
-    """What a batch must know of its sequences beside the cache; whoever owns that, owns this.
+    """The tables of a decoder's sequences; whoever owns the cache owns them.
 
-    `text` holds the token ids behind the cache's rows, for processors that see tokens and for
-    thinking budgets, whose rule is `budget`.
+    `rows` holds the token ids behind the cache's rows, for processors that see tokens and for
+    thinking budgets.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
-        self.text = TextTable(config.vocab_size, config.mask_token_id, device)
-        self.budget = ThinkingBudget()
+        self.device = device
+        self.mask_token_id = config.mask_token_id
+        self.rows = TextTable(config.vocab_size, config.mask_token_id, device)
+        self._facts = self._table(0, FACTS)
+        self._eos = self._table(0, 1)
+        self._lengths = self._table(0)
+        self._texts = self._table(0, 0)
+        self._counts = self._table(0)
+        self._keeps_texts = False
+        self._members: list[Member | None] = []
+        self._known_lengths: list[int | None] = []
+        self._known_counts: list[int | None] = []
+        self._lineups: dict[tuple[int, ...], Lineup] = {}
+
+    def _table(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64, device=self.device)
+
+    # Sequences that join, stay together, and leave
+
+    def lineup(self, members: Sequence[Member]) -> Lineup:
+        """Return the lineup of members, of which those that are new join."""
+        slots = tuple(member.slot for member in members)
+        known = self._lineups.get(slots)
+        if known is not None and known.members == tuple(members):
+            return known
+        for member in members:
+            self._join(member)
+        index = torch.tensor(slots, dtype=torch.int64, device=self.device)
+        made = Lineup.known(
+            members, index, self._facts[index], self._eos[index], self.mask_token_id
+        )
+        if len(self._lineups) >= LINEUPS:
+            del self._lineups[next(iter(self._lineups))]
+        self._lineups[slots] = made
+        return made
+
+    def leave(self, slot: int) -> None:
+        """Forget the sequence of a slot."""
+        if slot < len(self._members):
+            self._members[slot] = None
+            self._lineups = {
+                slots: known for slots, known in self._lineups.items() if slot not in slots
+            }
+
+    def _join(self, member: Member) -> None:
+        slot = member.slot
+        if slot < len(self._members) and self._members[slot] is member:
+            return
+        self._reserve(slot + 1, len(member.eos))
+        self.leave(slot)
+        self._members[slot] = member
+        self._known_lengths[slot] = self._known_counts[slot] = None
+        self._write(self._facts[slot], facts_of(member))
+        self._write(self._eos[slot], ends_of(member, self._eos.shape[1]))
+
+    def _write(self, line: Tensor, values: Sequence[int]) -> None:
+        line.copy_(torch.tensor(values, dtype=torch.int64))
+
+    def _reserve(self, slots: int, ends: int) -> None:
+        have = len(self._members)
+        slots = have if slots <= have else max(slots, 2 * have)
+        self._members += [None] * (slots - have)
+        self._known_lengths += [None] * (slots - have)
+        self._known_counts += [None] * (slots - have)
+        self._facts = _grown(self._facts, slots, FACTS)
+        self._eos = _grown(self._eos, slots, max(ends, self._eos.shape[1]), NO_END)
+        self._lengths = _grown(self._lengths, slots)
+        self._counts = _grown(self._counts, slots)
+        self._texts = _grown(self._texts, slots, self._texts.shape[1])
+
+    # Lengths
+
+    def starts(self, lineup: Lineup, lengths: Sequence[int]) -> Tensor:
+        """Return the sequences' lengths in the cache, int64 [B], which the host says are `lengths`.
+
+        They are on the device already, but for those that the host changed between the steps.
+        """
+        for slot, length in zip(lineup.slots, lengths, strict=True):
+            if self._known_lengths[slot] != length:
+                self._lengths[slot] = length
+                self._known_lengths[slot] = length
+        return self._lengths.index_select(0, lineup.slot_index)
+
+    def after(
+        self, lineup: Lineup, lengths: Tensor, tokens: Tensor, count: Tensor | None
+    ) -> list[int | None]:
+        """Take over what a step did: the lengths, int64 [B], and tokens [B, n], see `Emit`.
+
+        The host does not know them until it is told what was read, by `learn`. Returns how long the
+        texts were before, for those that are kept.
+        """
+        self._lengths.index_copy_(0, lineup.slot_index, lengths)
+        before = [self._known_counts[slot] for slot in lineup.slots]
+        for slot in lineup.slots:
+            self._known_lengths[slot] = self._known_counts[slot] = None
+        if self._keeps_texts:
+            self._extend(lineup, before, tokens, count)
+        return before
+
+    def learn(self, slot: int, length: int, count: int | None) -> None:
+        """Learn what was read of a slot after a step: its length, and that of its text if kept."""
+        self._known_lengths[slot] = length
+        self._known_counts[slot] = count
+
+    # Texts
+
+    def keep_texts(self, lineup: Lineup) -> None:
+        """Keep texts from now on, beginning with those of the lineup."""
+        self._keeps_texts = True
+        self.refresh(lineup)
+
+    def refresh(self, lineup: Lineup) -> None:
+        """Write the texts that the device does not have as they are now, if they are kept."""
+        if not self._keeps_texts:
+            return
+        for member in lineup.members:
+            text, slot = member.history(), member.slot
+            if self._known_counts[slot] != len(text):
+                self._make_room(len(text))
+                self._write(self._texts[slot, : len(text)], text)
+                self._counts[slot] = self._known_counts[slot] = len(text)
+
+    def history(self, lineup: Lineup) -> History:
+        """Return the texts of the sequences as they were before the step."""
+        if not self._keeps_texts:
+            self.keep_texts(lineup)
+        longest = max(len(member.history()) for member in lineup.members)
+        texts = self._texts[:, :longest].index_select(0, lineup.slot_index)
+        return History(texts, self._counts.index_select(0, lineup.slot_index))
+
+    def _extend(
+        self, lineup: Lineup, known: list[int | None], tokens: Tensor, count: Tensor | None
+    ) -> None:
+        """Let the first `count` [B] (None: all) of tokens [B, n] follow the texts."""
+        width = tokens.shape[1]
+        self._make_room(width + max(0 if length is None else length for length in known))
+        before = self._counts.index_select(0, lineup.slot_index)
+        place = before.unsqueeze(1) + torch.arange(width, device=self.device)
+        self._texts[lineup.slot_index.unsqueeze(1), place] = tokens
+        after = before + (width if count is None else count)
+        self._counts.index_copy_(0, lineup.slot_index, after)
+
+    def _make_room(self, tokens: int) -> None:
+        slots, room = self._texts.shape
+        if tokens > room:
+            self._texts = _grown(self._texts, slots, max(tokens, 2 * room))
+
+
+def _grown(table: Tensor, slots: int, columns: int | None = None, fill: int = 0) -> Tensor:
+    """Return a table with room for so many lines and columns, which it may have already."""
+    shape = (slots,) if columns is None else (slots, columns)
+    if tuple(table.shape) == shape:
+        return table
+    grown = table.new_full(shape, fill)
+    grown[tuple(slice(size) for size in table.shape)] = table
+    return grown

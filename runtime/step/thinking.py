@@ -18,7 +18,6 @@ rows before that place may see it coming.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -28,8 +27,8 @@ from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import Places
 from nldc.runtime.errors import PromptError
-from nldc.runtime.rows.pattern import row_facts
 from nldc.runtime.rows.plan import Plan
+from nldc.runtime.step.sight import seen_before
 
 NOWHERE = -1
 NO_MARK = -3
@@ -131,51 +130,30 @@ class Thoughts:
     starts: bool
 
 
-class ThinkingBudget:
-    """Says which rows must end thinking; remembers what the rows of a plan see of one another."""
+def due_rows(
+    tokens: Tensor, plan: Plan, places: Places, cached: Tensor, thoughts: Thoughts
+) -> Tensor:
+    """Return which rows of a forward predict a token that must end thinking, bool [B, R].
 
-    def __init__(self) -> None:
-        self._sights: weakref.WeakKeyDictionary[Plan, Tensor] = weakref.WeakKeyDictionary()
-
-    def due(
-        self, tokens: Tensor, plan: Plan, places: Places, cached: Tensor, thoughts: Thoughts
-    ) -> Tensor:
-        """Return which rows of a forward predict a token that must end thinking, bool [B, R].
-
-        `tokens` [B, R] are the rows' ids, `cached` [B, L] those behind the cached prefixes, of
-        which only the rows before `places.start` count.
-        """
-        begin = thoughts.begin
-        start = places.start.unsqueeze(1)
-        place = torch.arange(cached.shape[1], device=tokens.device)
-        inside = (place >= begin) & (place < start)
-        ended = _last(place, inside & (cached == thoughts.end))
-        began = torch.where(ended >= 0, NOWHERE, thoughts.opened)
-        if thoughts.starts:
-            again = inside & (cached == thoughts.start) & (place > ended)
-            began = torch.where(began >= 0, began, _first(place, again))
-        position = start + plan.offset
-        first = _first_generated(plan, places, thoughts.prompts)
-        if first < tokens.shape[1]:
-            sees = self._sight(plan, first)
-            began = _within(tokens, position, began, first, sees, thoughts)
-        last_place = torch.maximum(began + 1 + thoughts.limit, begin)
-        return (began >= 0) & (position + plan.ahead == last_place)
-
-    def _sight(self, plan: Plan, first: int) -> Tensor:
-        """Return which rows see which of the rows from `first` on before their place, [R, n]."""
-        known = self._sights.get(plan) if first == 0 else None
-        if known is not None:
-            return known
-        layout = plan.layout
-        query = row_facts(layout, slice(None), as_keys=False)
-        key = row_facts(layout, slice(first, None), as_keys=True)
-        earlier = key.position < query.position + layout.predicts_next.unsqueeze(1)
-        sees = torch.as_tensor(plan.pattern.mask(query, key), dtype=torch.bool)
-        sight = (earlier & sees).to(torch.float32).to(plan.offset.device)
-        if first == 0:
-            self._sights[plan] = sight
-        return sight
+    `tokens` [B, R] are the rows' ids, `cached` [B, L] those behind the cached prefixes, of
+    which only the rows before `places.start` count.
+    """
+    begin = thoughts.begin
+    start = places.start.unsqueeze(1)
+    place = torch.arange(cached.shape[1], device=tokens.device)
+    inside = (place >= begin) & (place < start)
+    ended = _last(place, inside & (cached == thoughts.end))
+    began = torch.where(ended >= 0, NOWHERE, thoughts.opened)
+    if thoughts.starts:
+        again = inside & (cached == thoughts.start) & (place > ended)
+        began = torch.where(began >= 0, began, _first(place, again))
+    position = start + plan.offset
+    first = _first_generated(plan, places, thoughts.prompts)
+    if first < tokens.shape[1]:
+        sees = seen_before(plan, slice(None), first)
+        began = _within(tokens, position, began, first, sees, thoughts)
+    last_place = torch.maximum(began + 1 + thoughts.limit, begin)
+    return (began >= 0) & (position + plan.ahead == last_place)
 
 
 def _within(
@@ -188,11 +166,11 @@ def _within(
 ) -> Tensor:
     """Return where the thought of each row began, [B, R], by the rows of its own forward.
 
-    `began` [B, 1] is what the cache says; `sees` [R, n] which of the rows from `first` on each
+    `began` [B, 1] is what the cache says; `sees` bool [R, n] which of the rows from `first` on each
     row sees before its place.
     """
     ids, at = tokens[:, None, first:], position[:, None, first:]
-    there = (sees > 0) & (at >= thoughts.begin.unsqueeze(-1))
+    there = sees & (at >= thoughts.begin.unsqueeze(-1))
     ended = _last(at, there & (ids == thoughts.end.unsqueeze(-1))).squeeze(-1)
     began = torch.where(ended >= 0, NOWHERE, began)
     if not thoughts.starts:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from nldc.runtime.rows.table import Table
@@ -25,19 +25,28 @@ RowIndex = slice | Sequence[int] | Tensor | Table
 """Static rows: a slice, row numbers, a table, or an int64 [n] tensor on the batch's device."""
 
 
+@lru_cache(maxsize=256)
+def table_of(numbers: tuple[int, ...]) -> Table:
+    """Return the table of row numbers that a strategy fixes, the same one for the same numbers."""
+    return Table.of(numbers)
+
+
+def static_rows(index: RowIndex) -> slice | Table | Tensor:
+    """Return static rows so that taking them uploads nothing: runs of numbers are slices."""
+    if isinstance(index, slice | Table | Tensor):
+        return index
+    numbers = tuple(index)
+    if numbers and numbers == tuple(range(numbers[0], numbers[0] + len(numbers))):
+        return slice(numbers[0], numbers[0] + len(numbers))
+    return table_of(numbers)
+
+
 def take_rows(values: Tensor, index: RowIndex) -> Tensor:
     """Return the rows `index` of [B, R, ...]; runs of numbers are views."""
-    if isinstance(index, Table):
-        index = index.on(values.device)
-    if isinstance(index, Tensor):
-        return values.index_select(1, index)
-    if not isinstance(index, slice):
-        numbers = list(index)
-        if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-            index = slice(numbers[0], numbers[0] + len(numbers))
-        else:
-            return values.index_select(1, torch.tensor(numbers, device=values.device))
-    return values[:, index]
+    rows = static_rows(index)
+    if isinstance(rows, slice):
+        return values[:, rows]
+    return values.index_select(1, rows.on(values.device) if isinstance(rows, Table) else rows)
 
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
@@ -47,11 +56,11 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _sight_of(sight: Sight, index: RowIndex) -> Sight:
-    if isinstance(index, Table):
-        index = index.on(sight.tokens.device)
-    if isinstance(index, Tensor):
-        return sight.gather(index.unsqueeze(0).expand(len(sight.tokens), -1))
-    return sight.take(index if isinstance(index, slice) else list(index))
+    rows = static_rows(index)
+    if isinstance(rows, slice):
+        return sight.take(rows)
+    numbers = rows.on(sight.tokens.device) if isinstance(rows, Table) else rows
+    return sight.gather(numbers.unsqueeze(0).expand(len(sight.tokens), -1))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from nldc.interpret import Entry, score
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.rows.pattern import visible
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.choose import rules_of, without_mask
-from nldc.runtime.step.member import Member, ends_of
+from nldc.runtime.step.choose import without_mask
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.values import Emit, Hidden, Logits
 from tests.lossless.hash_model import HashModel, Input
 
@@ -92,25 +93,18 @@ class Decoded:
         return [*self.given.prompt, *self.emitted]
 
 
-class ModelBatch(Batch):
+class ModelBatch(Sequences):
     """A batch for generated code on models of the interpreter's kind."""
 
     def __init__(self, live: Sequence[Decoded], adapters: Sequence[str]) -> None:
         model = live[0].model
-        self.live = live
-        self.size = len(live)
-        self.loaded = adapters
-        self.slots = tuple(range(self.size))
-        self.device = torch.device("cpu")
-        self.mask_token_id = model.mask_token_id
-        self.members = tuple(
+        members = [
             Member(slot, slot, eos=model.eos, history=sequence.history)
             for slot, sequence in enumerate(live)
-        )
-        self._eos = ends_of([model.eos] * self.size, self.device)
-        self._rules = rules_of(self.members, self.mask_token_id, self.device)
-        self._forwards = 0
-        self._active_forwards = None
+        ]
+        super().__init__(Lineup.of(members, model.mask_token_id, torch.device("cpu")))
+        self.live = live
+        self.loaded = adapters
 
     def forward(
         self,
@@ -161,7 +155,7 @@ class ModelBatch(Batch):
         if layout.append:
             self.append(layout.append)
         if counted:
-            self._count(active)
+            self.count(active)
         hidden = Hidden(torch.stack(numbers), torch.stack(positions))
         return hidden if states is None else hidden.take(states)
 
@@ -180,9 +174,9 @@ class ModelBatch(Batch):
 
     def sample(self, logits: Logits, mask_token: str = "allowed") -> Tensor:
         """Choose as the interpreter does."""
-        values = (
-            logits.values if mask_token == "allowed" else without_mask(self._rules, logits.values)
-        )
+        values = logits.values
+        if mask_token == "forbidden":
+            values = without_mask(self.lineup.rules, values)
         return torch.tensor(
             [
                 [sequence.model.choose(row, at) for row, at in zip(rows, places, strict=True)]
@@ -213,9 +207,9 @@ class ModelBatch(Batch):
     def _score(
         self, logits: Logits, by: str, mask_token: str, tokens: list[list[int]] | None = None
     ) -> Tensor:
-        values = (
-            logits.values if mask_token == "counted" else without_mask(self._rules, logits.values)
-        )
+        values = logits.values
+        if mask_token == "ignored":
+            values = without_mask(self.lineup.rules, values)
         found = [
             [
                 score(row, by, None if tokens is None else tokens[number][place])

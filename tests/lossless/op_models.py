@@ -47,9 +47,10 @@ from nldc.ir.ops import (
     Value,
 )
 from nldc.runtime.step import ops
-from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.choose import rules_of
-from nldc.runtime.step.member import Member, ends_of
+from nldc.runtime.step.contract import StepBatch
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.values import Logits, Rows
 from tests.lossless.loops_at_random import Guesser
 
@@ -86,18 +87,11 @@ class _Asked:
         return self.node.op
 
     @property
-    def batch(self) -> Batch:
-        batch = object.__new__(Batch)
+    def batch(self) -> StepBatch:
         model, device = self.run.model, torch.device("cpu")
         history = [int(token) for token in self.run.history]
         member = Member(0, 0, eos=tuple(model.eos), history=lambda: history)
-        for name, value in {
-            "size": 1, "device": device, "mask_token_id": model.mask_token_id, "failed": {},
-            "members": (member,), "_eos": ends_of([member.eos], device), "_given": [None],
-            "_rules": rules_of([member], model.mask_token_id, device),
-        }.items():  # fmt: skip
-            setattr(batch, name, value)
-        return batch
+        return cast(StepBatch, Sequences(Lineup.of([member], model.mask_token_id, device)))
 
     def value(self, value: Value) -> Any:
         return self.run._value(value, self.values)
@@ -175,15 +169,15 @@ def _forward(asked: _Asked, held: HeldLogits) -> None:
 
 
 def _sample(asked: _Asked, tokens: Sequence[int]) -> None:
-    found = Batch.sample(asked.batch, asked.logits(asked.op.logits), asked.op.mask_token)
+    found = asked.batch.sample(asked.logits(asked.op.logits), asked.op.mask_token)
     assert found[0].tolist() == [int(token) for token in tokens]
 
 
 def _score(asked: _Asked, scores: Sequence[float]) -> None:
     op = asked.op
     given = [] if op.tokens is None else [asked.tokens(op.tokens)]
-    score = getattr(Batch, op.by)
-    found = score(asked.batch, asked.logits(op.logits), *given, op.of, op.mask_token)
+    score = getattr(asked.batch, op.by)
+    found = score(asked.logits(op.logits), *given, op.of, op.mask_token)
     assert torch.allclose(found, torch.tensor([list(scores)], dtype=torch.float64))
 
 

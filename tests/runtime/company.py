@@ -94,7 +94,7 @@ class Company:
             self.before(batch, name)
             if name == "prefill":
                 (one,) = live
-                emit = self.decoder.prefill(batch, batch.prompt(one.prompt, one.member.embeddings))
+                emit = self.decoder.prefill(batch, batch.prompt(one.prompt))
             else:
                 emit = self.decoder.step(batch, carry)
             outcomes = commit(batch, emit).outcomes()

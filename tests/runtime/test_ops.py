@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
@@ -11,19 +13,20 @@ from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step import ops
-from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.contract import StepBatch
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.values import Hidden, Rows
 
 
-def batch_with(*eos: int) -> Batch:
-    """Return a batch of two sequences which these ids end, as far as the ops ask one."""
-    batch = object.__new__(Batch)
-    batch.size, batch.mask_token_id, batch.device = 2, 9, torch.device("cpu")
-    batch._eos = torch.tensor([eos])
-    return batch
+def batch_of_ends(size: int, *eos: int) -> StepBatch:
+    """Return a batch of so many sequences which these ids end, as far as the ops ask one."""
+    members = [Member(slot, slot, eos=eos) for slot in range(size)]
+    return cast(StepBatch, Sequences(Lineup.of(members, 9, torch.device("cpu"))))
 
 
-BATCH = batch_with(2, 3)
+BATCH = batch_of_ends(2, 2, 3)
 
 
 def test_rows_are_segments_in_order_and_masked_is_no_comparison_of_ids() -> None:
@@ -108,7 +111,7 @@ def test_an_eos_may_not_count_count_by_its_place_in_the_list_or_fill_what_comes_
         [[False, False, True, True]] * 2 + [[True, False, True, True]] + [[False] * 4]
     )
     held = Rows(tokens, masked)
-    batch = batch_with(3, 2)
+    batch = batch_of_ends(4, 3, 2)
     assert ops.has_masks(held).tolist() == [True, True, True, False]
     assert ops.unfinished(batch, held).tolist() == [False, False, True, False]
     assert ops.unfinished(batch, held, first=True).tolist() == [True, False, True, False]

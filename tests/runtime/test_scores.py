@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nldc.runtime.step.batch import Batch
-from nldc.runtime.step.choose import rules_of
+from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.values import Logits
 
 MASK = 1
@@ -19,12 +19,8 @@ LOGITS = Logits(torch.tensor([[[2.0, 3.0, 1.0, 0.0]]]), torch.tensor([[7]]))
 DRAWN = Sampling(temperature=0.5, top_k=2)
 
 
-def batch_of(sampling: Sampling) -> Batch:
-    batch = object.__new__(Batch)
-    batch.failed = {}
-    batch._given = [None]
-    batch._rules = rules_of([Member(0, 0, sampling)], MASK, torch.device("cpu"))
-    return batch
+def batch_of(sampling: Sampling) -> Sequences:
+    return Sequences(Lineup.of([Member(0, 0, sampling)], MASK, torch.device("cpu")))
 
 
 def softmax(*logits: float) -> list[float]:

@@ -18,7 +18,6 @@ from nldc.runtime.decoder import Decoder
 from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.errors import PromptError
 from nldc.runtime.rows.plan import Plan
-from nldc.runtime.step.thinking import ThinkingBudget
 from nldc.runtime.text.thinking_marks import thinking_marks
 from nldc.runtime.text.tokenizer import Tokenizer
 
@@ -366,14 +365,14 @@ def test_certify_finds_a_budget_that_forgets_the_rows_of_its_own_forward(tmp_pat
     artifact = api.compile("linear_ss", tmp_path / "linear_ss", {"block_length": 4}, certify=False)
     assert certify(artifact, tokens=12).difference is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ThinkingBudget, "_sight", lambda _, plan, first: blind(plan, first))
+        patch.setattr("nldc.runtime.step.thinking.seen_before", blind)
         report = certify(artifact, tokens=12)
     assert report.difference is not None
     assert report.difference.startswith("token 6 at position")
 
 
-def blind(plan: Plan, first: int) -> torch.Tensor:
-    return torch.zeros(plan.layout.size, plan.layout.size - first)
+def blind(plan: Plan, _rows: slice, first: int) -> torch.Tensor:
+    return torch.zeros((plan.layout.size, plan.layout.size - first), dtype=torch.bool)
 
 
 def test_the_command_line_takes_a_budget(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -215,14 +215,15 @@ class Run:
     most_used: int = 0
     most_held: int = 0
 
-    def __call__(self, count: int) -> None:
-        """Send so many; raise at the first difference."""
+    def __call__(self, numbers: Sequence[int]) -> None:
+        """Send those with these numbers in the pool; raise at the first difference."""
         since = time.perf_counter()
-        left = count
+        before = said = self.ended.total()
+        left = deque(numbers)
         while left or not self.engine.idle:
-            for _ in range(self.random.choice((0, 1, 2, 5, 20)) if left else 0):
-                if left and self._send():
-                    left -= 1
+            for _ in range(self.random.choice((0, 1, 2, 5, 20))):
+                if left and self._send(left[0]):
+                    left.popleft()
             self._cancel()
             for event in self.engine.step():
                 self._hear(event)
@@ -231,19 +232,16 @@ class Run:
             self.most_used = max(self.most_used, cache.used)
             self.most_held = max(self.most_held, cache.data.shape[2])
             done = self.ended.total()
-            if done and done % max(1, count // 10) == 0 and self.progress != done:
-                self.progress = done
-                rate = done / (time.perf_counter() - since)
-                self.say(f"{done} of {count} requests, {rate:.0f} a second")
+            if done - said >= len(numbers) / 10:
+                said = done
+                rate = (done - before) / (time.perf_counter() - since)
+                self.say(f"{done - before} of {len(numbers)} requests, {rate:.1f} a second")
         for event in self.engine.step():
             self._hear(event)
         if self.sent:
             raise DifferenceError(f"{len(self.sent)} requests never ended")
 
-    progress: int = 0
-
-    def _send(self) -> bool:
-        number = self.random.randrange(len(self.pool))
+    def _send(self, number: int) -> bool:
         asked = self.pool[number]
         request = self.decoder.request(asked.prompt, options=asked.options)
         leaves = self.random.choice((0, 0, 1, 2, 4)) if self.random.random() < 0.12 else None
@@ -322,11 +320,10 @@ def run(count: int, seed: int, pool: int = POOL, say: Callable[[str], None] = pr
         bounded.kv_memory = memory
         engine = bounded.new_engine(max_live=MAX_LIVE, max_queue=MAX_QUEUE)
         sending = Run(decoder, engine, asked, answers, random, say)
-        warm = min(2 * pool, count // 3)
-        sending(warm)
-        before = Held.now()
         since = time.perf_counter()
-        sending(count - warm)
+        sending(range(min(pool, count)))  # what is made once is there when all have passed
+        before = Held.now()
+        sending([random.randrange(pool) for _ in range(count - pool)])
         seconds = time.perf_counter() - since
         after = Held.now()
     check_nothing_is_left(engine, before, after)

@@ -25,7 +25,7 @@ def test_a_difference_and_a_leak_are_found(decoder: Decoder, engine: Engine) -> 
 
     asked = [Asked([3, 4], GenerateOptions(max_new_tokens=6, eos=()))]
     right = lone(decoder, asked[0])
-    Run(decoder, engine, asked, [right], Random(0), lambda _: None)(8)
+    Run(decoder, engine, asked, [right], Random(0), lambda _: None)([0] * 8)
     for wrong in (
         replace(right, tokens=(*right.tokens[:-1], 0)),
         replace(right, text="x"),
@@ -34,7 +34,7 @@ def test_a_difference_and_a_leak_are_found(decoder: Decoder, engine: Engine) -> 
         Answer((), "", "error", 0, "KeyError: 1"),
     ):
         with pytest.raises(DifferenceError):
-            Run(decoder, decoder.new_engine(), asked, [wrong], Random(0), lambda _: None)(8)
+            Run(decoder, decoder.new_engine(), asked, [wrong], Random(0), lambda _: None)([0] * 8)
     held = Held(10, 1, 100.0)
     check_nothing_is_left(engine, held, held)
     for more in (Held(11, 1, 100.0), Held(10, 2, 100.0), Held(10, 1, 300.0)):

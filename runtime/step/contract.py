@@ -1,0 +1,116 @@
+"""What generated code may ask of a batch. Whatever runs generated code keeps to this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.rows.layout import Layout
+from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step.history import History
+from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Scored
+
+
+class StepBatch(Protocol):
+    """The live sequences of a prefill or a step: B of them, in order.
+
+    `mask_token_id` fills rows that are masked; all tensors lie on `device`.
+    """
+
+    @property
+    def size(self) -> int:
+        """The number of sequences, B."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where all values lie."""
+        ...
+
+    @property
+    def mask_token_id(self) -> int:
+        """The token that stands in rows that are masked."""
+        ...
+
+    def forward(
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        pattern: Pattern,
+        *,
+        adapter: str | None = None,
+        adapter_rows: Sequence[bool] | Table | None = None,
+        counted: bool = True,
+        active: Tensor | None = None,
+        hold: bool = False,
+        embeddings: Tensor | None = None,
+        states: slice | None = None,
+    ) -> Hidden:
+        """Run the backbone over token ids [B, R] laid out by `layout`, seeing what `pattern` says.
+
+        `adapter` names one of the decoder's adapters, used on the rows of `adapter_rows`: a flag
+        for each, or a table of their places (None: all); a decoder that was loaded without it runs
+        the base weights. `active`, bool [B], are the sequences for which the forward counts (None:
+        all); with `hold`, the others keep the keys and values that they wrote last, for `append`,
+        and get states of no use. `embeddings` [B, R, hidden] replace those of the tokens. Of the
+        rows' states, those of the rows `states` are returned (None: all).
+        """
+        ...
+
+    def append(self, rows: int) -> None:
+        """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""
+        ...
+
+    def head(self, hidden: Hidden) -> Logits:
+        """Return the logits of these rows."""
+        ...
+
+    def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
+        """Return the chosen token of each row, int64 [B, n]."""
+        ...
+
+    def probability(
+        self,
+        logits: Logits,
+        tokens: Tensor,
+        of: Scored = "raw",
+        mask_token: Counting = "counted",
+    ) -> Tensor:
+        """Return the probability of tokens [B, n] in their rows, [B, n]."""
+        ...
+
+    def entropy(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """Return the entropy of each row, [B, n]."""
+        ...
+
+    def margin(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """Return how far each row's likeliest token is ahead of the second, [B, n]."""
+        ...
+
+    def ends(self, tokens: Tensor, *, first: bool = False) -> Tensor:
+        """Return which tokens [B, n] end their sequence, bool; `first`: by the first of its ids."""
+        ...
+
+    def everyone(self) -> Tensor:
+        """Return bool [B], all true: the sequences that a loop begins with."""
+        ...
+
+    def done(self, active: Tensor) -> bool:
+        """Whether a loop may end, as none of `active`, bool [B], goes on."""
+        ...
+
+    def history(self) -> History:
+        """Return the text of each sequence: its prompt, and what was emitted before this step."""
+        ...
+
+    def forwards(self) -> Tensor:
+        """Return how many counted forwards each sequence had a part in, int64 [B]."""
+        ...

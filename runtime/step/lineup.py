@@ -1,0 +1,111 @@
+"""The sequences that go through steps together, and what they bring as the device needs it.
+
+Made once for as long as the same sequences stay together: a step uploads nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.step.choose import Rules, grouped
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.processors import wants_tokens
+from nldc.runtime.step.thinking import NO_MARK, NOWHERE, Thoughts
+
+NO_END = -3
+"""Fills a line of ends: the id of no token, nor a code in place of one."""
+FACTS = 8
+"""How many numbers `facts_of` says of a member."""
+
+
+def facts_of(member: Member) -> tuple[int, ...]:
+    """Return the numbers of a member: of its noise, its places, and its thinking budget."""
+    seed, limit = member.sampling.seed, member.thinking
+    opened = None if limit is None else member.thought
+    return (
+        member.key,
+        seed - 2**64 if seed >= 2**63 else seed,
+        member.last_position,
+        member.prompt_length,
+        NOWHERE if opened is None else opened,
+        0 if limit is None else limit.tokens,
+        NO_MARK if limit is None or limit.start is None else limit.start,
+        NO_MARK if limit is None else limit.end,
+    )
+
+
+def ends_of(member: Member, most: int) -> list[int]:
+    """Return the ids that end a member, `most` numbers with `NO_END` behind them."""
+    return [*member.eos, *[NO_END] * (most - len(member.eos))]
+
+
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """Members in order, with `slots` and, on the device, int64 [B], `slot_index`.
+
+    `eos` int64 [B, e] are the ids that end each. `thoughts` is None where nobody has a thinking
+    budget. `sees_tokens`: somebody has a processor that sees tokens; `embedded`: somebody's prompt
+    is given as embeddings.
+    """
+
+    members: tuple[Member, ...]
+    slots: tuple[int, ...]
+    slot_index: Tensor
+    eos: Tensor
+    rules: Rules
+    thoughts: Thoughts | None
+    sees_tokens: bool
+    embedded: bool
+
+    @staticmethod
+    def of(members: Sequence[Member], mask_token_id: int, device: torch.device) -> Lineup:
+        """Return the lineup of members of which the device knows nothing yet."""
+        most = max(1, *(len(member.eos) for member in members))
+        return Lineup.known(
+            members,
+            torch.tensor([member.slot for member in members], device=device),
+            torch.tensor([facts_of(member) for member in members], device=device),
+            torch.tensor([ends_of(member, most) for member in members], device=device),
+            mask_token_id,
+        )
+
+    @staticmethod
+    def known(
+        members: Sequence[Member],
+        slot_index: Tensor,
+        facts: Tensor,
+        eos: Tensor,
+        mask_token_id: int,
+    ) -> Lineup:
+        """Return the lineup of members whose `facts` [B, FACTS] and ends lie on the device."""
+        keys, seeds, last, *thinking = facts.unsqueeze(-1).unbind(1)
+        begin, opened, limit, start, end = thinking
+        budgets = [member.thinking for member in members if member.thinking is not None]
+        thoughts = None
+        if budgets:
+            thoughts = Thoughts(
+                prompts=tuple(member.prompt_length for member in members),
+                begin=begin,
+                opened=opened,
+                limit=limit,
+                start=start,
+                end=end,
+                starts=any(budget.start is not None for budget in budgets),
+            )
+        groups = grouped(members, facts.device)
+        return Lineup(
+            members=tuple(members),
+            slots=tuple(member.slot for member in members),
+            slot_index=slot_index,
+            eos=eos,
+            rules=Rules(groups, keys.squeeze(1), seeds, last, end, mask_token_id),
+            thoughts=thoughts,
+            sees_tokens=any(
+                wants_tokens(each) for member in members for each in member.sampling.processors
+            ),
+            embedded=any(member.embeddings is not None for member in members),
+        )

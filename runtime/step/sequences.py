@@ -1,0 +1,131 @@
+"""What a batch is without its backbone: how its sequences' tokens are chosen, ended and counted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.step import choose
+from nldc.runtime.step.history import History
+from nldc.runtime.step.host import Copy
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.values import Choosing, Counting, Logits, Scored
+
+
+class Sequences:
+    """The sequences of one step: `size` members, in order.
+
+    `mask_token_id` fills rows that are masked. `failed` holds, by the number of its sequence, the
+    error of a processor that failed in this step: nothing that comes of the step for that sequence
+    means anything, and nothing of the others is changed.
+    """
+
+    def __init__(self, lineup: Lineup) -> None:
+        self.lineup = lineup
+        self.failed: dict[int, NldcRuntimeError] = {}
+        self._forwards = 0
+        self._active_forwards: Tensor | None = None
+        self._asked: tuple[Tensor, list[bool]] | None = None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What each sequence brings."""
+        return self.lineup.members
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The place of each sequence in the cache."""
+        return self.lineup.slots
+
+    @property
+    def size(self) -> int:
+        """The number of sequences, B."""
+        return len(self.lineup.members)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all values of the batch lie."""
+        return self.lineup.slot_index.device
+
+    @property
+    def mask_token_id(self) -> int:
+        """The token that stands in rows that are masked."""
+        return self.lineup.rules.mask_token_id
+
+    def history(self) -> History:
+        """Return the text of each sequence: its prompt, and what was emitted before this step."""
+        return History.of([member.history() for member in self.members], self.device)
+
+    # Choices and scores
+
+    def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
+        """Return the chosen token of each row, int64 [B, n]; see `choose.sample`."""
+        return choose.sample(self.lineup.rules, self.failed, logits, mask_token)
+
+    def probability(
+        self,
+        logits: Logits,
+        tokens: Tensor,
+        of: Scored = "raw",
+        mask_token: Counting = "counted",
+    ) -> Tensor:
+        """Return the probability of tokens [B, n] in their rows; see `choose.probability`."""
+        return choose.probability(self.lineup.rules, self.failed, logits, tokens, of, mask_token)
+
+    def entropy(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """Return the entropy of each row, [B, n]; see `choose.entropy`."""
+        return choose.entropy(self.lineup.rules, self.failed, logits, of, mask_token)
+
+    def margin(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """Return how far the likeliest token is ahead, [B, n]; see `choose.margin`."""
+        return choose.margin(self.lineup.rules, self.failed, logits, of, mask_token)
+
+    # Ends, loops, counts
+
+    def ends(self, tokens: Tensor, *, first: bool = False) -> Tensor:
+        """Return which tokens [B, n] end their sequence, bool; `first`: by the first of its ids."""
+        eos = self.lineup.eos[:, :1] if first else self.lineup.eos
+        return (tokens.unsqueeze(2) == eos.unsqueeze(1)).any(2)
+
+    def everyone(self) -> Tensor:
+        """Return bool [B], all true: the sequences that a loop begins with."""
+        active = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        self._asked = (active, [True] * self.size)
+        return active
+
+    def done(self, active: Tensor) -> bool:
+        """Whether a loop may end, as none of `active`, bool [B], goes on: a round's one wait.
+
+        An answer that comes a round late would change no result: in the round too many nobody is
+        active, and to each sequence it is like a round for others that are not done yet. Such a
+        round keeps what the sequence holds (`ops.advance`, `hold`), and counts no forward of it.
+        But a round too many costs a forward, and the wait far less: until the next forward is
+        launched, which the host can begin at once.
+        """
+        return not any(self.who(active))
+
+    def who(self, active: Tensor) -> list[bool]:
+        """Return which sequences are active, on the host; what was asked last is known."""
+        if self._asked is None or self._asked[0] is not active:
+            self._asked = (active, Copy.of(active).read())
+        return self._asked[1]
+
+    def count(self, active: Tensor | None) -> None:
+        """Count a forward, for the active sequences (None: all)."""
+        if active is None:
+            self._forwards += 1
+            return
+        before = self._active_forwards
+        now = active.to(torch.int64)
+        self._active_forwards = now if before is None else before + now
+
+    def forwards(self) -> Tensor:
+        """Return how many counted forwards each sequence had a part in, int64 [B]."""
+        total = torch.full((self.size,), self._forwards, device=self.device)
+        return total if self._active_forwards is None else total + self._active_forwards
