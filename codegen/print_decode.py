@@ -8,7 +8,6 @@ from textwrap import wrap
 
 from nldc.codegen import program as p
 from nldc.codegen.compact import show_affine, show_column, show_flags, show_list, show_table
-from nldc.codegen.room import Room
 from nldc.codegen.writer import Writer, commented, quoted, show_tuple
 from nldc.expr import to_python
 
@@ -59,7 +58,7 @@ def print_decode(program: p.Program, header: Header) -> str:
     return head.text() + "\n" + body.text()
 
 
-def print_room(out: Writer, needed: Room) -> None:
+def print_room(out: Writer, needed: p.Room) -> None:
     """Print the class variables that say how many rows of the cache a decoder needs."""
     out.line(f"SCRATCH_ROWS = {needed.scratch}")
     if needed.prompt != 1:

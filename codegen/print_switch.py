@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from nldc.codegen.print_decode import print_room
-from nldc.codegen.room import Room
+from nldc.codegen.program import Room
 from nldc.codegen.writer import Writer, commented, quoted, show_tuple
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from nldc.codegen.room import Room
 from nldc.expr import Boolean, Expr, Number
 from nldc.ir.size import Size
 
@@ -419,6 +418,15 @@ class Method:
     carried: tuple[tuple[str, str], ...]
     body: tuple[Instruction, ...]
     commit: Commit
+
+
+@dataclass(frozen=True)
+class Room:
+    """Rows of the cache: so many for each token of the prompt and of the text, and `scratch`."""
+
+    scratch: int
+    prompt: int = 1
+    token: int = 1
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nldc.codegen.program import Room
 from nldc.codegen.values import size_of
 from nldc.ir.effects import forward_of, leaves_rows
 from nldc.ir.graph import Graph, walk
@@ -23,15 +24,6 @@ class Written:
 
     size: Size
     appended: Size
-
-
-@dataclass(frozen=True)
-class Room:
-    """Rows of the cache: so many for each token of the prompt and of the text, and `scratch`."""
-
-    scratch: int
-    prompt: int = 1
-    token: int = 1
 
 
 def widest(rooms: Iterable[Room]) -> Room:

@@ -23,6 +23,7 @@ from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
 
 if TYPE_CHECKING:
+    from nldc.codegen.stages import Stage
     from nldc.runtime.decoder import Decoder
 
 Settings = Mapping[str, int | float]
@@ -274,6 +275,18 @@ def generate(checked: Sequence[Checked]) -> dict[str, bytes]:
         (part,) = parts.values()
         return dict(part.files)
     return emit_switching(parts, switching(checked), __version__)
+
+
+def emit(checked: Checked, stage: Stage) -> str:
+    """Return a stage on the way to the artifact of a strategy as text; nothing is written.
+
+    `graph`: what the passes over the graph left; `program`: what was decided before anything is
+    printed, and what each method costs; `python` and `kernels`: the modules for torch, and those
+    for Triton.
+    """
+    from nldc.codegen.stages import show_stage
+
+    return show_stage(generate([checked]), stage)
 
 
 def _certify(folder: Path) -> None:

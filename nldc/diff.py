@@ -115,12 +115,21 @@ class _Entry:
     keys: Mapping[str, str]
 
     @property
-    def region(self) -> str:
-        return self.name.split(".", 1)[0]
+    def holder(self) -> str:
+        """The region or the loop that it lies in."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def depth(self) -> int:
+        return self.name.count(".")
 
     @property
     def shown(self) -> str:
-        return self.name.replace(MARK, "")
+        return _shown(self.name)
+
+
+def _shown(name: str) -> str:
+    return name.replace(MARK, "")
 
 
 def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Difference:
@@ -154,7 +163,7 @@ def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Differ
             if situation is not None and (entry.name in live or not is_node):
                 parts[Parting(entry.shown, situation)] = None
     are_exact = a.guarantee == b.guarantee == "exact"
-    shown = {old: new for old, new in renamed.items() if ":" not in old}
+    shown = {_shown(old): _shown(new) for old, new in renamed.items() if ":" not in old}
     return Difference(
         *(names or (a.graph.name, b.graph.name)),
         tuple(attributes),
@@ -233,19 +242,18 @@ def _regions(a: Graph, b: Graph) -> dict[str, str]:
 def _renamed(ours: Sequence[_Entry], theirs: Sequence[_Entry]) -> dict[str, str]:
     """Return what to call nodes of b that have another name in a, variables of loops included."""
     same = {(e.name, e.op) for e in ours} & {(e.name, e.op) for e in theirs}
-    left: dict[tuple[str, str], list[str]] = {}
-    for entry in ours:
-        if (entry.name, entry.op) not in same:
-            left.setdefault((entry.region, entry.op), []).append(entry.name)
-    taken = {entry.name for entry in ours}
+    left, right = (
+        [e for e in entries if (e.name, e.op) not in same and e.op not in HARMLESS]
+        for entries in (ours, theirs)
+    )
     renamed: dict[str, str] = {}
-    for entry in theirs:
-        if (entry.name, entry.op) in same:
-            continue
-        pairs = left.get((entry.region, entry.op))
-        if pairs and entry.op not in HARMLESS:
-            renamed[entry.name] = pairs.pop(0)
-        elif entry.name in taken:
+    for depth in sorted({entry.depth for entry in right}):
+        level = [entry for entry in right if entry.depth == depth]
+        known = {entry.name: _under(entry, renamed) for entry in level}
+        renamed |= _pairs([entry for entry in left if entry.depth == depth], known)
+    taken = {entry.name for entry in ours}
+    for entry in right:
+        if entry.name not in renamed and entry.name in taken:
             renamed[entry.name] = f"{entry.name} ({entry.op})"
     loops = {e.name: e.keys["result"].rsplit(".", 1)[1] for e in ours if "result" in e.keys}
     for entry in theirs:
@@ -254,6 +262,25 @@ def _renamed(ours: Sequence[_Entry], theirs: Sequence[_Entry]) -> dict[str, str]
             variable = entry.keys["result"].rsplit(".", 1)[1]
             renamed[f"{entry.name}:{variable}"] = f"{name}:{loops[name]}"
     return {old: new for old, new in renamed.items() if old != new}
+
+
+def _pairs(ours: Sequence[_Entry], theirs: Mapping[str, _Entry]) -> dict[str, str]:
+    """Return what to call entries of b, by their names there, as entries of a.
+
+    They pair where most keys are alike, among those of one op in one region or loop; of equal
+    ones those that come first.
+    """
+    found = [
+        (-len(mine.keys.items() & entry.keys.items()), place, number, name)
+        for place, (name, entry) in enumerate(theirs.items())
+        for number, mine in enumerate(ours)
+        if (mine.holder, mine.op) == (entry.holder, entry.op)
+    ]
+    pairs: dict[str, str] = {}
+    for _, _, number, name in sorted(found):
+        if name not in pairs and ours[number].name not in pairs.values():
+            pairs[name] = ours[number].name
+    return {name: pairs[name] for name in theirs if name in pairs}
 
 
 def _under(entry: _Entry, renamed: Mapping[str, str]) -> _Entry:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -324,11 +324,36 @@ class _Reader:
         mark = error.problem_mark or error.context_mark
         at = min(mark.index if mark else 0, len(self.text))
         message, label, advice = _explain_syntax(error.problem or "", self.text, at)
+        expected = self._indents(error, at)
+        if expected:
+            column = _column(self.text, at)
+            message, label = "a line is indented by the wrong number of spaces", f"column {column}"
+            advice = f"begin it at column {_either(expected)}"
         also = None
         if error.context_mark and error.context_mark.index != at:
             start = error.context_mark.index
             also = ((start, min(start + 1, len(self.text))), _explain_context(error.context or ""))
         self.report(SYNTAX, message, (at, min(at + 1, len(self.text))), label, advice, also)
+
+    def _indents(self, error: yaml.MarkedYAMLError, at: int) -> list[int]:
+        """Return the columns where a key may stand, if what is wrong is that one stands elsewhere.
+
+        They are those of the keys that lead to the one before, from the mapping that is open on.
+        """
+        begins = self.text.rfind("\n", 0, at) + 1
+        is_block = (error.context or "").startswith("while parsing a block mapping")
+        if not is_block or error.context_mark is None or self.text[begins:at].strip():
+            return []
+        last = next(reversed(self.spans), ())
+        keys = [self.spans[last[:depth]].key for depth in range(1, len(last) + 1)]
+        holders = [self.spans[last[:depth]].value[0] for depth in range(len(last))]
+        columns = {
+            _column(self.text, key[0])
+            for key, start in zip(keys, holders, strict=True)
+            if key is not None and self.text[start : start + 1] not in ("{", "[")
+        }
+        found = sorted(c for c in columns if c > error.context_mark.column)
+        return found if _column(self.text, at) not in found else []
 
     def _value(self, event: Event, path: Path, key: Range | None) -> Any:
         """Read one value and enter the places of it and of what it holds."""
@@ -453,6 +478,16 @@ _CONTEXTS = {
 def _explain_context(context: str) -> str:
     """Return a label for where PyYAML was when it found something wrong."""
     return next((label for name, label in _CONTEXTS.items() if name in context), "after this")
+
+
+def _column(text: str, at: int) -> int:
+    """Return the column of a character, from 1."""
+    return at - text.rfind("\n", 0, at)
+
+
+def _either(numbers: Sequence[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _explain_syntax(problem: str, text: str, at: int) -> tuple[str, str, str | None]:

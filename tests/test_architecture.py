@@ -199,6 +199,28 @@ def test_the_language_and_the_code_generator_load_no_torch(module: str) -> None:
     assert found.isdisjoint(HEAVY)
 
 
+# What only prints may know of the rest: the data that it prints, and how texts are put together.
+PRINTERS = ("print_decode", "print_kernels", "print_patterns", "print_switch", "predicate")
+PRINTED = ("program", "compact", "writer", *PRINTERS)
+READS = ("diagnostics", "ir.size", "runtime.abi")
+FROM_EXPRESSIONS = {
+    "And", "Boolean", "Compare", "Expr", "Not", "Or", "Ref", "references", "show", "to_python",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*PRINTERS, "compact", "writer"])
+def test_what_prints_a_program_decides_nothing(name: str) -> None:
+    tree = ast.parse(MODULES[f"codegen.{name}"].read_text(encoding="utf-8"))
+    for imported in (each for top in (True, False) for each in imports(tree, top=top)):
+        other = target(imported)
+        if other is None:
+            assert imported.split(".")[0] not in ("re", *HEAVY), imported
+        elif other == "expr":
+            assert imported.rpartition(".")[2] in FROM_EXPRESSIONS, imported
+        else:
+            assert other in (*(f"codegen.{each}" for each in PRINTED), "codegen", *READS), imported
+
+
 def test_passes_never_import_passes() -> None:
     for module, path in MODULES.items():
         if module.startswith("codegen.passes."):
@@ -269,6 +291,7 @@ CLI = "from nldc.cli import cli; cli({arguments!r}, standalone_mode=False)"
         CLI.format(arguments=["check", "strategies/quadratic_ss_lora.yaml"]),
         CLI.format(arguments=["explain", "linear_ss"]),
         CLI.format(arguments=["explain", "NLD012"]),
+        CLI.format(arguments=["compile", "quadratic_ss_lora", "--emit", "kernels"]),
         CLI.format(arguments=["strategies"]),
         CLI.format(arguments=["schema"]),
     ],

@@ -150,6 +150,54 @@ def test_compile_of_a_bad_file_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+STAGES = {
+    "graph": ("strategy linear_ss", "step.kept: Accepted[<=4] = accept"),
+    "program": ("program linear_ss", "kept = accept", "costs: forwards 2 (8 rows)"),
+    "python": ("# decode.py", "class Decoder(BaseDecoder):", "# patterns.py", "CAUSAL = Pattern("),
+    "kernels": ("# kernel_", "@triton.jit", "return k_row <= q_row"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_compile_prints_a_stage_and_writes_nothing(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nldc("compile", "linear_ss", *_small("linear_ss"), "--emit", stage)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for text in STAGES[stage]:
+        assert text in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ar", "--emit", "program", "-o", "out"), "leave -o out"),
+        (("ar", "--emit", "program", "--target", "cuda:90"), "leave --target out"),
+        (("ar", "linear_ss", "--emit", "graph"), "--emit prints one strategy, not 2"),
+        (("ar", "--emit", "tokens"), "'tokens' is not one of"),
+        (("ar",), "Missing option '-o' / '--out', or '--emit'"),
+    ],
+)
+def test_compile_says_what_emit_does_not_go_with(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nldc("compile", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_of_a_bad_file_is_its_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(BAD)
+    result = nldc("compile", path, "--emit", "program")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "did you mean `summary`?" in result.stderr
+
+
 # run
 
 
@@ -394,6 +442,18 @@ def test_explain_draws_which_rows_see_which() -> None:
         "  row 1 at +1  ■ ■■·\n"
         "  row 2 at +2  ■ ■■■\n"
     )
+
+
+@pytest.mark.parametrize("width", ["40", "72", "200"])
+def test_the_help_lists_each_command_with_its_whole_first_sentence(
+    width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    words = " ".join(nldc("--help").stdout.split())
+    assert "..." not in words.replace("[ARGS]...", "")
+    for name, command in cli.commands.items():
+        sentence = " ".join((command.help or "").split("\n\n")[0].split()).split(". ")[0]
+        assert f"{name} {sentence.rstrip('.')}" in words
 
 
 def test_strategies_lists_the_library_with_guarantees() -> None:

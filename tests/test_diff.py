@@ -88,6 +88,28 @@ def test_a_node_with_another_name_is_no_difference(tmp_path: Path) -> None:
     assert found.renamed["step.done.unsure"] == "step.filled.sure"
 
 
+def test_nodes_pair_with_those_that_do_the_same_and_not_with_the_first() -> None:
+    found = between("ar", "linear_ss")
+    assert found.renamed == {"step.checked": "step.context"}  # and not the drafting forward
+    kept = {change.node for change in found.nodes if change.key is None}
+    assert kept == {"param.block_length", "step.block", "step.drafted", "step.kept"}
+
+
+def test_what_lies_in_a_loop_pairs_with_what_lies_in_the_same_loop() -> None:
+    for a in sorted(api.library()):
+        for old, new in between(a, "slow_fast").renamed.items():
+            assert old.count(".") == new.count(".")
+            holder = old.rpartition(".")[0]
+            renamed = between(a, "slow_fast").renamed
+            assert renamed.get(holder, holder) == new.rpartition(".")[0]
+
+
+def test_carried_values_pair_under_names_that_can_be_read() -> None:
+    text = render(between("linear_ss", "quadratic_ss"))
+    assert "step.next.seed is called step.next.draft in b" in text
+    assert "#" not in text
+
+
 def test_what_is_not_counted_changes_no_token(tmp_path: Path) -> None:
     other = edited(tmp_path, "block_diffusion", (", counted: false", ""))
     found = between("block_diffusion", other)

@@ -234,6 +234,33 @@ def test_a_mistake_has_a_code_a_place_and_a_sentence(
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "column", "expected"),
+    [
+        ("a:\n  b: {}\n   c: 2\n", 4, "3"),
+        ("a:\n  b: 1\n c: 2\n", 2, "1 or 3"),
+        ("a:\n  b:\n    c: 1\n   d: 2\n", 4, "3 or 5"),
+        ("a:\n  b:\n    c: 1\n d: 2\n", 2, "1, 3 or 5"),
+        ("a: {b: 1,\n     c: 2}\n d: 3\n", 2, "1"),
+        ("a: 1\n b: 2\n", 2, None),  # YAML takes that for a value of two lines
+    ],
+)
+def test_a_wrong_indentation_says_which_columns_would_do(
+    text: str, column: int, expected: str | None
+) -> None:
+    with pytest.raises(StrategyError) as caught:
+        parse(text, "x.yaml")
+    (found,) = caught.value.diagnostics
+    assert found.code == "NLD003"
+    if expected is None:
+        assert found.message == "a second `:` in one value"
+        return
+    assert found.message == "a line is indented by the wrong number of spaces"
+    assert found.labels[0].text == f"column {column}"
+    assert found.labels[0].span.start_column == column
+    assert found.help == (f"begin it at column {expected}",)
+
+
 def test_all_mistakes_that_can_be_found_are_reported_together() -> None:
     found = mistakes("a: &x 1\na: *x\n2: !t b\n")
     assert [d.code for d in found] == ["NLD005", "NLD004", "NLD005", "NLD007", "NLD005"]

@@ -19,6 +19,7 @@ from nldc.render import render_json, render_line, render_text, summarize
 
 if TYPE_CHECKING:
     from nldc.api import Checked
+    from nldc.codegen.stages import Stage
 
 
 def _promise(checked: Checked) -> str:
@@ -72,7 +73,13 @@ def _for_params(checked: Checked) -> str:
 
 @click.command("compile")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
+@click.option("-o", "--out", type=click.Path(), help="Folder to write.")
+@click.option(
+    "--emit",
+    "stage",
+    type=click.Choice(["graph", "program", "python", "kernels"]),
+    help="Print this stage of one strategy instead of writing a folder.",
+)
 @settings
 @click.option(
     "--target",
@@ -99,7 +106,8 @@ def _for_params(checked: Checked) -> str:
 )
 def compile_(
     files: tuple[str, ...],
-    out: str,
+    out: str | None,
+    stage: Stage | None,
     settings: tuple[tuple[str, int | float], ...],
     targets: tuple[str, ...],
     model: str | None,
@@ -110,16 +118,29 @@ def compile_(
 
     Of several, the first is the default; `nldc run --strategy` names another. A setting goes to
     every file that has such a param, a checkpoint's value to every param that follows it. An
-    artifact whose own code does not keep its promise when it is run is not written.
+    artifact whose own code does not keep its promise when it is run is not written. With --emit
+    nothing is written or run.
     """
     from nldc import api
 
     if not targets and dtype:
         raise click.UsageError("--dtype says what --target compiles for: give a target")
+    if stage is not None:
+        if out is not None or targets:
+            other = "-o" if out is not None else "--target"
+            raise click.UsageError(f"--emit prints and writes nothing: leave {other} out")
+        if len(files) > 1:
+            raise click.UsageError(f"--emit prints one strategy, not {len(files)}: give one FILE")
+    elif out is None:
+        raise click.UsageError("Missing option '-o' / '--out', or '--emit' to print a stage.")
     checked = api.check_together(files, dict(settings), model)
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say_painted(render_text(warnings, color=colored(sys.stderr)))
+    if stage is not None:
+        write(api.emit(checked[0], stage), end="")
+        return
+    assert out is not None
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
     folder = api.write(checked, out, certify=certified)
     write(f"wrote {folder}")

@@ -18,11 +18,20 @@ from nldc.render import render_text, summarize
 from nldc.runtime.errors import NldcRuntimeError, PromptError, is_out_of_memory
 
 INTERNAL = 70
+WHOLE = 10_000
+"""Characters of a sentence up to which it is not cut."""
 _NO_DISK = re.compile(r"\(?os error (\d+)\)?|\[Errno (\d+)\]")
 
 
 class Commands(click.Group):
     """Turns what a command raises into a message and an exit code."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence, however narrow the terminal."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(n, c.get_short_help_str(limit=WHOLE)) for n, c in commands if c is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; leave with an exit code where it raises."""

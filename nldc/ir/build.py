@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from nldc.diagnostics import Diagnostic, Label, nearest
+from nldc.diagnostics import Diagnostic, Label, counted, nearest
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import ROW_FACTS
 from nldc.ir.graph import Alternative, Carried, Emission, Graph, leading_to, run_order
@@ -21,7 +21,7 @@ from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
 from nldc.ir.operands import operands
 from nldc.ir.ops import Accept, Node, Region, Repeat, Value
-from nldc.ir.reader import BAD_SIZE, Made, Reader
+from nldc.ir.reader import BAD_SIZE, Made, Reader, size_of
 from nldc.ir.route import read_routes
 from nldc.ir.scope import PROMPT, Binding, Scope
 from nldc.ir.size import Size
@@ -472,6 +472,9 @@ class _Builder:
                     CARRY_CHANGES, f"`{name}` begins as {type_} and becomes {found[1]}",
                     (*region, "emit", "next", name), f"this is {found[1]}",
                     also=(("carry", name), f"this is {type_}"),
+                    help_text=_carry_help(
+                        name, type_, self._get((*region, "emit", "next", name)), found[1]
+                    ),
                 )  # fmt: skip
                 continue
             carry.append(Carried(name, type_, first, found[0]))
@@ -523,3 +526,17 @@ def _labels(data: Any, path: Path) -> Iterator[tuple[str, Path]]:
 
 def _quoted(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _carry_help(name: str, begins: Type, written: Any, becomes: Type) -> str:
+    """Return what to change where a carried value does not keep its type; `written` is the file's.
+
+    Both hold a number of tokens that does not depend on the prompt.
+    """
+    few, many = size_of(begins).at(0), size_of(becomes).at(0)
+    if few > many:
+        return f"begin `{name}` with {becomes}, or carry {begins} on"
+    shown = ""
+    if isinstance(written, str) and "[" not in written:
+        shown = f", as in `{written}{'.last' if few == 1 else f'[0:{few}]'}`,"
+    return f"choose {counted(few, 'row')} of the {many}{shown} or begin `{name}` with {becomes}"

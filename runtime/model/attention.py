@@ -77,10 +77,10 @@ class TorchAttention:
 class _Mask:
     """What a run of rows sees of the prefix and of all rows, bool [n, length] and [n, R].
 
-    They see nothing behind the first so many `tiles`.
+    `cached` None: all of the prefix. They see nothing behind the first so many `tiles`.
     """
 
-    cached: Tensor
+    cached: Tensor | None
     own: Tensor
     tiles: int
 
@@ -181,7 +181,8 @@ class _Sequence:
                 biases[length] = self._bias_of_all()
             self.piece = self._piece(rows, biases[length])
         else:
-            kept = MASK_ROOM // (QUERY_TILE * end)
+            seen = rows if plan.pattern.sees_prefix else end
+            kept = MASK_ROOM // (QUERY_TILE * seen)
             self.masks = {part.start: self._mask(part) for part in self.parts[:kept]}
 
     def attend(
@@ -200,14 +201,16 @@ class _Sequence:
         )
         for rows in self.parts:
             mask = self.masks.get(rows.start) or self._mask(rows)
-            own, cached = (
-                bias_of(sees, query.device, self.wide) for sees in (mask.own, mask.cached)
-            )
+            own = bias_of(mask.own, query.device, self.wide)
+            cached = mask.cached
+            if cached is not None:
+                cached = bias_of(cached, query.device, self.wide)
             piece = self._piece(rows.stop - rows.start, self._lines(own, cached, mask.tiles))
             used = mask.tiles * self.cache.config.num_kv_heads
             found[rows] = piece.attend(
                 query[rows], factor[rows], _first_of(seen, used), _first_of(read, used)
             )
+            del piece, own, cached  # before the next ones are made
         return found
 
     def _piece(self, rows: int, bias: Tensor) -> _Piece:
@@ -215,7 +218,13 @@ class _Sequence:
 
     def _mask(self, rows: slice) -> _Mask:
         device = self.cache.device
-        cached, own = visible(self.plan.layout, self.plan.pattern, self.length, rows)
+        layout, pattern, length = self.plan.layout, self.plan.pattern, self.length
+        if pattern.sees_prefix:
+            _, own = visible(layout, pattern, 0, rows)
+            seen = own.any(0).nonzero()
+            last = length + int(seen[-1]) if len(seen) else max(length - 1, 0)
+            return _Mask(None, own.to(device), last // KEY_TILE + 1)
+        cached, own = visible(layout, pattern, length, rows)
         seen = torch.cat((cached.any(0), own.any(0))).nonzero()
         last = int(seen[-1]) if len(seen) else 0
         return _Mask(cached.to(device), own.to(device), last // KEY_TILE + 1)
@@ -307,11 +316,12 @@ class _Piece:
         seen = self._products(repeated.copy_(lines).flatten(0, 1), keys)
         seen = seen.view(*by_tile, KEY_TILE)
         torch.add(seen.permute(1, 2, 0, 3), bias, out=scores)
+        del seen  # each of these is large behind a long prefix
         weights = torch.softmax(scores.flatten(2), -1)
         if self.blind:
             weights = weights.nan_to_num(nan=0.0)
-        weights = weights.view(scores.shape).permute(2, 0, 1, 3)
-        parts = self._products(weights.reshape(-1, size, KEY_TILE), values)
+        weights = weights.view(scores.shape).permute(2, 0, 1, 3).reshape(-1, size, KEY_TILE)
+        parts = self._products(weights, values)
         return parts.view(*by_tile, -1).sum(0)
 
     def _tile_by_trees(self, lines: Tensor, bias: Tensor, keys: _Parts, values: _Parts) -> Tensor:

@@ -158,7 +158,8 @@ class Batch(Sequences):
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
         values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
-        return Logits(values.view(count, rows, -1), hidden.positions, hidden.due, hidden.sight)
+        values = values.view(count, rows, values.shape[-1])  # of no rows as well
+        return Logits(values, hidden.positions, hidden.due, hidden.sight)
 
     def prompt(self, tokens: Sequence[int]) -> Tensor:
         """Return the ids of the rows of the one member's prompt, int64 [1, P], see `embedded`."""

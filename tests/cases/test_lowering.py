@@ -17,7 +17,7 @@ from nldc.codegen.compact import show_column
 from nldc.codegen.emit_artifact import emit_artifact
 from nldc.codegen.pipeline import compiled
 from nldc.codegen.pipeline import run as lowered
-from nldc.codegen.room import Room
+from nldc.codegen.program import Room
 from nldc.diagnostics import StrategyError
 from nldc.expr import Expr, ExprError, evaluate, parse
 from nldc.ir.course import course

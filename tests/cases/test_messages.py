@@ -10,6 +10,7 @@ import pytest
 from nldc import api
 from nldc.check.rules import check_graph
 from nldc.diagnostics import Diagnostic, StrategyError
+from nldc.source import parse
 from tests.lossless.mutants import base_text, built
 
 HERE = Path(__file__).parent / "strategies"
@@ -129,3 +130,30 @@ def test_what_only_another_step_uses_is_used() -> None:
     assert [(d.code, d.message) for d in check_graph(graph, source)] == [
         ("NLD033", "nothing uses `alone`")
     ]
+
+
+@pytest.mark.parametrize(
+    ("begins", "becomes", "help_text"),
+    [
+        ("seed", "choice", "choose 1 row of the 16, as in `choice.last`, or begin"),
+        ("both", "choice", "choose 2 rows of the 16, as in `choice[0:2]`, or begin"),
+        ("both", '"choice[0:3]"', "choose 2 rows of the 3 or begin `seed` with Tokens[3]"),
+        ("both", "[seed, seed, seed]", "choose 2 rows of the 6 or begin `seed` with Tokens[6]"),
+        ("both", "kept.bonus", "begin `seed` with Tokens[1], or carry Tokens[2] on"),
+        ("seed", "drafted", "as in `drafted.last`, or begin `seed` with Tokens[16]"),
+    ],
+)
+def test_a_carried_value_that_changes_its_size_says_what_to_change(
+    begins: str, becomes: str, help_text: str
+) -> None:
+    text = base_text("linear_ss").replace("next: {seed: kept.bonus}", f"next: {{seed: {becomes}}}")
+    if begins == "both":
+        text = text.replace("{masks: block_length - 1}", "{masks: block_length - 2}")
+    text = text.replace(
+        "carry: {seed: prefill.seed}",
+        f"  both:    {{op: join, parts: [seed, seed]}}\ncarry: {{seed: prefill.{begins}}}",
+    )
+    with pytest.raises(StrategyError) as caught:
+        api.check_source(parse(text, "x.yaml"))
+    (found,) = [d for d in caught.value.diagnostics if d.code == "NLD074"]
+    assert help_text in found.help[0]

@@ -103,14 +103,16 @@ class Decoding:
     def __init__(self, folder: Path, rows: int) -> None:
         config = ModelConfig.load(folder)
         self.backbone = Backbone(config, load_weights(folder, config, WIDE, CPU), WIDE, CPU)
-        self.cache = KVCache(config, 2, rows, WIDE, CPU)
+        self.cache = KVCache(config, WIDE, CPU)
+        self.slots = tuple(self.cache.acquire(rows) for _ in range(2))
         self.length = 0
 
     def logits(self, tokens: Tensor, forward: tuple[Layout, Pattern], *lora: Any) -> Tensor:
         """Return logits [2, R, V] of tokens [2, R], whose keys and values stay in the cache."""
         layout, pattern = forward
-        length, slots = self.length, torch.arange(2)
-        places = Places((0, 1), (length, length), slots, torch.full((2,), length))
+        length, slots = self.length, self.slots
+        places = Places(slots, (length, length), torch.tensor(slots), torch.full((2,), length))
+        self.cache.reserve(slots, [length + layout.size] * 2)
         plan = Plan.of(layout, pattern, CPU, WIDE)
         self.backbone.rope.reserve(length + plan.reach)
         states = self.backbone.forward(
