@@ -31,6 +31,7 @@ from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.engine.engine import Engine
 from nldc.runtime.engine.observe import Observer
 from nldc.runtime.engine.options import GenerateOptions, RequestOptions, options_of
+from nldc.runtime.engine.ownership import is_within_a_step
 from nldc.runtime.engine.reader import Prompt, Reader, chat_of, is_conversation
 from nldc.runtime.engine.request import Finish, Request
 from nldc.runtime.engine.stats import Stats
@@ -415,11 +416,9 @@ class Decoder:
     def _call(
         self, requests: Sequence[Request], at_most: int | None, on_step: Observer | None
     ) -> Call:
-        """Return the requests as a call; within a step, of an engine that is not in one."""
-        engine = self.engine
-        return Call(
-            self.new_engine() if engine.is_stepping_here else engine, requests, at_most, on_step
-        )
+        """Return the requests as a call; within a step, of an engine that nobody else runs."""
+        engine = self.new_engine() if is_within_a_step() else self.engine
+        return Call(engine, requests, at_most, on_step)
 
 
 _OF_CALLS = (*Templating.__annotations__, "sequence_ids")

@@ -29,7 +29,7 @@ from nldc.runtime.engine.failures import in_words, without_token
 from nldc.runtime.engine.group import Group
 from nldc.runtime.engine.handover import Progress, check_known
 from nldc.runtime.engine.observe import Kind, Observer, SequenceStep, StepRecord
-from nldc.runtime.engine.ownership import Ownership, device_lock
+from nldc.runtime.engine.ownership import Ownership, device_lock, is_within_a_step, stepping
 from nldc.runtime.engine.request import Event, Finish, Request
 from nldc.runtime.engine.strategy import Room, Strategy
 from nldc.runtime.errors import NldcRuntimeError, OutOfMemoryError, PromptError, QueueFullError
@@ -39,6 +39,9 @@ from nldc.runtime.step.record import Outcome, commit
 from nldc.runtime.step.state import StepState
 from nldc.runtime.step.values import Emit
 from nldc.runtime.whole_numbers import whole
+
+PREFILLS = 8
+"""The most prompts that are prefilled before those that are being decoded go on."""
 
 Listener = Callable[[Event], None]
 """Is told the news of one request by the thread that steps; keep it short."""
@@ -124,11 +127,6 @@ class Engine:
         """Whether there is nothing to be done."""
         return not self._requests
 
-    @property
-    def is_stepping_here(self) -> bool:
-        """Whether this is called from within a step, by a processor or a chooser."""
-        return self._owner.is_here
-
     def submit(self, request: Request, listener: Listener | None = None) -> int:
         """Let a request wait for its turn; return its id.
 
@@ -189,14 +187,14 @@ class Engine:
         """Do what `step` does, unless that comes true by itself while another thread steps."""
         owner, here = self._owner, get_ident()
         if owner.thread == here:
-            raise NldcRuntimeError(
-                "the engine is in the midst of a step, and cannot step",
-                "a processor, a chooser or a listener may submit and cancel, and no more",
-            )
+            raise _in_a_step()
         try:
-            if not owner.take(unless):
+            if is_within_a_step():
+                if not owner.try_to_take():
+                    raise _in_a_step()
+            elif not owner.take(unless):
                 return
-            with self._computing:
+            with self._computing, stepping():
                 self._round()
         finally:
             if owner.thread == here:
@@ -225,9 +223,10 @@ class Engine:
         first = None if self._has_prefilled and self._members else self._next()
         if first is not None:
             self._has_prefilled = True
-            while first is not None:
+            left = PREFILLS if self._members else len(self._requests)
+            while first is not None and left > 0:
                 self._begin(first)
-                first = self._next()
+                first, left = self._next(), left - 1
             return
         self._has_prefilled = False
         try:
@@ -242,16 +241,14 @@ class Engine:
 
     def _settle(self) -> None:
         """Let go of what was cancelled; if a step is running, it does so at its end."""
-        owner = self._owner
-        while self._leaving:
-            taken = False
+        owner, here = self._owner, get_ident()
+        while self._leaving and owner.thread != here:
             try:
-                taken = owner.try_to_take()
-                if not taken:
+                if not owner.try_to_take():
                     return
                 self._let_go()
             finally:
-                if taken:
+                if owner.thread == here:
                     owner.thread = None
                     owner.wake()
 
@@ -612,6 +609,13 @@ class Engine:
         self._groups[request.strategy].drop(request)
         request.strategy = chosen
         self._groups[chosen].join(request, carry)
+
+
+def _in_a_step() -> NldcRuntimeError:
+    return NldcRuntimeError(
+        "the engine is in the midst of a step, and cannot step",
+        "a processor, a chooser or a listener may submit and cancel, and no more",
+    )
 
 
 def _member(request: Request, slot: int) -> Member:

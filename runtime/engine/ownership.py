@@ -7,7 +7,8 @@ thread and in the midst of anything, so nothing here waits but `take`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 
 import torch
@@ -26,6 +27,28 @@ def device_lock(device: torch.device) -> threading.RLock:
     return _DEVICES.setdefault((device.type, index), threading.RLock())
 
 
+_WITHIN = threading.local()
+
+
+@contextmanager
+def stepping() -> Iterator[None]:
+    """Let `is_within_a_step` say so in this thread."""
+    before = is_within_a_step()
+    _WITHIN.a_step = True
+    try:
+        yield
+    finally:
+        _WITHIN.a_step = before
+
+
+def is_within_a_step() -> bool:
+    """Whether an engine calls this thread's code from a step: a processor, say, or a chooser.
+
+    It holds a device then, so it must not wait for an engine that another thread runs.
+    """
+    return getattr(_WITHIN, "a_step", False)
+
+
 class Ownership:
     """The thread that runs an engine now, if any does: `thread` is its number.
 
@@ -36,11 +59,6 @@ class Ownership:
     def __init__(self) -> None:
         self.thread: int | None = None
         self._turn = threading.Condition()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is this thread that runs the engine: it is called from within a step."""
-        return self.thread == get_ident()
 
     def take(self, unless: Callable[[], bool]) -> bool:
         """Wait until nobody runs the engine, and take it; False: `unless` has come true."""

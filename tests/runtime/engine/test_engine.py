@@ -17,6 +17,7 @@ from nldc.runtime import (
     PromptError,
     QueueFullError,
 )
+from nldc.runtime.engine.engine import PREFILLS
 
 
 def no_sevens(logits: torch.Tensor, _positions: torch.Tensor) -> torch.Tensor:
@@ -246,6 +247,22 @@ def test_a_live_sequence_is_stepped_however_many_arrive(decoder: Decoder, engine
         if first.done:
             break
     assert number < 21
+    run(engine)
+
+
+def test_what_arrives_holds_up_what_is_live_for_a_few_prefills_only(
+    decoder: Decoder, engine: Engine
+) -> None:
+    first = decoder.request([3], max_new_tokens=10, eos=())
+    engine.submit(first)
+    engine.step()
+    for number in range(30):
+        engine.submit(decoder.request([4 + number], max_new_tokens=10, eos=()))
+    engine.step()  # steps, as the last one prefilled
+    engine.step()
+    assert engine.live == 1 + PREFILLS
+    engine.step()
+    assert len(first.tokens) == 3
     run(engine)
 
 

@@ -137,7 +137,7 @@ def test_a_processor_may_decode_by_itself_but_not_step_its_engine(
     def nested(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         if int(positions.max()) == 3:
             found.append(lone(decoder, [5], **OPTIONS))
-            if engine.is_stepping_here:
+            if engine.live:
                 with pytest.raises(NldcRuntimeError, match="in the midst of a step"):
                     engine.step()
                 refused.append(True)
@@ -151,6 +151,29 @@ def test_a_processor_may_decode_by_itself_but_not_step_its_engine(
     assert found == [want, want]
     assert refused == [True]
     assert [request.tokens] == outer.tokens == decoder.generate([[3]], **options).tokens
+
+
+def test_threads_that_decode_within_each_other_s_steps_do_not_wait_for_ever(
+    decoder: Decoder,
+) -> None:
+    other = type(decoder).beside(decoder)
+    want = decoder.generate([[5]], **OPTIONS).tokens
+
+    def through(inner: Decoder) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        def nested(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            if int(positions.max()) % 5 == 0:
+                assert inner.generate([[5]], **OPTIONS).tokens == want
+            return logits
+
+        return nested
+
+    def decode(outer: Decoder, inner: Decoder) -> Callable[[], None]:
+        def call() -> None:
+            assert outer.generate([[5]], processors=through(inner), **OPTIONS).tokens == want
+
+        return call
+
+    together(decode(decoder, other), decode(other, decoder), decode(decoder, decoder))
 
 
 # Streams
