@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.cache.budget import budget_of
-from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.checkpoint.config import PARADIGMS
 from nldc.runtime.checkpoint.parts import AUTO, AdapterChoice, Declared
@@ -36,12 +35,10 @@ from nldc.runtime.engine.reader import Prompt, Reader, chat_of, is_conversation
 from nldc.runtime.engine.request import Finish, Request
 from nldc.runtime.engine.stats import Stats
 from nldc.runtime.engine.strategy import Room, Strategy
-from nldc.runtime.loading import Backend, load, load_beside
-from nldc.runtime.model.attention import Attention, TorchAttention
+from nldc.runtime.loading import Backend, backend_of, load, load_beside
 from nldc.runtime.model.backbone import Backbone
-from nldc.runtime.rows.plan import Plan
 from nldc.runtime.rows.plans import Plans
-from nldc.runtime.step.batch import AttentionOf, Model
+from nldc.runtime.step.batch import Model
 from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.values import Emit
 from nldc.runtime.text.endings import Endings
@@ -120,7 +117,7 @@ class Decoder:
         self.config = backbone.config
         self.backend = backend
         plans = Plans(backbone.device, backbone.dtype)
-        self.model = Model(backbone, dict(adapters or {}), _attention_of(backend), plans)
+        self.model = Model(backend_of(backend, backbone), dict(adapters or {}), plans)
         self.folder = folder
         self.kv_memory = kv_memory
         self.adapters_by_folder: dict[Path, Adapter] = {}
@@ -422,15 +419,3 @@ class Decoder:
 
 
 _OF_CALLS = (*Templating.__annotations__, "sequence_ids")
-
-
-def _attention_of(backend: Backend) -> AttentionOf:
-    if backend == "torch":
-        return TorchAttention
-
-    def attention(plan: Plan, cache: KVCache, places: Places) -> Attention:
-        from nldc.runtime.model.triton_attention import TritonAttention
-
-        return TritonAttention(plan, cache, places)
-
-    return attention

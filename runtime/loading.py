@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -16,6 +16,8 @@ from nldc.runtime.checkpoint.tensors import dtype_of
 from nldc.runtime.checkpoint.weights import Progress, load_weights, own_dtype
 from nldc.runtime.errors import BackendError
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import Backend as ModelBackend
+from nldc.runtime.model.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
@@ -112,3 +114,12 @@ def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) ->
 
     check_device(device)
     return backend
+
+
+def backend_of(backend: Backend, backbone: Backbone) -> ModelBackend[Any]:
+    """Return what computes with the weights of a backbone, by its name."""
+    if backend == "torch":
+        return TorchBackend(backbone)
+    from nldc.runtime.model.triton_backend import TritonBackend
+
+    return TritonBackend(backbone)

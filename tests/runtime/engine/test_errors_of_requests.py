@@ -13,7 +13,7 @@ from nldc.runtime import CheckpointError, Decoder, Engine, Event, PromptError, R
 from nldc.runtime.engine.text import Text
 from nldc.runtime.step.batch import Batch
 
-OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "eos": ()}
+OPTIONS: dict[str, Any] = {"max_new_tokens": 14, "eos": ()}
 
 
 def raises_late(logits: Tensor, positions: Tensor) -> Tensor:
