@@ -15,10 +15,11 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.cache.pages import Need, Pages
 from nldc.runtime.invariant.line_tiles import Cut
 from nldc.runtime.model import attention
-from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import Backend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.rows.table import Table
+from nldc.runtime.step import batch
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.member import Member
 
@@ -59,13 +60,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
-        forward = Backbone.forward
+        through_layers = batch.through_layers
 
-        def counting(backbone: Backbone, states: Tensor, *given: Any) -> Tensor:
+        def counting(backend: Backend, states: Tensor, rows: Any) -> Tensor:
             self.rows.append(len(states))
-            return forward(backbone, states, *given)
+            return through_layers(backend, states, rows)
 
-        monkeypatch.setattr(Backbone, "forward", counting)
+        monkeypatch.setattr(batch, "through_layers", counting)
 
 
 def cache_for(model: Model, **options: Any) -> KVCache:
@@ -87,12 +88,12 @@ def forward(
     embeddings: Tensor | None = None,
 ) -> Tensor:
     """Append rows to sequences and return the logits, [B, n, vocabulary]."""
-    batch = Batch(model, cache, [Member(slot, slot) for slot in slots])
+    own = Batch(model, cache, [Member(slot, slot, embeddings=embeddings) for slot in slots])
     if embeddings is None:
         ids = torch.tensor([list(line) for line in tokens])
     else:
-        ids = batch.prompt(tokens[0], embeddings)
-    hidden = batch.forward(
+        ids = own.prompt(tokens[0])
+    hidden = own.forward(
         ids,
         Layout.causal(ids.shape[1]),
         pattern,
@@ -100,8 +101,8 @@ def forward(
         adapter=adapter,
         adapter_rows=adapter_rows,
     )
-    assert batch.forwards().tolist() == [1] * len(slots)
+    assert own.forwards().tolist() == [1] * len(slots)
     for slot in slots:
         cache.keep(slot, None)
     assert hidden.positions.shape == hidden.states.shape[:2]
-    return batch.head(hidden).values
+    return own.head(hidden).values
