@@ -201,5 +201,7 @@ def _first(place: Tensor, chosen: Tensor) -> Tensor:
 def _first_generated(plan: Plan, places: Places, prompts: Sequence[int]) -> int:
     """Return the first row that may hold a generated token: a prompt's own rows come first."""
     nearest = min(prompt - length for prompt, length in zip(prompts, places.lengths, strict=True))
+    if nearest <= 0:  # no step comes before the end of its prompt
+        return 0
     generated = (plan.layout.offset >= nearest).nonzero()
     return int(generated[0]) if len(generated) else plan.layout.size

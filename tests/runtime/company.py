@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -39,20 +40,20 @@ class Decoded:
 class Company:
     """A decoder, and the sequences that it decodes together: each step is one batch of all.
 
-    `before` is called with each batch and its name (prefill or step) before it runs.
+    `during` makes what surrounds each prefill and step, by its batch and name.
     """
 
     decoder: Decoder
     most: int = 12
     rows: int = 400
-    before: Callable[[Batch, str], None] = lambda _batch, _name: None
-    live: list[Decoded] = field(default_factory=list)
-    carry: dict[str, Tensor] = field(default_factory=dict)
+    during: Callable[[Batch, str], AbstractContextManager[object]] = lambda *_: nullcontext()
+    caches: list[KVCache] = field(default_factory=list)
 
     def decode(self, prompts: Sequence[Sequence[int]], members: Sequence[Member]) -> list[Decoded]:
         """Decode until each has so many tokens, has ended, or has failed."""
         decoder, backbone = self.decoder, self.decoder.model.backbone
         cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+        self.caches.append(cache)
         state = StepState(decoder.config, backbone.device)
         everyone = []
         carries = []
@@ -91,13 +92,14 @@ class Company:
     ) -> Emit:
         with torch.inference_mode():
             batch = Batch(self.decoder.model, cache, [one.member for one in live], state)
-            self.before(batch, name)
-            if name == "prefill":
-                (one,) = live
-                emit = self.decoder.prefill(batch, batch.prompt(one.prompt))
-            else:
-                emit = self.decoder.step(batch, carry)
-            outcomes = commit(batch, emit).outcomes()
+            prompt = batch.prompt(live[0].prompt) if name == "prefill" else None
+            with self.during(batch, name):
+                if prompt is not None:
+                    emit = self.decoder.prefill(batch, prompt)
+                else:
+                    emit = self.decoder.step(batch, carry)
+                record = commit(batch, emit)
+            outcomes = record.outcomes()
         for number, (one, outcome) in enumerate(zip(live, outcomes, strict=True)):
             cache.keep(one.member.slot, outcome.keep)
             one.error = batch.failed.get(number)
@@ -110,3 +112,10 @@ class Company:
         for token in outcome.tokens:
             if not self._done(one):
                 one.tokens.append(token)
+
+
+def rows_of(cache: KVCache, slot: int) -> Tensor:
+    """Return the keys and values of a sequence, [2, layers, kv_heads, length, head_dim]."""
+    held = cache.data[:, :, list(cache.pages(slot))]
+    rows = held.transpose(2, 3).flatten(3, 4)
+    return rows[:, :, :, : cache.length(slot)]
