@@ -229,7 +229,10 @@ class _Methods:
                     if each.mask_token == "allowed"
                     else [f"mask_token={quoted(each.mask_token)}"]
                 )
-                assign(name, "batch.sample", [self._logits(each.logits), *given])
+                if isinstance(each.logits, p.States):
+                    assign(name, "batch.head_choose", [self._taken(each.logits.use), *given])
+                else:
+                    assign(name, "batch.sample", [self._taken(each.logits), *given])
             case p.Score():
                 self._score(each)
             case p.Mix(name, _, parts, weights):

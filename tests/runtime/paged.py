@@ -15,11 +15,10 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.cache.pages import Need, Pages
 from nldc.runtime.invariant.line_tiles import Cut
 from nldc.runtime.model import attention
-from nldc.runtime.model.backend import Backend
+from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step import batch
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.member import Member
 
@@ -60,13 +59,14 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
-        through_layers = batch.through_layers
+        layer = TorchBackend.layer
 
-        def counting(backend: Backend, states: Tensor, rows: Any) -> Tensor:
-            self.rows.append(len(states))
-            return through_layers(backend, states, rows)
+        def counting(backend: TorchBackend, number: int, states: Tensor, rows: Any) -> Tensor:
+            if number == 0:
+                self.rows.append(len(states))
+            return layer(backend, number, states, rows)
 
-        monkeypatch.setattr(batch, "through_layers", counting)
+        monkeypatch.setattr(TorchBackend, "layer", counting)
 
 
 def cache_for(model: Model, **options: Any) -> KVCache:
