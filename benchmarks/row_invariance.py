@@ -26,6 +26,7 @@ from nldc.runtime.checkpoint.weights import LayerWeights, Weights, load_weights
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.invariant.linear import Packed
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.step.batch import Batch, Model
@@ -83,7 +84,7 @@ def plain_model(checkpoint: Path, decoder: Decoder) -> Model:
     made.weights = load_weights(
         checkpoint, config, backbone.dtype, backbone.device, form=lambda weight: weight
     )
-    return replace(decoder.model, backbone=made)
+    return replace(decoder.model, backend=TorchBackend(made))
 
 
 def ways_of(weights: Weights) -> str:

@@ -15,7 +15,7 @@ from nldc.codegen.ordered import Ordered
 from nldc.codegen.program import Choice, Layout, Method, Needs, Origin, Pattern, Program
 from nldc.codegen.room import Written, room_of
 from nldc.codegen.tables import Tables
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward, Node
 
 
@@ -36,7 +36,7 @@ def lower(graph: Graph) -> Program:
         attention[node.name] = patterns.of(forward.attention, ordered, wanted, origin)
     tables = Tables(scope)
     module = Module(scope, rows, layouts, attention, tables)
-    prefill = MethodLowering(module, graph, is_step=False).method("prefill")
+    prefill = MethodLowering(module, graph, None).method("prefill")
     steps = _steps(module, graph)
     written = {name: Written(each.size, each.appended()) for name, each in rows.items()}
     return Program(
@@ -54,30 +54,28 @@ def lower(graph: Graph) -> Program:
         prefill=prefill,
         steps=tuple(steps),
         choices=tuple(
-            Choice(other.condition, step.name)
-            for other, step in zip(graph.alternatives, steps, strict=False)
+            Choice(step.when, method.name)
+            for step, method in zip(graph.steps, steps, strict=True)
+            if step.when is not None
         ),
     )
 
 
 def forwards(graph: Graph) -> Iterator[tuple[Node, Forward]]:
     """Yield the forwards of the graph in the order in which they run."""
-    steps = [node for variant in graph.variants for node in variant.step.nodes]
-    for node in walk((*graph.prefill.nodes, *steps)):
+    for node in graph.nodes:
         if isinstance(node.op, Forward):
             yield node, node.op
 
 
 def _steps(module: Module, graph: Graph) -> Sequence[Method]:
     """Return the steps in the order in which they are tried."""
-    if not graph.alternatives:
-        return [MethodLowering(module, graph, is_step=True).method("step")]
+    if len(graph.steps) == 1:
+        return [MethodLowering(module, graph, graph.steps[0]).method("step")]
     scope = class_scope()
-    last = graph.step.nodes[0].name.split(".", 1)[0]
-    named = [*((other.graph, other.name) for other in graph.alternatives), (graph, last)]
     return [
-        MethodLowering(module, variant, is_step=True).method(scope.allot(f"step_{name}"))
-        for variant, name in named
+        MethodLowering(module, graph, step).method(scope.allot(f"step_{step.name}"))
+        for step in graph.steps
     ]
 
 

@@ -12,7 +12,7 @@ from nldc.codegen.tables import Tables
 from nldc.codegen.values import chosen, layout_of, size_of, type_of
 from nldc.diagnostics import InternalError
 from nldc.expr import Expr, fold, references
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph, Step, walk
 from nldc.ir.ops import (
     Accept,
     Fill,
@@ -61,15 +61,15 @@ class _Round:
 
 
 class MethodLowering:
-    """Lowers the prefill of a graph, or its step."""
+    """Lowers the prefill of a graph (None), or one of its steps."""
 
-    def __init__(self, module: Module, graph: Graph, *, is_step: bool) -> None:
+    def __init__(self, module: Module, graph: Graph, step: Step | None) -> None:
         self.module = module
         self.graph = graph
-        self.is_step = is_step
-        self.nodes = graph.step.nodes if is_step else graph.prefill.nodes
-        self.carried = graph.carry if is_step else ()
-        self.scope = module.scope.inside(STEP if is_step else PREFILL)
+        self.step = step
+        self.nodes = (graph.prefill if step is None else step.region).nodes
+        self.carried = () if step is None else graph.carry
+        self.scope = module.scope.inside(PREFILL if step is None else STEP)
         inner = [f"carry.{each.name}" for each in self.carried]
         self.names = node_names((*inner, *(node.name for node in walk(self.nodes))), self.scope)
         for node in walk(self.nodes):
@@ -90,17 +90,15 @@ class MethodLowering:
         )
 
     def _commit(self) -> p.Commit:
-        graph = self.graph
-        tokens = graph.emit.tokens if self.is_step else graph.prefill_tokens
-        keep = graph.emit.keep if self.is_step else None
+        tokens, keep = self.graph.prefill_tokens, None
+        made = tuple((item.name, item.initial) for item in self.graph.carry)
+        if self.step is not None:
+            tokens, keep, made = self.step.emit.tokens, self.step.emit.keep, self.step.next
         return p.Commit(
             tokens=None if tokens is None else self._value(tokens),
             count=None if tokens is None else self._count(tokens),
             keep=None if keep is None else self._value(keep),
-            carry=tuple(
-                (each.name, self._value(each.next if self.is_step else each.initial))
-                for each in graph.carry
-            ),
+            carry=tuple((name, self._value(value)) for name, value in made),
         )
 
     def _body(self, nodes: Sequence[Node], inside: _Round | None) -> tuple[p.Instruction, ...]:

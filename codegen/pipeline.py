@@ -5,7 +5,6 @@ between those over graphs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from nldc.codegen.lower import lower
 from nldc.codegen.passes.drop_dead import drop_dead
@@ -29,11 +28,10 @@ PROGRAM_PASSES: tuple[Callable[[Program], Program], ...] = (
 
 def run(graph: Graph, trace: Callable[[str, Graph], None] = lambda _name, _graph: None) -> Graph:
     """Return the graph after every pass; `trace` sees each pass's name and result."""
-    others = tuple(replace(other, graph=run(other.graph)) for other in graph.alternatives)
     for step in PASSES:
         graph = step(graph)
         trace(step.__name__, graph)
-    return replace(graph, alternatives=others)
+    return graph
 
 
 def compiled(graph: Graph) -> Program:

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from nldc.diagnostics import Span
-from nldc.ir.graph import Carried, Emission, Graph
+from nldc.ir.graph import Graph
 from nldc.ir.layout import Layout
 from nldc.ir.ops import Node, Region, Value
 
@@ -61,15 +61,25 @@ def map_graph(
     nodes: Callable[[tuple[Node, ...]], tuple[Node, ...]],
     value: Callable[[Value], Value] = lambda v: v,
 ) -> Graph:
-    """Return the graph with its two regions' nodes and its outer values changed."""
-    emit = graph.emit
+    """Return the graph with the nodes of its regions and its outer values changed."""
+
+    def outer(part: T) -> T:
+        return map_values(part, value)
+
     return replace(
         graph,
         prefill=Region(nodes(graph.prefill.nodes)),
-        step=Region(nodes(graph.step.nodes)),
-        prefill_tokens=None if graph.prefill_tokens is None else value(graph.prefill_tokens),
-        emit=Emission(value(emit.tokens), None if emit.keep is None else value(emit.keep)),
-        carry=tuple(Carried(c.name, c.type, value(c.initial), value(c.next)) for c in graph.carry),
+        prefill_tokens=outer(graph.prefill_tokens),
+        carry=outer(graph.carry),
+        steps=tuple(
+            replace(
+                step,
+                region=Region(nodes(step.region.nodes)),
+                emit=outer(step.emit),
+                next=outer(step.next),
+            )
+            for step in graph.steps
+        ),
     )
 
 

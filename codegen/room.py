@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nldc.codegen.program import Room
 from nldc.codegen.values import size_of
 from nldc.ir.effects import forward_of, leaves_rows
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Emission, Graph, walk
 from nldc.ir.ops import Accept, Node, Repeat, Value
 from nldc.ir.size import Size
 from nldc.ir.types import Accepted
@@ -40,10 +40,10 @@ def room_of(graph: Graph, rows: Mapping[str, Written]) -> Room:
     """Return the room that a strategy needs; `rows` are those of its forwards, by node."""
     peaks, prompt = _written(graph.prefill.nodes, rows, held=1)
     scratch, token = 0, 1
-    for variant in graph.variants:
-        behind, appended = _written(variant.step.nodes, rows, held=2)
+    for step in graph.steps:
+        behind, appended = _written(step.region.nodes, rows, held=2)
         scratch = max(scratch, *(size.fixed for size in behind), 0)
-        token = max(token, _kept_for_a_token(variant, appended.fixed))
+        token = max(token, _kept_for_a_token(graph, step.emit, appended.fixed))
     # The last step begins at least one token before the end.
     scratch += max(0, prompt.fixed - 1)
     return Room(
@@ -73,9 +73,8 @@ def _written(
     return peaks, appended
 
 
-def _kept_for_a_token(graph: Graph, appended: int) -> int:
+def _kept_for_a_token(graph: Graph, emit: Emission, appended: int) -> int:
     """Return the most rows that stay for each token that a step emits, rounded up."""
-    emit = graph.emit
     emitted = _counts(graph, emit.tokens)
     kept = [appended] if emit.keep is None else _counts(graph, emit.keep)
     if emit.keep is not None and emit.keep.node == emit.tokens.node and len(kept) == len(emitted):

@@ -187,17 +187,15 @@ def _entries(graph: Graph) -> Iterator[_Entry]:
     yield from _emit(f"prefill.{MARK}emit", graph.prefill_tokens)
     for carried in graph.carry:
         yield _Entry(f"carry.{carried.name}", "carry", {"initial": show_value(carried.initial)})
-    for alternative in graph.alternatives:
-        condition = {"condition": show(alternative.condition)}
-        yield _Entry(f"{alternative.name}.{MARK}route", "route", condition)
-    for variant in graph.variants:
-        yield from _nodes(variant.step)
-        region = _region(variant)
-        keep = "all" if variant.emit.keep is None else show_value(variant.emit.keep)
-        yield from _emit(f"{region}.{MARK}emit", variant.emit.tokens, f"keep {keep}")
-        for carried in variant.carry:
-            keys = {"value": show_value(carried.next)}
-            yield _Entry(f"{region}.{MARK}next.{carried.name}", "next", keys)
+    for step in graph.steps:
+        if step.when is not None:
+            yield _Entry(f"{step.name}.{MARK}route", "route", {"condition": show(step.when)})
+    for step in graph.steps:
+        yield from _nodes(step.region)
+        keep = "all" if step.emit.keep is None else show_value(step.emit.keep)
+        yield from _emit(f"{step.name}.{MARK}emit", step.emit.tokens, f"keep {keep}")
+        for name, made in step.next:
+            yield _Entry(f"{step.name}.{MARK}next.{name}", "next", {"value": show_value(made)})
 
 
 def _emit(name: str, tokens: Value | None, cache: str | None = None) -> Iterator[_Entry]:
@@ -223,17 +221,12 @@ def _keys(node: Node) -> Iterator[tuple[str, str]]:
         yield (name if name in ATTRIBUTE else item.name), show_part(value)
 
 
-def _region(graph: Graph) -> str:
-    """Return the name of the step that a graph takes."""
-    return graph.step.nodes[0].name.split(".", 1)[0] if graph.step.nodes else "step"
-
-
 # Which node of one is which of the other
 
 
 def _regions(a: Graph, b: Graph) -> dict[str, str]:
     """Return what to call the last step of b, as of a: it is taken when no other is."""
-    ours, theirs = ([_region(variant) for variant in graph.variants] for graph in (a, b))
+    ours, theirs = ([step.name for step in graph.steps] for graph in (a, b))
     if theirs[-1] in ours or ours[-1] in theirs:
         return {}
     return {f"{theirs[-1]}.": f"{ours[-1]}."}

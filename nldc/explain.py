@@ -8,7 +8,7 @@ from nldc.api import Checked
 from nldc.check.lossless import handover_of
 from nldc.expr import evaluate, show
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.ir.layout import Row
 from nldc.ir.ops import Forward, Node
 from nldc.ir.text import show_graph
@@ -28,12 +28,7 @@ def explain(checked: Checked) -> str:
     head = f"{graph.name}: {graph.summary}"
     proof = promise(checked)
     parts = [head, proof, between_steps(checked), *followed(graph), show_graph(graph)]
-    steps = (node for variant in graph.variants for node in variant.step.nodes)
-    parts += [
-        picture(graph, node)
-        for node in walk((*graph.prefill.nodes, *steps))
-        if isinstance(node.op, Forward)
-    ]
+    parts += [picture(graph, node) for node in graph.nodes if isinstance(node.op, Forward)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

@@ -16,7 +16,7 @@ from nldc.diagnostics import InternalError
 from nldc.expr import Expr, evaluate
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
-from nldc.ir.graph import Graph
+from nldc.ir.graph import Graph, Step
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
     Accept,
@@ -141,12 +141,9 @@ def run(
     return interpreter.run(prompt, max_new_tokens, most_steps, live)
 
 
-def _step_of(graph: Graph, live: int) -> Graph:
-    """Return the step that `route` takes."""
-    for other in graph.alternatives:
-        if evaluate(other.condition, {"live": live}):
-            return other.graph
-    return graph
+def _step_of(graph: Graph, live: int) -> Step:
+    """Return the step that is taken."""
+    return next(s for s in graph.steps if s.when is None or evaluate(s.when, {"live": live}))
 
 
 @dataclass
@@ -165,7 +162,7 @@ class _Interpreter:
     def run(
         self, prompt: Sequence[int], max_new_tokens: int, most_steps: int, live: Sequence[int]
     ) -> Run:
-        whole = graph = self.graph
+        graph = self.graph
         emitted: list[int] = []
         accepted: list[int] = []
         values: dict[str, Any] = {PROMPT: tuple(prompt)}
@@ -175,17 +172,17 @@ class _Interpreter:
             emitted.extend(self._value(graph.prefill_tokens, values))
         carry = {f"carry.{c.name}": self._value(c.initial, values) for c in graph.carry}
         self.history = [*prompt, *emitted]
-        for step in range(most_steps):
+        for number in range(most_steps):
             if self._finished(emitted, max_new_tokens):
                 break
-            self.graph = graph = _step_of(whole, live[step % len(live)])
+            step = _step_of(graph, live[number % len(live)])
             committed = len(self.cache)
             values = dict(carry)
-            self._nodes(graph.step.nodes, values, 0)
-            tokens = self._emitted(graph.emit.tokens, values)
-            if graph.emit.keep is not None:
-                self.cache[committed + self._value(graph.emit.keep, values) :] = []
-            carry = {f"carry.{c.name}": self._value(c.next, values) for c in graph.carry}
+            self._nodes(step.region.nodes, values, 0)
+            tokens = self._emitted(step.emit.tokens, values)
+            if step.emit.keep is not None:
+                self.cache[committed + self._value(step.emit.keep, values) :] = []
+            carry = {f"carry.{name}": self._value(made, values) for name, made in step.next}
             emitted.extend(tokens)
             self.history.extend(tokens)
             accepted.append(len(tokens))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 """Rises whenever code generated before would no longer run as it did."""
 
 PREDICATE_ARGUMENTS = (
@@ -22,18 +22,14 @@ PREDICATE_ARGUMENTS = (
     "k_index",
     "k_row",
     "k_position",
-    "q_segment",
-    "q_masked",
-    "k_segment",
-    "k_masked",
 )
 """Parameters, in order, of the `@triton.jit` predicate of a `Pattern`.
 
-All are int32 tiles but `k_prefix`, `q_masked` and `k_masked`, which are booleans; q_* are
-[rows, 1], k_* [1, keys]. A key of the cached prefix has -1 in every number but `k_position`.
+All are int32 tiles but `k_prefix`, which is boolean; q_* are [rows, 1], k_* [1, keys]. A key of the
+cached prefix has -1 in every number but `k_position`.
 """
 
-ROW_FACTS = ("kind", "group", "index", "row", "segment", "masked", "position", "prefix")
+ROW_FACTS = ("kind", "group", "index", "row", "position", "prefix")
 """Attributes of the `RowFacts` that the mask function of a `Pattern` gets for q and for k."""
 
 ADAPTER_FOLDER = "linear_spec_lora"

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.checkpoint.config import PARADIGMS, ModelConfig
 from nldc.runtime.checkpoint.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
@@ -39,8 +39,9 @@ from nldc.runtime.engine.handover import Choice, Chooser, chooser
 from nldc.runtime.engine.session import Finish, Request, Session, Strategy
 from nldc.runtime.engine.stats import Stats
 from nldc.runtime.errors import BackendError, PromptError
-from nldc.runtime.model.attention import Attention, TorchAttention
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import Backend as ModelBackend
+from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
@@ -111,7 +112,7 @@ class Decoder:
         self.declared().check(adapters or {})
         self.config = backbone.config
         self.backend = backend
-        self.model = Model(backbone, dict(adapters or {}), self._attention, self._plan)
+        self.model = Model(_backend_of(backend, backbone), dict(adapters or {}), self._plan)
         self.folder = folder
         self.adapters_by_folder: dict[Path, Adapter] = {}
         self._tokenizer: Tokenizer | None = None
@@ -565,12 +566,13 @@ class Decoder:
             plan = plans[pattern] = Plan.of(layout, pattern, backbone.device, wide)
         return plan
 
-    def _attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
-        if self.backend == "torch":
-            return TorchAttention(plan, cache, places)
-        from nldc.runtime.model.triton_attention import TritonAttention
 
-        return TritonAttention(plan, cache, places)
+def _backend_of(backend: Backend, backbone: Backbone) -> ModelBackend[Any]:
+    if backend == "torch":
+        return TorchBackend(backbone)
+    from nldc.runtime.model.triton_backend import TritonBackend
+
+    return TritonBackend(backbone)
 
 
 class Text:

@@ -6,16 +6,15 @@ from dataclasses import replace
 
 from nldc.codegen.rewrite import map_graph, substitute, without
 from nldc.ir.effects import takes_all
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.ir.ops import Node, Region, Repeat, Select, Value
 
 
 def fold_select(graph: Graph) -> Graph:
     """Replace each selection that takes all of `among` by `among` itself."""
-    nodes = {node.name: node for node in walk((*graph.prefill.nodes, *graph.step.nodes))}
     instead: dict[str, Value] = {
-        name: node.op.among
-        for name, node in nodes.items()
+        node.name: node.op.among
+        for node in graph.nodes
         if isinstance(node.op, Select) and takes_all(node.op)
     }
     if not instead:

@@ -44,7 +44,7 @@ from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.sight import TextTable
 from nldc.runtime.step.thinking import ThinkingLimit, due_rows
-from nldc.runtime.step.values import Hidden, Logits
+from nldc.runtime.step.values import Choosing, Hidden, Logits
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
@@ -260,6 +260,10 @@ class HashBatch(Sequences):
             mixed = _scramble(kept[:, :LAYERS] + KEY)
             self.world.keys[self.slots[number], start : start + rows] = mixed
             sequence.cache += zip(map(tuple, kept.tolist()), places[:rows], strict=True)
+
+    def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
+        """Return the tokens that are chosen of the logits of `head`."""
+        return self.sample(self.head(hidden), mask_token)
 
     def head(self, hidden: Hidden) -> Logits:
         """Return AR's logits for AR's rows, and guesses of AR's tokens for all others."""

@@ -12,7 +12,7 @@ from nldc.check.lossless.places import node_span
 from nldc.diagnostics import Diagnostic, Label, Span
 from nldc.expr import Binary, Compare, Expr, Number, Ref, children, references
 from nldc.ir.facts import LONGEST_CONTEXT
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward, Node, Repeat, Select
 from nldc.ir.ranges import Range, TooLargeError, UndecidedError, evaluate_range
 from nldc.source import Source
@@ -26,21 +26,19 @@ Bounds = Mapping[str, Range]
 
 def bounds(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Refuse what is asked when a step runs and may come to more than 32 bits hold."""
-    steps = (node for variant in graph.variants for node in variant.step.nodes)
-    nodes = (*graph.prefill.nodes, *steps)
     rounds = {
         inner.name: node.op.at_most
-        for node in walk(nodes)
+        for node in graph.nodes
         if isinstance(node.op, Repeat)
         for inner in node.op.body.nodes
     }
-    for node in walk(nodes):
+    for node in graph.nodes:
         for key, expr, known in _asked(node, rounds.get(node.name, 0)):
             if _may_be_large(expr, known):
                 yield _diagnostic(node_span(node.name, source, key))
-    for other in graph.alternatives:
-        if _may_be_large(other.condition, {"live": Range(0, LONGEST_CONTEXT)}):
-            yield _diagnostic(source.span(("route", other.name)))
+    for step in graph.steps:
+        if step.when is not None and _may_be_large(step.when, {"live": Range(0, LONGEST_CONTEXT)}):
+            yield _diagnostic(source.span(("route", step.name)))
 
 
 def _asked(node: Node, rounds: int) -> Iterator[tuple[str, Expr, Bounds]]:

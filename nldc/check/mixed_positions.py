@@ -50,10 +50,10 @@ def _traces(graph: Graph) -> Iterator[Trace]:
             for length in PROBES:
                 for outcome in islice(outcomes(graph.prefill), MOST_OUTCOMES):
                     yield Tracer(graph).prefill(length, outcome)
-        for variant in graph.variants:
-            if mixes(variant.step):
-                tracer = Tracer(variant)
-                for outcome in islice(outcomes(variant.step), MOST_OUTCOMES):
-                    yield tracer.step(outcome)
+        for step in graph.steps:
+            if mixes(step.region):
+                tracer = Tracer(graph)
+                for outcome in islice(outcomes(step.region), MOST_OUTCOMES):
+                    yield tracer.step(step, outcome)
     except (UndecidedError, UnknowableError):
         return  # said where exactness and constraints are decided

@@ -22,7 +22,7 @@ def uncounted(
 
     `certificate` is that of a graph which promises something.
     """
-    steps = [node for variant in graph.variants for node in walk(variant.step.nodes)]
+    steps = [node for step in graph.steps for node in walk(step.region.nodes)]
     nodes = {node.name: node for node in steps}
     if all(node.op.counted for node in steps if isinstance(node.op, Forward)):
         return

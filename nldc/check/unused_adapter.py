@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nldc.diagnostics import Diagnostic, Label
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward
 from nldc.source import Source
 
@@ -14,9 +14,7 @@ CODE = "NLD091"
 
 def unused_adapter(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Warn of each declared adapter that no forward names."""
-    steps = (node for variant in graph.variants for node in variant.step.nodes)
-    nodes = walk((*graph.prefill.nodes, *steps))
-    used = {node.op.adapter for node in nodes if isinstance(node.op, Forward)}
+    used = {node.op.adapter for node in graph.nodes if isinstance(node.op, Forward)}
     for adapter in graph.adapters:
         if adapter.name not in used:
             span = source.span(("adapters", adapter.name), key=True)

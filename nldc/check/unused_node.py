@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.effects import live
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.source import Source
 
 CODE = "NLD033"
@@ -16,8 +16,7 @@ def unused_node(graph: Graph, source: Source) -> Iterator[Diagnostic]:
     """Warn of each node from which no path leads to what is emitted, kept or carried."""
     del source
     used = live(graph)
-    steps = (node for variant in graph.variants for node in variant.step.nodes)
-    for node in walk((*graph.prefill.nodes, *steps)):
+    for node in graph.nodes:
         if node.name not in used:
             yield Diagnostic(
                 CODE,

@@ -7,14 +7,14 @@ reported once and the rest of the file is still checked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, counted, nearest
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import ROW_FACTS
-from nldc.ir.graph import Alternative, Carried, Emission, Graph, leading_to, run_order
+from nldc.ir.graph import Carried, Emission, Graph, Step, leading_to, run_order
 from nldc.ir.header import read_header
 from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
@@ -22,7 +22,7 @@ from nldc.ir.make.tokens import make_join
 from nldc.ir.operands import operands
 from nldc.ir.ops import Accept, Node, Region, Repeat, Value
 from nldc.ir.reader import BAD_SIZE, Made, Reader, size_of
-from nldc.ir.route import read_routes
+from nldc.ir.route import Route, read_routes
 from nldc.ir.scope import PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
@@ -93,33 +93,29 @@ class _Builder:
         handed_out = self._prefill_emit(prefill_scope)
         initial = self._initial(prefill_scope)
         routes = read_routes(self.source, self.reader)
-        made = [self._step(route.path, route.prefix, initial) for route in routes]
-        steps = [step for step in made if step is not None]
+        made = [self._step(route, initial) for route in routes]
+        steps = tuple(step for step in made if step is not None)
         if any(d.severity == "error" for d in self.found) or not steps or len(steps) < len(made):
             return Built(None, tuple(self.found))
-        graphs = [
-            Graph(
-                name=header.name,
-                summary=header.summary,
-                guarantee=header.guarantee,
-                params=header.params,
-                checkpoint_params=header.checkpoint_params,
-                adapters=header.adapters,
-                prefill=prefill,
-                prefill_tokens=handed_out,
-                step=step,
-                emit=emit,
-                carry=carry,
-                kinds=self.kinds,
-                compat=compat,
-            )
-            for step, emit, carry in steps
-        ]
-        others = tuple(
-            Alternative(route.prefix, route.condition, graph)
-            for route, graph in zip(routes[:-1], graphs[:-1], strict=True)
+        graph = Graph(
+            name=header.name,
+            summary=header.summary,
+            guarantee=header.guarantee,
+            params=header.params,
+            checkpoint_params=header.checkpoint_params,
+            adapters=header.adapters,
+            prefill=prefill,
+            prefill_tokens=handed_out,
+            carry=tuple(
+                Carried(name, type_, value)
+                for name, (value, type_) in initial.items()
+                if value is not None
+            ),
+            kinds=self.kinds,
+            steps=steps,
+            compat=compat,
         )
-        return Built(replace(graphs[-1], alternatives=others), tuple(self.found))
+        return Built(graph, tuple(self.found))
 
     def _check_labels(self, labels: Mapping[str, Path]) -> None:
         """Refuse labels that would mean something else where they are asked for."""
@@ -143,9 +139,7 @@ class _Builder:
                     )
                 )
 
-    def _step(
-        self, path: Path, prefix: str, initial: Mapping[str, tuple[Value | None, Type]]
-    ) -> tuple[Region, Emission, tuple[Carried, ...]] | None:
+    def _step(self, route: Route, initial: Mapping[str, tuple[Value | None, Type]]) -> Step | None:
         carried = Scope(
             {
                 name: Binding(f"carry.{name}", type_, self.source.span(("carry", name), key=True))
@@ -153,10 +147,12 @@ class _Builder:
             }
         )
         scope = Scope(outer=carried)
-        step = self._region(path, prefix, scope)
-        emit, next_values, joins = self._emit(path, prefix, scope, step)
-        carry = self._carry(path, initial, next_values)
-        return None if emit is None else (Region((*step.nodes, *joins)), emit, carry)
+        region = self._region(route.path, route.prefix, scope)
+        emit, values, joins = self._emit(route.path, route.prefix, scope, region)
+        made = self._next(route.path, initial, values)
+        if emit is None:
+            return None
+        return Step(route.prefix, route.condition, Region((*region.nodes, *joins)), emit, made)
 
     # Regions
 
@@ -446,13 +442,13 @@ class _Builder:
             return False
         return found[0]
 
-    def _carry(
+    def _next(
         self,
         region: Path,
         initial: Mapping[str, tuple[Value | None, Type]],
         values: Mapping[str, tuple[Value, Type] | None],
-    ) -> tuple[Carried, ...]:
-        carry: list[Carried] = []
+    ) -> tuple[tuple[str, Value], ...]:
+        made: list[tuple[str, Value]] = []
         for name, (first, type_) in initial.items():
             if name not in values:
                 if self._get((*region, "emit")) is not None:
@@ -477,7 +473,7 @@ class _Builder:
                     ),
                 )  # fmt: skip
                 continue
-            carry.append(Carried(name, type_, first, found[0]))
+            made.append((name, found[0]))
         for name in values:
             if name not in initial:
                 meant = nearest(name, initial)
@@ -487,7 +483,7 @@ class _Builder:
                     f"did you mean `{meant}`?" if meant else "no value to begin with", True,
                     help_text=f"say what it begins as: carry: {{{name}: prefill....}}",
                 )  # fmt: skip
-        return tuple(carry)
+        return tuple(made)
 
     # Reading and reporting
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nldc.expr import Expr, ExprError, Number, evaluate
-from nldc.ir.graph import Graph, uses, walk
+from nldc.ir.graph import Graph, uses
 from nldc.ir.ops import Forward, Node, Op, Repeat, Select, Value
 from nldc.ir.scope import FALSE, TRUE
 
@@ -40,15 +40,13 @@ def live(graph: Graph, *, unread: bool = True) -> set[str]:
 
     With `unread`, carried values that no node reads are among them, and what they are made from.
     """
-    steps = [node for variant in graph.variants for node in variant.step.nodes]
-    ops = {node.name: node.op for node in walk((*graph.prefill.nodes, *steps))}
-    carried: dict[str, list[Value]] = {}
+    ops = {node.name: node.op for node in graph.nodes}
+    carried = {f"carry.{item.name}": [*uses(item.initial)] for item in graph.carry}
     waiting = _nodes(uses(graph.prefill_tokens))
-    for variant in graph.variants:
-        waiting += _nodes(uses(variant.emit))
-        for item in variant.carry:
-            made_from = carried.setdefault(f"carry.{item.name}", [])
-            made_from += [*uses(item.initial), *uses(item.next)]
+    for step in graph.steps:
+        waiting += _nodes(uses(step.emit))
+        for name, made in step.next:
+            carried[f"carry.{name}"] += uses(made)
     waiting += [name for name, op in ops.items() if leaves_rows(op)]
     waiting += carried if unread else ()
     found: set[str] = set()

@@ -30,12 +30,11 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Carried:
-    """A value that survives a step: what it begins as and what each step makes of it."""
+    """A value that survives a step, and what the prefill begins it as."""
 
     name: str
     type: Type
     initial: Value
-    next: Value
 
 
 @dataclass(frozen=True)
@@ -47,23 +46,28 @@ class Emission:
 
 
 @dataclass(frozen=True)
-class Alternative:
-    """Another step that runs while a condition on the live sequences holds; see `Graph`."""
+class Step:
+    """One of the steps: its nodes, what it hands out, and what it makes of each carried value.
+
+    `name` is what its nodes' names begin with. It is taken where `when`, a condition on the live
+    sequences, holds; None: whenever no step before it is.
+    """
 
     name: str
-    condition: Expr
-    graph: Graph
+    when: Expr | None
+    region: Region
+    emit: Emission
+    next: tuple[tuple[str, Value], ...]
 
 
 @dataclass(frozen=True)
 class Graph:
     """One strategy for concrete params.
 
-    With several steps, `step` is the last of the file's, `alternatives` the others in order: each
-    is a whole graph with the same prefill and the same carried names, and the first whose
-    condition holds is taken. `compat` names the preset that set the attributes the file leaves
-    open; the nodes already have them. `checkpoint_params` are the params that follow a checkpoint,
-    each with the key of its config.
+    Of several `steps` the first that may be taken is; the last always may. All read the same
+    carried values. `compat` names the preset that set the attributes the file leaves open; the
+    nodes already have them. `checkpoint_params` are the params that follow a checkpoint, each with
+    the key of its config.
     """
 
     name: str
@@ -73,18 +77,21 @@ class Graph:
     adapters: tuple[Adapter, ...]
     prefill: Region
     prefill_tokens: Value | None
-    step: Region
-    emit: Emission
     carry: tuple[Carried, ...]
     kinds: tuple[str, ...]
-    alternatives: tuple[Alternative, ...] = ()
+    steps: tuple[Step, ...]
     compat: str | None = None
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def variants(self) -> tuple[Graph, ...]:
-        """Every step as a graph of its own, the alternatives first."""
-        return (*(alternative.graph for alternative in self.alternatives), self)
+    def regions(self) -> tuple[Region, ...]:
+        """The prefill, and every step."""
+        return (self.prefill, *(step.region for step in self.steps))
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, those of loops too, in the order in which they run."""
+        return tuple(walk(node for region in self.regions for node in region.nodes))
 
     def node(self, name: str) -> Node:
         """Return a node by its full name, `step.kept` or `step.filled.pick`.
@@ -92,7 +99,7 @@ class Graph:
         Raises:
             KeyError: there is no such node.
         """
-        for node in walk((*self.prefill.nodes, *self.step.nodes)):
+        for node in self.nodes:
             if node.name == name:
                 return node
         raise KeyError(name)
@@ -100,18 +107,18 @@ class Graph:
     def dependencies(self) -> nx.DiGraph[str]:
         """Return the graph of node names, with an edge from each value to its uses."""
         edges: nx.DiGraph[str] = nx.DiGraph()
-        for node in walk((*self.prefill.nodes, *self.step.nodes)):
+        for node in self.nodes:
             edges.add_node(node.name)
             for value in uses(node.op):
                 edges.add_edge(value.node, node.name)
         for carried in self.carry:
             edges.add_edge(carried.initial.node, f"carry.{carried.name}")
-            edges.add_edge(carried.next.node, f"carry.{carried.name}")
             edges.add_edge(f"carry.{carried.name}", "emit")
-        outputs = [self.emit.tokens, self.emit.keep, self.prefill_tokens]
-        for output in outputs:
-            for value in uses(output):
-                edges.add_edge(value.node, "emit")
+        for step in self.steps:
+            for name, made in step.next:
+                edges.add_edge(made.node, f"carry.{name}")
+        for value in uses((self.prefill_tokens, *(step.emit for step in self.steps))):
+            edges.add_edge(value.node, "emit")
         return edges
 
 

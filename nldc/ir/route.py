@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nldc.diagnostics import nearest
-from nldc.expr import Boolean, Expr
+from nldc.expr import Expr
 from nldc.ir.facts import row_kinds
 from nldc.ir.header import BAD_NAME
 from nldc.ir.reader import Reader
@@ -19,11 +19,14 @@ ROUTE = "NLD076"
 
 @dataclass(frozen=True)
 class Route:
-    """A step's place in the file, the prefix of its nodes' names, and when it is taken."""
+    """A step's place in the file, the prefix of its nodes' names, and when it is taken.
+
+    The condition of the last is None: it is taken otherwise.
+    """
 
     path: Path
     prefix: str
-    condition: Expr
+    condition: Expr | None
 
 
 def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
@@ -36,7 +39,7 @@ def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
         reader.error(MISSING_KEY, message, place, "one of the two is required", True)
         return ()
     if steps is None:
-        return (Route(("step",), "step", Boolean(True)),)
+        return (Route(("step",), "step", None),)
     conditions = data.get("route")
     if not isinstance(steps, Mapping) or not steps or not isinstance(conditions, Mapping):
         place = ("route",) if isinstance(steps, Mapping) and steps else ("steps",)
@@ -69,4 +72,4 @@ def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
     if last in conditions:
         message = f"the last step, `{last}`, is taken whenever no other is"
         reader.error(ROUTE, message, ("route", last), "a condition has no effect", True)
-    return (*routes, Route(("steps", last), last, Boolean(True)))
+    return (*routes, Route(("steps", last), last, None))

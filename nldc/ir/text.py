@@ -9,7 +9,7 @@ from typing import Any
 from nldc.diagnostics import Span
 from nldc.expr import Field as Selected
 from nldc.expr import Item, Slice, show
-from nldc.ir.graph import Graph
+from nldc.ir.graph import Graph, Step
 from nldc.ir.layout import Layout
 from nldc.ir.ops import (
     At,
@@ -37,19 +37,17 @@ def show_graph(graph: Graph) -> str:
     if graph.prefill_tokens is not None:
         lines.append(f"  emit {show_value(graph.prefill_tokens)}")
     lines += [f"carry {c.name}: {c.type} = {show_value(c.initial)}" for c in graph.carry]
-    for other in graph.alternatives:
-        lines.append(f"step {other.name} while {show(other.condition)}:")
-        lines += _step(other.graph)
-    lines.append("step:")
-    lines += _step(graph)
+    for step in graph.steps:
+        lines.append("step:" if step.when is None else f"step {step.name} while {show(step.when)}:")
+        lines += _step(step)
     return "\n".join(lines) + "\n"
 
 
-def _step(graph: Graph) -> Iterator[str]:
-    yield from _region(graph.step.nodes, 1)
-    keep = "all" if graph.emit.keep is None else show_value(graph.emit.keep)
-    yield f"  emit {show_value(graph.emit.tokens)} keep {keep}"
-    yield from (f"  next {c.name} = {show_value(c.next)}" for c in graph.carry)
+def _step(step: Step) -> Iterator[str]:
+    yield from _region(step.region.nodes, 1)
+    keep = "all" if step.emit.keep is None else show_value(step.emit.keep)
+    yield f"  emit {show_value(step.emit.tokens)} keep {keep}"
+    yield from (f"  next {name} = {show_value(made)}" for name, made in step.next)
 
 
 def _region(nodes: Iterable[Node], depth: int) -> Iterator[str]:

@@ -63,11 +63,11 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + idle
-    known = [size for size in (_available(), _left_to_the_group()) if size is not None]
+    known = [size for size in (available(), left_to_the_group()) if size is not None]
     return max(min(known), 0)
 
 
-def _available(meminfo: Path = Path("/proc/meminfo")) -> int:
+def available(meminfo: Path = Path("/proc/meminfo")) -> int:
     """Return what Linux says is available; elsewhere what is free, or half of what there is."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
@@ -84,7 +84,7 @@ def _available(meminfo: Path = Path("/proc/meminfo")) -> int:
         return 2**32
 
 
-def _left_to_the_group(folder: Path = _CGROUP) -> int | None:
+def left_to_the_group(folder: Path = _CGROUP) -> int | None:
     """Return what the control group of a container may still take, None: it has no limit."""
     try:
         most = (folder / "memory.max").read_text().strip()

@@ -28,8 +28,8 @@ No products are fused with sums. `_weigh` is compiled twice, for tiles of the pr
 that are masked, and a compiler fuses the two as it likes; a tile passes from one to the other as
 the prefix grows. One loop with one copy would do too, at twice the price for a long prefix.
 """
-FACTS = 7
-"""Columns of the facts: kind, group, index, row, segment, masked, position."""
+FACTS = 5
+"""Columns of the facts: kind, group, index, row, position."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -106,9 +106,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     q_group = tl.load(own + 1, mask=live, other=-1)[:, None]
     q_index = tl.load(own + 2, mask=live, other=-1)[:, None]
     q_row = tl.load(own + 3, mask=live, other=-1)[:, None]
-    q_segment = tl.load(own + 4, mask=live, other=-1)[:, None]
-    q_masked = (tl.load(own + 5, mask=live, other=0) != 0)[:, None]
-    q_position = tl.load(own + 6, mask=live, other=0)[:, None]
+    q_position = tl.load(own + 4, mask=live, other=0)[:, None]
 
     total = tl.zeros([TILE_M], dtype=tl.float32)
     top = tl.full([TILE_M], float("-inf"), dtype=tl.float32)
@@ -132,13 +130,11 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         k_group = tl.load(facts + 1, mask=fresh, other=-1)[None, :]
         k_index = tl.load(facts + 2, mask=fresh, other=-1)[None, :]
         k_row = tl.load(facts + 3, mask=fresh, other=-1)[None, :]
-        k_segment = tl.load(facts + 4, mask=fresh, other=-1)[None, :]
-        k_masked = (tl.load(facts + 5, mask=fresh, other=0) != 0)[None, :]
-        offset = tl.load(facts + 6, mask=fresh, other=0)
+        offset = tl.load(facts + 4, mask=fresh, other=0)
         k_position = tl.where(k_prefix, other, offset)[None, :]
         sees = PREDICATE(
             q_kind, q_group, q_index, q_row, q_position, k_prefix[None, :], k_kind, k_group,
-            k_index, k_row, k_position, q_segment, q_masked, k_segment, k_masked,
+            k_index, k_row, k_position,
         )  # fmt: skip
         total, top, found = _weigh(
             query, factor, key_ptr, value_ptr, table_ptr + first // TILE_N, page_stride, step,

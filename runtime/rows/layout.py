@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 NONE = -1
-"""The kind, group, index, row and segment of a key that is no row of the layout."""
+"""The kind, group, index and row of a key that is no row of the layout."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Facts of R rows: int64 [R] each but `masked` and `predicts_next`, bool [R]; on the CPU.
+    """Facts of R rows: int64 [R] each but `predicts_next`, bool [R]; on the CPU.
 
     `offset` is a row's position counted from the end of the cached prefix. The first `append`
     rows stay in the cache; row r of those lies at offset r, unless `staying` says otherwise.
-    `masked` says which rows begin as masks. `sequential`: row r lies at offset r, is of no kind,
-    and stays.
+    `sequential`: row r lies at offset r, is of no kind, and stays.
     """
 
     kind: Tensor
@@ -28,8 +27,6 @@ class Layout:
     index: Tensor
     row: Tensor
     offset: Tensor
-    segment: Tensor
-    masked: Tensor
     predicts_next: Tensor
     append: int
     sequential: bool = False
@@ -48,10 +45,8 @@ class Layout:
         offset: Sequence[int],
         predicts_next: Sequence[bool],
         append: int,
-        segment: Sequence[int] | None = None,
-        masked: Sequence[bool] | None = None,
     ) -> Layout:
-        """Return the layout of these rows; left out, every row is of segment 0 and not masked.
+        """Return the layout of these rows.
 
         Raises:
             ValueError: the sequences differ in length, or an appended row is out of place.
@@ -63,20 +58,16 @@ class Layout:
             "index": index,
             "row": row,
             "offset": offset,
-            "segment": [0] * size if segment is None else segment,
         }
-        flags = {
-            "masked": [False] * size if masked is None else masked,
-            "predicts_next": predicts_next,
-        }
-        for name, values in {**columns, **flags}.items():
+        for name, values in {**columns, "predicts_next": predicts_next}.items():
             if len(values) != size:
                 raise ValueError(f"{name} has {len(values)} rows, not {size}")
         if list(offset[:append]) != list(range(append)):
             raise ValueError(f"the {append} appended rows must lie at offsets 0 to {append - 1}")
-        whole = {name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()}
-        truth = {name: torch.tensor(values, dtype=torch.bool) for name, values in flags.items()}
-        held: dict[str, Any] = {**whole, **truth}
+        held: dict[str, Any] = {
+            name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()
+        }
+        held["predicts_next"] = torch.tensor(predicts_next, dtype=torch.bool)
         return Layout(**held, append=append)
 
     def staying(self, stays: Sequence[bool]) -> Layout:
@@ -118,8 +109,6 @@ class Layout:
             index=count,
             row=count,
             offset=count,
-            segment=zero,
-            masked=zero.bool(),
             predicts_next=torch.full((size,), predicts_next),
             append=size if append else 0,
             sequential=append,

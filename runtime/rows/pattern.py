@@ -23,8 +23,6 @@ class RowFacts:
     group: Tensor
     index: Tensor
     row: Tensor
-    segment: Tensor
-    masked: Tensor
     position: Tensor
     prefix: Tensor
 
@@ -58,10 +56,8 @@ def row_facts(layout: Layout, rows: slice | Tensor, *, as_keys: bool) -> RowFact
         group=column(layout.group),
         index=column(layout.index),
         row=column(layout.row),
-        segment=column(layout.segment),
-        masked=column(layout.masked),
         position=column(layout.offset),
-        prefix=torch.zeros_like(column(layout.masked)),
+        prefix=torch.zeros_like(column(layout.row), dtype=torch.bool),
     )
 
 
@@ -73,8 +69,6 @@ def prefix_facts(length: int) -> RowFacts:
         group=none,
         index=none,
         row=none,
-        segment=none,
-        masked=torch.zeros(1, length, dtype=torch.bool),
         position=torch.arange(-length, 0).unsqueeze(0),
         prefix=torch.ones(1, length, dtype=torch.bool),
     )

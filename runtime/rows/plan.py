@@ -28,7 +28,7 @@ class Plan:
     """A layout and a pattern made ready for one device.
 
     `layout` is a copy with the same tensors: plans are kept for as long as the layout they were
-    asked for lives, and would keep that one alive for ever. `facts` is int32 [R, 7], for kernels.
+    asked for lives, and would keep that one alive for ever. `facts` is int32 [R, 5], for kernels.
     `own` is what is added to scores of the rows' own keys, [R, R] of 0 and -inf; None if there are
     too many rows to keep it. `blind`: some row may see nothing at all, and then attends to nothing.
     """
@@ -63,8 +63,6 @@ class Plan:
                     layout.group,
                     layout.index,
                     layout.row,
-                    layout.segment,
-                    layout.masked.long(),
                     layout.offset,
                 ),
                 1,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import sub
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +18,13 @@ from torch import Tensor
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.cache.prefix import BASE, names_of
 from nldc.runtime.checkpoint.adapter import Adapter
-from nldc.runtime.model.attention import Attention
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import Backend, through_layers
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
+from nldc.runtime.step.choose import choice_of
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
 from nldc.runtime.step.member import Member
@@ -31,20 +33,21 @@ from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.sight import Sight
 from nldc.runtime.step.state import StepState
 from nldc.runtime.step.thinking import due_rows
-from nldc.runtime.step.values import Counting, Hidden, Logits, Scored, table_of
-
-AttentionOf = Callable[[Plan, KVCache, Places], Attention]
-"""Makes the attention of one forward."""
+from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Scored, table_of
 
 
 @dataclass(frozen=True)
 class Model:
-    """What every batch of a decoder shares: backbone, adapters by name, attention, plans."""
+    """What every batch of a decoder shares: a backend, adapters by name, plans."""
 
-    backbone: Backbone
+    backend: Backend[Any]
     adapters: dict[str, Adapter]
-    attention: AttentionOf
     plan: Callable[[Layout, Pattern], Plan]
+
+    @property
+    def backbone(self) -> Backbone:
+        """The weights, the config, and the rotary tables."""
+        return self.backend.backbone
 
 
 class Batch(Sequences):
@@ -121,16 +124,17 @@ class Batch(Sequences):
         parts = []
         for piece in pieces_of(layout, pattern, there):
             own, size = piece.rows, piece.layout.size
-            computed = model.backbone.forward(
+            computed = through_layers(
+                model.backend,
                 self._inputs(tokens[:, own], None if embeddings is None else embeddings[:, own]),
-                places[:, own].reshape(-1),
-                model.attention(
+                model.backend.rows(
                     plan if piece.whole else model.plan(piece.layout, pattern),
                     self.cache,
                     further(before, own.start),
+                    places[:, own].reshape(-1),
+                    used,
+                    self._adapted(piece.chosen(adapter_rows), size) if used else None,
                 ),
-                used,
-                self._adapted(piece.chosen(adapter_rows), size) if used else None,
             )
             if own.stop > first:
                 computed = computed.view(self.size, size, -1)
@@ -163,9 +167,16 @@ class Batch(Sequences):
     def head(self, hidden: Hidden) -> Logits:
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
-        values = self.model.backbone.head(hidden.states.reshape(count * rows, width))
+        values = self.model.backend.head(hidden.states.reshape(count * rows, width))
         values = values.view(count, rows, values.shape[-1])  # of no rows as well
         return Logits(values, hidden.positions, hidden.due, hidden.sight)
+
+    def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
+        """See `StepBatch.head_choose`; where nobody has to see logits, the backend has both."""
+        choice = choice_of(self.lineup.rules, hidden, mask_token)
+        if choice is None:
+            return self.sample(self.head(hidden), mask_token)
+        return self.model.backend.head_choose(hidden.states.flatten(0, 1), choice)
 
     def prompt(self, tokens: Sequence[int]) -> Tensor:
         """Return the ids of the rows of the one member's prompt, int64 [1, P], see `embedded`."""

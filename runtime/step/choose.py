@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.model.backend import Choice
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.processors import ask
 from nldc.runtime.step.sampling import Sampling, draw, filtered
 from nldc.runtime.step.sight import Sight
 from nldc.runtime.step.thinking import end_thought
-from nldc.runtime.step.values import Choosing, Counting, Logits, Scored
+from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,34 @@ def sample(
         return draw(values, own.positions, keys, group.sampling, seeds)
 
     return _by_group(rules, logits, chosen)
+
+
+def choice_of(rules: Rules, hidden: Hidden, mask_token: Choosing = "allowed") -> Choice | None:
+    """Return how `sample` chooses of the rows' logits, where these are all that it asks for.
+
+    None where a processor or a thinking budget must see them, or sequences are sampled unlike.
+    """
+    group = rules.groups[0]
+    if len(rules.groups) > 1 or group.sampling.processors or hidden.due is not None:
+        return None
+    sampling, seeds = group.sampling, rules.seeds
+
+    def of(values: Tensor) -> Tensor:
+        if mask_token == "forbidden":
+            values = without_mask(rules, values)
+        return draw(values, hidden.positions, rules.keys, sampling, seeds)
+
+    return Choice(
+        positions=hidden.positions,
+        keys=rules.keys,
+        seeds=seeds,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        barred=rules.mask_token_id if mask_token == "forbidden" else None,
+        of=of,
+    )
 
 
 def probability(

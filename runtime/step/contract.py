@@ -73,6 +73,10 @@ class StepBatch(Protocol):
         """Return the chosen token of each row, int64 [B, n]."""
         ...
 
+    def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
+        """Return the token that `sample` takes of each row's logits, which nobody else needs."""
+        ...
+
     def probability(
         self,
         logits: Logits,

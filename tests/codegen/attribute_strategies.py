@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nldc.interpret import Choose, Entry, View
 from nldc.runtime import Decoder
+from nldc.runtime.reference.attention import over
+from nldc.runtime.reference.backbone import PlainBackbone
 from nldc.runtime.step.sampling import Sampling, choose, filtered
 
 CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
@@ -107,7 +108,7 @@ def with_mask_token(folder: Path, token: int) -> Path:
 
 @dataclass
 class Reference:
-    """A decoder's backbone without a cache: every entry ever made, under a dense mask.
+    """The plain backbone on a decoder's checkpoint: every entry ever made, under a dense mask.
 
     Of adapters, one at most is used.
     """
@@ -118,34 +119,26 @@ class Reference:
     def __post_init__(self) -> None:
         self.vocabulary = self.decoder.config.vocab_size
         self.mask_token_id = self.decoder.config.mask_token_id
+        assert self.decoder.folder is not None
+        dtype = self.decoder.model.backbone.dtype
+        self.plain = PlainBackbone.load(self.decoder.folder, dtype)
 
     @torch.inference_mode()
     def logits(self, entries: Sequence[Entry]) -> Sequence[Sequence[float]]:
         """Return the logits of every entry."""
-        backbone = self.decoder.model.backbone
-        count = len(entries)
-        bias = torch.full((count, count), -math.inf, dtype=backbone.dtype)
+        plain = self.plain
+        sees = torch.zeros(len(entries), len(entries), dtype=torch.bool)
         for number, entry in enumerate(entries):
-            bias[number, list(entry.sees)] = 0.0
-
-        def attention(
-            layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor
-        ) -> Tensor:
-            del layer
-            shared = query.shape[1] // key.shape[1]
-            keys, values = (x.repeat_interleave(shared, 1) for x in (key, value))
-            scores = torch.einsum("qhd,khd->hqk", query * factor, keys) + bias
-            weights = scores.softmax(-1)
-            return torch.einsum("hqk,khd->qhd", weights, values).reshape(count, -1)
-
-        positions = torch.tensor([entry.position for entry in entries])
-        backbone.rope.reserve(int(positions.max()) + 1)
-        states = backbone.embed(torch.tensor([entry.token for entry in entries]))
+            sees[number, list(entry.sees)] = True
         (name,) = {entry.adapter for entry in entries if entry.adapter} or {""}
-        adapter = self.decoder.model.adapters.get(name)
-        rows = torch.tensor([n for n, entry in enumerate(entries) if entry.adapter == name])
-        states = backbone.forward(states, positions, attention, adapter, rows)
-        logits: list[list[float]] = backbone.head(states).tolist()
+        states = plain.forward(
+            plain.embed(torch.tensor([entry.token for entry in entries])),
+            torch.tensor([entry.position for entry in entries]),
+            over(sees, plain.dtype),
+            self.decoder.model.adapters.get(name),
+            torch.tensor([entry.adapter == name for entry in entries]),
+        )
+        logits: list[list[float]] = plain.head(states).tolist()
         return logits
 
 

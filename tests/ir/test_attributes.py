@@ -43,8 +43,8 @@ def test_a_draft_that_is_verified_begins_with_the_seed_under_every_preset(
 ) -> None:
     file = edited(tmp_path, name, ("guarantee: exact", "guarantee: none"))
     for preset in PRESETS:
-        for variant in api.check(f"{file}@{preset}").graph.variants:
-            ops = [node.op for node in variant.step.nodes]
+        for step in api.check(f"{file}@{preset}").graph.steps:
+            ops = [node.op for node in step.region.nodes]
             assert all(op.seed == "given" for op in ops if isinstance(op, LayRows))
 
 

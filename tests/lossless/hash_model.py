@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from nldc.interpret import Choose, Entry, greedy, run
-from nldc.ir.graph import Graph
+from nldc.ir.graph import Graph, Step
 
 LAYERS = 3
 FAR = 4096
@@ -174,6 +174,11 @@ def inputs(tries: int, lengths: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> list[Inpu
     return found
 
 
+def with_only(graph: Graph, step: Step) -> Graph:
+    """Return the graph with one of its steps alone."""
+    return replace(graph, steps=(replace(step, when=None),))
+
+
 def first_difference(
     graph: Graph,
     tries: int = 8,
@@ -196,8 +201,7 @@ def difference(
     graph: Graph, given: Input, tokens: int, live: Sequence[int] = ()
 ) -> Difference | None:
     """Run a strategy and AR on one input; return where they part."""
-    variant = graph.variants[given.seed % len(graph.variants)]
-    routed = graph if live else replace(variant, alternatives=())
+    routed = graph if live else with_only(graph, graph.steps[given.seed % len(graph.steps)])
     model = given.model()
     expected = model.expected(tokens)
     result = run(

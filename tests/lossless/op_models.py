@@ -402,31 +402,30 @@ class Claims:
 def watch(graph: Graph, prompt: Sequence[int], model: Guesser, steps: int = 4) -> Counter[type]:
     """Interpret a strategy and check all three models of every op; return what was asked."""
     watched = Watched(graph, model, greedy, [a.name for a in graph.adapters], {})
-    tracers = {id(variant): Tracer(variant) for variant in graph.variants}
+    tracer = Tracer(graph)
     values: dict[str, Any] = {"$prompt": tuple(prompt)}
     watched.history = list(prompt)
     watched._nodes(graph.prefill.nodes, values, len(prompt))
-    trace = tracers[id(graph)].prefill(len(prompt), outcome_of(values))
+    trace = tracer.prefill(len(prompt), outcome_of(values))
     Claims(trace, values, 0, model).check()
     _same_cache(watched, trace, 0, 0)
     carry = {f"carry.{c.name}": watched._value(c.initial, values) for c in graph.carry}
-    variant = graph.variants[len(prompt) % len(graph.variants)]
-    watched.graph = variant
+    step = graph.steps[len(prompt) % len(graph.steps)]
     for _ in range(steps):
         committed, first = len(watched.cache), len(watched.entries)
         values = dict(carry)
-        watched._nodes(variant.step.nodes, values, 0)
-        trace = tracers[id(variant)].step(outcome_of(values))
+        watched._nodes(step.region.nodes, values, 0)
+        trace = tracer.step(step, outcome_of(values))
         Claims(trace, {**values}, committed, model).check()
-        if not any(isinstance(node.op, Repeat) for node in variant.step.nodes):
+        if not any(isinstance(node.op, Repeat) for node in step.region.nodes):
             _same_cache(watched, trace, committed, first)
-        tokens = watched._value(variant.emit.tokens, values)
+        tokens = watched._value(step.emit.tokens, values)
         tokens = getattr(tokens, "tokens", tokens)
-        claimed = tracers[id(variant)].value(trace, variant.emit.tokens)
+        claimed = tracer.value(trace, step.emit.tokens)
         assert len(getattr(claimed, "tokens", claimed)) == len(tokens)
-        if variant.emit.keep is not None:
-            watched.cache[committed + watched._value(variant.emit.keep, values) :] = []
-        carry = {f"carry.{c.name}": watched._value(c.next, values) for c in variant.carry}
+        if step.emit.keep is not None:
+            watched.cache[committed + watched._value(step.emit.keep, values) :] = []
+        carry = {f"carry.{name}": watched._value(made, values) for name, made in step.next}
         watched.history.extend(tokens)
         if any(token in model.eos for token in tokens):
             break

@@ -36,13 +36,13 @@ from nldc.codegen.emit_artifact import emit_artifact
 from nldc.diagnostics import StrategyError
 from nldc.interpret import run as interpret
 from nldc.ir.build import build
-from nldc.ir.graph import Graph, walk
+from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward
 from nldc.runtime.decoder import Decoder
 from nldc.source import Source, parse
 from tests.lossless import compiled
 from tests.lossless.at_random import ADVERSARIAL, random_pick, strategy
-from tests.lossless.hash_model import Input, first_difference
+from tests.lossless.hash_model import Input, first_difference, with_only
 
 TOKENS = 9
 MASK = 3
@@ -145,10 +145,9 @@ def attack(text: str, graph: Graph, seed: int, meant: Graph | None = None) -> st
         kind = compiled.load(files)
         counts = files["decode.py"].count(b"batch.forward(") == _forwards(graph)
         steps = [name for name in vars(kind) if name.startswith("step_")] or ["step"]
-        for number, (variant, step) in enumerate(
-            zip((meant or graph).variants, steps, strict=True)
-        ):
-            alone = replace(variant, alternatives=())
+        whole = meant or graph
+        for number, (own, step) in enumerate(zip(whole.steps, steps, strict=True)):
+            alone = with_only(whole, own)
             for given, most in _inputs(text, graph, seed + number):
                 found = _compare(alone, kind, step, given, most, counts=counts)
                 if found is not None:
@@ -167,8 +166,7 @@ def attack(text: str, graph: Graph, seed: int, meant: Graph | None = None) -> st
 
 def _forwards(graph: Graph) -> int:
     """Return how many forwards a file has; generated code has fewer if some are for nothing."""
-    steps = (node for variant in graph.variants for node in variant.step.nodes)
-    return sum(isinstance(node.op, Forward) for node in walk((*graph.prefill.nodes, *steps)))
+    return sum(isinstance(node.op, Forward) for node in graph.nodes)
 
 
 def _compare(

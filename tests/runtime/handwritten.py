@@ -40,7 +40,7 @@ def _quadratic(q: RowFacts, k: RowFacts) -> Tensor:
 
 
 def _quadratic_start(q: RowFacts, k: RowFacts) -> Tensor:
-    return (q.masked == 1) | (k.position <= q.position)
+    return (q.kind == MASK) | (k.position <= q.position)
 
 
 CAUSAL = Pattern("causal", _causal, sees_prefix=True)
@@ -59,9 +59,7 @@ def quadratic_layout(size: int) -> Layout:
     rows += [(MASK, i, 1 + j, i + 1 + j) for i in range(size) for j in range(size)]
     kind, group, index, offset = zip(*rows, strict=True)
     masked = [k == MASK for k in kind]
-    return Layout.of(
-        kind, group, index, range(len(rows)), offset, [not m for m in masked], size, masked=masked
-    )
+    return Layout.of(kind, group, index, range(len(rows)), offset, [not m for m in masked], size)
 
 
 class Ar(Decoder):
@@ -133,14 +131,13 @@ class QuadraticSS(Decoder):
         total = length + size
         masked = [False] * length + [True] * size
         layout = Layout.of(
-            [-1] * total,
+            [-1] * length + [MASK] * size,
             [0] * total,
             range(total),
             range(total),
             range(total),
             [not m for m in masked],
             length,
-            masked=masked,
         )
         block = ops.rows(batch, prompt, size)
         seen = batch.forward(
@@ -159,7 +156,7 @@ class QuadraticSS(Decoder):
             layout,
             QUADRATIC,
             adapter="drafter",
-            adapter_rows=layout.masked.tolist(),
+            adapter_rows=(layout.kind == MASK).tolist(),
         )
         logits = batch.head(seen.take(slice(0, size)))
         if self.AR_WEIGHT is not None:

@@ -33,7 +33,7 @@ from nldc.runtime.rows.pattern import Pattern, RowFacts
 @triton.jit
 def causal_kernel(
     q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
-    k_position, q_segment, q_masked, k_segment, k_masked,
+    k_position,
 ):  # fmt: skip
     return k_position <= q_position
 
@@ -41,7 +41,7 @@ def causal_kernel(
 @triton.jit
 def bidirectional_kernel(
     q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
-    k_position, q_segment, q_masked, k_segment, k_masked,
+    k_position,
 ):  # fmt: skip
     return q_row == q_row
 
@@ -49,7 +49,7 @@ def bidirectional_kernel(
 @triton.jit
 def quadratic_kernel(
     q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
-    k_position, q_segment, q_masked, k_segment, k_masked,
+    k_position,
 ):  # fmt: skip
     drafted = (k_kind == 0) & (k_group <= q_group)
     return k_prefix | drafted | ((k_kind == 1) & (q_kind == 1) & (k_group == q_group))
@@ -58,15 +58,15 @@ def quadratic_kernel(
 @triton.jit
 def quadratic_start_kernel(
     q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
-    k_position, q_segment, q_masked, k_segment, k_masked,
+    k_position,
 ):  # fmt: skip
-    return q_masked | (k_position <= q_position)
+    return (q_kind == 1) | (k_position <= q_position)
 
 
 @triton.jit
 def window_kernel(
     q_kind, q_group, q_index, q_row, q_position, k_prefix, k_kind, k_group, k_index, k_row,
-    k_position, q_segment, q_masked, k_segment, k_masked,
+    k_position,
 ):  # fmt: skip
     return (k_position <= q_position) & (k_position > q_position - 5) & (q_row != 2)
 
@@ -115,10 +115,7 @@ def errors() -> list[float]:
             pages = [torch.empty_like(one.flatten(0, 1)) for one in held]
             for one, own in zip(pages, held, strict=True):
                 one[table] = own.flatten(0, 1)
-            facts = (
-                *(layout.kind, layout.group, layout.index, layout.row, layout.segment),
-                *(layout.masked, layout.offset),
-            )
+            facts = (layout.kind, layout.group, layout.index, layout.row, layout.offset)
             output = kernels.attention(
                 query,
                 *pages,

@@ -16,8 +16,9 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter, LowRank
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.weights import load_weights
-from nldc.runtime.model.attention import TorchAttention
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import through_layers
+from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.reference.attention import Sight, attend, causal, over
 from nldc.runtime.reference.backbone import PlainBackbone
 from nldc.runtime.rows.layout import Layout
@@ -102,7 +103,8 @@ class Decoding:
 
     def __init__(self, folder: Path, rows: int) -> None:
         config = ModelConfig.load(folder)
-        self.backbone = Backbone(config, load_weights(folder, config, WIDE, CPU), WIDE, CPU)
+        backbone = Backbone(config, load_weights(folder, config, WIDE, CPU), WIDE, CPU)
+        self.backend = TorchBackend(backbone)
         self.cache = KVCache(config, WIDE, CPU)
         self.slots = tuple(self.cache.acquire(rows) for _ in range(2))
         self.length = 0
@@ -114,15 +116,12 @@ class Decoding:
         places = Places(slots, (length, length), torch.tensor(slots), torch.full((2,), length))
         self.cache.reserve(slots, [length + layout.size] * 2)
         plan = Plan.of(layout, pattern, CPU, WIDE)
-        self.backbone.rope.reserve(length + plan.reach)
-        states = self.backbone.forward(
-            self.backbone.embed(tokens.flatten()),
-            (length + plan.offset).repeat(2),
-            TorchAttention(plan, self.cache, places),
-            *lora,
-        )
+        backbone, backend = self.backend.backbone, self.backend
+        backbone.rope.reserve(length + plan.reach)
+        rows = backend.rows(plan, self.cache, places, (length + plan.offset).repeat(2), *lora)
+        states = through_layers(backend, backbone.embed(tokens.flatten()), rows)
         self.length += layout.size
-        return self.backbone.head(states).unflatten(0, (2, -1))
+        return backend.head(states).unflatten(0, (2, -1))
 
 
 @pytest.mark.parametrize("name", FORWARDS)

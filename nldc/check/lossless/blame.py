@@ -13,7 +13,7 @@ from nldc.check.lossless.closure import Closer, Closure
 from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Term, ar
 from nldc.diagnostics import Span
-from nldc.ir.graph import Graph, uses
+from nldc.ir.graph import Graph, Step, uses
 from nldc.ir.ops import Accept, Forward, Join, LayRows, Mix, Sample, Value
 
 
@@ -36,9 +36,10 @@ class Cause:
 
 @dataclass(frozen=True)
 class Blame:
-    """Searches one closed outcome of one graph."""
+    """Searches one closed outcome of the prefill, or of a step."""
 
     graph: Graph
+    step: Step | None
     closer: Closer
     closure: Closure
 
@@ -101,7 +102,8 @@ class Blame:
 
     def shifted(self) -> Cause | None:
         """Return an accept that holds targets against drafts which lie at other places."""
-        for node in self.graph.step.nodes:
+        region = self.graph.prefill if self.step is None else self.step.region
+        for node in region.nodes:
             if isinstance(node.op, Accept):
                 found = self._shift(node.name, node.op)
                 if found is not None:
@@ -231,12 +233,12 @@ class Blame:
         return cause(codes.MISSES_ROW, f"{row} does not see the token at {_at(missing)}")
 
 
-def target_help(graph: Graph, emitted: str) -> str | None:
+def target_help(step: Step | None, emitted: str) -> str | None:
     """Return what mends an accept that is emitted, if its targets are not chosen over its draft.
 
     None: no accept is emitted, or its targets are choices of a forward over the draft.
     """
-    nodes = {node.name: node for node in graph.step.nodes}
+    nodes = {} if step is None else {node.name: node for node in step.region.nodes}
     accept = nodes[emitted].op if emitted in nodes else None
     if not isinstance(accept, Accept):
         return None

@@ -32,8 +32,7 @@ def cache_order(
     if certificate is not None and certificate.problems:
         return  # what is wrong is said there
     yield from _uneven(graph, source)
-    regions = (graph.prefill, *(variant.step for variant in graph.variants))
-    for node in walk(node for region in regions for node in region.nodes):
+    for node in graph.nodes:
         if isinstance(node.op, Forward):
             text = _out_of_order(node.op, graph.kinds)
             if text is not None:

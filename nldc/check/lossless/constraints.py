@@ -46,7 +46,7 @@ def chosen_by(graph: Graph, certificate: Certificate | None) -> tuple[str, ...]:
 
 def _undecided(graph: Graph, reason: str) -> Diagnostic:
     message = "whether every emitted token went through `sample` cannot be decided"
-    label = Label(graph.emit.tokens.span, reason)
+    label = Label(graph.steps[-1].emit.tokens.span, reason)
     return Diagnostic(
         codes.UNDECIDED, "error", message, (label,), ("use fewer or smaller `accept`s",)
     )

@@ -50,10 +50,10 @@ def _grounds(solution: Solution, boundary: Boundary) -> Iterator[Ground]:
             kept.note(run, number)
     both = _Rows(chosen.rows, kept.rows)
     emit, keep = [], []
-    for graph in solution.graph.variants:
-        emit += [n.name for n in graph.step.nodes if isinstance(n.op, Accept)]
-        emit.append(graph.emit.tokens.node)
-        keep += [] if graph.emit.keep is None else [graph.emit.keep.node]
+    for step in solution.graph.steps:
+        emit += [n.name for n in step.region.nodes if isinstance(n.op, Accept)]
+        emit.append(step.emit.tokens.node)
+        keep += [] if step.emit.keep is None else [step.emit.keep.node]
     carry = [f"carry.{item.name}" for item in solution.graph.carry]
     nodes: Mapping[Obligation, tuple[list[str], _Rows, str]] = {
         "source": (emit, chosen, "every emitted token equals the choice of one of these rows"),

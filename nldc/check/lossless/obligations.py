@@ -14,7 +14,7 @@ from nldc.check.lossless.blame import Blame, Cause, target_help
 from nldc.check.lossless.certificate import Problem
 from nldc.check.lossless.closure import Closure
 from nldc.check.lossless.codes import KINDS
-from nldc.check.lossless.runs import Run, Runner
+from nldc.check.lossless.runs import Run, Runner, left_by
 from nldc.check.lossless.terms import Invariant, Term, ar, carried
 from nldc.diagnostics import Span, counted
 
@@ -80,10 +80,9 @@ class Obligations:
 
     def _check(self, run: Run) -> None:
         self._unknown_ops(run.closure)
-        is_step = run.closure.trace.prompt_length == 0
-        emit = run.graph.emit
-        tokens = emit.tokens if is_step else run.graph.prefill_tokens
-        if is_step and not run.emitted:
+        emit = None if run.step is None else run.step.emit
+        tokens = self.runner.graph.prefill_tokens if emit is None else emit.tokens
+        if emit is not None and not run.emitted:
             cause = Cause(codes.EMITS_NOTHING, emit.tokens.node, None, "this may hold no token")
             self._problem(cause, run, "", emit.tokens.span, at_value=True)
             return
@@ -91,10 +90,10 @@ class Obligations:
             if tokens is not None and not run.closure.equalities.equal(term, ar(run.start + i)):
                 cause = self._cause(run, term, run.start + i, tokens.node)
                 if cause.code == codes.UNVERIFIED and cause.help is None:
-                    cause = replace(cause, help=target_help(run.graph, tokens.node))
+                    cause = replace(cause, help=target_help(run.step, tokens.node))
                 self._problem(cause, run, f"token {i} is emitted from here", tokens.span)
                 break
-        if is_step and run.frontier != run.start:
+        if emit is not None and run.frontier != run.start:
             code = codes.KEEPS_TOO_MANY if run.frontier < run.start else codes.KEEPS_TOO_FEW
             verb = "is" if len(run.kept) == 1 else "are"
             kept, emitted = counted(len(run.kept), "row"), counted(len(run.emitted), "token")
@@ -108,10 +107,13 @@ class Obligations:
                 continue
             cause = self._kept(run, number, place)
             if (codes.UNVERIFIED, cause.node, cause.key) not in self.problems:
-                span = emit.keep.span if is_step and emit.keep else None
+                span = emit.keep.span if emit is not None and emit.keep else None
                 context = f"row {entry.row} of `{_short(entry.node)}` is kept"
                 self._problem(cause, run, context, span)
             break
+
+    def _blame(self, run: Run) -> Blame:
+        return Blame(self.runner.graph, run.step, self.runner.closer, run.closure)
 
     def _kept(self, run: Run, number: int, place: int) -> Cause:
         """Return why an entry may not be kept as the cache's row at a place."""
@@ -119,7 +121,7 @@ class Obligations:
         if number in run.closure.pure:
             text = f"row {entry.row} lies at offset {entry.position} and is kept as {place}"
             return Cause(codes.CACHE_ORDER, entry.node, "cache", text)
-        blame = Blame(run.graph, self.runner.closer, run.closure)
+        blame = self._blame(run)
         cause = self._carried(run, blame.row(entry, place))
         if cause.code == codes.UNVERIFIED:
             cause = blame.shifted() or cause
@@ -128,7 +130,7 @@ class Obligations:
         return cause
 
     def _cause(self, run: Run, term: Term, offset: int, node: str) -> Cause:
-        blame = Blame(run.graph, self.runner.closer, run.closure)
+        blame = self._blame(run)
         cause = blame.token(term, offset, node)
         shifted = blame.shifted() if cause.code == codes.UNVERIFIED else None
         return self._carried(run, shifted or cause)
@@ -151,21 +153,19 @@ class Obligations:
             else:
                 known = self.history[lost.index(True) - 1]
                 runs = list(self.runner.steps(known, run.start, self.given))
-            cause = self._maker(runs, name, element, offset, cause, initial=lost[0])
+            cause = self._maker(runs, name, element, offset, cause)
         return cause
 
     def _maker(
-        self, runs: Sequence[Run], name: str, element: int, offset: int, cause: Cause,
-        *, initial: bool,
-    ) -> Cause:  # fmt: skip
+        self, runs: Sequence[Run], name: str, element: int, offset: int, cause: Cause
+    ) -> Cause:
         for run in runs:
-            item = next(c for c in run.graph.carry if c.name == name)
-            value = item.initial if initial else item.next
+            value = dict(left_by(self.runner.graph, run.step))[name]
             term = self.runner.terms(value, run)[element]
             place = offset + len(run.kept)
             if run.closure.equalities.equal(term, ar(place)):
                 continue
-            found = Blame(run.graph, self.runner.closer, run.closure).token(term, place, value.node)
+            found = self._blame(run).token(term, place, value.node)
             if found.code in (codes.UNVERIFIED, codes.WRONG_PLACE, codes.SEED):
                 return replace(found, code=codes.SEED, span=value.span)
             return found

@@ -100,5 +100,4 @@ class _Tries:
 
     def _work(self, value: int) -> int:
         graph = self._with(value)
-        regions = () if graph is None else (graph.prefill, *(g.step for g in graph.variants))
-        return sum(work_of(region) for region in regions)
+        return 0 if graph is None else sum(work_of(region) for region in graph.regions)

@@ -6,31 +6,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nldc.check.lossless.closure import Closure
-from nldc.check.lossless.runs import terms_of
+from nldc.check.lossless.runs import left_by, terms_of
 from nldc.check.lossless.terms import Term
 from nldc.check.lossless.trace import Tracer
-from nldc.ir.graph import Graph
+from nldc.ir.graph import Graph, Step
 from nldc.ir.ops import Value
 
 
 @dataclass(frozen=True)
 class Part:
-    """One region of a strategy; `begins` is true of the prefill. `tokens` are what it emits."""
+    """The prefill of a strategy, or one of its steps."""
 
     graph: Graph
+    step: Step | None
     tracer: Tracer
     closures: Sequence[Closure]
-    begins: bool = False
 
     @property
     def tokens(self) -> Value | None:
         """The use that is emitted; None in a prefill that emits nothing."""
-        return self.graph.prefill_tokens if self.begins else self.graph.emit.tokens
+        return self.graph.prefill_tokens if self.step is None else self.step.emit.tokens
 
     def carries(self) -> Iterator[tuple[str, Value]]:
         """Yield each carried value's name and what this part leaves for it."""
-        for item in self.graph.carry:
-            yield item.name, item.initial if self.begins else item.next
+        yield from left_by(self.graph, self.step)
 
     def emitted(self, closure: Closure) -> tuple[Term, ...]:
         """Return the terms that are emitted in one outcome."""

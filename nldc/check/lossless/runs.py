@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from nldc.check.lossless.closure import Closer, Closure, possible
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, invariant, meet
 from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
-from nldc.ir.graph import Graph
+from nldc.ir.graph import Graph, Step
 from nldc.ir.ops import Value
 
 
 @dataclass(frozen=True)
 class Run:
-    """One region in one outcome: what came out and what stays in the cache.
+    """The prefill, or one step, in one outcome: what came out and what stays in the cache.
 
     `start` is the offset of the first token that may be emitted.
     """
 
-    graph: Graph
+    step: Step | None
     closure: Closure
     emitted: tuple[Term, ...]
     kept: tuple[int, ...]
@@ -45,7 +45,6 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._tracer = Tracer(self.graph)
-        self._steps = [(graph, Tracer(graph)) for graph in self.graph.variants]
 
     def prefill(self, length: int) -> Iterator[Run]:
         """Run the prefill over a prompt of that many tokens."""
@@ -55,7 +54,7 @@ class Runner:
             if closure.possible:
                 tokens = self.graph.prefill_tokens
                 emitted = () if tokens is None else terms_of(tokens, closure, self._tracer)
-                run = Run(self.graph, closure, emitted, trace.cache, length)
+                run = Run(None, closure, emitted, trace.cache, length)
                 yield self._decreed(run, frozenset()) if self.text_is_given else run
 
     def steps(self, known: Invariant, start: int, given: int) -> Iterator[Run]:
@@ -63,8 +62,9 @@ class Runner:
 
         The cache trails the text by `start` tokens, and `given` behind it may not be AR's.
         """
-        for number, (graph, tracer) in enumerate(self._steps):
-            emit = graph.emit
+        tracer = self._tracer
+        for number, step in enumerate(self.graph.steps):
+            emit = step.emit
             for trace in self._traced(number):
                 closure = self.closer.close(trace, known, given)
                 if not closure.possible:
@@ -73,30 +73,29 @@ class Runner:
                 if not isinstance(keep, int):
                     raise UnknowableError(emit.keep or emit.tokens)
                 emitted = terms_of(emit.tokens, closure, tracer)
-                run = Run(graph, closure, emitted, trace.cache[:keep], start)
+                run = Run(step, closure, emitted, trace.cache[:keep], start)
                 yield self._decreed(run, known) if self.text_is_given else run
 
     @property
     def traces(self) -> tuple[Sequence[Trace], ...] | None:
         """The traces of each step; None where not all of them were run."""
-        if len(self._traces) < len(self._steps):
-            return None
-        return tuple(self._traces[number] for number in range(len(self._steps)))
+        numbers = range(len(self.graph.steps))
+        return (
+            tuple(map(self._traces.__getitem__, numbers)) if numbers[-1] in self._traces else None
+        )
 
     def terms(self, value: Value, run: Run) -> tuple[Term, ...]:
         """Return what a use of tokens holds after a run."""
-        tracers = (tracer for graph, tracer in self._steps if graph is run.graph)
-        return terms_of(value, run.closure, next(tracers, self._tracer))
+        return terms_of(value, run.closure, self._tracer)
 
-    def carry_of(self, runs: Sequence[Run], *, initial: bool) -> Invariant:
+    def carry_of(self, runs: Sequence[Run]) -> Invariant:
         """Return what is known of the carried values after every one of the runs."""
         found: Invariant | None = None
         for run in runs:
             values: dict[Term, Term] = {}
-            for item in run.graph.carry:
-                value = item.initial if initial else item.next
+            for name, value in left_by(self.graph, run.step):
                 for i, term in enumerate(self.terms(value, run)):
-                    values[carried(item.name, i)] = term
+                    values[carried(name, i)] = term
             known = invariant(run.closure.equalities, values, len(run.kept))
             found = known if found is None else meet(found, known)
         return found or frozenset()
@@ -107,8 +106,8 @@ class Runner:
         They are the same whatever is known of the carried values.
         """
         if number not in self._traces:
-            graph, tracer = self._steps[number]
-            traced = (tracer.step(outcome) for outcome in outcomes(graph.step))
+            step = self.graph.steps[number]
+            traced = (self._tracer.step(step, outcome) for outcome in outcomes(step.region))
             self._traces[number] = possible(traced)
         return self._traces[number]
 
@@ -122,6 +121,12 @@ class Runner:
         given = {ar(run.start + i): term for i, term in enumerate(run.emitted)}
         end = run.start + len(run.emitted)
         return replace(run, closure=self.closer.close(run.closure.trace, known, end, given))
+
+
+def left_by(graph: Graph, step: Step | None) -> tuple[tuple[str, Value], ...]:
+    """Return each carried value's name, and what the prefill (None) or a step leaves for it."""
+    begun = tuple((item.name, item.initial) for item in graph.carry)
+    return begun if step is None else step.next
 
 
 def terms_of(value: Value, closure: Closure, tracer: Tracer) -> tuple[Term, ...]:

@@ -77,7 +77,7 @@ def text_before(parts: Sequence[Part]) -> frozenset[Term]:
         kept = set(left)
         for part in parts:
             for closure in part.closures:
-                before = frozenset[Term]() if part.begins else left
+                before = frozenset[Term]() if part.step is None else left
                 here = Emitted(closure, part.emitted(closure), before)
                 for name, value in part.carries():
                     for i, term in enumerate(part.terms(value, closure)):

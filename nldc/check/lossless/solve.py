@@ -79,7 +79,7 @@ class _Solver:
     def solve(self) -> Boundary | None:
         """Return the state between steps, or None and leave the problems."""
         try:
-            affordable(self.graph.prefill, *(graph.step for graph in self.graph.variants))
+            affordable(*self.graph.regions)
             if self.lengths is None:
                 self._undecided("rows of the prompt are chosen by numbers too large to try")
             else:
@@ -106,14 +106,14 @@ class _Solver:
         behind = (run.start - len(run.kept) for run in self.prefills)
         obligations.given = max(self.entered_with, *behind)
         # What fails even with all that the prefill promises is the fault of the step itself.
-        known = self.runner.carry_of(self.prefills, initial=True)
+        known = self.runner.carry_of(self.prefills)
         while True:
             obligations.history.append(known)
             self.runs = list(self.runner.steps(known, start, obligations.given))
             obligations.check_first(self.runs)
             if self.problems:
                 return None
-            after = meet(known, self.runner.carry_of(self.runs, initial=False))
+            after = meet(known, self.runner.carry_of(self.runs))
             if after == known:
                 return self._boundary(known, start)
             known = after

@@ -31,7 +31,7 @@ from nldc.check.lossless.sight import Rowset, UndecidedError
 from nldc.check.lossless.terms import Term, ar, carried, choice, made, unfilled
 from nldc.expr import Boolean, Expr, fold
 from nldc.ir.effects import leaves_rows, takes_all
-from nldc.ir.graph import Graph
+from nldc.ir.graph import Graph, Step
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
     Accept,
@@ -113,13 +113,13 @@ class Tracer:
         prompt = tuple(ar(place) for place in range(prompt_length))
         return _Walk(self, outcome, prompt_length, {PROMPT: prompt}).run(self.graph.prefill)
 
-    def step(self, outcome: Outcome) -> Trace:
-        """Trace a step."""
+    def step(self, step: Step, outcome: Outcome) -> Trace:
+        """Trace one of the steps."""
         values: dict[str, Held] = {}
         for item in self.graph.carry:
             size = getattr(item.type, "size", Size(0)).at(0)
             values[f"carry.{item.name}"] = tuple(carried(item.name, i) for i in range(size))
-        return _Walk(self, outcome, 0, values).run(self.graph.step)
+        return _Walk(self, outcome, 0, values).run(step.region)
 
     def value(self, trace: Trace, value: Value, prompt_length: int = 0) -> Any:
         """Return what a use of a value holds after the trace."""

@@ -63,21 +63,19 @@ class Ways:
     def __init__(self, graph: Graph, steps: Sequence[Sequence[Trace]] | None = None) -> None:
         self.graph = graph
         self.closer = Closer()
-        regions = (graph.prefill, *(variant.step for variant in graph.variants))
-        self.nodes = {n.name: n for n in walk(node for r in regions for node in r.nodes)}
+        self.nodes = {node.name: node for node in graph.nodes}
         lengths = prompt_lengths(graph)
         if lengths is None:
             raise UndecidedError("rows of the prompt are chosen by numbers too large to try")
         tracer = Tracer(graph)
         few = affordable(graph.prefill)
         begun = [tracer.prefill(length, outcome) for length in lengths for outcome in few]
-        self.prefill = Part(graph, tracer, self._closed(begun), begins=True)
+        self.prefill = Part(graph, None, tracer, self._closed(begun))
         self.steps = list[Part]()
-        for number, variant in enumerate(graph.variants):
-            tracer = Tracer(variant)
-            few = affordable(variant.step)
-            traces = steps[number] if steps else (tracer.step(outcome) for outcome in few)
-            self.steps.append(Part(variant, tracer, self._closed(traces)))
+        for number, step in enumerate(graph.steps):
+            few = affordable(step.region)
+            traces = steps[number] if steps else [tracer.step(step, outcome) for outcome in few]
+            self.steps.append(Part(graph, step, tracer, self._closed(traces)))
         self.before = text_before((self.prefill, *self.steps))
 
     def _closed(self, traces: Iterable[Trace]) -> list[Closure]:
@@ -199,7 +197,7 @@ class Ways:
 
     def _dependencies(self) -> nx.DiGraph[str]:
         """Return what each value is made of, over all steps."""
-        edges = nx.compose_all([variant.dependencies() for variant in self.graph.variants])
+        edges = self.graph.dependencies()
         edges.remove_nodes_from(["emit"])
         return edges
 

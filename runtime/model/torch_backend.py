@@ -1,0 +1,89 @@
+"""The backend in torch: every other one computes what this one does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.checkpoint.adapter import Adapter, Selected
+from nldc.runtime.invariant.linear import linear
+from nldc.runtime.invariant.norm import silu
+from nldc.runtime.model.attention import Attention, TorchAttention
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import Choice
+from nldc.runtime.model.rope import rotate
+from nldc.runtime.rows.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class TorchRows:
+    """What the layers share of the n rows of a forward.
+
+    `cos` and `sin` [n, 1, head_dim] rotate, `factor` [n, 1, 1] scales queries; `attention` knows
+    the cache, and `lora` which rows have an adapter.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    factor: Tensor
+    attention: Attention
+    lora: Selected
+
+
+class TorchBackend:
+    """A layer is some ten calls of torch, in shapes in which a row's bits are its own."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+
+    @property
+    def backbone(self) -> Backbone:
+        """See `Backend`."""
+        return self._backbone
+
+    def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
+        """Return the attention of one forward."""
+        return TorchAttention(plan, cache, places)
+
+    def rows(
+        self,
+        plan: Plan,
+        cache: KVCache,
+        places: Places,
+        positions: Tensor,
+        adapter: Adapter | None = None,
+        adapter_rows: Tensor | None = None,
+    ) -> TorchRows:
+        """See `Backend`."""
+        cos, sin, factor = self._backbone.rope.at(positions)
+        attention = self.attention(plan, cache, places)
+        return TorchRows(cos, sin, factor, attention, Selected(adapter, adapter_rows))
+
+    def layer(self, number: int, states: Tensor, rows: TorchRows) -> Tensor:
+        """See `Backend`."""
+        config, layer = self._backbone.config, self._backbone.weights.layers[number]
+        heads, rotated = config.num_heads, config.num_heads + config.num_kv_heads
+        input_norm, post_norm = self._backbone.norms[number]
+        lora = rows.lora
+        x = input_norm(states)
+        qkv = lora.linear(number, "qkv", x, layer.qkv)
+        qkv = qkv.view(-1, rotated + config.num_kv_heads, config.head_dim)
+        turned = rotate(qkv[:, :rotated], rows.cos, rows.sin)
+        query, key, value = turned[:, :heads], turned[:, heads:], qkv[:, rotated:]
+        x = rows.attention(number, query, key, value, rows.factor)
+        states = lora.linear(number, "output", x, layer.output).add_(states)
+        x = post_norm(states)
+        gate = silu(lora.linear(number, "gate", x, layer.gate))
+        x = lora.linear(number, "up", x, layer.up).mul_(gate)
+        return lora.linear(number, "down", x, layer.down).add_(states)
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Backend`."""
+        return linear(self._backbone.last_norm(states), self._backbone.weights.head)
+
+    def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        logits = self.head(states)
+        return choice.of(logits.view(*choice.positions.shape, logits.shape[-1]))

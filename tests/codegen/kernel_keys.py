@@ -1,0 +1,33 @@
+"""Run in its own process: print what Triton knows the kernels of artifacts by, as JSON.
+
+Triton reads TRITON_INTERPRET when it is imported, and an interpreted function has no such key.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+
+from nldc import api
+from nldc.runtime.kernels.ahead import attention_source
+from nldc.runtime.rows.pattern import Pattern
+
+
+def keys(folder: str) -> dict[str, list[str]]:
+    """Return, of each pattern, the key of its predicate and that of the attention kernel with it,
+    which is what names a compiled kernel on the disk.
+    """
+    package = api.load(folder).__module__.rpartition(".")[0]
+    found = {}
+    for pattern in vars(import_module(f"{package}.patterns")).values():
+        if isinstance(pattern, Pattern):
+            assert pattern.kernel is not None
+            predicate = pattern.kernel()
+            source = attention_source(predicate, "bf16", 4, 128, sees_prefix=pattern.sees_prefix)
+            found[pattern.name] = [predicate.cache_key, source.hash()]
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps([keys(folder) for folder in sys.argv[1:]]))
