@@ -56,6 +56,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_memory_for_keys_and_values_is_bounded_by_an_option(artifacts: Path, model: Path) -> None:
+    ids = ("--ids", "1,2,3", "--max-new-tokens", "4", "--model", model)
+    enough = nldc("run", artifacts / "ar", *ids, "--kv-memory", "16MiB")
+    assert enough.exit_code == 0, enough.output
+    small = nldc("run", artifacts / "ar", *ids, "--kv-memory", "1KiB")
+    assert small.exit_code != 0
+    assert "bytes" in small.output
+    wrong = nldc("run", artifacts / "ar", *ids, "--kv-memory", "much")
+    assert wrong.exit_code != 0
+    assert "512MiB" in wrong.output
+
+
 # check
 
 
