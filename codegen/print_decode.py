@@ -9,7 +9,9 @@ from textwrap import wrap
 from nldc.codegen import program as p
 from nldc.codegen.compact import show_affine, show_column, show_flags, show_list, show_table
 from nldc.codegen.writer import Writer, commented, quoted, show_tuple
+from nldc.diagnostics import InternalError, untold
 from nldc.expr import to_python
+from nldc.runtime.abi import OPS
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,8 @@ class _Methods:
                 assign(name, self._ops("accept_longest_prefix"), arguments)
             case p.Loop():
                 self._loop(each)
+            case _:
+                raise untold(each, "codegen/print_decode.py")
 
     def _lay_rows(self, each: p.LayRows) -> None:
         arguments = [
@@ -318,7 +322,7 @@ class _Methods:
 
     def _select(self, each: p.Select) -> None:
         among = self._use(each.among)
-        known = {"left": f"ops.left({among})"}
+        known = {"left": f"{self._ops('left')}({among})"}
         if each.iteration is not None:
             known["iteration"] = each.iteration
         arguments = [among, self._use(each.score)]
@@ -385,6 +389,8 @@ class _Methods:
     # Values
 
     def _ops(self, name: str) -> str:
+        if name not in OPS:
+            raise InternalError(f"runtime/abi.py does not list `ops.{name}`")
         self.imported.add("ops")
         return f"ops.{name}"
 

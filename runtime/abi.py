@@ -53,6 +53,7 @@ BATCH = (
     "everyone",
     "forward",
     "head",
+    "head_choose",
     "margin",
     "probability",
     "sample",
