@@ -214,7 +214,7 @@ def test_memory_that_runs_out_while_decoding_is_said_in_words(
     def fail(*_: object, **__: object) -> None:
         raise problem
 
-    monkeypatch.setattr(decoder.model.backbone, "forward", fail)
+    monkeypatch.setattr(decoder.model.backend, "layer", fail)
     for call in (
         lambda: decoder.generate([[5]], max_new_tokens=3),
         lambda: list(decoder.stream([5], max_new_tokens=3)),
