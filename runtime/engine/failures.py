@@ -20,8 +20,9 @@ def in_words(problem: BaseException) -> BaseException:
     if isinstance(problem, NldcRuntimeError):
         return problem
     if not isinstance(problem, Exception):
+        name = type(problem).__name__
         said = NldcRuntimeError(
-            f"decoding was interrupted by {type(problem).__name__} where it cannot be taken up again",
+            f"decoding was interrupted by {name} where it cannot be taken up again",
             "what came before stands; submit the rest as a request of its own",
         )
     elif is_out_of_memory(problem):
@@ -37,7 +38,7 @@ def in_words(problem: BaseException) -> BaseException:
 
 
 def tears_the_books(problem: BaseException) -> bool:
-    """Whether an interrupt struck where the cache's books, or those of steps, were being written."""
+    """Whether an interrupt struck where the books of the cache or of steps are written."""
     trace = problem.__traceback__
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
