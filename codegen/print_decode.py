@@ -223,13 +223,8 @@ class _Methods:
                 self._forward(each)
             case p.Head(name, _, states):
                 assign(name, "batch.head", [self._taken(states.use)])
-            case p.Choose(name):
-                given = (
-                    []
-                    if each.mask_token == "allowed"
-                    else [f"mask_token={quoted(each.mask_token)}"]
-                )
-                assign(name, "batch.sample", [self._logits(each.logits), *given])
+            case p.Choose():
+                self._choose(each)
             case p.Score():
                 self._score(each)
             case p.Mix(name, _, parts, weights):
@@ -300,6 +295,16 @@ class _Methods:
         stays, predicts_next = layout.append == layout.size, bool(layout.predicts_next[0].constant)
         arguments = [show_affine(layout.size, "length"), *_not_default(stays, predicts_next)]
         return f"Layout.causal({', '.join(arguments)})"
+
+    def _choose(self, each: p.Choose) -> None:
+        if isinstance(each.logits, p.States):
+            call, given = "batch.head_choose", each.logits.use
+        else:
+            call, given = "batch.sample", each.logits
+        arguments = [self._taken(given)]
+        if each.mask_token != "allowed":
+            arguments.append(f"mask_token={quoted(each.mask_token)}")
+        self.out.assign(each.name, call, arguments)
 
     def _score(self, each: p.Score) -> None:
         arguments = [self._logits(each.logits)]

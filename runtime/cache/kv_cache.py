@@ -212,6 +212,19 @@ class KVCache:
             for slot, number in missing.items():
                 self._extend(slot, number)
 
+    def prepare(self, slots: Sequence[int], rows: Sequence[int]) -> None:
+        """Reserve rows before a step that is thought to write them, as far as each slot may need.
+
+        The tables of a device are written here, so that the step itself uploads none.
+
+        Raises:
+            OutOfMemoryError: there is no memory.
+        """
+        ends = zip(slots, rows, strict=True)
+        self.reserve(slots, [min(end, self._held[slot].most * KEY_TILE) for slot, end in ends])
+        if self._stale and self.device.type == "cuda":
+            self._write_table()
+
     def claim(self, slot: int, end: int) -> None:
         """Prepare a forward that reads the pages of the first `end` rows: its own come last.
 

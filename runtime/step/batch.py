@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import sub
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ class Batch(Sequences):
         self.committed = [cache.length(slot) for slot in self.slots]
         self.lengths = list(self.committed)
         self.start = self.begin = state.starts(self.lineup, self.lengths)
+        if all(self.committed):  # a step, of which the next one is thought to be like
+            cache.prepare(self.slots, [length + state.reach for length in self.committed])
         if self.lineup.embedded:
             state.keep_texts(self.lineup)
         state.refresh(self.lineup)
@@ -111,7 +114,10 @@ class Batch(Sequences):
             if self.size == 1 and not hold and embeddings is None:
                 names = self._names(tokens, used, adapter_rows)
                 there = self._adopt(names, first) if names else 0
-        self.cache.reserve(self.slots, [length + rows for length in before.lengths])
+        ends = [length + rows for length in before.lengths]
+        self.cache.reserve(self.slots, ends)
+        if all(self.committed):
+            self.state.reach = max(self.state.reach, *map(sub, ends, self.committed))
         model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
         due, sight = self._seen(tokens, plan, before)

@@ -26,12 +26,13 @@ class StepState:
     """The tables of a decoder's sequences; whoever owns the cache owns them.
 
     `rows` holds the token ids behind the cache's rows, for processors that see tokens and for
-    thinking budgets.
+    thinking budgets. `reach` is the most rows that a step has written behind a sequence's length.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self.device = device
         self.mask_token_id = config.mask_token_id
+        self.reach = 0
         self.rows = TextTable(config.vocab_size, config.mask_token_id, device)
         self._facts = self._table(0, FACTS)
         self._eos = self._table(0, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +22,12 @@ from nldc.runtime.invariant.norm import RMSNorm, silu
 from nldc.runtime.model.attention import TorchAttention
 from nldc.runtime.reference.attention import attention as reference
 from nldc.runtime.rows.plan import Plan
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling, filtered
+from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.verify import model_folder
+from tests.runtime.company import Company
 
 pytestmark = pytest.mark.gpu
 DTYPES = ("float32", "bfloat16", "float16")
@@ -241,3 +247,40 @@ def test_a_long_prompt_takes_memory_with_its_length(
 
     peak(400)
     assert peak(3600) < 6 * peak(900)  # its square would be 16 times
+
+
+@contextmanager
+def without_waits() -> Iterator[None]:
+    """Let every wait for the device be an error, but those for a copy's event."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", sorted(api.library()))
+def test_a_step_waits_for_nothing_but_whom_its_loop_runs_on_for(
+    compiled: Any, device: torch.device, backend: str, name: str
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("tests/runtime/test_step_state.py watches the steps of a CPU")
+    decoder = compiled(name).from_checkpoint(None, device=device, backend=backend)
+    steps = 0
+
+    def during(_batch: Batch, what: str) -> AbstractContextManager[object]:
+        nonlocal steps
+        steps += what == "step"
+        return without_waits() if steps > 2 else nullcontext()  # first, tables are put there
+
+    limit = ThinkingLimit(5, 7)
+    members = [
+        Member(0, 0, eos=(2,)),
+        Member(0, 1, Sampling(0.9, top_k=20, top_p=0.9, seed=3)),
+        Member(0, 2, Sampling(0.7, min_p=0.05), thinking=limit, thought=1),
+    ]
+    decoded = Company(decoder, most=90, during=during).decode([[5, 9], [8], [7, 3]], members)
+    assert steps > 2
+    for prompt, member, one in zip([[5, 9], [8], [7, 3]], members, decoded, strict=True):
+        (alone,) = Company(decoder, most=90).decode([prompt], [member])
+        assert alone.tokens == one.tokens

@@ -124,6 +124,33 @@ def test_nothing_is_written_between_steps_while_the_same_sequences_go_on(
         assert goes_on
 
 
+@pytest.mark.parametrize("name", ["ar", "linear_ss", "block_diffusion", "linear_ss_iterative"])
+def test_pages_are_taken_between_steps(
+    load: Callable[[str], Decoder], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: Counter[str] = Counter()
+    where = "prefill"
+    steps = 0
+    extend = KVCache._extend
+
+    def extending(cache: KVCache, slot: int, number: int) -> None:
+        taken[where] += number
+        extend(cache, slot, number)
+
+    @contextmanager
+    def during(_batch: Batch, name: str) -> Iterator[None]:
+        nonlocal where, steps
+        steps += name == "step"
+        where = "first" if steps <= FIRST else "step"
+        yield
+        where = "between"
+
+    monkeypatch.setattr(KVCache, "_extend", extending)
+    Company(load(name), most=150, during=during).decode(PROMPTS[:2], MEMBERS[:2])
+    assert taken["between"] >= 2
+    assert not taken["step"]
+
+
 @pytest.mark.parametrize("name", ["ar", "prompt_lookup", "linear_ss", "block_diffusion"])
 def test_the_device_has_the_lengths_and_the_texts_of_the_host(
     load: Callable[[str], Decoder], name: str
