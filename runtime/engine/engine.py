@@ -65,7 +65,8 @@ class Engine:
 
     At most `max_live` of them are decoded at a time (None: as many as the cache has room for, of
     `kv_memory` bytes; None: a share of what is free), and at most `max_queue` wait (None: any
-    number). `observer` is told of every step; without one nothing is recorded.
+    number). Of prompts that have left, `keep_prefixes` bytes stay in the cache for those that begin
+    alike, until they are needed. `observer` is told of every step; without one nothing is recorded.
 
     Every method may be called from any thread; one at a time steps.
     """
@@ -79,6 +80,7 @@ class Engine:
         max_live: int | None = None,
         max_queue: int | None = None,
         kv_memory: int | None = None,
+        keep_prefixes: int = 0,
         observer: Observer | None = None,
     ) -> None:
         hint = "use 1 or more, or None"
@@ -91,7 +93,9 @@ class Engine:
         backbone = model.backbone
         self._device = backbone.device
         self._computing = device_lock(self._device)
-        self.cache = KVCache(backbone.config, backbone.dtype, self._device, kv_memory)
+        self.cache = KVCache(
+            backbone.config, backbone.dtype, self._device, kv_memory, keep_prefixes=keep_prefixes
+        )
         self._state = StepState(backbone.config, self._device)
         self._observers: tuple[Observer, ...] = () if observer is None else (observer,)
         self._steps = 0
