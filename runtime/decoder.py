@@ -266,9 +266,16 @@ class Decoder:
         *,
         max_live: int | None = None,
         max_queue: int | None = None,
+        keep_prefixes: str | int | None = None,
         observer: Observer | None = None,
     ) -> Engine:
-        """Return an engine of its own on this decoder's weights; see `Engine`."""
+        """Return an engine of its own on this decoder's weights; see `Engine`.
+
+        `keep_prefixes` is written as `kv_memory` is, and counts towards that; None keeps nothing.
+
+        Raises:
+            PromptError: it is no size.
+        """
         memory, device = self.kv_memory, self.model.backbone.device
         return Engine(
             self.strategies(),
@@ -277,6 +284,7 @@ class Decoder:
             max_live=max_live,
             max_queue=max_queue,
             kv_memory=None if memory is None else budget_of(memory, device),
+            keep_prefixes=0 if keep_prefixes is None else budget_of(keep_prefixes, device),
             observer=observer,
         )
 

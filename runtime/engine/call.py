@@ -52,8 +52,10 @@ class Call:
                 while self._news:
                     request, event = self._news.popleft()
                     if event.finish is not None:
-                        del self._running[request.place]
+                        self._running.pop(request.place, None)
                     yield request, event
+                if self._engine.idle and not self._news:  # an interrupt may swallow the last news
+                    self._running.clear()
         finally:
             self.close()
             if self._on_step is not None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache
-from nldc.runtime.engine.failures import in_words, without_token
+from nldc.runtime.engine.failures import in_words, tears_the_books, without_token
 from nldc.runtime.engine.group import Group
 from nldc.runtime.engine.handover import Progress, check_known
 from nldc.runtime.engine.observe import Kind, Observer, SequenceStep, StepRecord
@@ -65,7 +65,8 @@ class Engine:
 
     At most `max_live` of them are decoded at a time (None: as many as the cache has room for, of
     `kv_memory` bytes; None: a share of what is free), and at most `max_queue` wait (None: any
-    number). `observer` is told of every step; without one nothing is recorded.
+    number). Of prompts that have left, `keep_prefixes` bytes stay in the cache for those that begin
+    alike, until they are needed. `observer` is told of every step; without one nothing is recorded.
 
     Every method may be called from any thread; one at a time steps.
     """
@@ -79,6 +80,7 @@ class Engine:
         max_live: int | None = None,
         max_queue: int | None = None,
         kv_memory: int | None = None,
+        keep_prefixes: int = 0,
         observer: Observer | None = None,
     ) -> None:
         hint = "use 1 or more, or None"
@@ -91,7 +93,9 @@ class Engine:
         backbone = model.backbone
         self._device = backbone.device
         self._computing = device_lock(self._device)
-        self.cache = KVCache(backbone.config, backbone.dtype, self._device, kv_memory)
+        self.cache = KVCache(
+            backbone.config, backbone.dtype, self._device, kv_memory, keep_prefixes=keep_prefixes
+        )
         self._state = StepState(backbone.config, self._device)
         self._observers: tuple[Observer, ...] = () if observer is None else (observer,)
         self._steps = 0
@@ -106,7 +110,8 @@ class Engine:
         self._leaving: deque[int] = deque()
         self._queue: list[tuple[int, int, Request]] = []
         self._groups = {name: Group() for name in self.strategies}
-        self._has_prefilled = False
+        self._has_prefilled = self._has_ended = False
+        self._untold: deque[Event] = deque()
         self._events: list[Event] = []
         self._raised: BaseException | None = None
 
@@ -195,7 +200,7 @@ class Engine:
             elif not owner.take(unless):
                 return
             with self._computing, stepping():
-                self._round()
+                self._do(self._round)
         finally:
             if owner.thread == here:
                 owner.thread = None
@@ -218,9 +223,11 @@ class Engine:
     # Rounds: what follows runs in the thread that has taken the engine
 
     def _round(self) -> None:
-        self._let_go()
+        if self._arriving or self._leaving:
+            self._let_go()
         self._reconcile()
-        first = None if self._has_prefilled and self._members else self._next()
+        may_begin = self._queue and not (self._has_prefilled and self._members)
+        first = self._next() if may_begin else None
         if first is not None:
             self._has_prefilled = True
             left = PREFILLS if self._members else len(self._requests)
@@ -235,9 +242,34 @@ class Engine:
             for name, group in self._groups.items():
                 if group.live:
                     self._advance(name, group)
-                    group.sweep()
         finally:
             self._sweep()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """Do something; begin with an empty cache where an interrupt leaves it with torn books."""
+        try:
+            work()
+        except Exception:
+            raise
+        except BaseException as problem:
+            if tears_the_books(problem):
+                self._begin_afresh(problem)
+            raise
+
+    def _begin_afresh(self, problem: BaseException) -> None:
+        """End what has begun, but for a prompt that has not joined the others: it waits again."""
+        backbone = self._model.backbone
+        self.cache = KVCache(backbone.config, backbone.dtype, self._device, self.cache.budget)
+        self._state = StepState(backbone.config, self._device)
+        begun = [self._requests[each] for each in self._members if each in self._requests]
+        joined = [request for group in self._groups.values() for request in group.live]
+        self._members.clear()
+        self._groups = {name: Group() for name in self.strategies}
+        for request in begun:
+            if request in joined:
+                self._fail(request, problem)
+            else:
+                self._put_back(request)
 
     def _settle(self) -> None:
         """Let go of what was cancelled; if a step is running, it does so at its end."""
@@ -246,7 +278,7 @@ class Engine:
             try:
                 if not owner.try_to_take():
                     return
-                self._let_go()
+                self._do(self._let_go)
             finally:
                 if owner.thread == here:
                     owner.thread = None
@@ -262,15 +294,20 @@ class Engine:
         self._sweep()
 
     def _sweep(self) -> None:
-        for group in self._groups.values():
-            group.sweep()
+        """Let those leave their groups that have ended."""
+        if self._has_ended:
+            for group in self._groups.values():
+                group.sweep()
+            self._has_ended = False
 
     def _reconcile(self) -> None:
         """Give back what an interrupt kept from being given back, or from being written down."""
         cache, members = self.cache, self._members
-        if not members.keys() <= self._requests.keys():
-            for gone in members.keys() - self._requests.keys():
-                del members[gone]
+        if self._has_ended:
+            for request in [each for each in self._requests.values() if each.finish]:
+                self._end(request, request.finish or "error")
+            self._sweep()
+        self._tell()
         if len(cache.committed) != len(members):
             for slot in set(cache.committed) - {member.slot for member in members.values()}:
                 cache.release(slot)
@@ -340,10 +377,10 @@ class Engine:
         except Exception as problem:
             self._fail(request, problem)
         except BaseException as problem:
-            if outcome is None:
-                self._put_back(request)
-            else:
+            if outcome is not None:
                 self._fail(request, problem)
+            elif not tears_the_books(problem):
+                self._put_back(request)
             raise
 
     def _advance(self, name: str, group: Group) -> None:
@@ -392,11 +429,11 @@ class Engine:
             self._undo(live)
             return problem
         except BaseException as problem:
-            if outcome is None:
-                self._undo(live)
-            else:
+            if outcome is not None:
                 for request, *_ in outcome.left:
                     self._fail(request, problem)
+            elif not tears_the_books(problem):
+                self._undo(live)
             raise
         return None
 
@@ -453,7 +490,8 @@ class Engine:
         elif request.finish is not None:
             self._end(request, request.finish, tokens, text)
         elif tokens:
-            self._tell(Event(request.id, tuple(tokens), text))
+            self._untold.append(Event(request.id, tuple(tokens), text))
+            self._tell()
         if not self._observers:
             return None
         return SequenceStep(request.id, width, accepted, kept, came.forwards)
@@ -493,15 +531,20 @@ class Engine:
         tokens: Sequence[int] = (),
         text: str = "",
     ) -> None:
-        """Let a request leave with its last news; once is enough."""
-        if self._requests.pop(request.id, None) is None:
+        """Let a request leave with its last news.
+
+        It is known until these are on their way, so that what is interrupted is done again.
+        """
+        if request.id not in self._requests:
             return
+        self._has_ended = True
         request.finish = finish
         request.finished = time.perf_counter()
         self._free(request)
         event = Event(request.id, tuple(tokens), text, finish, request.stats(), request.error)
-        self._tell(event)
-        self._listeners.pop(request.id, None)
+        self._untold.append(event)
+        self._requests.pop(request.id, None)
+        self._tell()
 
     def _fail(
         self,
@@ -526,18 +569,23 @@ class Engine:
             self._state.leave(member.slot)
             self.cache.release(member.slot)
 
-    def _tell(self, event: Event) -> None:
-        listener = self._listeners.get(event.id)
-        if listener is None:
-            self._events.append(event)
-            return
-        try:
-            listener(event)
-        except Exception as problem:
-            self._listeners.pop(event.id, None)
-            request = self._requests.get(event.id)
-            if request is not None:
-                self._fail(request, problem)
+    def _tell(self) -> None:
+        """Tell what is untold: to its listener, or to whoever steps."""
+        while self._untold:
+            event = self._untold.popleft()
+            listener = self._listeners.get(event.id)
+            if event.finish is not None:
+                self._listeners.pop(event.id, None)
+            if listener is None:
+                self._events.append(event)
+                continue
+            try:
+                listener(event)
+            except Exception as problem:
+                self._listeners.pop(event.id, None)
+                request = self._requests.get(event.id)
+                if request is not None:
+                    self._fail(request, problem)
 
     # Switching
 

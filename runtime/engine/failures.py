@@ -12,14 +12,17 @@ from nldc.runtime.errors import (
 )
 from nldc.runtime.step.sampling import NOTHING_ALLOWED
 
+BOOKS = ("nldc.runtime.cache.", "nldc.runtime.step.state")
+
 
 def in_words(problem: BaseException) -> BaseException:
     """Return what a request ends with: memory that ran out says so, whoever ran out of it."""
     if isinstance(problem, NldcRuntimeError):
         return problem
     if not isinstance(problem, Exception):
+        name = type(problem).__name__
         said = NldcRuntimeError(
-            f"a step was interrupted by {type(problem).__name__} when its tokens were written down",
+            f"decoding was interrupted by {name} where it cannot be taken up again",
             "what came before stands; submit the rest as a request of its own",
         )
     elif is_out_of_memory(problem):
@@ -32,6 +35,17 @@ def in_words(problem: BaseException) -> BaseException:
         return problem
     said.__cause__ = problem
     return said
+
+
+def tears_the_books(problem: BaseException) -> bool:
+    """Whether an interrupt struck where the books of the cache or of steps are written."""
+    trace = problem.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith(BOOKS):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def without_token(request: Request, code: int) -> NldcRuntimeError:

@@ -84,21 +84,6 @@ def test_generated_modules_import_the_runtime_only(name: str) -> None:
             assert allowed.issuperset(roots), modules
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_generated_code_asks_of_a_batch_what_the_contract_says(name: str) -> None:
-    from nldc.runtime.step import ops
-    from nldc.runtime.step.contract import StepBatch
-
-    known = {"batch": {each for each in dir(StepBatch) if each[0] != "_"}, "ops": set(ops.__all__)}
-    asked: dict[str, set[str]] = {"batch": set(), "ops": set()}
-    for node in ast.walk(ast.parse(emitted(name)["decode.py"])):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            asked.get(node.value.id, set()).add(node.attr)
-    assert "forward" in asked["batch"]
-    for owner, names in asked.items():
-        assert names <= known[owner]
-
-
 def test_text_of_the_file_cannot_leave_its_comment_or_string(tmp_path: Path) -> None:
     hostile = 'x""" \\\nimport os; os.system("no")\u2028\x85 """ # '
     text = Path(api.library()["ar"]).read_text(encoding="utf-8")

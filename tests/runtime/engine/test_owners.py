@@ -338,7 +338,7 @@ def test_interrupts_at_any_moment_leave_the_engine_usable_and_empty(
     before = signal.signal(signal.SIGALRM, strike)
     count = 0
     try:
-        for turn in range(15):
+        for turn in range(12):
             requests = {n: decoder.request([n, 5], **options) for n in want}
             for request in requests.values():
                 engine.submit(request)
