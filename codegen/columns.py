@@ -11,14 +11,11 @@ from collections.abc import Callable, Sequence
 from nldc.codegen.program import Piece
 from nldc.expr import And, Boolean, Compare, Expr, Not, Number, Or, Ref
 from nldc.ir.course import ROW
-from nldc.ir.facts import NO_KIND
+from nldc.ir.facts import LONGEST_CONTEXT, NO_KIND
 from nldc.ir.layout import Layout, Segment
 from nldc.ir.picks import in_segment
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 from nldc.ir.size import Size
-
-FAR = 2**30
-"""More rows than any prompt has."""
 
 
 def column(layout: Layout, kinds: Sequence[str], expr: Expr) -> tuple[Piece, ...]:
@@ -56,7 +53,7 @@ def _settled(expr: Expr, start: Size) -> Expr:
         return Ref("row")
     if isinstance(expr, Number | Boolean):
         return expr
-    rows = Range(max(0, start.at(1)), FAR)
+    rows = Range(max(0, start.at(1)), LONGEST_CONTEXT)
     try:
         found = evaluate_range(expr, lambda ref: rows if ref.dotted in ROW else None)
     except UndecidedError:

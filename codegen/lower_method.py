@@ -10,8 +10,9 @@ from nldc.codegen.names import PREFILL, STEP, Scope, node_names
 from nldc.codegen.ordered import Ordered
 from nldc.codegen.tables import Tables
 from nldc.codegen.values import chosen, layout_of, size_of, type_of
-from nldc.diagnostics import InternalError
+from nldc.diagnostics import InternalError, untold
 from nldc.expr import Expr, fold, references
+from nldc.ir.effects import forward_of, leaves_rows
 from nldc.ir.graph import Graph, Step, walk
 from nldc.ir.ops import (
     Accept,
@@ -144,6 +145,8 @@ class MethodLowering:
                 return p.Accept(name, origin, self._tokens(draft), self._value(target), offset)
             case Repeat():
                 return self._loop(name, origin, node.op, inside)
+            case _:
+                raise untold(node.op, "codegen/lower_method.py")
 
     def _lay_rows(self, name: str, origin: p.Origin, op: LayRows) -> p.LayRows:
         layout = op.layout
@@ -223,10 +226,10 @@ class MethodLowering:
             active = self.scope.allot(f"{name}_active")
             iteration = self.scope.allot(f"{name}_iteration")
         initial = self._value(op.initial)
-        body = self._body(op.body.nodes, _Round(active, iteration, op.keys == "kept"))
+        body = self._body(op.body.nodes, _Round(active, iteration, leaves_rows(op)))
         append: str | None = None
-        if op.keys == "kept":
-            forward = next(n for n in op.body.nodes if isinstance(n.op, Forward))
+        if leaves_rows(op):
+            forward, _ = forward_of(op)
             append = self.held.get(forward.name, self.module.layouts[forward.name].name)
         asked = any(isinstance(n.op, Select) and _asks_round(n.op) for n in op.body.nodes)
         return p.Loop(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from nldc.codegen.names import Scope
 from nldc.codegen.ordered import Ordered
 from nldc.codegen.program import Origin, Pattern
 from nldc.expr import Compare, Expr, Ref, fold, show
-from nldc.ir.facts import facts_of, prefix_facts
+from nldc.ir.facts import LONGEST_CONTEXT, facts_of, pair_ranges, prefix_ranges
 from nldc.ir.ops import Attention
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 
@@ -78,8 +78,7 @@ def _looks_back(predicate: Expr) -> bool:
 
 def _sees_prefix(predicate: Expr, rows: Ordered) -> bool:
     """Whether every row sees every cached row, however many those are, for every prompt."""
-    anything = {"position": Range(-(2**30), -1)}
-    key = {**{n: Range.exactly(int(v)) for n, v in prefix_facts().items()}, **anything}
+    key = prefix_ranges(Range(-LONGEST_CONTEXT, -1))
     # A prompt in which no segment is empty: each has a row to ask for.
     sizes = [size for segment in rows.forward.layout.segments for size in segment.sizes]
     shown = max(1, *(1 - size.fixed for size in sizes if size.prompts), 1)
@@ -89,25 +88,11 @@ def _sees_prefix(predicate: Expr, rows: Ordered) -> bool:
         query = {name: Range.exactly(int(value)) for name, value in facts.items()}
         if rows.dynamic:
             # A longer prompt has more rows of each kind, further on.
-            query |= dict.fromkeys(("row", "index", "position"), Range(0, 2**30))
+            query |= dict.fromkeys(("row", "index", "position"), Range(0, LONGEST_CONTEXT))
         try:
-            found = evaluate_range(predicate, _pair_ranges(query, key))
+            found = evaluate_range(predicate, pair_ranges(query, key, ()))
         except UndecidedError:
             return False
         if not found.low:
             return False
     return True
-
-
-def _pair_ranges(
-    query: Mapping[str, Range], key: Mapping[str, Range]
-) -> Callable[[Ref], Range | None]:
-    def lookup(ref: Ref) -> Range | None:
-        match ref.parts:
-            case ("q", fact):
-                return query.get(fact)
-            case ("k", fact):
-                return key.get(fact)
-        return None
-
-    return lookup

@@ -9,7 +9,9 @@ from textwrap import wrap
 from nldc.codegen import program as p
 from nldc.codegen.compact import show_affine, show_column, show_flags, show_list, show_table
 from nldc.codegen.writer import Writer, commented, quoted, show_tuple
+from nldc.diagnostics import InternalError, untold
 from nldc.expr import to_python
+from nldc.runtime.abi import OPS
 
 
 @dataclass(frozen=True)
@@ -223,13 +225,8 @@ class _Methods:
                 self._forward(each)
             case p.Head(name, _, states):
                 assign(name, "batch.head", [self._taken(states.use)])
-            case p.Choose(name):
-                given = (
-                    []
-                    if each.mask_token == "allowed"
-                    else [f"mask_token={quoted(each.mask_token)}"]
-                )
-                assign(name, "batch.sample", [self._logits(each.logits), *given])
+            case p.Choose():
+                self._choose(each)
             case p.Score():
                 self._score(each)
             case p.Mix(name, _, parts, weights):
@@ -248,6 +245,8 @@ class _Methods:
                 assign(name, self._ops("accept_longest_prefix"), arguments)
             case p.Loop():
                 self._loop(each)
+            case _:
+                raise untold(each, "codegen/print_decode.py")
 
     def _lay_rows(self, each: p.LayRows) -> None:
         arguments = [
@@ -301,6 +300,16 @@ class _Methods:
         arguments = [show_affine(layout.size, "length"), *_not_default(stays, predicts_next)]
         return f"Layout.causal({', '.join(arguments)})"
 
+    def _choose(self, each: p.Choose) -> None:
+        if isinstance(each.logits, p.States):
+            call, given = "batch.head_choose", each.logits.use
+        else:
+            call, given = "batch.sample", each.logits
+        arguments = [self._taken(given)]
+        if each.mask_token != "allowed":
+            arguments.append(f"mask_token={quoted(each.mask_token)}")
+        self.out.assign(each.name, call, arguments)
+
     def _score(self, each: p.Score) -> None:
         arguments = [self._logits(each.logits)]
         if each.tokens is not None:
@@ -313,7 +322,7 @@ class _Methods:
 
     def _select(self, each: p.Select) -> None:
         among = self._use(each.among)
-        known = {"left": f"ops.left({among})"}
+        known = {"left": f"{self._ops('left')}({among})"}
         if each.iteration is not None:
             known["iteration"] = each.iteration
         arguments = [among, self._use(each.score)]
@@ -380,6 +389,8 @@ class _Methods:
     # Values
 
     def _ops(self, name: str) -> str:
+        if name not in OPS:
+            raise InternalError(f"runtime/abi.py does not list `ops.{name}`")
         self.imported.add("ops")
         return f"ops.{name}"
 

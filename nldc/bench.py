@@ -92,8 +92,8 @@ def bench(
             file: api.write([each], Path(scratch) / str(number), certify=False)
             for number, (file, each) in enumerate(checked.items())
         }
-        adapted = any(strategy.graph.adapters for strategy in checked.values())
-        loaded, adapter = load_baseline(artifacts["ar"], model, loading or {}, adapted=adapted)
+        declared = [each.name for own in checked.values() for each in own.graph.adapters]
+        loaded, adapter = load_baseline(artifacts["ar"], model, loading or {}, declared)
         chosen = choose_prompts(
             prompts,
             count,

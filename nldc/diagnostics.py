@@ -10,7 +10,7 @@ import difflib
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Never
 
 from nldc import __version__
 
@@ -103,6 +103,12 @@ class InternalError(Exception):
 
 MANY = 300
 """Of more names than this none is guessed: comparing takes long, and a guess says little."""
+
+
+def untold(op: Never, place: str) -> InternalError:
+    """Return the error of a module that was not told of an op; mypy finds it first."""
+    name = type(op).__name__
+    return InternalError(f"{place} was not told of the op {name}: CONTRIBUTING.md lists its places")
 
 
 def counted(number: int, noun: str) -> str:

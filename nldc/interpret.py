@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from nldc.diagnostics import InternalError
+from nldc.diagnostics import InternalError, untold
 from nldc.expr import Expr, evaluate
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
@@ -251,6 +251,8 @@ class _Interpreter:
                 )
             case Repeat():
                 return self._repeat(node.name, node.op, values, prompt_length)
+            case _:
+                raise untold(node.op, "nldc/interpret.py")
 
     def _score(self, op: Score, values: Mapping[str, Any], prompt_length: int) -> tuple[float, ...]:
         held = self._logits(op.logits, values, prompt_length)

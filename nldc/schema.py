@@ -7,7 +7,7 @@ IR's business. `nldc schema` publishes these models as a JSON Schema for editors
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -66,7 +66,12 @@ class Segment(Closed):
 
 
 class OpModel(Closed):
-    """What every op of the language has in common."""
+    """What every op of the language has in common.
+
+    `REFERS` are its keys that refer to other nodes; the rest are settings.
+    """
+
+    REFERS: ClassVar[tuple[str, ...]] = ()
 
     op: str
 
@@ -77,6 +82,8 @@ class RowsOp(OpModel):
     `order` lists them group by group, or segment by segment (every group's first segment first).
     `seed: masked` masks the first row of a block, which its first segment would give.
     """
+
+    REFERS = ("segments",)
 
     op: Literal["rows"]
     segments: Annotated[list[Segment], Field(min_length=1, max_length=16)]
@@ -100,6 +107,8 @@ class PredictsWhere(Closed):
 class ForwardOp(OpModel):
     """One pass of the backbone over rows that follow the cached prefix."""
 
+    REFERS = ("tokens",)
+
     op: Literal["forward"]
     tokens: Expression
     attention: str
@@ -113,6 +122,8 @@ class ForwardOp(OpModel):
 class SampleOp(OpModel):
     """Choose one token a row: the argmax, or Gumbel-max with noise keyed by position."""
 
+    REFERS = ("logits",)
+
     op: Literal["sample"]
     logits: Expression
     mask_token: Literal["allowed", "forbidden"] | None = None
@@ -124,6 +135,8 @@ class ScoreOp(OpModel):
     `of` says which logits: before or after the sampling options, see `nldc.ir.attributes`.
     """
 
+    REFERS = ("logits", "tokens")
+
     op: Literal["score"]
     logits: Expression
     tokens: Expression | None = None
@@ -134,6 +147,8 @@ class ScoreOp(OpModel):
 
 class SelectOp(OpModel):
     """Pick rows by their score; what the rules pick is united."""
+
+    REFERS = ("among", "score")
 
     op: Literal["select"]
     among: Expression
@@ -148,6 +163,8 @@ class SelectOp(OpModel):
 
 class MixOp(OpModel):
     """Add logits of the same positions, each times its weight."""
+
+    REFERS = ("logits",)
 
     op: Literal["mix"]
     logits: Annotated[list[Expression], Field(min_length=2, max_length=8)]
@@ -165,6 +182,8 @@ class LookupOp(OpModel):
 class FillOp(OpModel):
     """Write tokens into the selected rows, which are masked no more."""
 
+    REFERS = ("rows", "where", "tokens")
+
     op: Literal["fill"]
     rows: Expression
     where: Expression
@@ -174,12 +193,16 @@ class FillOp(OpModel):
 class JoinOp(OpModel):
     """Put tokens one after another."""
 
+    REFERS = ("parts",)
+
     op: Literal["join"]
     parts: Annotated[list[Expression], Field(min_length=1, max_length=16)]
 
 
 class AcceptOp(OpModel):
     """Keep the longest run of drafted tokens that the target agrees with, and one more."""
+
+    REFERS = ("draft", "target")
 
     op: Literal["accept"]
     draft: Expression
@@ -199,6 +222,8 @@ class Loop(OpModel):
 
 class RepeatOp(Loop):
     """Run `body` until its rows are full; its node of the same name is the next value."""
+
+    REFERS = ("on",)
 
     op: Literal["repeat"]
     on: Name
@@ -232,6 +257,8 @@ class DenoiseOp(Loop):
 
     `mask_token` says whether the mask token may be chosen, that of `commit` whether it counts.
     """
+
+    REFERS = ("rows",)
 
     op: Literal["denoise"]
     rows: Expression
@@ -308,18 +335,7 @@ class StrategyFile(Closed):
 
 
 OPS: Mapping[str, type[OpModel]] = {
-    "rows": RowsOp,
-    "forward": ForwardOp,
-    "sample": SampleOp,
-    "score": ScoreOp,
-    "select": SelectOp,
-    "mix": MixOp,
-    "lookup": LookupOp,
-    "fill": FillOp,
-    "join": JoinOp,
-    "accept": AcceptOp,
-    "repeat": RepeatOp,
-    "denoise": DenoiseOp,
+    get_args(model.model_fields["op"].annotation)[0]: model for model in get_args(get_args(Op)[0])
 }
 """Every op of the language, by its name in the file."""
 

@@ -217,7 +217,7 @@ class Ceiling:
 class Reached:
     """One strategy on the same prompts, at most `block_length` tokens a cycle (None: it has none).
 
-    `accepted` is the mean number of tokens a cycle.
+    `accepted` is the mean number of tokens a cycle, `adapters` are those that were loaded.
     """
 
     block_length: int | None
@@ -226,6 +226,7 @@ class Reached:
     tokens: int
     nfe: int
     accepted: float
+    adapters: tuple[str, ...] = ()
 
     @property
     def tpf(self) -> float:
@@ -267,7 +268,8 @@ class Report:
                     _add(table, length, name, oracle.accepted, oracle.tpf, oracle.remarks)
             for line in self.reached:
                 if line.block_length == length:
-                    _add(table, length, line.strategy, line.accepted, line.tpf, line.guarantee)
+                    name = " with ".join([line.strategy, *line.adapters])
+                    _add(table, length, name, line.accepted, line.tpf, line.guarantee)
             table.add_section()
         console = Console(width=_WIDTH, color_system=None)
         with console.capture() as captured:
@@ -315,9 +317,9 @@ def sol(
     files = tuple(strategies) or tuple(api.library())
     with tempfile.TemporaryDirectory() as scratch:
         runs = [run for file in files for run in _compiled(file, block_lengths, Path(scratch))]
-        adapted = any(graph.adapters for _, graph, _ in runs)
+        declared = [adapter.name for _, graph, _ in runs for adapter in graph.adapters]
         baseline = compile_baseline(Path(scratch) / "baseline")
-        loaded, adapter = load_baseline(baseline, model, loading or {}, adapted=adapted)
+        loaded, adapter = load_baseline(baseline, model, loading or {}, declared)
         chosen = choose_prompts(
             prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
         )
@@ -343,6 +345,7 @@ def sol(
                     tokens=sum(stats.tokens for stats in result.stats),
                     nfe=sum(stats.nfe for stats in result.stats),
                     accepted=sum(cycles) / len(cycles) if cycles else 0.0,
+                    adapters=tuple(decoder.model.adapters),
                 )
             )
     return Report(len(ids), tuple(ceilings), tuple(reached))

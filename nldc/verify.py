@@ -102,17 +102,27 @@ def compile_baseline(folder: Path) -> Path:
 
 
 def load_baseline(
-    compiled: Path, model: str | Path | None, loading: Mapping[str, Any], *, adapted: bool
+    compiled: Path, model: str | Path | None, loading: Mapping[str, Any], declared: Sequence[str]
 ) -> tuple[Decoder, Any]:
     """Return AR with the checkpoint's weights, and the adapter that was asked for.
 
-    `compiled` is AR's artifact; see `compile_baseline`.
-    `adapted` says whether any strategy that is to share the weights declares an adapter: an adapter
-    that nobody uses is an error.
+    `compiled` is AR's artifact, see `compile_baseline`; `declared` are the adapters of all
+    strategies that are to share the weights.
+
+    Raises:
+        AdapterError: an adapter is given that none of them declares.
     """
+    from nldc.runtime.errors import AdapterError
+
     options = dict(loading)
     adapter = options.pop("adapter", "auto")
-    return load_decoder(compiled, model, adapter=None if adapted else adapter, **options), adapter
+    if declared and isinstance(adapter, Mapping):
+        for name in adapter:
+            if name not in declared:
+                known = ", ".join(f"`{each}`" for each in dict.fromkeys(declared))
+                message = f"none of the strategies declares an adapter `{name}`"
+                raise AdapterError(message, f"they declare {known}")
+    return load_decoder(compiled, model, adapter=None if declared else adapter, **options), adapter
 
 
 def load_pair(artifact: str | Path, model: str | Path | None, **options: Any) -> Pair:

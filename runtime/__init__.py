@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder, Result
     from nldc.runtime.engine.embeddings import PromptEmbeddings
+    from nldc.runtime.engine.engine import Engine
     from nldc.runtime.engine.handover import Handover, Progress
+    from nldc.runtime.engine.observe import SequenceStep, StepRecord
+    from nldc.runtime.engine.options import GenerateOptions
+    from nldc.runtime.engine.request import Event, Request
     from nldc.runtime.engine.stats import Stats
     from nldc.runtime.errors import (
         AdapterError,
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
         NldcRuntimeError,
         OutOfMemoryError,
         PromptError,
+        QueueFullError,
         TokenizerError,
     )
     from nldc.runtime.rows.layout import Layout
@@ -41,6 +46,9 @@ __all__ = [
     "CheckpointError",
     "Decoder",
     "Emit",
+    "Engine",
+    "Event",
+    "GenerateOptions",
     "Handover",
     "Hidden",
     "Layout",
@@ -51,10 +59,14 @@ __all__ = [
     "Progress",
     "PromptEmbeddings",
     "PromptError",
+    "QueueFullError",
+    "Request",
     "Result",
     "RowFacts",
     "Rows",
+    "SequenceStep",
     "Stats",
+    "StepRecord",
     "SwitchingDecoder",
     "Table",
     "TokenizerError",
@@ -70,6 +82,9 @@ _HOME = {
     "CheckpointError": "errors",
     "Decoder": "decoder",
     "Emit": "step.values",
+    "Engine": "engine.engine",
+    "Event": "engine.request",
+    "GenerateOptions": "engine.options",
     "Handover": "engine.handover",
     "Hidden": "step.values",
     "Layout": "rows.layout",
@@ -80,10 +95,14 @@ _HOME = {
     "Progress": "engine.handover",
     "PromptEmbeddings": "engine.embeddings",
     "PromptError": "errors",
+    "QueueFullError": "errors",
+    "Request": "engine.request",
     "Result": "decoder",
     "RowFacts": "rows.pattern",
     "Rows": "step.values",
+    "SequenceStep": "engine.observe",
     "Stats": "engine.stats",
+    "StepRecord": "engine.observe",
     "SwitchingDecoder": "switching",
     "Table": "rows.table",
     "TokenizerError": "errors",

@@ -32,6 +32,79 @@ cached prefix has -1 in every number but `k_position`.
 ROW_FACTS = ("kind", "group", "index", "row", "position", "prefix")
 """Attributes of the `RowFacts` that the mask function of a `Pattern` gets for q and for k."""
 
+NAMES = (
+    "Batch",
+    "Decoder",
+    "Emit",
+    "Handover",
+    "Layout",
+    "Pattern",
+    "RowFacts",
+    "SwitchingDecoder",
+    "Table",
+    "ops",
+)
+"""What generated modules import from `nldc.runtime`."""
+
+BATCH = (
+    "append",
+    "done",
+    "entropy",
+    "everyone",
+    "forward",
+    "head",
+    "head_choose",
+    "margin",
+    "probability",
+    "sample",
+    "size",
+)
+"""What a step asks of the batch: part of `step/contract.py`."""
+
+OPS = (
+    "accept_longest_prefix",
+    "advance",
+    "choose_rows",
+    "fill",
+    "fill_after_eos",
+    "fill_left",
+    "gather_rows",
+    "grouped_rows",
+    "has_masks",
+    "join",
+    "left",
+    "lookup",
+    "mix",
+    "no_tokens",
+    "rows",
+    "select",
+    "take_rows",
+    "unfinished",
+)
+"""The functions of `step/ops.py` that a step calls."""
+
+BUILDERS = {"Layout": ("causal", "of"), "Table": ("of",)}
+"""What makes constants, and the layouts of a prompt."""
+
+VALUES = (
+    "bonus",
+    "drafted",
+    "filled",
+    "gather",
+    "in_order",
+    "masked",
+    "matches",
+    "places",
+    "row",
+    "rows",
+    "shape",
+    "size",
+    "staying",
+    "take",
+    "tokens",
+)
+"""What a step asks of the values that those return: layouts, rows, states, what was accepted."""
+
 ADAPTER_FOLDER = "linear_spec_lora"
 """Where a released checkpoint keeps its drafting adapter."""
 

@@ -5,6 +5,7 @@ NldcRuntimeError
 ├── AdapterError      the LoRA folder, or an adapter that does not fit the model
 ├── TokenizerError    tokenizer.json, the chat template
 ├── PromptError       prompts and options of `generate` and `stream`
+├── QueueFullError    an engine whose queue has no place for one more request
 ├── BackendError      a device or kernel backend that cannot run here
 ├── OutOfMemoryError  the machine or the device has no room for what is asked
 └── ArtifactError     the generated folder: other compiler version, edited by hand
@@ -50,6 +51,10 @@ class TokenizerError(NldcRuntimeError):
 
 class PromptError(NldcRuntimeError):
     """A prompt or an option of generation that cannot be used."""
+
+
+class QueueFullError(NldcRuntimeError):
+    """So many requests wait for an engine that it takes no more now."""
 
 
 class BackendError(NldcRuntimeError):

@@ -9,7 +9,7 @@ from typing import ClassVar
 from nldc.runtime.checkpoint.parts import Declared
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.engine.handover import Handover
-from nldc.runtime.engine.session import Strategy
+from nldc.runtime.engine.strategy import Strategy
 
 
 class SwitchingDecoder(Decoder):

@@ -83,7 +83,7 @@ ROOMS = (
     "engine",
 )
 GROUND = ("abi", "errors", "files", "json_file", "whole_numbers")
-FRONT = ("alike", "decoder", "switching")
+FRONT = ("alike", "decoder", "loading", "switching")
 LOADING = ("artifact", "artifact_import")
 TRAINING = (*GROUND, "checkpoint", "text", "reference", "train")
 

@@ -56,6 +56,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_memory_for_keys_and_values_is_bounded_by_an_option(artifacts: Path, model: Path) -> None:
+    ids = ("--ids", "1,2,3", "--max-new-tokens", "4", "--model", model)
+    enough = nldc("run", artifacts / "ar", *ids, "--kv-memory", "16MiB")
+    assert enough.exit_code == 0, enough.output
+    small = nldc("run", artifacts / "ar", *ids, "--kv-memory", "1KiB")
+    assert small.exit_code != 0
+    assert "bytes" in small.output
+    wrong = nldc("run", artifacts / "ar", *ids, "--kv-memory", "much")
+    assert wrong.exit_code != 0
+    assert "512MiB" in wrong.output
+
+
 # check
 
 
@@ -776,6 +788,43 @@ def test_every_command_says_that_no_drafter_ran_and_run_says_which_did(
         nldc("bench", "linear_ss_lora", "--model", model, "--repeats", "1", *short, "--json").stdout
     )["results"]
     assert line_["adapters"] == ["drafter"]
+    bench = nldc("bench", "linear_ss_lora", "--model", model, "--repeats", "1", *short).stdout
+    assert "linear_ss_lora with drafter" in bench
+    assert "with the adapter drafter" in nldc("verify", artifact, "--model", model, *short).stderr
+    sol = nldc("sol", "linear_ss_lora", "--model", model, "--block-length", "4", *short).stdout
+    assert "linear_ss_lora with drafter" in sol
+
+
+@pytest.mark.parametrize("command", ["bench", "sol"])
+def test_an_adapter_that_no_strategy_of_several_declares_is_refused(
+    command: str, model: Path, tmp_path: Path
+) -> None:
+    wrong = ("--model", model, "--adapter", f"drafte={tmp_path}")
+    result = nldc(command, "linear_ss", "linear_ss_lora", *wrong)
+    assert result.exit_code == 1
+    assert "none of the strategies declares an adapter `drafte`" in result.stderr
+    assert "they declare `drafter`" in result.stderr
+
+
+def test_every_command_refuses_to_decode_without_an_adapter_that_is_required(
+    model: Path, tmp_path: Path
+) -> None:
+    text = (ROOT / "strategies" / "linear_ss_lora.yaml").read_text(encoding="utf-8")
+    file, artifact = tmp_path / "must.yaml", tmp_path / "must"
+    assert "optional: true" in text
+    file.write_text(text.replace("optional: true", "optional: false"), encoding="utf-8")
+    assert nldc("compile", file, "-o", artifact, *_small("linear_ss_lora")).exit_code == 0
+    without = ("--model", model, "--adapter", "none")
+    for arguments in (
+        ("run", artifact, "--ids", "1,2", *without),
+        ("verify", artifact, *without),
+        ("bench", file, *without),
+        ("sol", file, "--block-length", "4", *without),
+    ):
+        result = nldc(*arguments)
+        assert result.exit_code == 1, result.output
+        assert "the strategy `linear_ss_lora` needs the adapter `drafter`" in result.stderr
+        assert "give its folder, or put it into the checkpoint as linear_spec_lora" in result.stderr
 
 
 def test_adapters_without_names_or_that_nobody_declares_are_refused(

@@ -177,6 +177,8 @@ def verify(
         for difference in each.differences:
             write("\n".join(_difference_lines(difference, pair.decoder)))
         write(_verdict(each))
+    if pair.decoder.model.adapters:
+        say(f"with the adapter {', '.join(pair.decoder.model.adapters)}")
     if not all(each.same for each in found):
         raise click.exceptions.Exit(1)
 
@@ -271,7 +273,7 @@ def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:
     is_wrong = line.guarantee == "exact" and not line.same
     ratio = line.tokens_per_second / ar.tokens_per_second if ar.tokens_per_second else 0.0
     return (
-        line.strategy,
+        " with ".join([line.strategy, *line.adapters]),
         f"{line.tokens_per_second:.1f}",
         "wrong" if is_wrong else f"{ratio:.2f}",
         f"{line.tpf:.2f}",

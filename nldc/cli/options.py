@@ -88,6 +88,12 @@ loading = _options(
     click.option(
         "--backend", type=click.Choice(["torch", "triton"]), help="Who computes attention."
     ),
+    click.option(
+        "--kv-memory",
+        metavar="SIZE",
+        help="The most that keys and values may take, as 512MiB, 2GiB or 50% of what is free "
+        "(default: a share of that).",
+    ),
 )
 sampling = _options(
     click.option("--max-new-tokens", type=int, default=128, show_default=True),
@@ -159,7 +165,7 @@ strategy = click.option(
     "--strategy",
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
-_LOADING = ("dtype", "device", "backend")
+_LOADING = ("dtype", "device", "backend", "kv_memory")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.+)", re.DOTALL)
 
 

@@ -9,22 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from nldc.expr import ExprError, parse, references
-
-OPERANDS: Mapping[str, tuple[str, ...]] = {
-    "rows": ("segments",),
-    "forward": ("tokens",),
-    "sample": ("logits",),
-    "score": ("logits", "tokens"),
-    "mix": ("logits",),
-    "lookup": (),
-    "select": ("among", "score"),
-    "fill": ("rows", "where", "tokens"),
-    "join": ("parts",),
-    "accept": ("draft", "target"),
-    "repeat": ("on",),
-    "denoise": ("rows",),
-}
-"""The keys of each op that refer to other nodes; the rest are settings."""
+from nldc.schema import OPS
 
 
 def operands(op: str, part: Any, numbers: Collection[str]) -> Iterator[str]:
@@ -33,7 +18,7 @@ def operands(op: str, part: Any, numbers: Collection[str]) -> Iterator[str]:
     `part` holds the op's keys, as a model or a mapping. `numbers` are the params, labels and row
     facts, which name no node inside the brackets of a choice of rows.
     """
-    for key in OPERANDS.get(op, ()):
+    for key in OPS[op].REFERS if op in OPS else ():
         for text in _texts(_at(part, key)):
             yield from _named(text, numbers)
     body = _at(part, "body") if op == "repeat" else None

@@ -6,19 +6,13 @@ of numpy. What could mean two things (bytes, truth values, a set of prompts) is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from torch import Tensor
 
 from nldc.runtime.engine.embeddings import PromptEmbeddings
-from nldc.runtime.errors import (
-    NldcRuntimeError,
-    OutOfMemoryError,
-    PromptError,
-    is_out_of_memory,
-)
+from nldc.runtime.errors import PromptError
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.whole_numbers import as_whole, shown, whole
 
@@ -175,24 +169,3 @@ def sampling_of(
 def numbers_of(*values: Any) -> tuple[Any, ...]:
     """Return options that may be None, with numbers of numpy or torch as Python's."""
     return tuple(plain(value) for value in values)
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """Say of memory that ran out what it is, whoever ran out of it.
-
-    Raises:
-        OutOfMemoryError: in place of what Python or torch raises.
-    """
-    try:
-        yield
-    except NldcRuntimeError:
-        raise
-    except (MemoryError, RuntimeError) as problem:
-        if not is_out_of_memory(problem):
-            raise
-        lines = str(problem).strip().splitlines()
-        raise OutOfMemoryError(
-            f"there is not enough memory: {lines[0] if lines else 'what was asked is too large'}",
-            "use a smaller batch_size, shorter prompts, or a smaller dtype",
-        ) from problem

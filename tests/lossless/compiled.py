@@ -172,6 +172,10 @@ class ModelBatch(Sequences):
             values.append([known[row] for row in rows])
         return Logits(torch.tensor(values, dtype=torch.float64), hidden.positions)
 
+    def head_choose(self, hidden: Hidden, mask_token: str = "allowed") -> Tensor:
+        """Choose of the logits of `head`."""
+        return self.sample(self.head(hidden), mask_token)
+
     def sample(self, logits: Logits, mask_token: str = "allowed") -> Tensor:
         """Choose as the interpreter does."""
         values = logits.values

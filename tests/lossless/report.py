@@ -1,4 +1,4 @@
-"""Write docs/lossless.md: what was certified, refused and tried, in five tables.
+"""Write docs/soundness.md: what was certified, refused and tried, in five tables.
 
 `python -m tests.lossless.report [--graphs N] [--fuzz N] [--tally FILE]... [--fuzz-tally FILE]...`
 Each tally is the output of a longer run of `python -m tests.lossless.soundness COUNT SEED SECONDS`
@@ -22,7 +22,7 @@ from tests.lossless import fuzz, soundness
 from tests.lossless.hash_model import first_difference
 from tests.lossless.mutants import HERE, STRATEGIES, UNUSUAL, base_text, built, mutants
 
-OUT = HERE.parents[1] / "docs" / "lossless.md"
+OUT = HERE.parents[1] / "docs" / "soundness.md"
 HEAD = """# Losslessness: what was certified, refused and tried
 
 Written by `python -m tests.lossless.report`; docs/losslessness.md says what it means.

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from nldc.check.lossless import codes, prove
-from nldc.check.lossless.alike import alike, class_of
+from nldc.check.lossless.alike import alike
+from nldc.check.lossless.prefill_rows import class_of
 from nldc.expr import Ref, to_python
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward

@@ -23,11 +23,14 @@ from handwritten import (
     quadratic_layout,
 )
 
-from nldc.runtime.cache.kv_cache import tiled
+from nldc.runtime.cache.kv_cache import KVCache, Places, tiled
 from nldc.runtime.kernels import attention as kernels
+from nldc.runtime.model.torch_backend import TorchBackend
+from nldc.runtime.model.triton_backend import TritonBackend
 from nldc.runtime.reference.attention import attention as reference
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
+from nldc.runtime.rows.plan import Plan
 
 
 @triton.jit
@@ -131,10 +134,47 @@ def errors() -> list[float]:
     return found
 
 
+def layers() -> list[float]:
+    """Return how far the backends are apart behind each layer, to the size of its states.
+
+    Both compute the second of two forwards, of two sequences with an adapter on some rows.
+    """
+    case = next(c for c in cases() if str(c) == "random-5.3")
+    decoder = decoder_for(case, "linear_ss_lora", backend="triton", dtype="float32")
+    kernel, backbone = decoder.model.backend, decoder.model.backbone
+    assert isinstance(kernel, TritonBackend)
+    (adapter,) = decoder.model.adapters.values()
+    backends = (TorchBackend(backbone), kernel)
+    caches = [KVCache(decoder.config, torch.float32, backbone.device) for _ in backends]
+    torch.manual_seed(0)
+    found = []
+    for length, (layout, pattern) in ((0, (Layout.causal(70), CAUSAL)), (70, SHAPES[3][:2])):
+        plan = Plan.of(layout, pattern, backbone.device, torch.float32)
+        backbone.rope.reserve(length + plan.reach)
+        positions = (length + plan.offset).repeat(2)
+        chosen = torch.arange(len(positions)).view(-1, 2)[:, 0] if length else None
+        rows = []
+        for backend, cache in zip(backends, caches, strict=True):
+            slots = tuple(cache.committed) or tuple(cache.acquire(120) for _ in range(2))
+            cache.reserve(slots, [length + layout.size] * 2)
+            start = torch.full((2,), length)
+            places = Places(slots, (length, length), torch.tensor(slots), start)
+            lora = (adapter, chosen) if length else ()
+            rows.append(backend.rows(plan, cache, places, positions, *lora))
+        states = backbone.embed(torch.randint(decoder.config.vocab_size, positions.shape))
+        for number in range(decoder.config.num_layers):
+            want, got = (
+                backend.layer(number, states.clone(), own)
+                for backend, own in zip(backends, rows, strict=True)
+            )
+            found.append(float((got - want).abs().max() / want.abs().max()))
+            states = want
+        assert torch.equal(kernel.head(states), backends[0].head(states))
+    return found
+
+
 def decoded() -> list[bool]:
     """Return whether a few golden cases come out right, decoded with the kernels."""
-    for pattern, kernel in KERNELS.items():
-        object.__setattr__(pattern, "kernel", lambda kernel=kernel: kernel)
     right = []
     for case in (c for c in cases() if str(c) in ("random-2.1", "random-5.3")):
         for mode in ("ar", "linear_ss", "quadratic_ss_lora"):
@@ -147,4 +187,6 @@ def decoded() -> list[bool]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({"errors": errors(), "decoded": decoded()}))
+    for of, kernel in KERNELS.items():
+        object.__setattr__(of, "kernel", lambda kernel=kernel: kernel)
+    print(json.dumps({"errors": errors(), "layers": layers(), "decoded": decoded()}))

@@ -15,7 +15,7 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.cache.pages import Need, Pages
 from nldc.runtime.invariant.line_tiles import Cut
 from nldc.runtime.model import attention
-from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.rows.table import Table
@@ -59,13 +59,14 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[int] = []
-        forward = Backbone.forward
+        layer = TorchBackend.layer
 
-        def counting(backbone: Backbone, states: Tensor, *given: Any) -> Tensor:
-            self.rows.append(len(states))
-            return forward(backbone, states, *given)
+        def counting(backend: TorchBackend, number: int, states: Tensor, rows: Any) -> Tensor:
+            if number == 0:
+                self.rows.append(len(states))
+            return layer(backend, number, states, rows)
 
-        monkeypatch.setattr(Backbone, "forward", counting)
+        monkeypatch.setattr(TorchBackend, "layer", counting)
 
 
 def cache_for(model: Model, **options: Any) -> KVCache:
@@ -87,12 +88,12 @@ def forward(
     embeddings: Tensor | None = None,
 ) -> Tensor:
     """Append rows to sequences and return the logits, [B, n, vocabulary]."""
-    batch = Batch(model, cache, [Member(slot, slot) for slot in slots])
+    own = Batch(model, cache, [Member(slot, slot, embeddings=embeddings) for slot in slots])
     if embeddings is None:
         ids = torch.tensor([list(line) for line in tokens])
     else:
-        ids = batch.prompt(tokens[0], embeddings)
-    hidden = batch.forward(
+        ids = own.prompt(tokens[0])
+    hidden = own.forward(
         ids,
         Layout.causal(ids.shape[1]),
         pattern,
@@ -100,8 +101,8 @@ def forward(
         adapter=adapter,
         adapter_rows=adapter_rows,
     )
-    assert batch.forwards().tolist() == [1] * len(slots)
+    assert own.forwards().tolist() == [1] * len(slots)
     for slot in slots:
         cache.keep(slot, None)
     assert hidden.positions.shape == hidden.states.shape[:2]
-    return batch.head(hidden).values
+    return own.head(hidden).values

@@ -35,7 +35,7 @@ def test_a_product_that_counts_its_rows_is_found_out(monkeypatch: pytest.MonkeyP
 
     plain = linear.linear
     decoder = Ar.from_checkpoint(CHECKPOINTS[0], device="cpu", backend="torch")
-    monkeypatch.setattr("nldc.runtime.model.backbone.linear", product)
+    monkeypatch.setattr("nldc.runtime.model.torch_backend.linear", product)
     (found,) = alike(decoder.model, CAUSAL, (3,), rows=40, alone=2)
     assert found.differing >= 7
     assert "fewer: rows 0 to 6, 7 differ" in found.where

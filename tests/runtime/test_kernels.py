@@ -41,6 +41,8 @@ def test_interpreted_attention_agrees_with_the_reference_and_decodes_golden_case
     for place, error in enumerate(found["errors"]):
         # Outputs lie below 5; float32 sums, then one rounding to the dtype.
         assert error <= 5 * (2**-19, 2**-11, 2**-8)[place % 3], place
+    assert len(found["layers"]) >= 4
+    assert max(found["layers"]) < 2**-17
     assert found["decoded"] == [True] * 6
 
 

@@ -184,6 +184,31 @@ def test_memory_follows_what_is_in_use() -> None:
     assert cache.data.numel() == 0
 
 
+def test_the_table_on_the_device_is_written_when_pages_change_and_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = []
+    write_table = KVCache._write_table
+
+    def watched(cache: KVCache) -> None:
+        written.append(sorted(cache._stale))
+        write_table(cache)
+
+    monkeypatch.setattr(KVCache, "_write_table", watched)
+    cache = cache_of(100)
+    slots = [cache.acquire(20 * KEY_TILE) for _ in range(2)]
+    cache.reserve(slots, [3 * KEY_TILE] * 2)
+    before = cache.table
+    for rows in range(1, 3 * KEY_TILE, 7):
+        cache.reserve(slots, [rows] * 2)
+        cache.claim(slots[0], rows)
+        assert cache.table is before
+    assert written == [[0, 1]]
+    cache.reserve(slots, [3 * KEY_TILE, 3 * KEY_TILE + 1])
+    assert cache.table[1, :4].tolist() == list(cache.pages(1))
+    assert len(written) == 2
+
+
 def test_a_pool_is_never_larger_than_its_budget() -> None:
     cache = cache_of(100)
     slots = [cache.acquire(25 * KEY_TILE) for _ in range(4)]

@@ -14,6 +14,7 @@ from nldc import api
 from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.engine.embeddings import PromptEmbeddings
+from nldc.runtime.errors import PromptError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step.batch import Model
@@ -275,6 +276,26 @@ def test_a_thinking_budget_and_processors_see_the_whole_of_a_shared_prompt(
     assert found == [want] * 3
     assert all(text[: len(prompt)] == prompt for text in seen)
     assert len(seen) == 3 * 8
+
+
+def test_an_engine_keeps_prefixes_for_later_requests_if_it_is_told_to(
+    switching: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(monkeypatch)
+    page = cache_for(switching.model).page_bytes
+    for memory, again in ((None, len(PROMPT)), (2 * page, len(PROMPT) - 2 * KEY_TILE)):
+        engine = switching.new_engine(keep_prefixes=memory)
+        firsts = []
+        for _ in range(2):
+            counted.rows.clear()
+            engine.submit(switching.request(PROMPT, max_new_tokens=3, eos=(), strategy="ar"))
+            while engine.live or not counted.rows:
+                engine.step()
+            firsts.append(counted.rows[0])
+        assert firsts == [len(PROMPT), again]
+        assert engine.cache.used * page == (memory or 0)
+    with pytest.raises(PromptError, match="no size"):
+        switching.new_engine(keep_prefixes="all")
 
 
 def test_embedding_prompts_and_tokens_decode_side_by_side(switching: Decoder) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nldc.check.lossless.alike import Class, Flaw, class_of
+from nldc.check.lossless.alike import Flaw
 from nldc.check.lossless.held import Entry
+from nldc.check.lossless.prefill_rows import Class, class_of
 from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, choice
 from nldc.check.lossless.trace import Trace
 from nldc.ir.ranges import UndecidedError

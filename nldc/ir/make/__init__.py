@@ -53,4 +53,5 @@ def make(reader: Reader, path: Path, full: str, model: OpModel, scope: Scope) ->
         case DenoiseOp():
             return make_denoise(reader, path, full, model, scope)
         case _:
-            raise InternalError(f"no maker for the op {model.op}")
+            place = "CONTRIBUTING.md lists its places"
+            raise InternalError(f"nldc/ir/make was not told of the op {model.op}: {place}")

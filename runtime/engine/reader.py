@@ -1,0 +1,288 @@
+"""From prompts and options as they are given to requests, by the files of the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.engine.arguments import (
+    KEYS,
+    ends_of,
+    numbers_of,
+    sampling_of,
+    stops_of,
+    token_ids,
+)
+from nldc.runtime.engine.embeddings import PromptEmbeddings
+from nldc.runtime.engine.handover import chooser
+from nldc.runtime.engine.options import GenerateOptions
+from nldc.runtime.engine.request import Request
+from nldc.runtime.engine.text import Text
+from nldc.runtime.errors import PromptError
+from nldc.runtime.step.thinking import ThinkingLimit, thinking_limit
+from nldc.runtime.text.chat import Chat, Message, chat_text
+from nldc.runtime.text.endings import Endings, Eos, chosen_ends, find_endings
+from nldc.runtime.text.thinking_marks import thinking_marks
+from nldc.runtime.text.tokenizer import Tokenizer
+from nldc.runtime.whole_numbers import as_whole, shown, whole
+
+Prompt = str | Iterable[int] | Tensor | Sequence[Message] | PromptEmbeddings
+"""Text, token ids, embeddings, or with `chat` the messages of a conversation."""
+
+
+class Reader:
+    """Reads prompts and options for one model: `folder` is its checkpoint's, if it has one.
+
+    `strategies` are the names that a request may choose from, `adapters` those that are there.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        folder: Path | None,
+        strategies: Sequence[str],
+        adapters: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.strategies = tuple(strategies)
+        self.adapters = tuple(adapters)
+        self._device = device
+        self._dtype = dtype
+        self._tokenizer: Tokenizer | None = None
+        self._endings: Endings | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer, read when first used.
+
+        Raises:
+            TokenizerError: the checkpoint has none, or it is damaged.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.load(self.folder or Path())
+            self._tokenizer.warn_if_larger(self.config.vocab_size)
+        return self._tokenizer
+
+    @property
+    def any_tokenizer(self) -> Tokenizer | None:
+        """The checkpoint's tokenizer, None if it has none."""
+        if self.folder is None or not Tokenizer.exists(self.folder):
+            return None
+        return self.tokenizer
+
+    @property
+    def endings(self) -> Endings:
+        """What ends a text, by the files of the checkpoint; see `find_endings`.
+
+        Raises:
+            CheckpointError, TokenizerError: one of the files is damaged.
+        """
+        if self._endings is None:
+            self._endings = find_endings(
+                self.folder,
+                self.config.eos_token_ids,
+                self.config.vocab_size,
+                self.any_tokenizer,
+            )
+            self._endings.warn(self.folder)
+        return self._endings
+
+    def requests(
+        self,
+        prompts: Sequence[Prompt],
+        options: Sequence[GenerateOptions],
+        chat: Chat | None = None,
+        keys: Sequence[int] | None = None,
+        *,
+        as_text: bool = False,
+    ) -> list[Request]:
+        """Return the requests of one call, in order; `options` and `keys` have one for each prompt.
+
+        `keys` go before the options' own, which go before the prompts' places.
+        `as_text`: without a tokenizer there is no use in them.
+
+        Raises:
+            PromptError: a prompt or an option cannot be used.
+            TokenizerError: text is asked for and the checkpoint has no tokenizer.
+        """
+        resolved: dict[int, Callable[..., Request]] = {}
+        requests = []
+        for place, (prompt, asked) in enumerate(zip(prompts, options, strict=True)):
+            if id(asked) not in resolved:
+                resolved[id(asked)] = self._resolved(asked, len(prompts), as_text=as_text)
+            key = asked.sequence_id if keys is None else keys[place]
+            requests.append(resolved[id(asked)](prompt, place, chat, key))
+        return requests
+
+    def _resolved(
+        self, asked: GenerateOptions, count: int, *, as_text: bool
+    ) -> Callable[[Prompt, int, Chat | None, int | None], Request]:
+        """Return what makes requests of a prompt, its place, `chat` and its key."""
+        sampling = sampling_of(
+            asked.temperature, asked.top_k, asked.top_p, asked.min_p, asked.seed, asked.processors
+        )
+        limit = self._limit(asked)
+        hint = "use a whole number above 0"
+        longest = whole(asked.max_new_tokens, "max_new_tokens", range(1, 2**63), hint)
+        priority = whole(asked.priority, "priority", KEYS, "use a whole number of 64 bits")
+        if asked.sequence_id is not None:
+            whole(asked.sequence_id, "the sequence id", KEYS, "give a whole number of 64 bits")
+        ends = self.endings.ids if asked.eos is None else self._ends(asked.eos)
+        stops = stops_of(asked.stop)
+        sampling.check()
+        choose = chooser(asked.strategy, count, self.strategies)
+        has_text = bool(as_text or stops) or self.any_tokenizer is not None
+        keeps_special = not asked.skip_special_tokens
+
+        def request(prompt: Prompt, place: int, chat: Chat | None, key: int | None) -> Request:
+            tokens = self._tokens(prompt, chat, place, longest)
+            text = None
+            if has_text:
+                text = Text(self.tokenizer, stops, keep_special_tokens=keeps_special)
+            return Request(
+                place=place,
+                prompt=tokens,
+                key=place if key is None else int(key),
+                max_new_tokens=longest,
+                eos=ends,
+                choose=choose,
+                sampling=sampling,
+                embeddings=self._embeddings(prompt),
+                adapters=self.adapters,
+                thinking=limit,
+                thought=None if limit is None else _thought(limit, prompt, tokens),
+                text=text,
+                priority=priority,
+            )
+
+        return request
+
+    def _limit(self, asked: GenerateOptions) -> ThinkingLimit | None:
+        tokens, end, start = numbers_of(
+            asked.max_thinking_tokens, asked.end_think_token_id, asked.start_think_token_id
+        )
+        config = self.config
+        if tokens is not None:
+            known = config.end_think_token_id
+            start, end = thinking_marks(known, self.any_tokenizer, start, end)
+        return thinking_limit(tokens, end, config.vocab_size, config.mask_token_id, start)
+
+    def _ends(self, eos: Eos) -> tuple[int, ...]:
+        given = [eos] if isinstance(eos, str) else ends_of(eos)
+        by_text = any(isinstance(end, str) for end in given)
+        tokenizer = self.any_tokenizer if by_text else None
+        return chosen_ends(given, tokenizer, self.config.vocab_size)
+
+    def _embeddings(self, prompt: Prompt) -> Tensor | None:
+        if not isinstance(prompt, PromptEmbeddings):
+            return None
+        return prompt.embeddings.to(self._device, self._dtype)
+
+    def _tokens(
+        self, prompt: Prompt, chat: Chat | None, place: int, max_new_tokens: int
+    ) -> tuple[int, ...]:
+        name = f"prompt {place}"
+        tokens: Sequence[object]
+        if isinstance(prompt, PromptEmbeddings):
+            prompt.check(self.config.hidden_size, name)
+            if chat is not None:
+                raise PromptError(
+                    f"{name} holds embeddings, which pass no chat template",
+                    "embed the rendered template with Decoder.embed, and leave chat out",
+                )
+            unknown = [self.config.mask_token_id] * len(prompt.embeddings)
+            tokens = unknown if prompt.tokens is None else token_ids(prompt.tokens, name)
+        elif chat is not None:
+            messages: Any = prompt
+            text = chat_text(self.tokenizer, messages, name, chat)
+            tokens = self._encoded(text, name, self.tokenizer.encode_chat)
+        elif isinstance(prompt, str):
+            tokens = self._encoded(prompt, name, self.tokenizer.encode)
+        else:
+            tokens = token_ids(prompt, name)
+        if not tokens:
+            raise PromptError(f"{name} is empty", "give at least one token to continue")
+        checked = tuple(self.check_token(token, name) for token in tokens)
+        room = self.config.context - len(checked)
+        if room < max_new_tokens:
+            raise PromptError(
+                f"{name} has {len(checked)} tokens; with max_new_tokens {max_new_tokens} that is "
+                f"more than the model's context of {self.config.context}",
+                f"use max_new_tokens {room} or less" if room > 0 else "shorten the prompt",
+            )
+        return checked
+
+    def _encoded(self, text: str, name: str, encode: Callable[[str], list[int]]) -> list[int]:
+        if self.tokenizer.exceeds(text, self.config.context):
+            raise PromptError(
+                f"{name} has more tokens than the model's context of {self.config.context}",
+                "shorten the prompt",
+            )
+        tokens = encode(text)
+        self.tokenizer.check_fits(tokens, self.config.vocab_size, name)
+        return tokens
+
+    def check_token(self, token: object, name: str) -> int:
+        """Return a token id of this model.
+
+        Raises:
+            PromptError: it is none; `name` says where it was found.
+        """
+        number = as_whole(token)
+        if number is None:
+            raise PromptError(f"{name} holds {shown(token)}", "token ids are whole numbers")
+        if not 0 <= number < self.config.vocab_size:
+            raise PromptError(
+                f"{name} holds the token id {number}",
+                f"ids of this model lie between 0 and {self.config.vocab_size - 1}",
+            )
+        return number
+
+
+def _thought(limit: ThinkingLimit, prompt: Prompt, tokens: Sequence[int]) -> int | None:
+    """Return where the thought at a prompt's end begins: with the answer if nobody can know."""
+    unknown = isinstance(prompt, PromptEmbeddings) and prompt.tokens is None
+    return len(tokens) - 1 if unknown else limit.thought(tokens)
+
+
+def chat_of(
+    chat: bool,
+    system: str | None,
+    tools: Sequence[Mapping[str, Any]] | None,
+    variables: Mapping[str, Any] | None,
+    template: str | Path | None,
+) -> Chat | None:
+    """Return how conversations become prompts, None if prompts are none.
+
+    Raises:
+        PromptError: something is given for a template, and there is none to give it to.
+    """
+    options = {
+        "system": system,
+        "tools": tools,
+        "template_variables": variables,
+        "chat_template": template,
+    }
+    given = [name for name, value in options.items() if value is not None]
+    if given and not chat:
+        raise PromptError(f"{given[0]} has no effect without chat", "ask for chat, or leave it out")
+    if not chat:
+        return None
+    asked = Chat(system, tools, {} if variables is None else variables, template)
+    asked.check()
+    return asked
+
+
+def is_conversation(prompts: object) -> bool:
+    """Whether prompts are the messages of one conversation."""
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not prompts:
+        return False
+    return all(isinstance(message, Mapping) for message in prompts)

@@ -1,0 +1,41 @@
+"""A strategy as the engine runs it: a prefill, a step, and how it hands sequences over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nldc.runtime.engine.handover import Handover
+from nldc.runtime.step.contract import StepBatch
+from nldc.runtime.step.values import Emit
+
+Prefill = Callable[[StepBatch, Tensor], Emit]
+Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to decode, and how it hands sequences over; None: it is the only one."""
+
+    prefill: Prefill
+    step: Step
+    handover: Handover | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """The rows of the cache that a sequence may need, whichever strategy runs it.
+
+    `prompt` and `token` are the most that stay for a token of the prompt or the text; `scratch` the
+    most that one step, or the prefill beyond its prompt, writes behind the committed ones.
+    """
+
+    prompt: int = 1
+    token: int = 1
+    scratch: int = 1
+
+    def rows(self, prompt: int, tokens: int) -> int:
+        """Return the rows for a prompt of so many tokens, and so many that follow it."""
+        return prompt * self.prompt + tokens * self.token + self.scratch
