@@ -9,6 +9,8 @@ import torch
 
 from nldc.runtime.errors import PromptError
 from nldc.runtime.step import sampling as sampling_module
+from nldc.runtime.step.lineup import facts_of
+from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling, choose, filtered, gumbel, row_keys
 
 
@@ -167,3 +169,15 @@ def test_a_gpu_s_sums_of_probabilities_are_those_of_the_cpu_but_for_rounding() -
     torch.testing.assert_close(found, mass.cumsum(-1), rtol=0, atol=1e-12)
     last = sampling_module._whole_sums(mass.flip(-1))[:, -1]
     assert torch.equal(last, found[:, -1])
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 + 5, 2**63 - 1, 2**63, 2**64 - 1])
+def test_seeds_of_several_sequences_key_the_noise_that_each_keys_alone(seed: int) -> None:
+    positions = torch.tensor([[3, 4, 900], [3, 4, 900]])
+    sequences = torch.tensor([[5], [2**40]])
+    facts = [facts_of(Member(0, 0, Sampling(seed=each))) for each in (seed, 1)]
+    together = row_keys(torch.tensor(facts)[:, 1:2], sequences, positions)
+    for line, each in enumerate((seed, 1)):
+        alone = row_keys(each, sequences[line : line + 1], positions[line : line + 1])
+        for found, want in zip(together, alone, strict=True):
+            assert torch.equal(found[line : line + 1], want)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,7 +25,7 @@ from nldc.runtime.decoder import Decoder
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sequences import Sequences
-from nldc.runtime.step.state import StepState
+from nldc.runtime.step.state import LINEUPS, StepState
 
 STRATEGIES = sorted(api.library())
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -203,6 +205,25 @@ def test_what_the_host_changes_between_steps_is_written(load: Callable[[str], De
     assert Batch(decoder.model, cache, members, state).ends(
         torch.tensor([[3, 4], [3, 4]])
     ).tolist() == [[True, False], [False, False]]
+
+
+def test_what_left_is_forgotten(load: Callable[[str], Decoder]) -> None:
+    config = load("ar").config
+    state = StepState(config, torch.device("cpu"))
+    members = [Member(slot, slot) for slot in range(3)]
+    gone = weakref.ref(members[1])
+    lineup = state.lineup(members)
+    assert state.lineup(members) is lineup
+    state.lineup(members[:2])
+    del lineup, members[1]
+    gc.collect()
+    assert gone() is not None
+    state.leave(1)
+    gc.collect()
+    assert gone() is None
+    for slot in range(3, 60):
+        state.lineup([Member(slot, slot)])
+    assert len(state._lineups) <= LINEUPS
 
 
 def kept_of(company: Company, decoded: Sequence[Decoded]) -> list[Tensor]:
