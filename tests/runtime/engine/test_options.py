@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import lone
 
+from nldc.cli.options import sampling
 from nldc.runtime import Decoder, GenerateOptions, PromptError
 from nldc.runtime.engine.options import RequestOptions
 
@@ -18,6 +19,16 @@ def test_every_option_is_a_keyword_and_every_keyword_an_option() -> None:
         "sequence_id"
     }  # `sequence_ids`, in calls
     assert set(RequestOptions.__annotations__) <= named
+
+
+def test_the_command_line_s_sampling_options_are_these_options() -> None:
+    @sampling
+    def command(**_: Any) -> None:
+        """Do nothing."""
+
+    named = {option.name for option in command.__click_params__}  # type: ignore[attr-defined]
+    assert {"max_new_tokens", "temperature", "seed", "eos"} < named
+    assert named <= {field.name for field in fields(GenerateOptions)}
 
 
 def test_options_are_those_of_the_keywords(decoder: Decoder) -> None:

@@ -325,6 +325,36 @@ def test_what_is_interrupted_when_it_is_written_down_ends_with_an_error(
     assert nothing_is_held(engine)
 
 
+def test_an_interrupt_amid_the_cache_s_books_ends_what_has_begun_and_nothing_else(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = decoder.new_engine(max_live=3)
+    want = lone(decoder, [6, 5], **OPTIONS)
+    short = decoder.request([3, 5], max_new_tokens=4, eos=())
+    begun = [decoder.request([n, 5], **OPTIONS) for n in (4, 5)]
+    waits = decoder.request([6, 5], **OPTIONS)
+    shrink = KVCache._shrink
+    strikes = [1]
+
+    def breaks(self: KVCache) -> None:
+        if strikes:
+            strikes.pop()
+            raise KeyboardInterrupt
+        shrink(self)
+
+    monkeypatch.setattr(KVCache, "_shrink", breaks)
+    events, count = interrupted(engine, [short, *begun, waits], lambda: None)
+    assert count == 1
+    assert told(events, short)[2] in ("length", "error")
+    for request in begun:
+        tokens, _, finish = told(events, request)
+        assert finish == "error"
+        assert "interrupted by KeyboardInterrupt" in str(request.error)
+        assert tokens == lone(decoder, request.prompt, **OPTIONS)[0][: len(tokens)]
+    assert told(events, waits) == want
+    assert nothing_is_held(engine)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 def test_interrupts_at_any_moment_leave_the_engine_usable_and_empty(
     decoder: Decoder, engine: Engine
