@@ -37,7 +37,7 @@ def test_a_difference_and_a_leak_are_found(decoder: Decoder, engine: Engine) -> 
             Run(decoder, decoder.new_engine(), asked, [wrong], Random(0), lambda _: None)([0] * 8)
     held = Held(10, 1, 100.0)
     check_nothing_is_left(engine, held, held)
-    for more in (Held(11, 1, 100.0), Held(10, 2, 100.0), Held(10, 1, 300.0)):
+    for more in (Held(51, 1, 100.0), Held(10, 2, 100.0), Held(10, 1, 300.0)):
         with pytest.raises(DifferenceError, match="left when all was done: 1"):
             check_nothing_is_left(engine, held, more)
     engine.submit(decoder.request([3], max_new_tokens=5, eos=()))
