@@ -288,6 +288,7 @@ class _Methods:
             arguments.append("hold=True")
         if each.states is not None:
             arguments.append(f"states={_slice(each.states)}")
+        arguments.append(f"node={quoted(each.origin.node)}")
         self.out.assign(each.name, "batch.forward", arguments)
 
     def _layout(self, layout: p.Layout) -> str:

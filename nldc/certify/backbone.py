@@ -174,9 +174,10 @@ class HashBatch(Sequences):
         hold: bool = False,
         embeddings: Tensor | None = None,
         states: slice | None = None,
+        node: str = "",
     ) -> Hidden:
         """Compute the rows' states; they stand for hidden states of width 1."""
-        del counted, embeddings
+        del counted, embeddings, node
         if tuple(tokens.shape) != (self.size, layout.size):
             raise DifferenceError(
                 f"tokens of shape {list(tokens.shape)} for {layout.size} rows of {self.size}"

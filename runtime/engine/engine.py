@@ -442,6 +442,8 @@ class Engine:
         with torch.inference_mode():
             members = [self._members[request.id] for request in live]
             batch = Batch(self._model, self.cache, members, self._state)
+            if self._observers:
+                batch.watch()
             emit = call(batch)
             record = commit(batch, emit)
             outcomes = record.outcomes()
@@ -494,7 +496,7 @@ class Engine:
             self._tell()
         if not self._observers:
             return None
-        return SequenceStep(request.id, width, accepted, kept, came.forwards)
+        return SequenceStep(request.id, width, accepted, kept, came.forwards, came.by_node)
 
     def _record(
         self, kind: Kind, name: str, number: int, parts: Sequence[SequenceStep], since: float

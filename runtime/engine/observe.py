@@ -15,8 +15,8 @@ class SequenceStep:
 
     `drafted` is how many tokens the step offered, `accepted` how many of them were emitted (before
     the cut at EOS, a stop string or the length), `kept` how many rows of the cache stayed, `nfe`
-    how many forwards counted. `forwards` are these by the names of the strategy's nodes, where they
-    are known.
+    how many forwards counted. `forwards` are all of them by the names of the strategy's nodes,
+    those that do not count included.
     """
 
     id: int

@@ -94,6 +94,7 @@ class Batch(Sequences):
         hold: bool = False,
         embeddings: Tensor | None = None,
         states: slice | None = None,
+        node: str = "",
     ) -> Hidden:
         """See `StepBatch.forward`.
 
@@ -145,6 +146,7 @@ class Batch(Sequences):
             self.append(layout.append - there)
         if counted:
             self.count(active)
+        self.note(node, active)
         hidden = Hidden(
             torch.cat(parts, 1) if len(parts) > 1 else parts[0],
             (places + plan.ahead)[:, first:],

@@ -49,6 +49,7 @@ class StepBatch(Protocol):
         hold: bool = False,
         embeddings: Tensor | None = None,
         states: slice | None = None,
+        node: str = "",
     ) -> Hidden:
         """Run the backbone over token ids [B, R] laid out by `layout`, seeing what `pattern` says.
 
@@ -57,7 +58,8 @@ class StepBatch(Protocol):
         the base weights. `active`, bool [B], are the sequences for which the forward counts (None:
         all); with `hold`, the others keep the keys and values that they wrote last, for `append`,
         and get states of no use. `embeddings` [B, R, hidden] replace those of the tokens. Of the
-        rows' states, those of the rows `states` are returned (None: all).
+        rows' states, those of the rows `states` are returned (None: all). `node` is the strategy's
+        name for it, for whoever watches.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,12 +17,14 @@ class Outcome:
     """What a step did for one sequence.
 
     `tokens` are those that it emits, codes in place of some among them; the first `keep`
-    speculative rows of its cache stay (None: all); it had a part in `forwards`.
+    speculative rows of its cache stay (None: all); it had a part in `forwards`, that count;
+    `by_node` are all of them by their nodes, where somebody watches.
     """
 
     tokens: list[int]
     keep: int | None
     forwards: int
+    by_node: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class Record:
     counts: bool
     keeps: bool
     texts: list[int | None]
+    nodes: tuple[str, ...]
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcome of each sequence, in order; waits until they are there."""
@@ -53,7 +57,8 @@ class Record:
             batch.lengths[number] if keep is None else batch.committed[number] + keep,
             None if text is None else text + count,
         )
-        return Outcome(line[:count], keep, forwards)
+        ran = {node: times for node, times in zip(self.nodes, more, strict=True) if times}
+        return Outcome(line[:count], keep, forwards, ran)
 
 
 def commit(batch: Batch, emit: Emit) -> Record:
@@ -63,6 +68,8 @@ def commit(batch: Batch, emit: Emit) -> Record:
     """
     columns = [emit.tokens, batch.forwards().unsqueeze(1)]
     columns += [extra.unsqueeze(1) for extra in (emit.count, emit.keep) if extra is not None]
+    by_node = batch.by_node or {}
+    columns += [times.unsqueeze(1) for times in by_node.values()]
     values = Copy.of(torch.cat(columns, 1))
     end = batch.start if emit.keep is None else batch.begin + emit.keep
     return Record(
@@ -71,5 +78,6 @@ def commit(batch: Batch, emit: Emit) -> Record:
         width=emit.tokens.shape[1],
         counts=emit.count is not None,
         keeps=emit.keep is not None,
+        nodes=tuple(by_node),
         texts=batch.state.after(batch.lineup, end, emit.tokens, emit.count),
     )

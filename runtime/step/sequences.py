@@ -19,7 +19,8 @@ class Sequences:
 
     `mask_token_id` fills rows that are masked. `failed` holds, by the number of its sequence, the
     error of a processor that failed in this step: nothing that comes of the step for that sequence
-    means anything, and nothing of the others is changed.
+    means anything, and nothing of the others is changed. `by_node` are the forwards of each
+    node that each sequence had a part in, where somebody watches.
     """
 
     def __init__(self, lineup: Lineup) -> None:
@@ -28,6 +29,7 @@ class Sequences:
         self._forwards = 0
         self._active_forwards: Tensor | None = None
         self._asked: tuple[Tensor, list[bool]] | None = None
+        self.by_node: dict[str, Tensor] | None = None
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -124,6 +126,19 @@ class Sequences:
         before = self._active_forwards
         now = active.to(torch.int64)
         self._active_forwards = now if before is None else before + now
+
+    def watch(self) -> None:
+        """From now on, count the forwards of each node in `by_node`, int64 [B] each."""
+        self.by_node = {}
+
+    def note(self, node: str, active: Tensor | None) -> None:
+        """Note a forward of a node, for the active sequences (None: all), if somebody watches."""
+        if self.by_node is None:
+            return
+        if active is None:
+            active = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        now = active.to(torch.int64)
+        self.by_node[node] = self.by_node[node] + now if node in self.by_node else now
 
     def forwards(self) -> Tensor:
         """Return how many counted forwards each sequence had a part in, int64 [B]."""

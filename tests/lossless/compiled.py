@@ -119,9 +119,10 @@ class ModelBatch(Sequences):
         hold: bool = False,
         embeddings: Tensor | None = None,
         states: slice | None = None,
+        node: str = "",
     ) -> Hidden:
         """Compute the rows; a row's state is the number of its entry."""
-        del embeddings
+        del embeddings, node
         assert tuple(tokens.shape) == (self.size, layout.size), (tokens.shape, layout.size)
         offsets = layout.offset.tolist()
         flags = [True] * layout.size

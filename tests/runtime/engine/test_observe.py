@@ -42,6 +42,27 @@ def test_records_add_up_to_what_the_requests_cost(decoder: Decoder) -> None:
     assert records[0].ids == (requests[0].id,)
 
 
+def test_forwards_are_told_by_the_names_of_nodes(decoder: Decoder) -> None:
+    records: list[StepRecord] = []
+    engine = decoder.new_engine(observer=records.append)
+    names = ("linear_ss", "block_diffusion")
+    for name in names:
+        engine.submit(decoder.request([3, 5], strategy=name, **OPTIONS))
+    run(engine)
+    told_of = {
+        (record.kind, record.strategy): part.forwards
+        for record in records
+        for part in record.sequences
+    }
+    assert told_of["prefill", "linear_ss"] == {"prefill.context": 1}
+    assert told_of["step", "linear_ss"] == {"step.drafted.seen": 1, "step.checked": 1}
+    rounds = told_of["step", "block_diffusion"]
+    assert set(rounds) == {"step.filled.seen", "step.refresh"}
+    assert rounds["step.filled.seen"] >= 1
+    steps = [s for r in records if r.kind == "step" for s in r.sequences]
+    assert all(sum(step.forwards.values()) == step.nfe for step in steps)
+
+
 def test_a_call_s_callback_hears_of_the_call_s_own_steps(decoder: Decoder) -> None:
     records: list[StepRecord] = []
     other = decoder.stream([9], **OPTIONS)
