@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from nldc.runtime.train.drafter import DrafterRecipe
     from nldc.runtime.train.recipe import Recipe
 
+MOST = {"threads": 2**15, "rank": 2**15, "seed": 2**31}
+"""What numbers of a recipe lie below, where that is less than what a file can hold."""
+
 Numbers = Mapping[str, int | float]
 R = TypeVar("R", "Recipe", "DrafterRecipe")
 
@@ -33,9 +36,11 @@ def with_settings(recipe: R, settings: Numbers) -> R:
             hint = f"did you mean {meant}?" if meant else f"it has {', '.join(known)}"
             raise NldcRuntimeError(f"the recipe has no number {name}", hint)
         whole = isinstance(held[name], int)
-        if (whole and not isinstance(value, int)) or value <= 0:
+        if (whole and not isinstance(value, int)) or not 0 < value < MOST.get(name, 2**63):
             kind = "a whole number" if whole else "a number"
-            raise NldcRuntimeError(f"{name} = {value} is not allowed", f"{kind} above 0")
+            most = f" and below {MOST[name]}" if name in MOST else ""
+            hint = f"{kind} above 0{most}"
+            raise NldcRuntimeError(f"{name} = {value!s:.40} is not allowed", hint)
         changes[name] = value if whole else float(value)
     return replace(recipe, **changes)
 

@@ -295,6 +295,7 @@ def test_an_interrupt_while_the_command_starts_ends_it_without_a_traceback(
         "class Hook:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {moment!r}:\n"
+        "            signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "            signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Hook())\n"
     )

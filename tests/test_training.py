@@ -29,6 +29,10 @@ def test_settings_change_numbers_of_the_recipe_and_nothing_else() -> None:
         ({"rank": 8.5}, "rank = 8.5 is not allowed"),
         ({"rank": 0}, "rank = 0 is not allowed"),
         ({"precision": 3}, "no number precision"),
+        ({"learning_rate": float("nan")}, "learning_rate = nan is not allowed"),
+        ({"alpha": float("inf")}, "alpha = inf is not allowed"),
+        ({"threads": 10**12}, "threads = 1000000000000 is not allowed"),
+        ({"seed": 10**20}, "is not allowed"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(

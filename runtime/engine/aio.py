@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from nldc.runtime.engine.call import Call
+from nldc.runtime.engine.ownership import is_within_a_step
 from nldc.runtime.engine.request import Event
+from nldc.runtime.errors import NldcRuntimeError
 
 News = Event | BaseException | None
 """What the thread hands over: an event, what went wrong, and None at its very end."""
@@ -18,7 +20,15 @@ async def events_of(call: Call) -> AsyncGenerator[Event, None]:
     """Yield the events of a call, which is stepped by a thread of its own until it is over.
 
     However this ends, the call is closed and the thread has ended.
+
+    Raises:
+        NldcRuntimeError: it is called within a step, which holds what the thread would wait for.
     """
+    if is_within_a_step():
+        raise NldcRuntimeError(
+            "the engine is in the midst of a step, and nothing can be streamed to an event loop",
+            "within a processor, a chooser or a listener, decode with generate or stream",
+        )
     loop = asyncio.get_running_loop()
     news: asyncio.Queue[News] = asyncio.Queue()
 

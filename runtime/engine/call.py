@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from functools import partial
 
 from nldc.runtime.engine.engine import Engine
-from nldc.runtime.engine.observe import Observer, StepRecord
+from nldc.runtime.engine.observe import Observer, StepRecord, as_observer
 from nldc.runtime.engine.request import Event, Request
 
 
@@ -28,7 +28,8 @@ class Call:
         self._engine = engine
         self._waiting = deque(requests)
         self._at_most = len(requests) if at_most is None else at_most
-        self._on_step = on_step
+        self._on_step = None if on_step is None else as_observer(on_step)
+        self._ids: set[int] = set()
         self._running: dict[int, Request] = {}
         self._news: deque[tuple[Request, Event]] = deque()
         self._records: deque[StepRecord] = deque()
@@ -51,6 +52,7 @@ class Call:
                 self._tell_steps()
                 while self._news:
                     request, event = self._news.popleft()
+                    self._tell_steps()  # those of other calls' steps as well
                     if event.finish is not None:
                         self._running.pop(request.place, None)
                     yield request, event
@@ -71,7 +73,7 @@ class Call:
         while self._waiting and len(self._running) < self._at_most:
             request = self._waiting[0]
             self._running[request.place] = request  # before it is one: an interrupt ends it, too
-            self._engine.submit(request, partial(self._hear, request))
+            self._ids.add(self._engine.submit(request, partial(self._hear, request)))
             self._waiting.popleft()
 
     def _hear(self, request: Request, event: Event) -> None:
@@ -81,8 +83,7 @@ class Call:
         return self._closed or bool(self._news or self._records)
 
     def _note(self, record: StepRecord) -> None:
-        ours = {request.id for request in list(self._running.values())}
-        if not ours.isdisjoint(record.ids):
+        if not self._ids.isdisjoint(record.ids):
             self._records.append(record)
 
     def _tell_steps(self) -> None:

@@ -28,7 +28,13 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.engine.failures import in_words, tears_the_books, without_token
 from nldc.runtime.engine.group import Group
 from nldc.runtime.engine.handover import Progress, check_known
-from nldc.runtime.engine.observe import Kind, Observer, SequenceStep, StepRecord
+from nldc.runtime.engine.observe import (
+    Kind,
+    Observer,
+    SequenceStep,
+    StepRecord,
+    as_observer,
+)
 from nldc.runtime.engine.ownership import Ownership, device_lock, is_within_a_step, stepping
 from nldc.runtime.engine.request import Event, Finish, Request
 from nldc.runtime.engine.strategy import Room, Strategy
@@ -90,6 +96,7 @@ class Engine:
         self.max_queue = None if max_queue is None else whole(max_queue, "max_queue", bounds, hint)
         self._model = model
         self._room = room
+        self._keep_prefixes = keep_prefixes
         backbone = model.backbone
         self._device = backbone.device
         self._computing = device_lock(self._device)
@@ -97,7 +104,7 @@ class Engine:
             backbone.config, backbone.dtype, self._device, kv_memory, keep_prefixes=keep_prefixes
         )
         self._state = StepState(backbone.config, self._device)
-        self._observers: tuple[Observer, ...] = () if observer is None else (observer,)
+        self._observers: tuple[Observer, ...] = () if observer is None else (as_observer(observer),)
         self._steps = 0
 
         self._ids = count()
@@ -112,6 +119,7 @@ class Engine:
         self._groups = {name: Group() for name in self.strategies}
         self._has_prefilled = self._has_ended = False
         self._untold: deque[Event] = deque()
+        self._holds_back = False
         self._events: list[Event] = []
         self._raised: BaseException | None = None
 
@@ -141,6 +149,10 @@ class Engine:
             QueueFullError: so many wait already that there is no place.
             PromptError: it was submitted before.
         """
+        if not isinstance(request, Request):
+            raise PromptError(
+                f"a {type(request).__name__} is no request", "make one with Decoder.request"
+            )
         with self._gate:
             if request.id >= 0 or request.done:
                 raise PromptError(
@@ -211,9 +223,14 @@ class Engine:
             raise raised
 
     def observe(self, observer: Observer) -> None:
-        """Tell one more observer of every step from now on."""
+        """Tell one more observer of every step from now on.
+
+        What it raises comes out of whatever call steps, once the step is over; the step's events
+        come with the next.
+        """
+        told = as_observer(observer)
         with self._gate:
-            self._observers = (*self._observers, observer)
+            self._observers = (*self._observers, told)
 
     def ignore(self, observer: Observer) -> None:
         """Tell an observer no more."""
@@ -259,7 +276,13 @@ class Engine:
     def _begin_afresh(self, problem: BaseException) -> None:
         """End what has begun, but for a prompt that has not joined the others: it waits again."""
         backbone = self._model.backbone
-        self.cache = KVCache(backbone.config, backbone.dtype, self._device, self.cache.budget)
+        self.cache = KVCache(
+            backbone.config,
+            backbone.dtype,
+            self._device,
+            self.cache.budget,
+            keep_prefixes=self._keep_prefixes,
+        )
         self._state = StepState(backbone.config, self._device)
         begun = [self._requests[each] for each in self._members if each in self._requests]
         joined = [request for group in self._groups.values() for request in group.live]
@@ -452,6 +475,14 @@ class Engine:
 
     def _commit(self, kind: Kind, name: str, outcome: _Stepped, since: float) -> None:
         """Write down what a step emitted, and tell it."""
+        self._holds_back = True  # whoever hears of a request's end has heard of its steps
+        try:
+            self._write_down(kind, name, outcome, since)
+        finally:
+            self._holds_back = False
+            self._tell()
+
+    def _write_down(self, kind: Kind, name: str, outcome: _Stepped, since: float) -> None:
         parts: list[SequenceStep] = []
         while outcome.left:
             request, came, failed = outcome.left[-1]
@@ -573,7 +604,7 @@ class Engine:
 
     def _tell(self) -> None:
         """Tell what is untold: to its listener, or to whoever steps."""
-        while self._untold:
+        while self._untold and not self._holds_back:
             event = self._untold.popleft()
             listener = self._listeners.get(event.id)
             if event.finish is not None:

@@ -169,7 +169,7 @@ def schedule(text: str, known: Sequence[str]) -> Chooser:
     ends: list[tuple[int, str]] = []
     for part in timed:
         name, _, count = part.partition(":")
-        if not count.isdecimal() or int(count) < 1:
+        if not (count.isascii() and count.isdecimal() and len(count) < 19) or int(count) < 1:
             raise PromptError(
                 f"{part!r} does not say for how many tokens", "write NAME:TOKENS, as in ar:32,tidar"
             )

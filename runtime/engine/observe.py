@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nldc.runtime.errors import PromptError
+from nldc.runtime.whole_numbers import shown
+
 Kind = Literal["prefill", "step"]
 
 
@@ -51,3 +54,16 @@ class StepRecord:
 
 
 Observer = Callable[[StepRecord], None]
+
+
+def as_observer(observer: object) -> Observer:
+    """Return an observer that was given.
+
+    Raises:
+        PromptError: it cannot be called.
+    """
+    if not callable(observer):
+        raise PromptError(
+            f"the observer {shown(observer)} cannot be called", "give a function of a StepRecord"
+        )
+    return observer

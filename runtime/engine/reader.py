@@ -184,7 +184,7 @@ class Reader:
     def _embeddings(self, prompt: Prompt) -> Tensor | None:
         if not isinstance(prompt, PromptEmbeddings):
             return None
-        return prompt.embeddings.to(self._device, self._dtype)
+        return prompt.embeddings.detach().to(self._device, self._dtype, copy=True)
 
     def _tokens(
         self, prompt: Prompt, chat: Chat | None, place: int, max_new_tokens: int

@@ -46,18 +46,18 @@ def ask(
     """Return what processors, one after another, make of the logits [B, n, V] of rows.
 
     `positions` [B, n] are what they are told of the rows, which saw `sight` of the text. Each gets
-    a copy of the logits, which it may change.
+    copies of its own, which it may change.
 
     Raises:
         NldcRuntimeError: one of them fails, or returns something else.
     """
     seen: Tensor | None = None
     for processor in processors:
-        given: tuple[Tensor, ...] = (logits.clone(), positions)
+        given: tuple[Tensor, ...] = (logits.clone(), positions.clone())
         if wants_tokens(processor):
             if seen is None:
                 seen = _text(sight, positions)
-            given = (*given, seen)
+            given = (*given, seen.clone())
         try:
             found: object = processor(*given)
         except NldcRuntimeError:

@@ -19,6 +19,7 @@ are close. λ_j takes no gradient.
 
 import csv
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -142,7 +143,8 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
         out: Where the adapter's folder and `drafter.csv` go.
 
     Raises:
-        NldcRuntimeError: the recipe's lengths contradict one another.
+        NldcRuntimeError: the recipe's lengths contradict one another or the model, or the loss
+            comes to be no number: then no adapter is written.
         CheckpointError, TokenizerError: the checkpoint cannot be loaded, or `out` not written.
         AdapterError: `out` holds an adapter or a log that was not written here.
     """
@@ -153,6 +155,7 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
     check_drafter(out)
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[recipe.precision]
     backbone = PlainBackbone.load(checkpoint, dtype)
+    check_fits(recipe, backbone.config)
     stream = training_stream(checkpoint, backbone.config)
     make_folder(out)
     lora = init_lora(backbone.config, recipe)
@@ -170,11 +173,16 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss, matches = _step(recipe, backbone, lora, text, step)
+            if not math.isfinite(now := loss.item()):
+                raise NldcRuntimeError(
+                    f"the loss of step {step + 1} is {now}, and no adapter is written",
+                    "use a smaller learning_rate",
+                )
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            losses, lengths = losses + loss.item(), lengths + matches
+            losses, lengths = losses + now, lengths + matches
             if (step + 1) % 25 == 0:
                 seconds = time.perf_counter() - began
                 row = (seconds, losses / 25, lengths / 25)
@@ -196,6 +204,22 @@ def check_lengths(recipe: DrafterRecipe) -> None:
             f"sequence_length = {recipe.sequence_length} leaves no room for a block of "
             f"{recipe.block_length} behind a prompt of {max(recipe.prompt_lengths)} tokens",
             f"give sequence_length={least} or more",
+        )
+
+
+def check_fits(recipe: DrafterRecipe, config: ModelConfig) -> None:
+    """Raise NldcRuntimeError unless a model can have such a drafter."""
+    if recipe.sequence_length > config.context:
+        raise NldcRuntimeError(
+            f"sequence_length = {recipe.sequence_length} is more than the model's context of "
+            f"{config.context}",
+            f"give sequence_length={config.context} or less",
+        )
+    widest = min(config.hidden_size, config.num_heads * config.head_dim)
+    if recipe.rank > widest:
+        raise NldcRuntimeError(
+            f"rank = {recipe.rank} is more than the {widest} of the matrices that it adds to",
+            f"give rank={widest} or less",
         )
 
 

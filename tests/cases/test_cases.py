@@ -146,4 +146,4 @@ def test_three_tokens_behind_is_entered_from_ar_at_any_prompt(tmp_path: Path) ->
 def test_the_adapter_of_the_first_forty_rows_is_printed_so() -> None:
     files = api.generate([api.check(HERE / "none_prefill_adapter_threshold.yaml")])
     assert b"40" in files["decode.py"]
-    assert "50" in files["decode.py"]
+    assert b"50" in files["decode.py"]

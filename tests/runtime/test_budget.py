@@ -36,7 +36,7 @@ def test_sizes_are_bytes_by_their_unit(size: str | int, count: int) -> None:
 @pytest.mark.parametrize(
     "size",
     ["", "x", "GiB", "-1", "1e9", "5 apples", "1,5GB", "0", "0%", "101%", "0.1B", "½GiB", True, -3,
-     1.5j, "9" * 9999 + "x"],
+     1.5j, "9" * 9999 + "x", "9" * 5000, "9" * 400 + ".5GiB"],
 )  # fmt: skip
 def test_what_is_no_size_is_refused_with_what_would_be_one(size: str | int) -> None:
     with pytest.raises(PromptError, match="KV memory") as caught:

@@ -171,6 +171,24 @@ def test_a_processor_may_change_what_it_is_given(load: Callable[[str], Decoder])
         assert load(name).generate(PROMPTS, max_new_tokens=8, processors=in_place).tokens == want
 
 
+def test_what_a_processor_does_to_its_positions_is_no_other_s_business(
+    load: Callable[[str], Decoder],
+) -> None:
+    def moves(logits: Tensor, positions: Tensor) -> Tensor:
+        positions -= 3
+        if 4 in positions and len(logits) > 1:
+            raise ValueError("not together")
+        logits[positions % 3 == 0, 5] += 50
+        return logits
+
+    decoder = load("ar")
+    want = [
+        decoder.generate([prompt], max_new_tokens=8, eos=(), processors=moves).tokens[0]
+        for prompt in PROMPTS
+    ]
+    assert decoder.generate(PROMPTS, max_new_tokens=8, eos=(), processors=moves).tokens == want
+
+
 def weights_that_overflow(folder: Path, token: int) -> Path:
     """Make one token's embedding far too large for float16."""
     from safetensors.torch import load_file, save_file

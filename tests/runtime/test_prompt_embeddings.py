@@ -170,3 +170,15 @@ def test_what_has_no_tokens_is_carried_all_the_same(ar: Decoder, tmp_path: Path)
     prompts = [PromptEmbeddings(rows), PromptEmbeddings(rows[:1]), [1, 5]]
     want = ar.generate(prompts, max_new_tokens=12, eos=()).tokens
     assert decoder.generate(prompts, max_new_tokens=12, eos=()).tokens == want
+
+
+def test_embeddings_are_taken_as_they_are_when_they_are_given(ar: Decoder) -> None:
+    rows = ar.embed([5, 9, 7])
+    want = ar.generate(PromptEmbeddings(rows.clone()), max_new_tokens=8, eos=()).tokens[0]
+    request = ar.request(PromptEmbeddings(rows), max_new_tokens=8, eos=())
+    engine = ar.new_engine()
+    rows.zero_()
+    engine.submit(request)
+    while not engine.idle:
+        engine.step()
+    assert request.tokens == want

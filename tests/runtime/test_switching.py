@@ -255,7 +255,8 @@ def test_a_schedule_gives_each_strategy_its_tokens(text: str, chosen: list[str])
     assert found == chosen
 
 
-@pytest.mark.parametrize("text", ["", "beam", "ar:,tidar", "ar:0,tidar", "ar,tidar", "ar:2", "a:b"])
+@pytest.mark.parametrize("text", ["", "beam", "ar:,tidar", "ar:0,tidar", "ar,tidar", "ar:2", "a:b",
+                                  f"ar:{'9' * 5000},tidar", "ar:\u0663,tidar"])  # fmt: skip
 def test_a_schedule_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(PromptError):
         schedule(text, ["ar", "tidar"])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import lone, nothing_is_held
+from by_itself import lone, nothing_is_held
 
-from nldc.runtime import Decoder, PromptError, TokenizerError
+from nldc.runtime import Decoder, NldcRuntimeError, PromptError, TokenizerError
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 30, "eos": (), "temperature": 1.0, "seed": 3}
 
@@ -31,6 +31,19 @@ def test_an_async_stream_gives_the_stream_s_pieces(decoder: Decoder) -> None:
     for stop in ((), "a"):
         pieces = asyncio.run(whole(decoder, "hello", stop=stop, **OPTIONS))
         assert pieces == list(decoder.stream("hello", stop=stop, **OPTIONS))
+    assert not threads()
+    assert nothing_is_held(decoder.engine)
+
+
+def test_within_a_step_nothing_is_streamed_to_a_loop_which_would_wait_for_ever(
+    decoder: Decoder,
+) -> None:
+    def asks(logits: torch.Tensor, _positions: torch.Tensor) -> torch.Tensor:
+        asyncio.run(whole(decoder, [3], **OPTIONS))
+        return logits
+
+    with pytest.raises(NldcRuntimeError, match="in the midst of a step"):
+        decoder.generate([[3]], processors=[asks], **OPTIONS)
     assert not threads()
     assert nothing_is_held(decoder.engine)
 

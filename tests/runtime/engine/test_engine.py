@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import lone, nothing_is_held, run, told
+from by_itself import lone, nothing_is_held, run, told
 
 from nldc.runtime import (
     Decoder,

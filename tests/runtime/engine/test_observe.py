@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import lone, nothing_is_held, run, told
+from by_itself import lone, nothing_is_held, run, told
 
-from nldc.runtime import Decoder, Engine, StepRecord
+from nldc.runtime import Decoder, Engine, PromptError, StepRecord
 from nldc.runtime.engine import engine as engine_module
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "eos": ()}
@@ -129,3 +129,26 @@ def test_nothing_is_recorded_where_nobody_observes(
     request = decoder.request([3], **OPTIONS)
     engine.submit(request)
     assert told(run(engine), request) == lone(decoder, [3], **OPTIONS)
+
+
+def test_a_callback_hears_of_steps_that_another_call_took(decoder: Decoder) -> None:
+    heard: list[StepRecord] = []
+    stream = decoder.stream([3, 4], on_step=heard.append, max_new_tokens=8, eos=())
+    first = next(stream)
+    decoder.generate([[5, 6]], max_new_tokens=20, eos=())
+    assert first + "".join(stream) == lone(decoder, [3, 4], max_new_tokens=8, eos=())[1]
+    assert sum(part.accepted for record in heard for part in record.sequences) >= 8
+    assert [record.kind for record in heard].count("prefill") == 1
+
+
+@pytest.mark.parametrize("observer", [5, "print"])
+def test_what_is_no_observer_is_refused_before_anything_is_decoded(
+    decoder: Decoder, observer: Any
+) -> None:
+    with pytest.raises(PromptError, match="cannot be called"):
+        decoder.generate([[3]], on_step=observer, **OPTIONS)
+    with pytest.raises(PromptError, match="cannot be called"):
+        decoder.new_engine(observer=observer)
+    with pytest.raises(PromptError, match="is no request"):
+        decoder.new_engine().submit(observer)
+    assert nothing_is_held(decoder.engine)

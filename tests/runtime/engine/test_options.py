@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from conftest import lone
+from by_itself import lone
 
 from nldc.cli.options import sampling
 from nldc.runtime import Decoder, GenerateOptions, PromptError

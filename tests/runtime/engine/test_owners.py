@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import lone, nothing_is_held, run, told
+from by_itself import lone, nothing_is_held, run, told
 
 from nldc.runtime import Decoder, Engine, NldcRuntimeError, Request
 from nldc.runtime.cache.kv_cache import KVCache
@@ -260,10 +260,9 @@ def interrupted(
     ("owner", "name"),
     [
         (Batch, "forward"),
-        (Batch, "head"),
-        (Batch, "sample"),
+        (Batch, "head_choose"),
         (KVCache, "acquire"),
-        (KVCache, "reserve"),
+        (KVCache, "prepare"),
         (engine_module, "commit"),
     ],
 )
@@ -328,7 +327,7 @@ def test_what_is_interrupted_when_it_is_written_down_ends_with_an_error(
 def test_an_interrupt_amid_the_cache_s_books_ends_what_has_begun_and_nothing_else(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = decoder.new_engine(max_live=3)
+    engine = decoder.new_engine(max_live=3, keep_prefixes="1MiB")
     want = lone(decoder, [6, 5], **OPTIONS)
     short = decoder.request([3, 5], max_new_tokens=4, eos=())
     begun = [decoder.request([n, 5], **OPTIONS) for n in (4, 5)]
@@ -352,9 +351,15 @@ def test_an_interrupt_amid_the_cache_s_books_ends_what_has_begun_and_nothing_els
         assert "interrupted by KeyboardInterrupt" in str(request.error)
         assert tokens == lone(decoder, request.prompt, **OPTIONS)[0][: len(tokens)]
     assert told(events, waits) == want
-    assert nothing_is_held(engine)
+    for _ in range(2):
+        engine.submit(decoder.request(list(range(3, 100)), max_new_tokens=2, eos=()))
+        run(engine)
+    assert engine.live == 0
+    assert engine.cache.used == 1  # a whole page of the prompt is kept, as before
 
 
+# One may strike while something is collected as garbage, where Python can only report it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 def test_interrupts_at_any_moment_leave_the_engine_usable_and_empty(
     decoder: Decoder, engine: Engine
