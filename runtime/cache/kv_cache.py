@@ -479,7 +479,10 @@ class KVCache:
 
 
 def _size(size: int) -> str:
-    return f"{size} bytes ({size / 2**30:.3g} GiB)"
+    for unit, bits in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**bits:
+            return f"{size} bytes ({size / 2**bits:.4g} {unit})"
+    return f"{size} bytes"
 
 
 def _pages_of(rows: int) -> int:
