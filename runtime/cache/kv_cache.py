@@ -83,6 +83,7 @@ class KVCache:
         self.committed: dict[int, int] = {}
         self.speculative: dict[int, int] = {}
         self.prefixes = Prefixes()
+        self.keep_prefixes = keep_prefixes
         self._kept_at_most = keep_prefixes // self.page_bytes
         self._held: dict[int, _Held] = {}
         self._unused: list[int] = []
@@ -93,6 +94,12 @@ class KVCache:
         self._table = torch.zeros((0, TABLE_STEP), dtype=torch.int32)
         self._table_there = self._table.to(device)
         self._stale: set[int] = set()
+
+    def renewed(self) -> KVCache:
+        """Return a cache like this one that holds nothing, whatever became of this one."""
+        return KVCache(
+            self.config, self.dtype, self.device, self.budget, keep_prefixes=self.keep_prefixes
+        )
 
     # Sequences
 

@@ -96,7 +96,6 @@ class Engine:
         self.max_queue = None if max_queue is None else whole(max_queue, "max_queue", bounds, hint)
         self._model = model
         self._room = room
-        self._keep_prefixes = keep_prefixes
         backbone = model.backbone
         self._device = backbone.device
         self._computing = device_lock(self._device)
@@ -275,15 +274,8 @@ class Engine:
 
     def _begin_afresh(self, problem: BaseException) -> None:
         """End what has begun, but for a prompt that has not joined the others: it waits again."""
-        backbone = self._model.backbone
-        self.cache = KVCache(
-            backbone.config,
-            backbone.dtype,
-            self._device,
-            self.cache.budget,
-            keep_prefixes=self._keep_prefixes,
-        )
-        self._state = StepState(backbone.config, self._device)
+        self.cache = self.cache.renewed()
+        self._state = StepState(self._model.backbone.config, self._device)
         begun = [self._requests[each] for each in self._members if each in self._requests]
         joined = [request for group in self._groups.values() for request in group.live]
         self._members.clear()

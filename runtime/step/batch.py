@@ -79,7 +79,8 @@ class Batch(Sequences):
             cache.prepare(self.slots, [length + state.reach for length in self.committed])
         if self.lineup.embedded:
             state.keep_texts(self.lineup)
-        state.refresh(self.lineup)
+        else:
+            state.refresh(self.lineup)
 
     def forward(
         self,
@@ -221,8 +222,7 @@ class Batch(Sequences):
         marks = None
         if adapter is not None:
             mark = self.cache.prefixes.mark(adapter)
-            flags = [True] * len(text) if rows is None else flags_of(rows, len(text))
-            marks = [mark if flag else BASE for flag in flags]
+            marks = [mark if flag else BASE for flag in flags_of(rows, len(text))]
         return names_of(text, marks)
 
     def _adopt(self, names: Sequence[bytes], most: int) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from nldc.interpret import Entry, score
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.rows.pattern import visible
-from nldc.runtime.rows.table import Table
+from nldc.runtime.rows.plan import flags_of
 from nldc.runtime.step.choose import without_mask
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
@@ -125,12 +125,7 @@ class ModelBatch(Sequences):
         del embeddings, node
         assert tuple(tokens.shape) == (self.size, layout.size), (tokens.shape, layout.size)
         offsets = layout.offset.tolist()
-        flags = [True] * layout.size
-        if isinstance(adapter_rows, Table):
-            adapted = adapter_rows.numbers.tolist()
-            flags = [place in adapted for place in range(layout.size)]
-        elif adapter_rows is not None:
-            flags = [bool(flag) for flag in adapter_rows]
+        flags = flags_of(adapter_rows, layout.size)
         used = adapter if adapter in self.loaded else None
         numbers, positions = [], []
         for number, (sequence, row_tokens) in enumerate(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from test_tokenizer import TEMPLATE, byte_level
 
+from nldc import api
+from nldc.runtime import Decoder
 from nldc.runtime.checkpoint.config import parse_config
 from nldc.runtime.checkpoint.weights import tensor_shapes
 
@@ -47,3 +51,14 @@ def random_checkpoint(folder: Path, seed: int = 0, *, text: bool = False, **sett
         settings_ = {"bos_token": "<s>", "chat_template": TEMPLATE}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings_))
     return folder
+
+
+def decoders_on(model: Path, root: Path, dtype: str) -> Callable[[str], Decoder]:
+    """Return what compiles a strategy of the library below `root`, once, and loads `model`."""
+
+    @cache
+    def get(name: str) -> Decoder:
+        kind = api.load(api.compile(name, root / name, certify=False))
+        return kind.from_checkpoint(model, dtype=dtype, device="cpu")
+
+    return get

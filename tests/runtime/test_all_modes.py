@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_model import random_checkpoint
+from random_model import decoders_on, random_checkpoint
 from safetensors.torch import load_file, save_file
 
 from nldc import api
@@ -35,15 +35,7 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": 18, "temperature": 0.9, "seed": 6}
 def load(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("modes")
     model = random_checkpoint(root / "model", seed=3, text=True)
-    known: dict[str, Decoder] = {}
-
-    def get(name: str) -> Decoder:
-        if name not in known:
-            kind = api.load(api.compile(name, root / name, certify=False))
-            known[name] = kind.from_checkpoint(model, dtype="float64", device="cpu")
-        return known[name]
-
-    return get
+    return decoders_on(model, root, dtype="float64")
 
 
 def dictation(ids: list[int], begin: int = 0) -> Any:

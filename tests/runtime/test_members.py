@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from company import Company, Decoded
-from random_model import random_checkpoint
+from random_model import decoders_on, random_checkpoint
 from torch import Tensor
 
 from nldc import api
@@ -28,15 +28,7 @@ FAST = ("ar", "linear_ss", "block_diffusion", "prompt_lookup")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Decoder]:
     root = tmp_path_factory.mktemp("members")
     model = random_checkpoint(root / "model", seed=4)
-    known: dict[str, Decoder] = {}
-
-    def get(name: str) -> Decoder:
-        if name not in known:
-            kind = api.load(api.compile(name, root / name, certify=False))
-            known[name] = kind.from_checkpoint(model, dtype="float32", device="cpu")
-        return known[name]
-
-    return get
+    return decoders_on(model, root, dtype="float32")
 
 
 def never_five(logits: Tensor, _positions: Tensor) -> Tensor:

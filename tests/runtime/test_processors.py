@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_model import random_checkpoint
+from random_model import decoders_on, random_checkpoint
 from torch import Tensor
 
 from nldc import api
@@ -25,15 +25,7 @@ PROMPTS = [[5, 9, 20, 9], [1], [7, 3, 7, 3, 7, 3]]
 def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Decoder]:
     root = tmp_path_factory.mktemp("processors")
     model = random_checkpoint(root / "model", seed=4)
-    known: dict[str, Decoder] = {}
-
-    def get(name: str) -> Decoder:
-        if name not in known:
-            kind = api.load(api.compile(name, root / name, certify=False))
-            known[name] = kind.from_checkpoint(model, dtype="float64", device="cpu")
-        return known[name]
-
-    return get
+    return decoders_on(model, root, dtype="float64")
 
 
 @sees_tokens
@@ -175,7 +167,7 @@ def test_what_a_processor_does_to_its_positions_is_no_other_s_business(
     load: Callable[[str], Decoder],
 ) -> None:
     def moves(logits: Tensor, positions: Tensor) -> Tensor:
-        positions -= 3
+        positions -= 2
         if 4 in positions and len(logits) > 1:
             raise ValueError("not together")
         logits[positions % 3 == 0, 5] += 50

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from company import Company, Decoded, rows_of
-from random_model import random_checkpoint
+from random_model import decoders_on, random_checkpoint
 from test_members import MEMBERS, PROMPTS
 from torch import Tensor
 from watched import watched
@@ -44,15 +44,7 @@ ALLOWED = {"host.py:read tolist"}
 def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Decoder]:
     root = tmp_path_factory.mktemp("artifacts")
     model = random_checkpoint(root / "model", seed=4)
-    known: dict[str, Decoder] = {}
-
-    def get(name: str) -> Decoder:
-        if name not in known:
-            kind = api.load(api.compile(name, root / name, certify=False))
-            known[name] = kind.from_checkpoint(model, dtype="float32", device="cpu")
-        return known[name]
-
-    return get
+    return decoders_on(model, root, dtype="float32")
 
 
 class Steps:
