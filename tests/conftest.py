@@ -10,8 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
+
+# Read when torch is imported, here and by what tests start: a thread that spins until others come
+# takes the core on which they would.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
 
 Golden = Callable[[Path, str], None]
 

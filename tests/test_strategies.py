@@ -14,10 +14,11 @@ import torch
 
 from nldc import api
 from nldc.runtime import Decoder
+from tests.library import exact, short_steps
 
 CHECKPOINTS = sorted((Path(__file__).parent / "golden_checkpoints").glob("random-*"))
 STRATEGIES = sorted(api.library())
-EXACT = [name for name in STRATEGIES if api.check(name).guarantee == "exact"]
+EXACT = exact()
 GOLDEN_MODES = [
     "ar",
     "block_diffusion",
@@ -140,9 +141,8 @@ print(json.dumps(different))
 def test_every_strategy_gives_the_same_tokens_through_the_triton_kernels(tmp_path: Path) -> None:
     # Another process, because Triton reads TRITON_INTERPRET when it is imported.
     for name in STRATEGIES:
-        params = api.check(name).graph.params
-        small = {k: 3 for k in ("block_length", "k", "length") if k in params}
-        api.compile(name, tmp_path / "artifacts" / name, small, certify=False)
+        settings = short_steps(name, 3)
+        api.compile(name, tmp_path / "artifacts" / name, settings, certify=False)
     run = subprocess.run(
         [
             sys.executable,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from nldc.ir.size import Size
 
@@ -57,7 +57,7 @@ class Layout:
     groups: int
     by_segment: bool = False
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """The number of rows, over all groups."""
         return sum((size for segment in self.segments for size in segment.sizes), Size(0))
@@ -67,7 +67,7 @@ class Layout:
         """The labels in use, in order of first appearance."""
         return tuple(dict.fromkeys(s.kind for s in self.segments if s.kind is not None))
 
-    @property
+    @cached_property
     def dynamic(self) -> bool:
         """Whether the number of rows depends on the prompt's length."""
         return self.size.prompts > 0

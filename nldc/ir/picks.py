@@ -133,7 +133,8 @@ def picked_size(
             message = "a count cannot choose among rows that depend on the prompt"
             raise BadPickError(message, *span(), "lay out a fixed number of rows, or name a place")
         return sum((count for _, count in prompt_runs(layout, picks, kinds, span)), Size(0))
-    sizes = {len(picked(layout.rows(), picks, kinds, env)) for env in others}
+    chosen = (picked_of(layout, 0, tuple(picks), tuple(kinds), tuple(e.items())) for e in others)
+    sizes = {len(rows) for rows in chosen}
     if len(sizes) > 1:
         raise BadPickError(
             f"the number of rows varies with the count, from {min(sizes)} to {max(sizes)}",
@@ -162,7 +163,7 @@ def prompt_runs(
         message = "no finite number of prompts decides which rows these are"
         raise BadPickError(message, *span(), help_text)
     lengths = range(1, longest + 1)
-    listed = [picked(layout.rows(length), picks, kinds, {}) for length in lengths]
+    listed = [picked_of(layout, n, tuple(picks), tuple(kinds)) for n in lengths]
     counts = [len(rows) for rows in listed]
     if any(count != counts[0] + (counts[1] - counts[0]) * n for n, count in enumerate(counts)):
         raise BadPickError("the number of rows is no simple sum of the prompt's length", *span())

@@ -27,11 +27,12 @@ from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling, filtered
 from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.verify import model_folder
+from tests.library import exact
 from tests.runtime.company import Company
 
 pytestmark = pytest.mark.gpu
 DTYPES = ("float32", "bfloat16", "float16")
-EXACT = sorted(name for name in api.library() if api.check(name).guarantee == "exact")
+EXACT = exact()
 OTHERS = [name for name in EXACT if name != "ar"]
 SHAPES = ((97, 101), (61, 40), (577, 1000), (960, 576), (4096, 4096), (1, 8))
 

@@ -14,9 +14,10 @@ from nldc.ir.attributes import ATTRIBUTE, PRESETS, choose
 from nldc.ir.build import build
 from nldc.ir.ops import LayRows, Repeat
 from nldc.source import load
+from tests.library import exact
 from tests.lossless.hash_model import HashModel, Input
 
-EXACT = [name for name in sorted(api.library()) if api.check(name).guarantee == "exact"]
+EXACT = exact()
 EDITS_AN_EOS = ("token_editing", "sglang")
 OTHERS = [name for name in sorted(api.library()) if name not in EXACT]
 

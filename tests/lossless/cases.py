@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from nldc import api
 from nldc.runtime.decoder import Decoder
+from tests.library import exact
 from tests.lossless.checkpoints import Geometry, T, geometry
 
-EXACT = sorted(name for name in api.library() if api.check(name).guarantee == "exact")
+EXACT = exact()
 SIZES: Mapping[str, Sequence[int]] = {
     "block_length": (4, 2, 3, 7), "k": (4, 2, 3, 6), "length": (4, 1, 7), "ngram": (2, 1, 3),
     "most": (2, 1, 4),

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from nldc import api
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import CheckpointError, PromptError
+from tests.library import exact
 
 LIBRARY = sorted(api.library())
-EXACT = [name for name in LIBRARY if api.check(name).guarantee == "exact" and name != "ar"]
+EXACT = [name for name in exact() if name != "ar"]
 PROMPTS = ["hello", "a", "def f(x):", "zzzzzzzzzzzz"]
 FILTERS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.8, "seed": 1},

@@ -15,8 +15,9 @@ from nldc import api
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import CheckpointError, PromptError
 from nldc.runtime.step.processors import sees_tokens
+from tests.library import exact
 
-EXACT = [name for name in sorted(api.library()) if api.check(name).guarantee == "exact"]
+EXACT = exact()
 DRAFTING = [name for name in EXACT if name != "ar"]
 PROMPTS = [[5, 9, 20, 9], [1], [7, 3, 7, 3, 7, 3]]
 

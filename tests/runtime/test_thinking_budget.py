@@ -20,10 +20,11 @@ from nldc.runtime.errors import PromptError
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.text.thinking_marks import thinking_marks
 from nldc.runtime.text.tokenizer import Tokenizer
+from tests.library import exact
 
 CHECKPOINT = Path(__file__).parent.parent / "golden_checkpoints" / "random-1"
 LIBRARY = sorted(api.library())
-EXACT = [name for name in LIBRARY if api.check(name).guarantee == "exact" and name != "ar"]
+EXACT = [name for name in exact() if name != "ar"]
 PROMPTS = [[1, 38, 26], [5], [7] * 9]
 LENGTH, SHORT = 20, 10
 
