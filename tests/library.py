@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from nldc import api
 from nldc.source import Source, load
@@ -21,6 +23,11 @@ def exact() -> list[str]:
     return [name for name, file in _files().items() if file.data["guarantee"] == "exact"]
 
 
+def params_of(name: str) -> Mapping[str, Any]:
+    """Return what a strategy declares of its params."""
+    return _files()[name].data.get("params") or {}
+
+
 def short_steps(name: str, rows: int) -> dict[str, int | float]:
     """Return the params with which a strategy drafts or fills so many rows a step."""
-    return {param: rows for param in SHORT if param in _files()[name].data.get("params", {})}
+    return {param: rows for param in SHORT if param in params_of(name)}

@@ -132,7 +132,7 @@ for artifact in sorted(artifacts.iterdir()):
     results = [
         api.load(artifact)
         .from_checkpoint(folder, dtype="float32", device="cpu", backend=backend)
-        .generate(prompts, max_new_tokens=5)
+        .generate(prompts, max_new_tokens=4)
         for backend in ("torch", "triton")
     ]
     if results[0].tokens != results[1].tokens:

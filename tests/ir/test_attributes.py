@@ -44,7 +44,7 @@ def test_a_draft_that_is_verified_begins_with_the_seed_under_every_preset(
 ) -> None:
     file = edited(tmp_path, name, ("guarantee: exact", "guarantee: none"))
     for preset in PRESETS:
-        for step in api.check(f"{file}@{preset}").graph.steps:
+        for step in api.check(f"{file}@{preset}", others=False).graph.steps:
             ops = [node.op for node in step.region.nodes]
             assert all(op.seed == "given" for op in ops if isinstance(op, LayRows))
 
@@ -55,7 +55,7 @@ def test_exactness_is_proved_just_under_presets_that_allow_the_mask_token(
     name: str, preset: str
 ) -> None:
     if PRESETS[preset]["sample.mask_token"] == "allowed":
-        assert api.check(f"{name}@{preset}").guarantee == "exact"
+        assert api.check(f"{name}@{preset}", others=False).guarantee == "exact"
         return
     with pytest.raises(StrategyError) as error:
         api.check(f"{name}@{preset}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nldc import api
 from nldc.runtime.decoder import Decoder
-from tests.library import exact
+from tests.library import exact, params_of
 from tests.lossless.checkpoints import Geometry, T, geometry
 
 EXACT = exact()
@@ -46,7 +46,7 @@ def cases(
         return draw(st.sampled_from(list(options)))
 
     name = choose(names)
-    declared = api.check(name).graph.params
+    declared = params_of(name)
     params: dict[str, int | float] = {
         param: choose(sizes) for param, sizes in SIZES.items() if param in declared
     }

@@ -76,11 +76,11 @@ def test_no_counterexample_among_thousands() -> None:
 
 def test_no_counterexample_in_the_time_that_there_is() -> None:
     """CI gives three minutes (see .ci/run): the same files in the same order, as far as it gets."""
-    seconds = float(os.environ.get("NLDC_RANDOM_SECONDS", "15"))
+    seconds = float(os.environ.get("NLDC_RANDOM_SECONDS", "10"))
     tally, found = run(10**9, seed=20_000_000, seconds=seconds)
     print(tally.line())
     assert found is None
-    assert tally.accepted.total() > 10
+    assert tally.accepted.total() > 5
 
 
 def test_the_oracle_finds_what_a_blind_checker_would_let_through() -> None:
@@ -196,13 +196,13 @@ def test_names_are_taken_from_python_the_runtime_and_generated_code() -> None:
 def test_a_renamed_file_means_the_same() -> None:
     """Names are replaced everywhere or nowhere: most renamed files are as well typed as before."""
     kept = total = 0
-    for seed in range(400):
+    for seed in range(240):
         text = strategy(random_pick(seed))
         if ADVERSARIAL in text or graph_of(text) is None:
             continue
         total += 1
         kept += graph_of(rename(text, seed)) is not None
-    assert total > 100
+    assert total > 60
     assert kept > 0.6 * total
     assert len(WORDS) > 50
 

@@ -38,17 +38,17 @@ def ar(folder: Path) -> Decoder:
     return load(Ar, folder)
 
 
-@pytest.mark.parametrize("kind", [LinearSS, QuadraticSS])
-@pytest.mark.parametrize("seed", range(3))
-def test_sampled_self_speculation_draws_what_ar_draws(kind: type[Decoder], seed: int) -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_sampled_self_speculation_draws_what_ar_draws(seed: int) -> None:
     for checkpoint in CHECKPOINTS[:4]:
         prompts = [[1], [5, 7, 9], [4] * 20]
         options: dict[str, Any] = {
             "max_new_tokens": 24, "temperature": 0.9, "top_p": 0.95, "seed": seed
         }  # fmt: skip
         want = load(Ar, checkpoint).generate(prompts, **options)
-        found = load(kind, checkpoint).generate(prompts, **options)
-        assert found.tokens == want.tokens
+        for kind in (LinearSS, QuadraticSS):
+            found = load(kind, checkpoint).generate(prompts, **options)
+            assert found.tokens == want.tokens
 
 
 class Iterated(LinearSS):

@@ -74,6 +74,8 @@ def test_rows_decoded_one_at_a_time_have_the_logits_of_rows_decoded_together() -
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_emits_the_golden_tokens_at_the_golden_cost(mode: str, dtype: str) -> None:
     for case in cases():
+        if dtype == "float64" and case.folder in CHECKPOINTS[1::2]:
+            continue  # tests/test_strategies.py runs these, compiled
         want = case.modes[mode]
         decoder = decoder_for(case, mode, dtype=dtype)
         found = decoder.generate([case.prompt], max_new_tokens=case.max_new_tokens)
