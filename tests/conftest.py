@@ -24,13 +24,17 @@ LONGEST = {
     name: place
     for place, name in enumerate(
         (
-            "test_soundness.py",
-            "test_linear.py",
-            "test_cli.py",
-            "test_all_modes.py",
             "test_strategies.py",
-            "test_handover.py",
+            "test_all_modes.py",
+            "test_soundness.py",
+            "test_random_checkpoints.py",
+            "test_cli.py",
             "test_thinking_budget.py",
+            "test_step_state.py",
+            "test_members.py",
+            "test_handover.py",
+            "test_golden.py",
+            "test_linear.py",
         )
     )
 }

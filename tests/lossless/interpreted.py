@@ -32,7 +32,7 @@ def main() -> None:
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        @given(cases(EXACT, dtypes=("float32",), longest=7))
+        @given(cases(EXACT, dtypes=("float32",), longest=6))
         def equals_ar(case: Case) -> None:
             nonlocal tried
             tried += 1
