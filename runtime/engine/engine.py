@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from threading import get_ident
 
@@ -62,7 +61,6 @@ class _Stepped:
     """
 
     left: list[tuple[Request, Outcome, NldcRuntimeError | None]]
-    carry: dict[str, Tensor]
     width: int
 
 
@@ -388,7 +386,7 @@ class Engine:
             outcome = self._computed([request], prefill)
             self._commit("prefill", name, outcome, since)
             if not request.done:
-                self._groups[name].join(request, outcome.carry)
+                self._groups[name].join(request)
         except Exception as problem:
             self._fail(request, problem)
         except BaseException as problem:
@@ -400,55 +398,42 @@ class Engine:
 
     def _advance(self, name: str, group: Group) -> None:
         """Step all sequences of a strategy: together, or if that fails each by itself."""
-
-        def carry_on(carry: dict[str, Tensor]) -> None:
-            group.carry = carry
-
-        problem = self._stepped(name, group.live, group.carry, carry_on)
+        problem = self._stepped(name, group.live)
         if problem is not None and len(group.live) == 1:
             self._fail(group.live[0], problem)
         elif problem is not None:
-            self._each_alone(name, group)
+            for request in group.live:
+                alone = self._stepped(name, [request])
+                if alone is not None:
+                    self._fail(request, alone)
 
-    def _each_alone(self, name: str, group: Group) -> None:
-        rows = [group.carry_of(place) for place in range(len(group.live))]
-        try:
-            for place, request in enumerate(group.live):
-                put = partial(rows.__setitem__, place)
-                problem = self._stepped(name, [request], rows[place], put)
-                if problem is not None:
-                    self._fail(request, problem)
-        finally:
-            group.carry = {each: torch.cat([row[each] for row in rows]) for each in group.carry}
-
-    def _stepped(
-        self,
-        name: str,
-        live: Sequence[Request],
-        carry: dict[str, Tensor],
-        carry_on: Callable[[dict[str, Tensor]], None],
-    ) -> Exception | None:
-        """Step sequences, and `carry_on` with what they carry then.
+    def _stepped(self, name: str, live: Sequence[Request]) -> Exception | None:
+        """Step sequences.
 
         Returns what went wrong, if that was before anything came of the step.
         """
         since = time.perf_counter()
+        before: dict[str, Tensor] = {}
+
+        def step(batch: Batch) -> Emit:
+            before.update(batch.carried())
+            return self.strategies[name].step(batch, before)
+
         outcome = None
         try:
-            outcome = self._computed(live, lambda batch: self.strategies[name].step(batch, carry))
-            carry_on(outcome.carry)
+            outcome = self._computed(live, step)
             self._commit("step", name, outcome, since)
         except Exception as problem:
             if outcome is not None:
                 raise
-            self._undo(live)
+            self._undo(live, before)
             return problem
         except BaseException as problem:
             if outcome is not None:
                 for request, *_ in outcome.left:
                     self._fail(request, problem)
             elif not tears_the_books(problem):
-                self._undo(live)
+                self._undo(live, before)
             raise
         return None
 
@@ -463,7 +448,7 @@ class Engine:
             record = commit(batch, emit)
             outcomes = record.outcomes()
         lines = [(request, outcomes[n], batch.failed.get(n)) for n, request in enumerate(live)]
-        return _Stepped(lines[::-1], emit.carry, record.width)
+        return _Stepped(lines[::-1], record.width)
 
     def _commit(self, kind: Kind, name: str, outcome: _Stepped, since: float) -> None:
         """Write down what a step emitted, and tell it."""
@@ -540,12 +525,13 @@ class Engine:
             except Exception as problem:
                 self._raised = problem  # when the step is over: it is nothing that went wrong there
 
-    def _undo(self, live: Sequence[Request]) -> None:
-        """Forget the rows of a step that came to nothing."""
-        for request in live:
+    def _undo(self, live: Sequence[Request], carried: Mapping[str, Tensor]) -> None:
+        """Forget the rows of a step that came to nothing; `carried` is what it began with."""
+        for number, request in enumerate(live):
             if request.slot >= 0:
                 self.cache.keep(request.slot, 0)
-                self._state.leave(request.slot)  # to join again as the host knows it
+                line = slice(number, number + 1)
+                self._state.undo(request.slot, {name: each[line] for name, each in carried.items()})
 
     # Ends
 
@@ -672,16 +658,13 @@ class Engine:
         target = self.strategies[chosen].handover
         assert target is not None
         text = request.history()
-        carry = {
-            name: torch.tensor([tokens], dtype=torch.int64, device=self._device)
-            for name, tokens in target.carry_of(text).items()
-        }
         trails = len(text) - self.cache.length(request.slot)
         self.cache.forget(request.slot, (target.takes or 0) - trails)
         request.skips = target.skips
         self._groups[request.strategy].drop(request)
+        self._state.carry.put(request.slot, target.carry_of(text))
         request.strategy = chosen
-        self._groups[chosen].join(request, carry)
+        self._groups[chosen].join(request)
 
 
 def _in_a_step() -> NldcRuntimeError:
