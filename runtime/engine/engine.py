@@ -379,6 +379,7 @@ class Engine:
             request.slot = slot
             name = request.strategy = self._chosen(request)
             strategy = self.strategies[name]
+            self._state.expect(strategy.reach, texts=strategy.looks_up)
 
             def prefill(batch: Batch) -> Emit:
                 return strategy.prefill(batch, batch.prompt(request.prompt))
@@ -655,8 +656,10 @@ class Engine:
 
     def _hand_over(self, request: Request, chosen: str) -> None:
         """Make the cache trail the text as the chosen strategy wants it, and let it go on there."""
-        target = self.strategies[chosen].handover
+        strategy = self.strategies[chosen]
+        target = strategy.handover
         assert target is not None
+        self._state.expect(strategy.reach, texts=strategy.looks_up)
         text = request.history()
         trails = len(text) - self.cache.length(request.slot)
         self.cache.forget(request.slot, (target.takes or 0) - trails)

@@ -4,6 +4,11 @@ Batches are made for a step and forgotten; this stays for as long as the cache t
 Between two steps the host writes what it alone knows: a sequence that joins, and a length or a text
 that it changed, or what it carries when it is handed over. For that, it remembers what the device's
 lines hold, and writes those that differ.
+
+All of this is written before a step, so that no step uploads anything of its sequences, its first
+one included. What a strategy fixes, tables of row numbers and which rows see which, is put on the
+device where the strategy first asks for it: within the first prefill and the first step that any
+sequence of a loaded model takes with it.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ class StepState:
 
     `rows` holds the token ids behind the cache's rows, for processors that see tokens and for
     thinking budgets, `carry` what goes from a step to the next. `reach` is the most rows that a
-    step has written behind a sequence's length.
+    step writes behind a sequence's length, as far as that is known.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
@@ -53,6 +58,11 @@ class StepState:
 
     def _table(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64, device=self.device)
+
+    def expect(self, reach: int, *, texts: bool) -> None:
+        """Be ready for steps that write up to `reach` rows, and ask for `texts` or do not."""
+        self.reach = max(self.reach, reach)
+        self._keeps_texts |= texts
 
     # Sequences that join, stay together, and leave
 

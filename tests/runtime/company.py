@@ -54,6 +54,7 @@ class Company:
         cache = KVCache(decoder.config, backbone.dtype, backbone.device)
         self.caches.append(cache)
         state = StepState(decoder.config, backbone.device)
+        state.expect(decoder.SCRATCH_ROWS, texts=decoder.LOOKS_UP)
         everyone = []
         for prompt, member in zip(prompts, members, strict=True):
             one = Decoded(list(prompt), member)
