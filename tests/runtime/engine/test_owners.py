@@ -15,7 +15,7 @@ from by_itself import lone, nothing_is_held, run, told
 
 from nldc.runtime import Decoder, Engine, NldcRuntimeError, Request
 from nldc.runtime.cache.kv_cache import KVCache
-from nldc.runtime.engine import engine as engine_module
+from nldc.runtime.engine import computing
 from nldc.runtime.step.batch import Batch
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "eos": ()}
@@ -263,7 +263,7 @@ def interrupted(
         (Batch, "head_choose"),
         (KVCache, "acquire"),
         (KVCache, "prepare"),
-        (engine_module, "commit"),
+        (computing, "commit"),
     ],
 )
 @pytest.mark.parametrize("strategy", ["ar", "quadratic_ss"])
