@@ -20,6 +20,7 @@ from torch import Tensor
 from watched import watched
 
 from nldc import api
+from nldc.runtime.cache.holdings import Holdings
 from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.step.batch import Batch
@@ -86,12 +87,12 @@ def test_the_first_step_of_a_sequence_is_like_any_other(
     Company(load(name), most=2).decode(PROMPTS[:2], MEMBERS[:2])
     found: Counter[str] = Counter()
     steps = taken = 0
-    extend = KVCache._extend
+    extend = Holdings._extend
 
-    def extending(cache: KVCache, slot: int, number: int) -> None:
+    def extending(holdings: Holdings, slot: int, number: int) -> None:
         nonlocal taken
         taken += number
-        extend(cache, slot, number)
+        extend(holdings, slot, number)
 
     @contextmanager
     def during(_batch: Batch, what: str) -> Iterator[None]:
@@ -102,7 +103,7 @@ def test_the_first_step_of_a_sequence_is_like_any_other(
             yield
         assert what != "step" or taken == before
 
-    monkeypatch.setattr(KVCache, "_extend", extending)
+    monkeypatch.setattr(Holdings, "_extend", extending)
     Company(load(name), most=2, during=during).decode([[1] * 60, [2] * 63], MEMBERS[:2])
     assert steps
     assert taken
@@ -156,11 +157,11 @@ def test_pages_are_taken_between_steps(
     taken: Counter[str] = Counter()
     where = "prefill"
     steps = 0
-    extend = KVCache._extend
+    extend = Holdings._extend
 
-    def extending(cache: KVCache, slot: int, number: int) -> None:
+    def extending(holdings: Holdings, slot: int, number: int) -> None:
         taken[where] += number
-        extend(cache, slot, number)
+        extend(holdings, slot, number)
 
     @contextmanager
     def during(_batch: Batch, name: str) -> Iterator[None]:
@@ -170,7 +171,7 @@ def test_pages_are_taken_between_steps(
         yield
         where = "between"
 
-    monkeypatch.setattr(KVCache, "_extend", extending)
+    monkeypatch.setattr(Holdings, "_extend", extending)
     Company(load(name), most=150, during=during).decode(PROMPTS[:2], MEMBERS[:2])
     assert taken["between"] >= 2
     assert not taken["step"]
