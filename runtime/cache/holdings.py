@@ -80,7 +80,7 @@ class Holdings:
     def missing(self, slot: int, length: int, end: int) -> int:
         """Return how many pages a slot lacks for `end` rows, of which those from `length` are new.
 
-        Pages of new rows that others see as well are copied.
+        Less than none: it has more. Pages of new rows that others see as well are copied.
 
         Raises:
             ValueError: the slot was not opened for so many.
@@ -96,7 +96,7 @@ class Holdings:
         written = range(length // KEY_TILE, min(pages, len(held.table)))
         if any(pool.is_shared(held.table[place]) for place in written):
             self._own(held, slot, written)
-        return max(0, pages - len(held.table))
+        return pages - len(held.table)
 
     def grow(self, missing: dict[int, int]) -> None:
         """Add so many pages to each slot; all pages may move.

@@ -216,7 +216,7 @@ class KVCache:
         missing: dict[int, int] = {}
         for slot, end in zip(slots, rows, strict=True):
             number = self._holdings.missing(slot, self.length(slot), end)
-            if number:
+            if number > 0:
                 missing[slot] = number
         if missing:
             self._holdings.grow(missing)

@@ -212,8 +212,8 @@ class Engine:
         if self._waiting.arrived or self._leaving:
             self._let_go()
         self._reconcile()
-        may_begin = self._waiting and not (self._has_prefilled and self.live)
-        first = self._next() if may_begin else None
+        may_begin = not (self._has_prefilled and self.live)
+        first = self._next() if may_begin and self._waiting else None
         if first is not None:
             self._has_prefilled = True
             left = PREFILLS if self.live else len(self._ends.known)

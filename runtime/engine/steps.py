@@ -107,7 +107,8 @@ class Steps:
         before: dict[str, Tensor] = {}
 
         def step(batch: Batch) -> Emit:
-            before.update(batch.carried())
+            nonlocal before
+            before = batch.carried()
             return self._strategies[name].step(batch, before)
 
         outcome = None

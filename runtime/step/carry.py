@@ -56,13 +56,13 @@ class Carry:
         for slot in slots:
             if self._forms[slot] != form:
                 raise ValueError(f"slots {slots[0]} and {slot} do not carry the same names")
-        views = self._views_of(form)
+        views = self._views.get(form) or self._made(form)
         return {name: view.index_select(0, slot_index) for name, view in views.items()}
 
     def write(self, slots: Sequence[int], slot_index: Tensor, values: Mapping[str, Tensor]) -> None:
         """Let slots carry these values, int64 [B, n] each, and no others."""
         form = tuple([(name, value.shape[1]) for name, value in values.items()])
-        views = self._views_of(form)
+        views = self._views.get(form) or self._made(form)
         for name, value in values.items():
             views[name].index_copy_(0, slot_index, value)
         for slot in slots:
@@ -71,7 +71,7 @@ class Carry:
     def put(self, slot: int, values: Mapping[str, Sequence[int]]) -> None:
         """Let a slot carry these numbers, which the host has, and no others."""
         form = tuple([(name, len(value)) for name, value in values.items()])
-        self._views_of(form)
+        self._made(form)
         for name, value in values.items():
             line = torch.tensor(value, dtype=torch.int64)
             self._tables[name][slot, : len(value)].copy_(line)
@@ -82,14 +82,12 @@ class Carry:
         if slot < len(self._forms):
             self._forms[slot] = None
 
-    def _views_of(self, form: Form) -> dict[str, Tensor]:
+    def _made(self, form: Form) -> dict[str, Tensor]:
         """Return the columns of a form in the tables, made larger if they have no room for it."""
-        views = self._views.get(form)
-        if views is None:
-            for name, width in form:
-                self._widen(name, width)
-            views = {name: self._tables[name][:, :width] for name, width in form}
-            self._views[form] = views
+        for name, width in form:
+            self._widen(name, width)
+        views = {name: self._tables[name][:, :width] for name, width in form}
+        self._views[form] = views
         return views
 
     def _widen(self, name: str, width: int) -> None:
