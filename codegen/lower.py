@@ -16,7 +16,7 @@ from nldc.codegen.program import Choice, Layout, Method, Needs, Origin, Pattern,
 from nldc.codegen.room import Written, room_of
 from nldc.codegen.tables import Tables
 from nldc.ir.graph import Graph
-from nldc.ir.ops import Forward, Node
+from nldc.ir.ops import Forward, Lookup, Node
 
 
 def lower(graph: Graph) -> Program:
@@ -80,7 +80,7 @@ def _steps(module: Module, graph: Graph) -> Sequence[Method]:
 
 
 def _needs(graph: Graph) -> Needs:
-    """Return what the strategy needs of a checkpoint.
+    """Return what the strategy needs of a checkpoint, and of the device.
 
     A forward that sees other rows than the ones before needs a model that diffuses.
     """
@@ -90,4 +90,5 @@ def _needs(graph: Graph) -> Needs:
             (name, key, graph.params[name]) for name, key in graph.checkpoint_params.items()
         ),
         diffuses=any(forward.attention.name != "causal" for _, forward in forwards(graph)),
+        texts=any(isinstance(node.op, Lookup) for node in graph.nodes),
     )

@@ -173,6 +173,8 @@ def _class(out: Writer, program: p.Program) -> None:
             out.line(f"CHECKPOINT_PARAMS = {{{', '.join(followed)}}}")
         if program.needs.diffuses:
             out.line("DIFFUSES = True")
+        if program.needs.texts:
+            out.line("LOOKS_UP = True")
         print_room(out, program.room)
         out.line("KERNELS = True")
 

@@ -440,12 +440,14 @@ class Choice:
 @dataclass(frozen=True)
 class Needs:
     """What a strategy needs of a checkpoint: adapters, and whether each is optional; params that
-    follow its config, with the key and the value that they have; and a model that diffuses.
+    follow its config, with the key and the value that they have; and a model that diffuses. Of the
+    device, it needs the sequences' texts if it looks them up.
     """
 
     adapters: tuple[tuple[str, bool], ...]
     checkpoint: tuple[tuple[str, str, int | float], ...]
     diffuses: bool
+    texts: bool
 
 
 @dataclass(frozen=True)

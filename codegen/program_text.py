@@ -27,6 +27,7 @@ def show_program(program: p.Program) -> str:
         lines.append(f"needs adapter {name}{' optional' if optional else ''}")
     lines += [f"needs {name} = {key} ({value})" for name, key, value in needs.checkpoint]
     lines += ["needs a model that diffuses"] * needs.diffuses
+    lines += ["needs texts on the device"] * needs.texts
     lines.append(f"room scratch {room.scratch} prompt {room.prompt} token {room.token}")
     lines += [f"kind {number} = {kind}" for number, kind in enumerate(program.kinds)]
     for layout in program.layouts:

@@ -28,6 +28,7 @@ from nldc.runtime.engine.arguments import keys_of, one_prompt, prompts_of, token
 from nldc.runtime.engine.call import Call
 from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.engine.engine import Engine
+from nldc.runtime.engine.handover import Handover
 from nldc.runtime.engine.observe import Observer
 from nldc.runtime.engine.options import GenerateOptions, RequestOptions, options_of
 from nldc.runtime.engine.ownership import is_within_a_step
@@ -91,7 +92,8 @@ class Decoder:
     forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
     largest number of rows that one step, or the prefill beyond its prompt, writes behind the
     committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
-    or the text. `KERNELS` says whether every pattern has a Triton part.
+    or the text. `LOOKS_UP` says whether a step looks up what the text says. `KERNELS` says whether
+    every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
@@ -102,6 +104,7 @@ class Decoder:
     SCRATCH_ROWS: ClassVar[int] = 1
     PROMPT_ROWS: ClassVar[int] = 1
     TOKEN_ROWS: ClassVar[int] = 1
+    LOOKS_UP: ClassVar[bool] = False
     KERNELS: ClassVar[bool] = False
 
     def __init__(
@@ -136,7 +139,11 @@ class Decoder:
 
     def strategies(self) -> dict[str, Strategy]:
         """Return what the decoder can run, by name: one strategy, or several of one artifact."""
-        return {self.STRATEGY: Strategy(self.prefill, self.step)}
+        return {self.STRATEGY: self.as_strategy()}
+
+    def as_strategy(self, handover: Handover | None = None) -> Strategy:
+        """Return the decoder's own strategy as an engine runs it."""
+        return Strategy(self.prefill, self.step, handover, self.SCRATCH_ROWS, self.LOOKS_UP)
 
     @classmethod
     def declared(cls) -> Declared:

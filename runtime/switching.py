@@ -47,7 +47,4 @@ class SwitchingDecoder(Decoder):
 
     def strategies(self) -> dict[str, Strategy]:
         """Return the strategies by name, with how they hand sequences over."""
-        return {
-            name: Strategy(part.prefill, part.step, self.HANDOVERS[name])
-            for name, part in self.parts.items()
-        }
+        return {name: part.as_strategy(self.HANDOVERS[name]) for name, part in self.parts.items()}

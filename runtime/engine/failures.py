@@ -12,7 +12,7 @@ from nldc.runtime.errors import (
 )
 from nldc.runtime.step.sampling import NOTHING_ALLOWED
 
-BOOKS = ("nldc.runtime.cache.", "nldc.runtime.step.state")
+BOOKS = ("nldc.runtime.cache.", "nldc.runtime.step.state", "nldc.runtime.step.carry")
 
 
 def in_words(problem: BaseException) -> BaseException:

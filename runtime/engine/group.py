@@ -1,52 +1,41 @@
-"""The live sequences of one strategy, and what they carry from step to step."""
+"""Which strategy each live request is decoded with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from collections.abc import Iterable, Iterator
 
 from nldc.runtime.engine.request import Request
 
 
-@dataclass
-class Group:
-    """`carry` holds values [B, n], a row for each of the `live` sequences, in order."""
+class Groups:
+    """The live requests of each strategy, in the order in which they joined."""
 
-    live: list[Request] = field(default_factory=list)
-    carry: dict[str, Tensor] = field(default_factory=dict)
+    def __init__(self, strategies: Iterable[str]) -> None:
+        self._live: dict[str, list[Request]] = {name: [] for name in strategies}
 
-    def join(self, request: Request, carry: Mapping[str, Tensor]) -> None:
-        """Add a sequence with its carried values, [1, n] each."""
-        joined = {
-            name: torch.cat((self.carry[name], fresh)) if self.live else fresh
-            for name, fresh in carry.items()
-        }
-        self.live, self.carry = [*self.live, request], joined
+    def of(self, strategy: str) -> list[Request]:
+        """Return the requests of a strategy, as they are now: a list that nobody changes."""
+        return self._live[strategy]
 
-    def drop(self, request: Request) -> None:
-        """Let one sequence leave."""
-        self._keep([place for place, one in enumerate(self.live) if one is not request])
+    def everyone(self) -> Iterator[Request]:
+        """Yield the requests of all strategies."""
+        for live in self._live.values():
+            yield from live
+
+    def join(self, strategy: str, request: Request) -> None:
+        """Add a request."""
+        self._live[strategy] = [*self._live[strategy], request]
+
+    def drop(self, strategy: str, request: Request) -> None:
+        """Let one request leave."""
+        self._live[strategy] = [one for one in self._live[strategy] if one is not request]
 
     def sweep(self) -> None:
         """Let those leave that are done."""
-        if any(request.done for request in self.live):
-            self._keep([place for place, one in enumerate(self.live) if not one.done])
+        for strategy, live in self._live.items():
+            if any(request.done for request in live):
+                self._live[strategy] = [one for one in live if not one.done]
 
-    def carry_of(self, place: int) -> dict[str, Tensor]:
-        """Return the carried values of one sequence, [1, n] each."""
-        return {name: value[place : place + 1] for name, value in self.carry.items()}
-
-    def _keep(self, places: list[int]) -> None:
-        if not places:
-            self.live, self.carry = [], {}
-            return
-        left = {
-            name: value.index_select(
-                0, torch.tensor(places, dtype=torch.int64, device=value.device)
-            )
-            for name, value in self.carry.items()
-        }
-        self.live, self.carry = [self.live[place] for place in places], left
+    def clear(self) -> None:
+        """Let everyone leave."""
+        self._live = {strategy: [] for strategy in self._live}

@@ -17,11 +17,16 @@ Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to decode, and how it hands sequences over; None: it is the only one."""
+    """One way to decode, and how it hands sequences over; None: it is the only one.
+
+    A step writes at most `reach` rows behind a length; `looks_up`: it asks for texts.
+    """
 
     prefill: Prefill
     step: Step
     handover: Handover | None = None
+    reach: int = 1
+    looks_up: bool = False
 
 
 @dataclass(frozen=True)

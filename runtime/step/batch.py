@@ -191,6 +191,10 @@ class Batch(Sequences):
         first = self.model.backbone.config.vocab_size
         return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
 
+    def carried(self) -> dict[str, Tensor]:
+        """Return what the sequences carry from the step before, int64 [B, n] each, as it is now."""
+        return self.state.carry.read(self.slots, self.lineup.slot_index)
+
     def history(self) -> History:
         """See `StepBatch.history`."""
         return self.state.history(self.lineup)

@@ -79,5 +79,5 @@ def commit(batch: Batch, emit: Emit) -> Record:
         counts=emit.count is not None,
         keeps=emit.keep is not None,
         nodes=tuple(by_node),
-        texts=batch.state.after(batch.lineup, end, emit.tokens, emit.count),
+        texts=batch.state.after(batch.lineup, end, emit),
     )

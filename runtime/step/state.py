@@ -2,21 +2,30 @@
 
 Batches are made for a step and forgotten; this stays for as long as the cache that it goes with.
 Between two steps the host writes what it alone knows: a sequence that joins, and a length or a text
-that it changed. For that, it remembers what the device's lines hold, and writes those that differ.
+that it changed, or what it carries when it is handed over. For that, it remembers what the device's
+lines hold, and writes those that differ.
+
+All of this is written before a step, so that no step uploads anything of its sequences, its first
+one included. What a strategy fixes, tables of row numbers and which rows see which, is put on the
+device where the strategy first asks for it: within the first prefill and the first step that any
+sequence of a loaded model takes with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.step.capacity import grown, slots_for
+from nldc.runtime.step.carry import Carry
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import FACTS, NO_END, Lineup, ends_of, facts_of
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sight import TextTable
+from nldc.runtime.step.values import Emit
 
 LINEUPS = 16
 """How many lineups are remembered; one for each strategy whose sequences step together will do."""
@@ -26,7 +35,8 @@ class StepState:
     """The tables of a decoder's sequences; whoever owns the cache owns them.
 
     `rows` holds the token ids behind the cache's rows, for processors that see tokens and for
-    thinking budgets. `reach` is the most rows that a step has written behind a sequence's length.
+    thinking budgets, `carry` what goes from a step to the next. `reach` is the most rows that a
+    step writes behind a sequence's length, as far as that is known.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
@@ -34,6 +44,7 @@ class StepState:
         self.mask_token_id = config.mask_token_id
         self.reach = 0
         self.rows = TextTable(config.vocab_size, config.mask_token_id, device)
+        self.carry = Carry(device)
         self._facts = self._table(0, FACTS)
         self._eos = self._table(0, 1)
         self._lengths = self._table(0)
@@ -47,6 +58,11 @@ class StepState:
 
     def _table(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64, device=self.device)
+
+    def expect(self, reach: int, *, texts: bool) -> None:
+        """Be ready for steps that write up to `reach` rows, and ask for `texts` or do not."""
+        self.reach = max(self.reach, reach)
+        self._keeps_texts |= texts
 
     # Sequences that join, stay together, and leave
 
@@ -69,6 +85,22 @@ class StepState:
 
     def leave(self, slot: int) -> None:
         """Forget the sequence of a slot."""
+        self.carry.forget(slot)
+        self._part(slot)
+
+    def undo(self, slot: int, carried: Mapping[str, Tensor]) -> None:
+        """Forget what a step that came to nothing may have written of a slot.
+
+        It carries again what it did before, int64 [1, n] each; all else is written anew, as the
+        host knows it, when it steps again.
+        """
+        self._part(slot)
+        if carried:
+            index = torch.tensor([slot], dtype=torch.int64, device=self.device)
+            self.carry.write([slot], index, carried)
+
+    def _part(self, slot: int) -> None:
+        """Let the sequence of a slot be one that has yet to join."""
         if slot < len(self._members):
             self._members[slot] = None
             self._lineups = {
@@ -77,10 +109,12 @@ class StepState:
 
     def _join(self, member: Member) -> None:
         slot = member.slot
-        if slot < len(self._members) and self._members[slot] is member:
+        known = self._members[slot] if slot < len(self._members) else None
+        if known is member:
             return
         self._reserve(slot + 1, len(member.eos))
-        self.leave(slot)
+        if known is not None:
+            self.leave(slot)
         self._members[slot] = member
         self._known_lengths[slot] = self._known_counts[slot] = None
         self._write(self._facts[slot], facts_of(member))
@@ -91,15 +125,17 @@ class StepState:
 
     def _reserve(self, slots: int, ends: int) -> None:
         have = len(self._members)
-        slots = have if slots <= have else max(slots, 2 * have)
-        self._members += [None] * (slots - have)
+        slots = slots_for(slots, have)
+        ends = max(ends, self._eos.shape[1])
+        self._facts = grown(self._facts, slots, FACTS)
+        self._eos = grown(self._eos, slots, ends, NO_END)
+        self._lengths = grown(self._lengths, slots)
+        self._counts = grown(self._counts, slots)
+        self._texts = grown(self._texts, slots, self._texts.shape[1])
+        self.carry.reserve(slots)
         self._known_lengths += [None] * (slots - have)
         self._known_counts += [None] * (slots - have)
-        self._facts = _grown(self._facts, slots, FACTS)
-        self._eos = _grown(self._eos, slots, max(ends, self._eos.shape[1]), NO_END)
-        self._lengths = _grown(self._lengths, slots)
-        self._counts = _grown(self._counts, slots)
-        self._texts = _grown(self._texts, slots, self._texts.shape[1])
+        self._members += [None] * (slots - have)  # the last: it says how many there are
 
     # Lengths
 
@@ -114,20 +150,19 @@ class StepState:
                 self._known_lengths[slot] = length
         return self._lengths.index_select(0, lineup.slot_index)
 
-    def after(
-        self, lineup: Lineup, lengths: Tensor, tokens: Tensor, count: Tensor | None
-    ) -> list[int | None]:
-        """Take over what a step did: the lengths, int64 [B], and tokens [B, n], see `Emit`.
+    def after(self, lineup: Lineup, lengths: Tensor, emit: Emit) -> list[int | None]:
+        """Take over what a step did: the lengths, int64 [B], what it emits and what it carries on.
 
-        The host does not know them until it is told what was read, by `learn`. Returns how long the
-        texts were before, for those that are kept.
+        The host does not know lengths and texts until it is told what was read, by `learn`. Returns
+        how long the texts were before, for those that are kept.
         """
         self._lengths.index_copy_(0, lineup.slot_index, lengths)
+        self.carry.write(lineup.slots, lineup.slot_index, emit.carry)
         before = [self._known_counts[slot] for slot in lineup.slots]
         for slot in lineup.slots:
             self._known_lengths[slot] = self._known_counts[slot] = None
         if self._keeps_texts:
-            self._extend(lineup, before, tokens, count)
+            self._extend(lineup, before, emit.tokens, emit.count)
         return before
 
     def learn(self, slot: int, length: int, count: int | None) -> None:
@@ -176,14 +211,4 @@ class StepState:
     def _make_room(self, tokens: int) -> None:
         slots, room = self._texts.shape
         if tokens > room:
-            self._texts = _grown(self._texts, slots, max(tokens, 2 * room))
-
-
-def _grown(table: Tensor, slots: int, columns: int | None = None, fill: int = 0) -> Tensor:
-    """Return a table with room for so many lines and columns, which it may have already."""
-    shape = (slots,) if columns is None else (slots, columns)
-    if tuple(table.shape) == shape:
-        return table
-    grown = table.new_full(shape, fill)
-    grown[tuple(slice(size) for size in table.shape)] = table
-    return grown
+            self._texts = grown(self._texts, slots, max(tokens, 2 * room))

@@ -145,7 +145,8 @@ class Emit:
     """What a prefill or step yields, each with one row a sequence.
 
     `tokens` [B, n] of which the first `count` [B] count (None: all n; n may be 0); the first `keep`
-    [B] speculative rows of the cache stay (None: all); `carry` goes to the next step.
+    [B] speculative rows of the cache stay (None: all); `carry`, int64 [B, m] each, goes to the next
+    step.
     """
 
     tokens: Tensor

@@ -15,7 +15,7 @@ from nldc import api
 from nldc.prompts import choose_prompts
 from nldc.runtime import Decoder, Layout, Pattern
 from nldc.runtime.alike import ROWS, alike
-from nldc.runtime.cache.kv_cache import KVCache, Places, untiled
+from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.invariant.linear import Packed, choose, pack
 from nldc.runtime.invariant.norm import RMSNorm, silu
@@ -29,6 +29,7 @@ from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.verify import model_folder
 from tests.library import exact
 from tests.runtime.company import Company
+from tests.runtime.tiles import untiled
 
 pytestmark = pytest.mark.gpu
 DTYPES = ("float32", "bfloat16", "float16")

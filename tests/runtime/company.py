@@ -16,7 +16,6 @@ from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.record import Outcome, commit
 from nldc.runtime.step.state import StepState
-from nldc.runtime.step.values import Emit
 
 CPU = torch.device("cpu")
 
@@ -55,8 +54,8 @@ class Company:
         cache = KVCache(decoder.config, backbone.dtype, backbone.device)
         self.caches.append(cache)
         state = StepState(decoder.config, backbone.device)
+        state.expect(decoder.SCRATCH_ROWS, texts=decoder.LOOKS_UP)
         everyone = []
-        carries = []
         for prompt, member in zip(prompts, members, strict=True):
             one = Decoded(list(prompt), member)
             one.member = replace(
@@ -67,16 +66,14 @@ class Company:
                 history=one.text,
             )
             everyone.append(one)
-            carries.append(self._run(cache, state, [one], {}, "prefill").carry)
+            self._run(cache, state, [one], "prefill")
         live = everyone
-        carry = {name: torch.cat([own[name] for own in carries]) for name in carries[0]}
         while True:
             left = [place for place, one in enumerate(live) if not self._done(one)]
             if not left:
                 return everyone
             live = [live[place] for place in left]
-            carry = {name: value[left] for name, value in carry.items()}
-            carry = self._run(cache, state, live, carry, "step").carry
+            self._run(cache, state, live, "step")
 
     def _done(self, one: Decoded) -> bool:
         ended = not set(one.member.eos).isdisjoint(one.tokens)
@@ -87,9 +84,8 @@ class Company:
         cache: KVCache,
         state: StepState,
         live: Sequence[Decoded],
-        carry: dict[str, Tensor],
         name: str,
-    ) -> Emit:
+    ) -> None:
         with torch.inference_mode():
             batch = Batch(self.decoder.model, cache, [one.member for one in live], state)
             prompt = batch.prompt(live[0].prompt) if name == "prefill" else None
@@ -97,7 +93,7 @@ class Company:
                 if prompt is not None:
                     emit = self.decoder.prefill(batch, prompt)
                 else:
-                    emit = self.decoder.step(batch, carry)
+                    emit = self.decoder.step(batch, batch.carried())
                 record = commit(batch, emit)
             outcomes = record.outcomes()
         for number, (one, outcome) in enumerate(zip(live, outcomes, strict=True)):
@@ -105,7 +101,6 @@ class Company:
             one.error = batch.failed.get(number)
             if one.error is None:
                 self._add(one, outcome)
-        return emit
 
     def _add(self, one: Decoded, outcome: Outcome) -> None:
         one.nfe += outcome.forwards

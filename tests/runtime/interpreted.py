@@ -22,8 +22,9 @@ from handwritten import (
     decoder_for,
     quadratic_layout,
 )
+from tiles import tiled
 
-from nldc.runtime.cache.kv_cache import KVCache, Places, tiled
+from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.kernels import attention as kernels
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.model.triton_backend import TritonBackend

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nldc.runtime.cache import kv_cache
+from nldc.runtime.cache import holdings
 from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.cache.pages import Need, Pages
 from nldc.runtime.invariant.line_tiles import Cut
@@ -44,7 +44,7 @@ def scatter_pages(monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> None:
     monkeypatch.setattr(Pages, "place", lambda *_, **__: None)
     monkeypatch.setattr(Pages, "free_from", lambda *_: 0)
     monkeypatch.setattr(Pages, "scattered", scattered)
-    monkeypatch.setattr(kv_cache, "arrangement", arrangement)
+    monkeypatch.setattr(holdings, "arrangement", arrangement)
 
 
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from handwritten import BIDIRECTIONAL, CAUSAL, QUADRATIC, block_layout, quadratic_layout
+from tiles import untiled
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nldc.runtime.cache.kv_cache import KVCache, Places, untiled
+from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.config import ModelConfig, RopeConfig
 from nldc.runtime.invariant.line_tiles import KEY_TILE, Cut
 from nldc.runtime.model import attention

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 import torch
 
-from nldc.runtime.cache.kv_cache import FIRST_PAGES, KVCache
+from nldc.runtime.cache.holdings import FIRST_PAGES
+from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.cache.pages import Need, arrangement, coalesced, runs_of
 from nldc.runtime.cache.prefix import names_of
 from nldc.runtime.checkpoint.config import ModelConfig, RopeConfig
@@ -126,7 +127,7 @@ class Model:
         holders.update(cache.prefixes.idle)
         assert cache.used == len(holders)
         assert cache.used <= cache.data.shape[2] <= cache.most_pages
-        users = cache._pages.users
+        users = cache._pool.pages.users
         assert {page: count for page, count in enumerate(users) if count} == holders
 
 
@@ -191,7 +192,7 @@ def test_the_table_on_the_device_is_written_when_pages_change_and_only_then(
     write_table = KVCache._write_table
 
     def watched(cache: KVCache) -> None:
-        written.append(sorted(cache._stale))
+        written.append(sorted(cache._table.stale))
         write_table(cache)
 
     monkeypatch.setattr(KVCache, "_write_table", watched)

@@ -20,6 +20,7 @@ from torch import Tensor
 from watched import watched
 
 from nldc import api
+from nldc.runtime.cache.holdings import Holdings
 from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.step.batch import Batch
@@ -78,6 +79,37 @@ def test_a_step_reads_nothing_but_whom_its_loop_runs_on_for(
     assert sum(steps.found.values()) == steps.rounds
 
 
+@pytest.mark.parametrize("name", ["ar", "prompt_lookup", "linear_ss", "block_diffusion"])
+def test_the_first_step_of_a_sequence_is_like_any_other(
+    load: Callable[[str], Decoder], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the strategy has run before: it takes no page and uploads nothing."""
+    Company(load(name), most=2).decode(PROMPTS[:2], MEMBERS[:2])
+    found: Counter[str] = Counter()
+    steps = taken = 0
+    extend = Holdings._extend
+
+    def extending(holdings: Holdings, slot: int, number: int) -> None:
+        nonlocal taken
+        taken += number
+        extend(holdings, slot, number)
+
+    @contextmanager
+    def during(_batch: Batch, what: str) -> Iterator[None]:
+        nonlocal steps
+        steps += what == "step"
+        before = taken
+        with watched(found) if what == "step" else nullcontext():
+            yield
+        assert what != "step" or taken == before
+
+    monkeypatch.setattr(Holdings, "_extend", extending)
+    Company(load(name), most=2, during=during).decode([[1] * 60, [2] * 63], MEMBERS[:2])
+    assert steps
+    assert taken
+    assert set(found) <= ALLOWED
+
+
 def test_what_is_written_and_read_is_noticed() -> None:
     found: Counter[str] = Counter()
     values = torch.arange(3)
@@ -125,11 +157,11 @@ def test_pages_are_taken_between_steps(
     taken: Counter[str] = Counter()
     where = "prefill"
     steps = 0
-    extend = KVCache._extend
+    extend = Holdings._extend
 
-    def extending(cache: KVCache, slot: int, number: int) -> None:
+    def extending(holdings: Holdings, slot: int, number: int) -> None:
         taken[where] += number
-        extend(cache, slot, number)
+        extend(holdings, slot, number)
 
     @contextmanager
     def during(_batch: Batch, name: str) -> Iterator[None]:
@@ -139,7 +171,7 @@ def test_pages_are_taken_between_steps(
         yield
         where = "between"
 
-    monkeypatch.setattr(KVCache, "_extend", extending)
+    monkeypatch.setattr(Holdings, "_extend", extending)
     Company(load(name), most=150, during=during).decode(PROMPTS[:2], MEMBERS[:2])
     assert taken["between"] >= 2
     assert not taken["step"]

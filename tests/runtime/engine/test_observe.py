@@ -8,7 +8,7 @@ import pytest
 from by_itself import lone, nothing_is_held, run, told
 
 from nldc.runtime import Decoder, Engine, PromptError, StepRecord
-from nldc.runtime.engine import engine as engine_module
+from nldc.runtime.engine import ledger
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "eos": ()}
 
@@ -124,8 +124,8 @@ def test_nothing_is_recorded_where_nobody_observes(
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(engine_module, "StepRecord", never)
-    monkeypatch.setattr(engine_module, "SequenceStep", never)
+    monkeypatch.setattr(ledger, "StepRecord", never)
+    monkeypatch.setattr(ledger, "SequenceStep", never)
     request = decoder.request([3], **OPTIONS)
     engine.submit(request)
     assert told(run(engine), request) == lone(decoder, [3], **OPTIONS)

@@ -14,8 +14,9 @@ import torch
 from by_itself import lone, nothing_is_held, run, told
 
 from nldc.runtime import Decoder, Engine, NldcRuntimeError, Request
+from nldc.runtime.cache.holdings import Holdings
 from nldc.runtime.cache.kv_cache import KVCache
-from nldc.runtime.engine import engine as engine_module
+from nldc.runtime.engine import computing
 from nldc.runtime.step.batch import Batch
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "eos": ()}
@@ -263,7 +264,7 @@ def interrupted(
         (Batch, "head_choose"),
         (KVCache, "acquire"),
         (KVCache, "prepare"),
-        (engine_module, "commit"),
+        (computing, "commit"),
     ],
 )
 @pytest.mark.parametrize("strategy", ["ar", "quadratic_ss"])
@@ -332,16 +333,16 @@ def test_an_interrupt_amid_the_cache_s_books_ends_what_has_begun_and_nothing_els
     short = decoder.request([3, 5], max_new_tokens=4, eos=())
     begun = [decoder.request([n, 5], **OPTIONS) for n in (4, 5)]
     waits = decoder.request([6, 5], **OPTIONS)
-    shrink = KVCache._shrink
+    shrink = Holdings._shrink
     strikes = [1]
 
-    def breaks(self: KVCache) -> None:
+    def breaks(self: Holdings) -> None:
         if strikes:
             strikes.pop()
             raise KeyboardInterrupt
         shrink(self)
 
-    monkeypatch.setattr(KVCache, "_shrink", breaks)
+    monkeypatch.setattr(Holdings, "_shrink", breaks)
     events, count = interrupted(engine, [short, *begun, waits], lambda: None)
     assert count == 1
     assert told(events, short)[2] in ("length", "error")
