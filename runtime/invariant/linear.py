@@ -15,7 +15,7 @@ row of every product lies as every other.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypeAlias
@@ -134,13 +134,25 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
 
 def _product(x: Tensor, weight: Packed) -> Tensor:
     product: Tensor
-    if weight.way.form == "mkl":
-        product = torch.ops.mkl._mkl_linear(x, weight.data, weight.shaped, None, x.shape[0])
-    elif weight.way.form == "onednn":
-        product = torch.ops.mkldnn._linear_pointwise(x, weight.data, None, "none", [], "")
+    form = weight.way.form
+    if form == "mkl":
+        product = _library_call(form)(x, weight.data, weight.shaped, None, x.shape[0])
+    elif form == "onednn":
+        product = _library_call(form)(x, weight.data, None, "none", [], "")
     else:
         product = F.linear(x, weight.data)
     return product
+
+
+@cache
+def _library_call(form: Literal["mkl", "onednn"]) -> Callable[..., Tensor]:
+    """Return the call of a library's product: looked up among torch's overloads once, not a row."""
+    call: Callable[..., Tensor]
+    if form == "mkl":
+        call = torch.ops.mkl._mkl_linear.default
+    else:
+        call = torch.ops.mkldnn._linear_pointwise.default
+    return call
 
 
 def ways(dtype: torch.dtype, device: torch.device) -> Iterator[Way]:
