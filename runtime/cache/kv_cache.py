@@ -16,6 +16,7 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,11 +49,15 @@ class Places:
 
 @dataclass(eq=False)
 class _Held:
-    """The pages of a sequence in order, and how many it may need; `runs` are the same pages."""
+    """The pages of a sequence in order, and how many it may need; `runs` are the same pages.
+
+    `remembered` is what others know of them.
+    """
 
     most: int
     table: list[int] = field(default_factory=list)
     runs: Runs = ()
+    remembered: dict[int, Any] = field(default_factory=dict)
 
 
 class KVCache:
@@ -265,6 +270,13 @@ class KVCache:
             pages -= count
         return tuple(found)
 
+    def remembered(self, slot: int) -> dict[int, Any]:
+        """Return what others remember of a slot's first so many pages, such as views of them.
+
+        It is forgotten when the slot has other pages, or they lie elsewhere.
+        """
+        return self._held[slot].remembered
+
     @property
     def table(self) -> Tensor:
         """The pages of each slot, int32 [slots, n] on the device; what lies behind them is 0."""
@@ -326,6 +338,7 @@ class KVCache:
     def _set(self, slot: int, held: _Held) -> None:
         """Note that the table of a slot is another."""
         held.runs = runs_of(held.table)
+        held.remembered.clear()
         self._stale.add(slot)
 
     def _give(self, page: int) -> None:
