@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -22,11 +23,15 @@ FIRST_PAGES = 4
 
 @dataclass(eq=False)
 class Held:
-    """The pages of a sequence in order, and how many it may need; `runs` are the same pages."""
+    """The pages of a sequence in order, and how many it may need; `runs` are the same pages.
+
+    `remembered` is what others know of them.
+    """
 
     most: int
     table: list[int] = field(default_factory=list)
     runs: Runs = ()
+    remembered: dict[int, Any] = field(default_factory=dict)
 
 
 def pages_of(rows: int) -> int:
@@ -111,6 +116,7 @@ class Holdings:
     def _set(self, slot: int, held: Held) -> None:
         """Note that the table of a slot is another."""
         held.runs = runs_of(held.table)
+        held.remembered.clear()
         self._changed(slot)
 
     def _own(self, held: Held, slot: int, places: Iterable[int]) -> None:

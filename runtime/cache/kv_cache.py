@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -264,3 +265,10 @@ class KVCache:
             found.append((first, min(count, pages)))
             pages -= count
         return tuple(found)
+
+    def remembered(self, slot: int) -> dict[int, Any]:
+        """Return what others remember of a slot's first so many pages, such as views of them.
+
+        It is forgotten when the slot has other pages, or they lie elsewhere.
+        """
+        return self._holdings.held[slot].remembered

@@ -12,13 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.invariant.line_tiles import KEY_TILE, Cut, cut, line_cut, products
+from nldc.runtime.model.scratch import Heads, Room, Scratch
 from nldc.runtime.rows.pattern import visible
 from nldc.runtime.rows.plan import QUERY_TILE, Plan, bias_of
 
@@ -44,15 +46,24 @@ class Attention(Protocol):
         ...
 
 
+def scratch_of(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Scratch:
+    """Return what the forwards of a model share, in the dtype in which attention is computed."""
+    shared = config.num_heads // config.num_kv_heads
+    return Scratch(Heads(config.num_kv_heads, shared, config.head_dim, _wide(dtype), device))
+
+
 class TorchAttention:
     """The torch backend: one sequence after another, each over its own prefix."""
 
-    def __init__(self, plan: Plan, cache: KVCache, places: Places) -> None:
+    def __init__(
+        self, plan: Plan, cache: KVCache, places: Places, scratch: Scratch | None = None
+    ) -> None:
         self.dtype = cache.dtype
         self.exact = _wide(cache.dtype) == cache.dtype
         biases: dict[int, Tensor] = {}
+        scratch = scratch or scratch_of(cache.config, cache.dtype, cache.device)
         self.sequences = tuple(
-            _Sequence(plan, cache, slot, length, biases)
+            _Sequence(plan, cache, slot, length, biases, scratch)
             for slot, length in zip(places.slots, places.lengths, strict=True)
         )
 
@@ -103,12 +114,17 @@ class _Held:
     @staticmethod
     def of(cache: KVCache, slot: int, tiles: int) -> _Held:
         """Return views of the first `tiles` pages of a slot."""
+        known = cache.remembered(slot)
+        if (parts := known.get(tiles)) is not None:
+            return _Held(cache, parts, None)
         runs = cache.runs(slot, tiles)
         if len(runs) > MOST_RUNS:
             return _Held(cache, (), cache.table[slot, :tiles])
         keys, values = zip(*(_views(cache.data, run) for run in runs), strict=True)
         layers = zip(zip(*keys, strict=True), zip(*values, strict=True), strict=True)
-        return _Held(cache, tuple(layers), None)
+        known.clear()
+        known[tiles] = parts = tuple(layers)
+        return _Held(cache, parts, None)
 
     def of_layer(self, layer: int, dtype: torch.dtype) -> tuple[_Parts, _Parts]:
         """Return the keys [tiles * kv_heads, head_dim, KEY_TILE] and the values, the other way
@@ -149,17 +165,23 @@ class _Sequence:
     """
 
     def __init__(
-        self, plan: Plan, cache: KVCache, slot: int, length: int, biases: dict[int, Tensor]
+        self,
+        plan: Plan,
+        cache: KVCache,
+        slot: int,
+        length: int,
+        biases: dict[int, Tensor],
+        scratch: Scratch,
     ) -> None:
         rows = plan.layout.size
         end = length + rows
         cache.claim(slot, end)
         pages = cache.pages(slot)
         self.targets = tuple(
-            (slice(first - length, last - length), *_layers(cache.data, pages, first, last))
+            (first - length, last - first, *_layers(cache.data, pages, first, last))
             for first, last in _tile_by_tile(length, end)
         )
-        self.plan, self.cache, self.length = plan, cache, length
+        self.plan, self.cache, self.length, self.scratch = plan, cache, length, scratch
         self.tiles = -(-end // KEY_TILE)
         self.held = _Held.of(cache, slot, self.tiles)
         self.wide = _wide(cache.dtype)
@@ -190,9 +212,9 @@ class _Sequence:
     ) -> Tensor:
         """Write the rows' keys and values; return [R, heads * head_dim]."""
         key, value = key.transpose(0, 1), value.transpose(0, 1)
-        for rows, keys, values in self.targets:
-            keys[layer].copy_(key[:, rows])
-            values[layer].copy_(value[:, rows])
+        for first, count, keys, values in self.targets:
+            keys[layer].copy_(key.narrow(1, first, count))
+            values[layer].copy_(value.narrow(1, first, count))
         seen, read = self.held.of_layer(layer, self.wide)
         if self.piece is not None:
             return self.piece.attend(query, factor, seen, read)
@@ -214,7 +236,12 @@ class _Sequence:
         return found
 
     def _piece(self, rows: int, bias: Tensor) -> _Piece:
-        return _Piece(self.cache, rows, bias, self.cut, blind=self.plan.blind)
+        tiles = bias.shape[1] // KEY_TILE
+        if len(self.parts) == 1:
+            room = self.scratch.room(rows, tiles, self.cut)
+        else:  # each is another size, and used once a layer
+            room = Room.of(self.scratch.heads, rows, tiles, self.cut)
+        return _Piece(room, bias.view(-1, tiles, KEY_TILE), self.cut, blind=self.plan.blind)
 
     def _mask(self, rows: slice) -> _Mask:
         device = self.cache.device
@@ -233,6 +260,11 @@ class _Sequence:
         """Return the bias of all rows, where they are few."""
         plan, device = self.plan, self.cache.device
         if plan.own is not None and plan.pattern.sees_prefix:
+            if self.length:
+                lines = sum(cut(plan.layout.size * self.shared, self.cut.sizes))
+                kept = self.scratch.bias(plan, lines, self.length, self.tiles)
+                if kept is not None:
+                    return kept
             return self._lines(plan.own, None, self.tiles)
         cached, own = visible(plan.layout, plan.pattern, self.length)
         return self._lines(
@@ -265,31 +297,16 @@ class _Piece:
 
     A line is a row and one of the query heads that share a key head. Every product has the lines of
     one of the sizes of `cut`, which agree bit for bit, and one tile of keys, so that a row's bits
-    depend neither on the other rows nor on keys that it does not see. `bias` [lines, keys] holds 0
-    and -inf, keys rounded up to `KEY_TILE`. With `blind`, a row that sees nothing gets zeros.
+    depend neither on the other rows nor on keys that it does not see. `bias` [lines, tiles,
+    KEY_TILE] holds 0 and -inf. With `blind`, a row that sees nothing gets zeros.
     """
 
-    def __init__(self, cache: KVCache, rows: int, bias: Tensor, how: Cut, *, blind: bool) -> None:
-        config, dtype, device = cache.config, bias.dtype, cache.device
-        kv_heads, dim = config.num_kv_heads, config.head_dim
-        shared, tiles = config.num_heads // kv_heads, bias.shape[1] // KEY_TILE
+    def __init__(self, room: Room, bias: Tensor, how: Cut, *, blind: bool) -> None:
         self.blind = blind
         self.at_once = how.at_once
         self.trees = how.trees
-        self.used = rows * shared
-        self.by_row = (rows, kv_heads, shared, dim)
-        self.by_head = (kv_heads, rows, shared, dim)
-        self.lines = torch.zeros((kv_heads, len(bias), dim), dtype=dtype, device=device)
-        self.rows = self.lines[:, : self.used].view(self.by_head).transpose(0, 1)
-        self.sizes = cut(self.used, how.sizes)
-        self.bias = torch.split(bias.view(-1, tiles, KEY_TILE), list(self.sizes))
-        self.room = {
-            size: (
-                torch.empty((tiles, kv_heads, size, dim), **_like(bias)),
-                torch.empty((kv_heads, size, tiles, KEY_TILE), **_like(bias)),
-            )
-            for size in set(self.sizes)
-        }
+        self.room = room
+        self.bias = (bias,) if len(room.sizes) == 1 else torch.split(bias, list(room.sizes))
 
     def attend(self, query: Tensor, factor: Tensor, keys: _Parts, values: _Parts) -> Tensor:
         """Return softmax(query keys + bias) values: [R, heads * head_dim].
@@ -298,20 +315,22 @@ class _Piece:
         [tiles * kv_heads, head_dim, KEY_TILE], `values` [tiles * kv_heads, KEY_TILE, head_dim],
         both in parts.
         """
-        torch.mul(query.view(self.by_row), factor.unsqueeze(3), out=self.rows)
+        lines, sizes, by_row = self.room.lines, self.room.sizes, self.room.rows.shape
+        torch.mul(query.view(by_row), factor.unsqueeze(3), out=self.room.rows)
         attend = self._tile_by_trees if self.trees else self._tile
-        if len(self.sizes) == 1:
-            found = attend(self.lines, self.bias[0], keys, values)
+        if len(sizes) == 1:
+            found = attend(lines, self.bias[0], keys, values)
         else:
-            tiles = zip(torch.split(self.lines, list(self.sizes), 1), self.bias, strict=True)
+            tiles = zip(torch.split(lines, list(sizes), 1), self.bias, strict=True)
             found = torch.cat([attend(*tile, keys, values) for tile in tiles], 1)
-        found = found.narrow(1, 0, self.used).view(self.by_head)
-        return found.transpose(0, 1).reshape(self.by_row[0], -1)
+        rows, kv_heads, shared, dim = by_row
+        found = found.narrow(1, 0, rows * shared).view(kv_heads, rows, shared, dim)
+        return found.transpose(0, 1).reshape(rows, -1)
 
     def _tile(self, lines: Tensor, bias: Tensor, keys: _Parts, values: _Parts) -> Tensor:
         """Return [kv_heads, n, head_dim] for the n lines of one product."""
         size = lines.shape[1]
-        repeated, scores = self.room[size]
+        repeated, scores = self.room.by_size[size]
         by_tile = repeated.shape[:3]
         seen = self._products(repeated.copy_(lines).flatten(0, 1), keys)
         seen = seen.view(*by_tile, KEY_TILE)
@@ -326,7 +345,7 @@ class _Piece:
 
     def _tile_by_trees(self, lines: Tensor, bias: Tensor, keys: _Parts, values: _Parts) -> Tensor:
         """Do the same where softmax and sums take another way for another number of keys."""
-        repeated, _ = self.room[lines.shape[1]]
+        repeated, _ = self.room.by_size[lines.shape[1]]
         by_tile = repeated.shape[:3]
         seen = self._products(repeated.copy_(lines).flatten(0, 1), keys)
         scores = seen.view(*by_tile, KEY_TILE).add_(bias.transpose(0, 1).unsqueeze(1))
@@ -343,6 +362,8 @@ class _Piece:
     def _products(self, left: Tensor, right: _Parts) -> Tensor:
         """Return the products with all parts, which lie where they do."""
         if len(right) == 1:
+            if not self.at_once:
+                return torch.bmm(left, right[0])
             return products(left, right[0], self.at_once)
         parts = torch.split(left, [len(part) for part in right])
         both = zip(parts, right, strict=True)
@@ -367,10 +388,6 @@ def sum_by_halves(x: Tensor) -> Tensor:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-def _like(tensor: Tensor) -> dict[str, Any]:
-    return {"dtype": tensor.dtype, "device": tensor.device}
 
 
 def _tile_by_tile(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -92,4 +92,4 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate [n, heads, head_dim] by the tables of n positions; the result has the dtype of x."""
     swapped = torch.roll(x, x.shape[-1] // 2, -1)
     turned = (x * cos).add_(swapped * sin)
-    return turned.to(x.dtype)
+    return turned if turned.dtype == x.dtype else turned.to(x.dtype)

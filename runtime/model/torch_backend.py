@@ -10,7 +10,7 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter, Selected
 from nldc.runtime.invariant.linear import linear
 from nldc.runtime.invariant.norm import silu
-from nldc.runtime.model.attention import Attention, TorchAttention
+from nldc.runtime.model.attention import Attention, TorchAttention, scratch_of
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Choice
 from nldc.runtime.model.rope import rotate
@@ -37,6 +37,7 @@ class TorchBackend:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
+        self._scratch = scratch_of(backbone.config, backbone.dtype, backbone.device)
 
     @property
     def backbone(self) -> Backbone:
@@ -45,7 +46,7 @@ class TorchBackend:
 
     def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
         """Return the attention of one forward."""
-        return TorchAttention(plan, cache, places)
+        return TorchAttention(plan, cache, places, self._scratch)
 
     def rows(
         self,
@@ -64,14 +65,15 @@ class TorchBackend:
     def layer(self, number: int, states: Tensor, rows: TorchRows) -> Tensor:
         """See `Backend`."""
         config, layer = self._backbone.config, self._backbone.weights.layers[number]
-        heads, rotated = config.num_heads, config.num_heads + config.num_kv_heads
+        heads, kv_heads = config.num_heads, config.num_kv_heads
         input_norm, post_norm = self._backbone.norms[number]
         lora = rows.lora
         x = input_norm(states)
         qkv = lora.linear(number, "qkv", x, layer.qkv)
-        qkv = qkv.view(-1, rotated + config.num_kv_heads, config.head_dim)
-        turned = rotate(qkv[:, :rotated], rows.cos, rows.sin)
-        query, key, value = turned[:, :heads], turned[:, heads:], qkv[:, rotated:]
+        qkv = qkv.view(-1, heads + 2 * kv_heads, config.head_dim)
+        unturned, value = qkv.split_with_sizes((heads + kv_heads, kv_heads), 1)
+        turned = rotate(unturned, rows.cos, rows.sin)
+        query, key = turned.split_with_sizes((heads, kv_heads), 1)
         x = rows.attention(number, query, key, value, rows.factor)
         states = lora.linear(number, "output", x, layer.output).add_(states)
         x = post_norm(states)

@@ -312,3 +312,19 @@ def test_an_arrangement_moves_every_page_once_and_puts_sequences_in_rows() -> No
     assert places[0] >= 2  # for the sequence that has none yet
     back = {old + step: new + step for old, new, count in coalesced(moved) for step in range(count)}
     assert back == moved
+
+
+def test_what_is_remembered_of_pages_is_forgotten_when_they_are_others_or_elsewhere() -> None:
+    cache = cache_of(64)
+    slots = [cache.acquire(20 * KEY_TILE) for _ in range(2)]
+    cache.reserve(slots, [KEY_TILE, KEY_TILE])
+    memory = cache.data.data_ptr()
+    for slot in slots:
+        cache.remembered(slot)[1] = "views"
+    cache.reserve([slots[0]], [2 * KEY_TILE])
+    assert cache.data.data_ptr() == memory
+    assert not cache.remembered(slots[0])
+    assert cache.remembered(slots[1]) == {1: "views"}
+    cache.reserve([slots[0]], [9 * KEY_TILE])
+    assert cache.data.data_ptr() != memory
+    assert not cache.remembered(slots[1])
