@@ -117,9 +117,7 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
     """
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
-    way, rows = weight.way, x.shape[0]
-    if x.data_ptr() % LINE or not x.is_contiguous():
-        x = at_a_line(x)
+    way, rows, x = weight.way, x.shape[0], at_a_line(x)
     if way.tile:
         short = -rows % way.tile
         if way.form == "plain":
@@ -148,15 +146,12 @@ def _product(x: Tensor, weight: Packed) -> Tensor:
 
 @cache
 def _library_call(form: Literal["mkl", "onednn"]) -> Callable[..., Tensor]:
-    """Return the call of a library's product, looked up once: what torch's overload calls itself.
-
-    Its own two layers of Python cost a small product a tenth of its time.
-    """
+    """Return the call of a library's product: looked up among torch's overloads once, not a row."""
+    call: Callable[..., Tensor]
     if form == "mkl":
-        overload = torch.ops.mkl._mkl_linear.default
+        call = torch.ops.mkl._mkl_linear.default
     else:
-        overload = torch.ops.mkldnn._linear_pointwise.default
-    call: Callable[..., Tensor] = overload._op
+        call = torch.ops.mkldnn._linear_pointwise.default
     return call
 
 

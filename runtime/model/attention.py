@@ -362,8 +362,6 @@ class _Piece:
     def _products(self, left: Tensor, right: _Parts) -> Tensor:
         """Return the products with all parts, which lie where they do."""
         if len(right) == 1:
-            if not self.at_once:
-                return torch.bmm(left, right[0])
             return products(left, right[0], self.at_once)
         parts = torch.split(left, [len(part) for part in right])
         both = zip(parts, right, strict=True)

@@ -40,7 +40,6 @@ class Tokenizer:
         self.inner = inner
         self.settings = settings
         self.folder = folder
-        self._path = str(folder / TOKENIZER)  # joined once: every token is decoded
         self.markers: dict[int, str] = {
             number: token.content
             for number, token in inner.get_added_tokens_decoder().items()
@@ -180,14 +179,14 @@ class Tokenizer:
                 lambda: self.inner.decode(
                     list(tokens), skip_special_tokens=not keep_special_tokens
                 ),
-                f"{self._path} fails on tokens",
+                f"{self.folder / TOKENIZER} fails on tokens",
                 "take the released model's file",
             )
         shown = [token for token in tokens if keep_special_tokens or token not in self.markers]
         texts = [text for token in shown if (text := self._text_of(token)) is not None]
         return _guarded(
             lambda: str(self.inner.decoder.decode(_without_bad_bytes(texts))),
-            f"{self._path} fails on tokens",
+            f"{self.folder / TOKENIZER} fails on tokens",
             "take the released model's file",
         )
 
@@ -208,8 +207,6 @@ class Tokenizer:
         elif self._falls_back and (byte := BYTE_TOKEN.fullmatch(text)):
             data = bytes.fromhex(byte[1])
         else:
-            return b""
-        if not before and data.isascii():
             return b""
         reader = _UTF8(errors="replace")
         reader.decode(before + data)
