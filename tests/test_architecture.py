@@ -28,9 +28,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ir": (*LANGUAGE, "source", "schema", "shape"),
     "check": (*LANGUAGE, "source", "ir"),
     "interpret": (*LANGUAGE, "ir"),
-    "api": ("", "diagnostics", "source", "ir", "check"),
-    "explain": ("api", "expr", "ir", "check"),
+    "api": ("", "diagnostics", "source", "ir", "check", "limits"),
+    "explain": ("api", "expr", "ir", "check", "limits"),
     "diff": ("api", "expr", "ir"),
+    "acceptance": ("runtime.errors", "runtime.json_file"),
+    "limits": ("diagnostics", "source", "ir", "check"),
     "compat": ("ir",),
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
@@ -57,6 +59,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 LAZY: dict[str, tuple[str, ...]] = {
     "api": ("certify", "codegen", "runtime"),
+    "limits": ("codegen",),
     "verify": ("runtime",),
     "ahead": ("runtime",),
     "bench": ("runtime",),
@@ -65,6 +68,7 @@ LAZY: dict[str, tuple[str, ...]] = {
     "certify": ("api",),
     "cli": (
         "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
+        "limits",
         "prompts", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
