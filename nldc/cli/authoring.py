@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc.cli.costing import (
+    DEVICE_HELP,
+    profile_of,
+    refuse_without_device,
+    setting,
+    setting_of,
+)
 from nldc.cli.options import limits, limits_of, settings
 from nldc.cli.output import colored, say, say_painted, table, write
 from nldc.diagnostics import Diagnostic, StrategyError
@@ -213,8 +220,27 @@ def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 @click.command()
 @click.argument("what", metavar="FILE|CODE")
 @settings
-def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
-    """Explain an error CODE, or the graph, masks and promise of a strategy FILE."""
+@click.option("--device", help=f"Predict what a step costs there: {DEVICE_HELP}")
+@click.option(
+    "--acceptance",
+    type=click.Path(),
+    help="Profile of what the strategy accepts, for tokens a second.",
+)
+@setting
+def explain(
+    what: str,
+    settings: tuple[tuple[str, int | float], ...],
+    device: str | None,
+    acceptance: str | None,
+    **options: Any,
+) -> None:
+    """Explain an error CODE, or the graph, masks and promise of a strategy FILE.
+
+    With --device, what each of its forwards and a whole step cost there: bytes, operations, the
+    floor below which no kernel can be, and a prediction (docs/performance.md).
+    """
+    if device is None:
+        refuse_without_device({"acceptance": acceptance, **options})
     from nldc import errors
 
     code = what.upper()
@@ -227,9 +253,17 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
         write(errors.page(errors.REGISTRY[code]), end="")
         return
     from nldc import api
+
+    checked = api.check(what, dict(settings), others=False)
+    if device is not None:
+        from nldc.cost.text import show_costs
+
+        found = show_costs(checked.graph, setting_of(device, options), profile_of(acceptance))
+        write(found, end="")
+        return
     from nldc.explain import explain as explain_
 
-    write(explain_(api.check(what, dict(settings), others=False)), end="")
+    write(explain_(checked), end="")
 
 
 def _nearest_code(code: str, known: Iterable[str]) -> str:

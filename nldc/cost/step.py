@@ -1,0 +1,267 @@
+"""What a step of a strategy costs on a device: its program's forwards and heads, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from nldc.acceptance import Acceptance
+from nldc.codegen.costs import cost_of
+from nldc.codegen.pipeline import compiled, run
+from nldc.codegen.program import (
+    AdaptedTable,
+    Choose,
+    Forward,
+    Head,
+    Instruction,
+    Layout,
+    Loop,
+    Method,
+    Mix,
+    Pattern,
+    Program,
+    Score,
+    States,
+)
+from nldc.cost.device import DTYPES, Device
+from nldc.cost.geometry import Geometry
+from nldc.cost.predict import GRAPH, MICRO, Execution, floor, predict
+from nldc.cost.visible import visible
+from nldc.cost.work import Work, forward_work, head_work
+from nldc.expr import evaluate
+from nldc.ir.graph import Graph
+from nldc.ir.types import Accepted, Tokens
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a step is costed for: device, model, tokens in the cache, sequences, how it is executed.
+
+    `rounds` says how many rounds a loop is expected to take, by its node; else, as many as it may.
+    """
+
+    device: Device
+    geometry: Geometry
+    prefix: int = 1024
+    batch: int = 1
+    dtype: str = "bfloat16"
+    execution: Execution = GRAPH
+    rounds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number."""
+        return DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One forward, or one head with `head` true: its node, its rows a sequence, how often a step
+    runs it, what it takes each time, and the seconds of its floor and its prediction.
+    """
+
+    node: str
+    head: bool
+    rows: int
+    times: float
+    work: Work
+    kernels: int
+    floor: float
+    predicted: float
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one method costs: its parts, other ops, and waits; seconds are of a whole step.
+
+    `launches` are the kernels that the host launches, or the graphs: what lies before, between and
+    behind loops is one, and each round is one. `bounded` are loops whose rounds nobody said: they count with as many as they may take. `most`
+    is how many tokens it may emit for each sequence, `varies` whether that depends on what is
+    accepted.
+    """
+
+    step: str
+    parts: tuple[Part, ...]
+    ops: float
+    kernels: float
+    launches: float
+    host_waits: float
+    device_waits: float
+    floor: float
+    predicted: float
+    bounded: tuple[str, ...]
+    most: int
+    varies: bool
+
+    def tokens(self, acceptance: Acceptance | None) -> float | None:
+        """Return how many tokens a step is expected to emit a sequence; None: nobody knows."""
+        if not self.varies:
+            return float(self.most)
+        return None if acceptance is None else acceptance.expected(self.most)
+
+
+def step_costs(graph: Graph, setting: Setting) -> tuple[StepCost, ...]:
+    """Return what each step of a strategy costs, in the graph's order."""
+    program = compiled(run(graph))
+    return tuple(
+        replace(_cost(program, method, step.name, setting), most=most, varies=varies)
+        for step, method in zip(graph.steps, program.steps, strict=True)
+        for most, varies in [_emitted(graph, step.emit.tokens.node)]
+    )
+
+
+def prefill_cost(graph: Graph, setting: Setting) -> StepCost:
+    """Return what the prefill of one prompt of `setting.prefix` tokens costs."""
+    program = compiled(run(graph))
+    return _cost(program, program.prefill, "prefill", replace(setting, batch=1))
+
+
+def taken(graph: Graph, costs: tuple[StepCost, ...], live: int) -> StepCost:
+    """Return the step that is taken while so many sequences are live."""
+    for step, cost in zip(graph.steps, costs, strict=True):
+        if step.when is None or evaluate(step.when, {"live": live}):
+            return cost
+    return costs[-1]
+
+
+def _emitted(graph: Graph, node: str) -> tuple[int, bool]:
+    """Return how many tokens a node hands out at most, and whether it may hand out fewer."""
+    if node.startswith("carry."):
+        type_ = next(each.type for each in graph.carry if f"carry.{each.name}" == node)
+    else:
+        type_ = graph.node(node).type
+    if isinstance(type_, Accepted):
+        return type_.most, True
+    size = getattr(type_, "size", None)
+    return (1 if size is None else size.at(0)), isinstance(type_, Tokens) and type_.ragged
+
+
+def _cost(program: Program, method: Method, step: str, setting: Setting) -> StepCost:
+    walk = _Walk(program, setting, is_prefill=method is program.prefill)
+    parts = tuple(walk.parts(method.body, 1.0))
+    execution, device = setting.execution, setting.device
+    ops = walk.ops + 1  # what is emitted is put together
+    kernels = sum(part.times * part.kernels for part in parts) + ops * execution.op
+    between = device.boundary_us if execution.graph else device.launch_us
+    predicted = sum(part.times * part.predicted for part in parts)
+    predicted += ops * execution.op * between * MICRO
+    # A graph's loops hear of their end a round late, and tokens leave it through a ring.
+    device_waits = 0.0 if execution.graph else walk.rounds + 1
+    return StepCost(
+        step=step,
+        parts=parts,
+        ops=ops,
+        kernels=kernels,
+        launches=1 + walk.rounds + walk.loops if execution.graph else kernels,
+        host_waits=walk.rounds + 1,
+        device_waits=device_waits,
+        floor=sum(part.times * part.floor for part in parts),
+        predicted=predicted + device_waits * device.host_wait_us * MICRO,
+        bounded=tuple(walk.bounded),
+        most=0,
+        varies=False,
+    )
+
+
+class _Walk:
+    """Goes through a method's instructions with the rounds that its loops are expected to take."""
+
+    def __init__(self, program: Program, setting: Setting, *, is_prefill: bool) -> None:
+        self.layouts: dict[str, Layout] = {each.name: each for each in program.layouts}
+        self.patterns: dict[str, Pattern] = {each.name: each for each in program.patterns}
+        self.tables = {each.name: each for each in program.tables}
+        self.setting = setting
+        self.length = setting.prefix if is_prefill else 0
+        self.cached = 0 if is_prefill else setting.prefix
+        self.ops = 0.0
+        self.rounds = self.loops = 0.0
+        self.bounded: list[str] = []
+
+    def parts(self, body: Iterable[Instruction], times: float) -> Iterator[Part]:
+        for each in body:
+            match each:
+                case Forward():
+                    yield self._forward(each, times)
+                case Loop():
+                    rounds = self._rounds(each)
+                    self.ops += times * (1 + 2 * rounds)
+                    self.loops += times
+                    self.rounds += times * rounds
+                    yield from self.parts(each.body, times * rounds)
+                case Head():
+                    yield from self._heads([each.of], each, times)
+                case Choose() | Score():
+                    yield from self._heads([each.logits], each, times)
+                case Mix():
+                    yield from self._heads(each.parts, each, times)
+                case _:
+                    pass
+            if not isinstance(each, Loop):
+                self.ops += times * cost_of(each).ops
+
+    def _rounds(self, loop: Loop) -> float:
+        """Return how many rounds a loop is expected to take."""
+        node = loop.origin.node
+        if node in self.setting.rounds:
+            return min(max(self.setting.rounds[node], loop.at_least), loop.at_most)
+        self.bounded.append(node)
+        return float(loop.at_most)
+
+    def _forward(self, each: Forward, times: float) -> Part:
+        rows = each.size.at(self.length)
+        layout, pattern = self.layouts[each.layout], self.patterns[each.pattern]
+        seen = visible(layout, pattern, rows, self.cached)
+        setting = self.setting
+        work = forward_work(
+            setting.geometry,
+            setting.width,
+            setting.batch,
+            rows,
+            self.cached,
+            seen,
+            self._adapted(each, rows),
+        )
+        return self._part(each.origin.node, rows, times, work, is_head=False)
+
+    def _adapted(self, each: Forward, rows: int) -> int | None:
+        """Return on how many rows the adapter is on; None without one."""
+        if each.adapter is None:
+            return None
+        if each.adapted is None:
+            return rows
+        if isinstance(each.adapted, AdaptedTable):
+            return len(self.tables[each.adapted.table].lines)
+        return sum(
+            piece.stop.at(self.length) - piece.start.at(self.length)
+            for piece in each.adapted.column
+            if piece.constant is not False
+        )
+
+    def _heads(
+        self, logits: Iterable[object], each: Head | Choose | Score | Mix, times: float
+    ) -> Iterator[Part]:
+        setting = self.setting
+        for states in logits:
+            if isinstance(states, States):
+                rows = states.size.at(self.length)
+                work = head_work(
+                    setting.geometry,
+                    setting.width,
+                    setting.batch * rows,
+                    writes=not isinstance(each, Choose),
+                )
+                yield self._part(each.origin.node, rows, times, work, is_head=True)
+
+    def _part(self, node: str, rows: int, times: float, work: Work, *, is_head: bool) -> Part:
+        setting = self.setting
+        device, dtype, execution = setting.device, setting.dtype, setting.execution
+        return Part(
+            node=node,
+            head=is_head,
+            rows=rows,
+            times=times,
+            work=work,
+            kernels=execution.kernels(work),
+            floor=floor(work, device, dtype),
+            predicted=predict(work, device, dtype, execution),
+        )
