@@ -8,8 +8,8 @@ could have emitted (by default: as many as any did).
 What was measured at one block length predicts another through one number a position: the share of
 the steps that came to emit i tokens and went on to i + 1. That it does not depend on the block's
 length is an assumption: a drafter sees other masks in a block of another length. Where hardly any
-step came, and beyond the longest block measured, that share is one number, pooled over the positions
-in the second half: a geometric tail.
+step came, and beyond the longest block measured, that share is one number, pooled over the second
+half of the positions: a geometric tail.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def parse_acceptance(data: Any, origin: str) -> Acceptance:
         raise ProfileError(f"{origin} holds no JSON object", f"write {EXAMPLE}")
     unknown = [key for key in data if key not in KEYS]
     if unknown:
-        raise ProfileError(f"{origin} has the key {unknown[0]!r}", f"its keys are {', '.join(KEYS)}")
+        keys = ", ".join(KEYS)
+        raise ProfileError(f"{origin} has the key {unknown[0]!r}", f"its keys are {keys}")
     if data.get("format") != FORMAT or isinstance(data["format"], bool):
         found = data.get("format", "none")
         raise ProfileError(f"{origin}: format is {found!r}", f"this nldc reads format {FORMAT}")

@@ -101,8 +101,8 @@ def check(
 
     `FILE@PRESET`, as in `block_diffusion@vllm`, sets the attributes that the file leaves open as
     that engine has them, whatever preset the file names. With `others`, a promise that is not kept
-    for other values of the params is among the warnings; to try them takes most of the time. `limits`
-    bound what a step may count beside those that the file has, see `nldc.limits`.
+    for other values of the params is among the warnings; to try them takes most of the time.
+    `limits` bound what a step may count beside those that the file has, see `nldc.limits`.
 
     Raises:
         StrategyError: with every mistake in it.

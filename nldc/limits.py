@@ -68,7 +68,7 @@ def _exceeded(
         key=lambda pair: pair[1],
     )
     said = f"`{node.split('.')[-1]}` has the largest part, {part}"
-    labels = (Label(node_span(node, source), said, primary=not is_file),)
+    labels: tuple[Label, ...] = (Label(node_span(node, source), said, primary=not is_file),)
     if is_file:
         labels = (Label(source.span(("limits", name)), f"no more than {most} here"), *labels)
     return Diagnostic(

@@ -80,7 +80,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_profile_is_refused_in_one_sentence(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ProfileError, match="^file") as refused:
+    with pytest.raises(ProfileError, match=r"^file") as refused:
         parse_acceptance(GOOD | change, "file")
     assert said in refused.value.message
     assert refused.value.hint

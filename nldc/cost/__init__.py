@@ -1,1 +1,1 @@
-"""What a step costs on a device: bytes, FLOPs and kernels of its program, and the time they take."""
+"""What a step costs on a device: what its program moves and computes, and the time."""

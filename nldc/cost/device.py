@@ -24,10 +24,10 @@ class Device:
     """One GPU and the host that feeds it.
 
     `memory` is the best rate of reading in bytes a second; `flops` the best rate of matrix products
-    by dtype, in operations a second; `sms` its multiprocessors. In microseconds: `launch_us` is what
-    the host takes to launch one kernel from Python, `boundary_us` what passes between two kernels
-    of a graph that depend on each other, `host_wait_us` what passes from the end of the device's
-    work until the host has read a result and launched the next kernel.
+    by dtype, in operations a second; `sms` its multiprocessors. In microseconds: `launch_us` is
+    what the host takes to launch one kernel from Python, `boundary_us` what passes between two
+    kernels of a graph that depend on each other, `host_wait_us` what passes from the end of the
+    device's work until the host has read a result and launched the next kernel.
     """
 
     name: str

@@ -55,6 +55,8 @@ GRAPH = Execution("graph", layer=9, forward=2, head=2, op=1, adapted=1, graph=Tr
 EAGER = Execution("eager", layer=28, forward=8, head=3, op=3, adapted=6, graph=False)
 """Every kernel launched from Python: what the layers took when they were counted on a device."""
 
+RUNTIME = EAGER
+"""How the runtime executes a step."""
 EXECUTIONS = {each.name: each for each in (GRAPH, EAGER)}
 
 

@@ -22,6 +22,7 @@ from nldc.codegen.program import (
     Program,
     Score,
     States,
+    walk,
 )
 from nldc.cost.device import DTYPES, Device
 from nldc.cost.geometry import Geometry
@@ -75,9 +76,9 @@ class StepCost:
     """What one method costs: its parts, other ops, and waits; seconds are of a whole step.
 
     `launches` are the kernels that the host launches, or the graphs: what lies before, between and
-    behind loops is one, and each round is one. `bounded` are loops whose rounds nobody said: they count with as many as they may take. `most`
-    is how many tokens it may emit for each sequence, `varies` whether that depends on what is
-    accepted.
+    behind loops is one, and each round is one. `bounded` are loops whose rounds nobody said: they
+    count with as many as they may take. `most` is how many tokens it may emit for each sequence,
+    `varies` whether that depends on what is accepted.
     """
 
     step: str
@@ -124,6 +125,24 @@ def taken(graph: Graph, costs: tuple[StepCost, ...], live: int) -> StepCost:
     return costs[-1]
 
 
+def loops(graph: Graph) -> dict[str, str]:
+    """Return the loops of all steps, each with the node of a forward that each round runs."""
+    program = compiled(run(graph))
+    found: dict[str, str] = {}
+    for method in program.steps:
+        for each in walk(method.body):
+            if isinstance(each, Loop):
+                forwards = [inner for inner in each.body if isinstance(inner, Forward)]
+                if forwards:
+                    found[each.origin.node] = forwards[0].origin.node
+    return found
+
+
+def most_emitted(graph: Graph) -> int:
+    """Return how many tokens a step of a strategy emits at most for one sequence."""
+    return max(_emitted(graph, step.emit.tokens.node)[0] for step in graph.steps)
+
+
 def _emitted(graph: Graph, node: str) -> tuple[int, bool]:
     """Return how many tokens a node hands out at most, and whether it may hand out fewer."""
     if node.startswith("carry."):
@@ -137,27 +156,27 @@ def _emitted(graph: Graph, node: str) -> tuple[int, bool]:
 
 
 def _cost(program: Program, method: Method, step: str, setting: Setting) -> StepCost:
-    walk = _Walk(program, setting, is_prefill=method is program.prefill)
-    parts = tuple(walk.parts(method.body, 1.0))
+    walker = _Walk(program, setting, is_prefill=method is program.prefill)
+    parts = tuple(walker.parts(method.body, 1.0))
     execution, device = setting.execution, setting.device
-    ops = walk.ops + 1  # what is emitted is put together
+    ops = walker.ops + 1  # what is emitted is put together
     kernels = sum(part.times * part.kernels for part in parts) + ops * execution.op
     between = device.boundary_us if execution.graph else device.launch_us
     predicted = sum(part.times * part.predicted for part in parts)
     predicted += ops * execution.op * between * MICRO
     # A graph's loops hear of their end a round late, and tokens leave it through a ring.
-    device_waits = 0.0 if execution.graph else walk.rounds + 1
+    device_waits = 0.0 if execution.graph else walker.rounds + 1
     return StepCost(
         step=step,
         parts=parts,
         ops=ops,
         kernels=kernels,
-        launches=1 + walk.rounds + walk.loops if execution.graph else kernels,
-        host_waits=walk.rounds + 1,
+        launches=1 + walker.rounds + walker.loops if execution.graph else kernels,
+        host_waits=walker.rounds + 1,
         device_waits=device_waits,
         floor=sum(part.times * part.floor for part in parts),
         predicted=predicted + device_waits * device.host_wait_us * MICRO,
-        bounded=tuple(walk.bounded),
+        bounded=tuple(walker.bounded),
         most=0,
         varies=False,
     )

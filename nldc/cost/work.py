@@ -1,4 +1,4 @@
-"""What one forward, or one head, reads, writes and computes: bytes, and floating-point operations."""
+"""What one forward, or one head, takes: bytes moved, and floating-point operations."""
 
 from __future__ import annotations
 
