@@ -3,7 +3,7 @@
     m = bytes of weights and activations / (0.96 · memory)
     c = operations of products / (0.58 · peak)
     products  = max(m, c) + 0.2 · min(m, c)
-    attention = max(bytes of keys / memory, operations of attention / (0.24 · peak)) + 4 us a layer
+    attention = max(bytes of keys / memory, operations of attention / (0.23 · peak)) + 5 us a layer
     time      = products + attention + kernels · boundary
 
 The factors are fitted once, to one device and one model; docs/performance.md says how, and how far
@@ -39,8 +39,8 @@ class Execution:
     memory_rate: float = 0.96
     arithmetic_rate: float = 0.58
     overlap: float = 0.2
-    attention_rate: float = 0.24
-    attention_us: float = 4.0
+    attention_rate: float = 0.23
+    attention_us: float = 5.0
 
     def kernels(self, work: Work) -> int:
         """Return how many kernels a forward or a head takes."""

@@ -229,7 +229,7 @@ class _Walk:
     def _forward(self, each: Forward, times: float) -> Part:
         rows = each.size.at(self.length)
         layout, pattern = self.layouts[each.layout], self.patterns[each.pattern]
-        seen = visible(layout, pattern, rows, self.cached)
+        seen = visible(layout, pattern, rows)
         setting = self.setting
         work = forward_work(
             setting.geometry,

@@ -36,9 +36,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tuned:
-    """All choices that were tried, in order, tokens a second of AR, and choices that were none."""
+    """All choices that were tried, in order, tokens a second of AR, and choices that were none.
+
+    `profile` is the strategy that the acceptance profile is of.
+    """
 
     strategy: str
+    profile: str
     choices: tuple[Choice, ...]
     ar: float
     refused: int
@@ -80,7 +84,13 @@ def tune(
     if not choices:
         raise ProfileError("no choice of these params is a strategy without mistakes", None)
     name = str(source.data["name"])
-    return Tuned(name, tuple(choices), setting.batch / ar_cost(setting).predicted, refused)
+    return Tuned(
+        name,
+        acceptance.strategy,
+        tuple(choices),
+        setting.batch / ar_cost(setting).predicted,
+        refused,
+    )
 
 
 def _of_profile(source: Source, acceptance: Acceptance) -> dict[str, range]:
@@ -134,6 +144,8 @@ def _lines(tuned: Tuned) -> Iterator[str]:
     yield from aligned([heading, *(_row(each, tuned, each is best) for each in shown)])
     if len(shown) < len(tuned.choices):
         yield f"  the best {len(shown)} of {len(tuned.choices)} are shown"
+    if tuned.profile != tuned.strategy:
+        yield f"  the profile is that of {tuned.profile}, whose drafts may be others"
     if tuned.refused:
         yield f"  {tuned.refused} more have mistakes: `nldc check` tells them"
     yield " ".join(f"--set {name}={value}" for name, value in best.params.items())
