@@ -15,10 +15,11 @@ half of the positions: a geometric tail.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ FORMAT = 1
 KEYS = ("format", "strategy", "params", "accepted", "rounds", "most")
 FEW = 20
 """Steps below which the share of those that went on is taken from the tail."""
+TURNS = 1000
+STILL = 1e-9
+"""How often, and how closely, the chain of steps with drafts of several lengths is followed."""
 LONGEST = 8192
 """The most tokens that a step may emit: a layout has no more rows."""
 EXAMPLE = (
@@ -60,12 +64,16 @@ class Acceptance:
         """The mean number of tokens that a step emitted when this was measured."""
         return sum(length * steps for length, steps in self.accepted.items()) / self.steps
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many steps emitted 1, 2, … tokens, up to the most that they could."""
+        most = max(self.most, *self.accepted)
+        return tuple(self.accepted.get(length, 0) for length in range(1, most + 1))
+
     @cached_property
     def _reached(self) -> tuple[int, ...]:
         """How many steps emitted at least 1, 2, … tokens, up to the most that they could."""
-        most = max(self.most, *self.accepted)
-        counts = [self.accepted.get(length, 0) for length in range(most, 0, -1)]
-        return tuple(accumulate(counts))[::-1]
+        return tuple(accumulate(reversed(self.counts)))[::-1]
 
     @cached_property
     def _tail(self) -> float:
@@ -84,11 +92,36 @@ class Acceptance:
 
     def expected(self, most: int) -> float:
         """Return how many tokens a step is expected to emit that may emit up to `most`."""
-        total = share = 1.0
-        for length in range(1, most):
-            share *= self.goes_on(length)
-            total += share
-        return total
+        return sum(self.reaches(most))
+
+    def reaches(self, most: int) -> list[float]:
+        """Return how likely a step with a draft of `most` tokens emits at least 1, 2, … of them."""
+        shares = (self.goes_on(length) for length in range(1, most))
+        return list(accumulate(shares, lambda share, goes_on: share * goes_on, initial=1.0))
+
+    def expected_of(self, drafts: Sequence[int]) -> float:
+        """Return how many tokens a step emits in the long run whose draft is `drafts[n - 1]` tokens
+        after a step that emitted n.
+
+        The numbers emitted are a Markov chain; half of each turn stays where it was, so that a
+        chain that goes round in a circle comes to rest too.
+        """
+        points = len(drafts)
+        reached = self.reaches(points)
+        moves = []
+        for draft in drafts:
+            seen = [*reached[: min(draft, points)], *[0.0] * (points - draft), 0.0]
+            moves.append([at_least - more for at_least, more in pairwise(seen)])
+        chances = [1.0, *[0.0] * (points - 1)]
+        for _ in range(TURNS):
+            columns = zip(*moves, strict=True)
+            moved = [_dot(chances, column) for column in columns]
+            after = [(old + new) / 2 for old, new in zip(chances, moved, strict=True)]
+            is_still = max(abs(a - b) for a, b in zip(chances, after, strict=True)) < STILL
+            chances = after
+            if is_still:
+                break
+        return _dot(chances, range(1, points + 1))
 
     def data(self) -> dict[str, Any]:
         """Return the profile as a file holds it."""
@@ -170,6 +203,10 @@ def _accepted(data: Any, origin: str) -> dict[int, int]:
     if not any(found.values()):
         raise ProfileError(f"{origin}: accepted counts no step", hint)
     return found
+
+
+def _dot(one: Iterable[float], other: Iterable[float]) -> float:
+    return sum(map(mul, one, other), 0.0)
 
 
 def _is_number(value: Any) -> bool:

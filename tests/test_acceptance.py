@@ -52,6 +52,23 @@ def test_where_hardly_any_step_came_the_tail_stands_in() -> None:
     assert Acceptance("s", {}, {1: 7}).expected(16) == 1
 
 
+def test_drafts_of_one_length_are_the_chain_that_needs_no_chain() -> None:
+    profile = parse_acceptance(GOOD, "file")
+    assert profile.counts == (400, 300, 200, 100)
+    assert profile.expected_of([4, 4, 4, 4]) == pytest.approx(profile.expected(4))
+    assert profile.expected_of([1]) == 1
+
+
+def test_short_drafts_behind_likely_points_cost_the_steps_after_them() -> None:
+    profile = parse_acceptance(GOOD, "file")
+    p = 0.6  # how likely a second token is
+    # after 1 a draft of 2 tokens, after 2 one of 1: p(1) = 1 / (1 + p)
+    assert profile.expected_of([2, 1]) == pytest.approx((1 + 2 * p) / (1 + p))
+    assert profile.expected_of([1, 2]) == pytest.approx(1.0)  # once 1, always 1
+    always = Acceptance("s", {}, {1: 0, 2: 100, 3: 100})
+    assert always.expected_of([2, 1, 1]) == pytest.approx(1.5)  # goes round: 1, 2, 1, 2
+
+
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     profile = Acceptance("s", {"k": 4, "t": 0.5}, {2: 3, 1: 9}, {"step.filled": 3.5}, 4)
     write_acceptance(profile, tmp_path / "profile.json")

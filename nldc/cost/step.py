@@ -10,7 +10,9 @@ from nldc.codegen.costs import cost_of
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
     AdaptedTable,
+    ByCount,
     Choose,
+    FixedLayout,
     Forward,
     Head,
     Instruction,
@@ -22,8 +24,11 @@ from nldc.codegen.program import (
     Program,
     Score,
     States,
+    Table,
+    Use,
     walk,
 )
+from nldc.codegen.values import size_of, type_of
 from nldc.cost.device import DTYPES, Device
 from nldc.cost.geometry import Geometry
 from nldc.cost.predict import GRAPH, MICRO, Execution, floor, predict
@@ -31,7 +36,8 @@ from nldc.cost.visible import visible
 from nldc.cost.work import Work, forward_work, head_work
 from nldc.expr import evaluate
 from nldc.ir.graph import Graph
-from nldc.ir.types import Accepted, Tokens
+from nldc.ir.ops import Value
+from nldc.ir.types import Tokens
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class StepCost:
     `launches` are the kernels that the host launches, or the graphs: what lies before, between and
     behind loops is one, and each round is one. `bounded` are loops whose rounds nobody said: they
     count with as many as they may take. `most` is how many tokens it may emit for each sequence,
-    `varies` whether that depends on what is accepted.
+    `varies` whether that depends on what is accepted; `drafts`, how many tokens the next draft has
+    after 1, 2, … emitted ones, where that depends on them.
     """
 
     step: str
@@ -91,23 +98,33 @@ class StepCost:
     floor: float
     predicted: float
     bounded: tuple[str, ...]
-    most: int
-    varies: bool
+    most: int = 0
+    varies: bool = False
+    drafts: tuple[int, ...] = ()
 
     def tokens(self, acceptance: Acceptance | None) -> float | None:
         """Return how many tokens a step is expected to emit a sequence; None: nobody knows."""
         if not self.varies:
             return float(self.most)
-        return None if acceptance is None else acceptance.expected(self.most)
+        if acceptance is None:
+            return None
+        if self.drafts:
+            return acceptance.expected_of(self.drafts)
+        return acceptance.expected(self.most)
 
 
 def step_costs(graph: Graph, setting: Setting) -> tuple[StepCost, ...]:
     """Return what each step of a strategy costs, in the graph's order."""
     program = compiled(run(graph))
     return tuple(
-        replace(_cost(program, method, step.name, setting), most=most, varies=varies)
+        replace(
+            _cost(program, method, step.name, setting),
+            most=most,
+            varies=varies,
+            drafts=drafts_of(program, method),
+        )
         for step, method in zip(graph.steps, program.steps, strict=True)
-        for most, varies in [_emitted(graph, step.emit.tokens.node)]
+        for most, varies in [_emitted(graph, step.emit.tokens)]
     )
 
 
@@ -125,6 +142,34 @@ def taken(graph: Graph, costs: tuple[StepCost, ...], live: int) -> StepCost:
     return costs[-1]
 
 
+def drafts_of(program: Program, method: Method) -> tuple[int, ...]:
+    """Return how many tokens the next draft has after 1, 2, … accepted ones; () if always as many.
+
+    It is drafted from the rows that the count chooses, behind the bonus token. Rows of a group that
+    is not that of the count, and rows that are chosen again, only fill it up.
+    """
+    layouts = {each.name: each for each in program.layouts}
+    tables = {each.name: each for each in program.tables}
+    forwards = {each.name: each for each in method.body if isinstance(each, Forward)}
+    for each in method.body:
+        match each:
+            case Choose(logits=States(use=Use(register, _, ByCount(table, _, 1)))):
+                layout = layouts[forwards[register].layout] if register in forwards else None
+                if isinstance(layout, FixedLayout):
+                    found = tuple(_drafted(layout, tables[table]))
+                    return found if len(set(found)) > 1 else ()
+            case _:
+                pass
+    return ()
+
+
+def _drafted(layout: FixedLayout, table: Table) -> Iterator[int]:
+    """Yield how many tokens the draft of each line of a table has, its bonus token included."""
+    for group, line in enumerate(table.lines):
+        rows = line if isinstance(line, tuple) else (line,)
+        yield 1 + len({row for row in rows if layout.group[row] == group})
+
+
 def loops(graph: Graph) -> dict[str, str]:
     """Return the loops of all steps, each with the node of a forward that each round runs."""
     program = compiled(run(graph))
@@ -140,19 +185,13 @@ def loops(graph: Graph) -> dict[str, str]:
 
 def most_emitted(graph: Graph) -> int:
     """Return how many tokens a step of a strategy emits at most for one sequence."""
-    return max(_emitted(graph, step.emit.tokens.node)[0] for step in graph.steps)
+    return max(_emitted(graph, step.emit.tokens)[0] for step in graph.steps)
 
 
-def _emitted(graph: Graph, node: str) -> tuple[int, bool]:
-    """Return how many tokens a node hands out at most, and whether it may hand out fewer."""
-    if node.startswith("carry."):
-        type_ = next(each.type for each in graph.carry if f"carry.{each.name}" == node)
-    else:
-        type_ = graph.node(node).type
-    if isinstance(type_, Accepted):
-        return type_.most, True
-    size = getattr(type_, "size", None)
-    return (1 if size is None else size.at(0)), isinstance(type_, Tokens) and type_.ragged
+def _emitted(graph: Graph, tokens: Value) -> tuple[int, bool]:
+    """Return how many tokens a step hands out at most, and whether it may hand out fewer."""
+    type_ = type_of(graph, tokens)
+    return size_of(graph, tokens).at(0), isinstance(type_, Tokens) and type_.ragged
 
 
 def _cost(program: Program, method: Method, step: str, setting: Setting) -> StepCost:
@@ -177,8 +216,6 @@ def _cost(program: Program, method: Method, step: str, setting: Setting) -> Step
         floor=sum(part.times * part.floor for part in parts),
         predicted=predicted + device_waits * device.host_wait_us * MICRO,
         bounded=tuple(walker.bounded),
-        most=0,
-        varies=False,
     )
 
 

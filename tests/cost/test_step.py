@@ -13,7 +13,9 @@ from nldc.cost.device import load_device
 from nldc.cost.geometry import RELEASED
 from nldc.cost.predict import EAGER
 from nldc.cost.step import Setting, StepCost, loops, prefill_cost, step_costs, taken
+from nldc.ir.build import build
 from nldc.ir.graph import Graph
+from nldc.source import parse
 
 SETTING = Setting(load_device("h100"), RELEASED["8b"])
 PROFILE = Acceptance("linear_ss", {"block_length": 4}, {1: 400, 2: 300, 3: 200, 4: 100})
@@ -85,6 +87,49 @@ def test_tokens_are_those_that_a_step_emits_or_those_that_are_accepted() -> None
     assert step("linear_ss", block_length=2).tokens(PROFILE) == pytest.approx(1.6)
     assert step("quadratic_ss", block_length=4).most == 4
     assert step("prompt_lookup").most == 9
+
+
+SHORT = """nldc: 1
+name: short
+summary: Behind the first place a longer draft than behind the second.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed: {op: sample, logits: context.last}
+  other: {op: sample, logits: context.last}
+  draft: {op: join, parts: [seed, other]}
+carry: {draft: prefill.draft}
+step:
+  groups: {op: rows, groups: 2, segments: [{tokens: draft, kind: draft}, {masks: 2, kind: mask}]}
+  both:
+    op: forward
+    tokens: groups
+    position: group + index
+    attention: "k.prefix or k.group == q.group"
+    cache: {append: "kind == draft"}
+  choice: {op: sample, logits: both.draft}
+  kept: {op: accept, draft: draft, target: choice, rule: longest_prefix}
+  guess: {op: sample, logits: "both.mask[PICK]"}
+  emit: {tokens: kept.drafted, cache: keep kept.rows, next: {draft: [kept.bonus, guess]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("pick", "drafts"),
+    [
+        ("group == kept.rows - 1][1:", ()),  # two tokens behind either
+        # behind the second place a mask of the first stands in, which drafts nothing there
+        ("group == 0 and row < kept.rows * 0 + 3][1:", (2, 1)),
+    ],
+)
+def test_a_draft_is_as_long_as_the_groups_own_rows(pick: str, drafts: tuple[int, ...]) -> None:
+    graph = build(parse(SHORT.replace("PICK", pick), "case.yaml")).graph
+    assert graph is not None
+    (found,) = step_costs(graph, SETTING)
+    assert found.drafts == drafts
+    profile = Acceptance("short", {}, {1: 50, 2: 50})
+    expected = profile.expected_of(drafts) if drafts else 1.5
+    assert found.tokens(profile) == pytest.approx(expected)
 
 
 def test_of_several_steps_the_one_for_the_batch_is_taken() -> None:

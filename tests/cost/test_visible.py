@@ -61,7 +61,7 @@ def test_causal_rows_see_those_before_them_and_bidirectional_ones_all() -> None:
     }
 
 
-@pytest.mark.parametrize("k", [2, 3, 8, 32])
+@pytest.mark.parametrize("k", [2, 3, 8, 12])
 def test_the_quadratic_layout_sees_drafts_before_it_and_its_own_group(k: int) -> None:
     drafts = k * (k + 1) // 2  # draft g sees drafts 0 to g
     masks = sum(k * (g + 1 + k) for g in range(k))  # and so does each mask, and its own group
