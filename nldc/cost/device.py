@@ -15,7 +15,7 @@ from nldc.runtime.errors import ProfileError
 
 DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}
 """What weights are computed in, and the bytes of a number."""
-MOST_BYTES = 64 << 10
+MOST_BYTES = 16 << 10
 LARGEST = 1e18
 
 
