@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nldc.acceptance import read_acceptance
 from nldc.bench import bench
+from nldc.observed import observe
+from nldc.runtime.engine.observe import Kind, Observer, SequenceStep, StepRecord
 from nldc.runtime.errors import ProfileError
 
 GOLDEN = Path(__file__).parent / "golden_checkpoints" / "random-0"
@@ -16,6 +20,7 @@ FIGURES = {
     "name": "here", "memory": 1e10, "flops": {"float32": 5e10}, "sms": 2, "launch_us": 10,
     "boundary_us": 0, "host_wait_us": 0,
 }  # fmt: skip
+LOOPS = {"step.filled": "step.filled.seen"}
 SHORT = {"max_new_tokens": 9}
 
 
@@ -39,6 +44,37 @@ def test_bench_writes_what_the_strategy_accepted_and_how_long_its_loops_ran(tmp_
         assert line.observed.seconds > 0
     assert ar.observed is not None
     assert set(ar.observed.accepted) == {1}
+
+
+def record(kind: Kind, seconds: float, *accepted: int, rounds: tuple[int, ...] = ()) -> StepRecord:
+    sequences = tuple(
+        SequenceStep(number, 4, tokens, tokens, 2, {"step.filled.seen": ran})
+        for number, (tokens, ran) in enumerate(zip(accepted, rounds or accepted, strict=True))
+    )
+    return StepRecord(0, kind, "s", sequences, seconds, len(sequences), 0, 1)
+
+
+class Decodes:
+    """A decoder that tells of steps made up."""
+
+    def generate(self, prompts: list[list[int]], on_step: Observer, **_: Any) -> Any:
+        on_step(record("prefill", 9.0, 1))
+        on_step(record("step", 2.0, 3, 4, rounds=(1, 4)))
+        on_step(record("step", 3.0, 2, 4, rounds=(2, 1)))
+        on_step(record("step", 1.0, 4, rounds=(3,)))
+        return SimpleNamespace(tokens=[[0] * 6 for _ in prompts])
+
+    def request(self, prompt: list[int], **_: Any) -> Any:
+        return SimpleNamespace(prompt=tuple(prompt))
+
+
+def test_a_step_takes_as_many_rounds_as_its_slowest_sequence_and_prefills_are_no_steps() -> None:
+    prompts = [[1, 2, 3], [1, 2, 3, 4, 5]]
+    found = observe(Decodes(), prompts, {"batch_size": 2}, LOOPS)  # type: ignore[arg-type]
+    assert found is not None
+    assert dict(found.accepted) == {2: 1, 3: 1, 4: 3}
+    assert found.rounds == {"step.filled": 3.0}
+    assert (found.seconds, found.live, found.prefix) == (2.5, 2, 4 + 3)
 
 
 def test_a_profile_is_that_of_one_strategy() -> None:

@@ -8,6 +8,8 @@ from nldc import api
 from nldc.codegen.counts import Counts, step_counts
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.print_decode import Header, print_decode
+from nldc.ir.build import build
+from nldc.source import parse
 
 
 def total(name: str, **settings: int | float) -> Counts:
@@ -34,6 +36,56 @@ def test_the_parts_of_a_loop_count_with_the_loop() -> None:
         "step.block", "step.filled", "step.refresh", "step.after", "step.emit",
     ]  # fmt: skip
     assert step.by_node["step.refresh"] == Counts(launches=1)
+
+
+TWO_LOOPS = """nldc: 1
+name: two_loops
+summary: A block is filled in three turns, each of which fills what its two rounds left.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed: {op: sample, logits: context.last}
+carry: {seed: prefill.seed}
+step:
+  block: {op: rows, segments: [{tokens: seed}, {masks: 7}]}
+  filled:
+    op: repeat
+    on: block
+    until: full
+    at_most: 3
+    body:
+      inner:
+        op: repeat
+        on: block
+        until: full
+        at_most: 2
+        exhausted: INNER
+        body:
+          seen: {op: forward, tokens: block, attention: bidirectional, cache: read}
+          pick: {op: sample, logits: seen}
+          sure: {op: score, logits: seen, tokens: pick, by: probability}
+          take: {op: select, among: block.masked, score: sure, best: 1}
+          block: {op: fill, rows: block, where: take, tokens: pick}
+      again: {op: forward, tokens: inner, attention: bidirectional, cache: read}
+      last: {op: sample, logits: again}
+      even: {op: score, logits: again, by: margin}
+      some: {op: select, among: inner.masked, score: even, best: 1}
+      block: {op: fill, rows: inner, where: some, tokens: last}
+  kept: {op: forward, tokens: filled, attention: causal, cache: append}
+  after: {op: sample, logits: kept.last}
+  emit: {tokens: filled, cache: keep all, next: {seed: after}}
+"""
+
+
+def test_loops_in_loops_multiply_and_what_fills_their_rest_is_a_launch_each_time() -> None:
+    counts = []
+    for inner in ("keep", "fill"):
+        graph = build(parse(TWO_LOOPS.replace("INNER", inner), "case.yaml")).graph
+        assert graph is not None
+        counts.append(step_counts(graph)[0].by_node["step.filled"])
+    keep, fill = counts
+    assert keep.host_waits == keep.device_waits == 3 + 3 * 2
+    assert fill.launches - keep.launches == 3
 
 
 @pytest.mark.parametrize("name", ["ar", "linear_ss_lora", "quadratic_ss", "prompt_lookup"])
