@@ -75,11 +75,12 @@ def costs(program: Program) -> dict[str, Costs]:
 def _of(body: Iterable[Instruction]) -> Costs:
     total = Costs()
     for each in body:
-        total = _sum(total, _one(each))
+        total = _sum(total, cost_of(each))
     return total
 
 
-def _one(each: Instruction) -> Costs:
+def cost_of(each: Instruction) -> Costs:
+    """Return what one instruction costs, a loop with its rounds apart."""
     match each:
         case Forward():
             return Costs(forwards=1, rows=each.size)

@@ -19,6 +19,7 @@ from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee
 from nldc.ir.header import SETTING
+from nldc.limits import within_limits
 from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
 
 Settings = Mapping[str, int | float]
+Limits = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,19 @@ def find(file: str | Path) -> Path:
     return known[str(file)] if str(file) in known and (path.is_dir() or not path.exists()) else path
 
 
-def check(file: str | Path, settings: Settings | None = None, *, others: bool = True) -> Checked:
+def check(
+    file: str | Path,
+    settings: Settings | None = None,
+    *,
+    others: bool = True,
+    limits: Limits | None = None,
+) -> Checked:
     """Read and check a strategy file, or one of the library by name.
 
     `FILE@PRESET`, as in `block_diffusion@vllm`, sets the attributes that the file leaves open as
     that engine has them, whatever preset the file names. With `others`, a promise that is not kept
     for other values of the params is among the warnings; to try them takes most of the time.
+    `limits` bound what a step may count beside those that the file has, see `nldc.limits`.
 
     Raises:
         StrategyError: with every mistake in it.
@@ -105,7 +114,7 @@ def check(file: str | Path, settings: Settings | None = None, *, others: bool = 
         message = f"there is no file `{name}`, and no such strategy in the library"
         help_text = f"did you mean `{meant}`? `nldc strategies` lists them"
         raise StrategyError([Diagnostic(CANNOT_READ, "error", message, (), (help_text,))])
-    return check_source(load_source(path), settings, compat, others=others)
+    return check_source(load_source(path), settings, compat, others=others, limits=limits)
 
 
 def check_source(
@@ -114,10 +123,11 @@ def check_source(
     compat: str | None = None,
     *,
     others: bool = True,
+    limits: Limits | None = None,
 ) -> Checked:
     """Check a strategy that has been read; `compat` replaces the preset that it names.
 
-    `others` is that of `check`.
+    `others` and `limits` are those of `check`.
 
     Raises:
         StrategyError: with every mistake in it.
@@ -127,6 +137,8 @@ def check_source(
     if built.graph is not None:
         examined = examine(built.graph, source, others=others)
         found, proof = [*found, *examined.diagnostics], examined.proof
+        if not any(d.severity == "error" for d in found):
+            found += within_limits(built.graph, source, limits or {})
     errors = [d for d in found if d.severity == "error"]
     if errors or built.graph is None:
         raise StrategyError(found)
@@ -166,10 +178,12 @@ def check_together(
     model: str | Path | None = None,
     *,
     others: bool = True,
+    limits: Limits | None = None,
 ) -> tuple[Checked, ...]:
     """Check files that go into one artifact; a setting goes to every file that has such a param.
 
-    Params that follow a checkpoint are as `model` has them. `others` is that of `check`.
+    Params that follow a checkpoint are as `model` has them. `others` and `limits` are those of
+    `check`.
 
     Raises:
         StrategyError: with every mistake in every file.
@@ -186,7 +200,7 @@ def check_together(
         own = {n: v for n, v in given.items() if n in known[str(file)] or n not in shared}
         try:
             settings_ = own if model is None else follow(file, own, model)
-            checked.append(check(file, settings_, others=others))
+            checked.append(check(file, settings_, others=others, limits=limits))
         except StrategyError as error:
             found += error.diagnostics
     if found:

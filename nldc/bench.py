@@ -14,7 +14,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__, api
-from nldc.prompts import choose_prompts
+from nldc.acceptance import write_acceptance
+from nldc.observed import Observed, observe
+from nldc.prompts import Prompt, choose_prompts
+from nldc.runtime.errors import ProfileError
 from nldc.verify import (
     load_baseline,
     model_folder,
@@ -23,7 +26,9 @@ from nldc.verify import (
 )
 
 if TYPE_CHECKING:
-    from nldc.runtime.decoder import Result
+    from nldc.api import Checked
+    from nldc.cost.device import Device
+    from nldc.runtime.decoder import Decoder, Result
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Measured:
 
     `same` says whether the tokens were AR's, `agreement` what share of AR's tokens stand at their
     place; `accepted` is the mean number of tokens a cycle; `adapters` are those that were loaded.
+    `observed` is what its steps were, `floor` and `predicted` the seconds of one on a device, where
+    that was asked for.
     """
 
     strategy: str
@@ -44,6 +51,9 @@ class Measured:
     seconds: float
     time_to_first_token: float
     adapters: tuple[str, ...] = ()
+    observed: Observed | None = None
+    floor: float | None = None
+    predicted: float | None = None
 
     @property
     def tpf(self) -> float:
@@ -67,18 +77,27 @@ def bench(
     loading: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
     clock: Callable[[], float] | None = None,
+    profile: str | Path | None = None,
+    device: str | Path | None = None,
 ) -> list[Measured]:
     """Compile each strategy and time it on the same prompts; AR comes first, as the measure.
 
     Each strategy runs once to warm up and then `repeats` times. Settings go to the strategies that
-    have such a param; params that follow a checkpoint are as this one has them.
+    have such a param; params that follow a checkpoint are as this one has them. With `profile`,
+    what the one strategy accepted is written into that file; with `device`, the name or the file of
+    one, a step is predicted for it. Either takes one more run.
 
     Raises:
         StrategyError: a strategy has mistakes.
+        ProfileError: there is no such device, or not one strategy to write a profile of.
         NldcRuntimeError: the checkpoint, a prompt or an option cannot be used.
     """
     import time
 
+    if profile is not None and len(strategies) != 1:
+        hint = "measure each with a file of its own"
+        raise ProfileError(f"a profile is that of one strategy, not of {len(strategies)}", hint)
+    figures = None if device is None else _device(device)
     now = clock or time.perf_counter
     folder = model_folder(model)
     chosen_settings = {
@@ -111,6 +130,12 @@ def bench(
                 result = decoder.generate(chosen, **(generation or {}))
                 times.append(now() - begun)
                 waits.append(median(s.time_to_first_token for s in result.stats))
+            seen = None
+            if profile is not None or figures is not None:
+                seen = _observed(decoder, strategy, chosen, generation or {})
+            if profile is not None and seen is not None and file in strategies:
+                _write_profile(strategy, seen, profile)
+            floor, predicted = _predicted(decoder, strategy, seen, figures, folder)
             results.append(
                 Measured(
                     strategy=strategy.graph.name,
@@ -123,9 +148,46 @@ def bench(
                     seconds=median(times),
                     time_to_first_token=median(waits),
                     adapters=tuple(decoder.model.adapters),
+                    observed=seen,
+                    floor=floor,
+                    predicted=predicted,
                 )
             )
     return results
+
+
+def _device(name: str | Path) -> Device:
+    from nldc.cost.device import load_device
+
+    return load_device(name)
+
+
+def _observed(
+    decoder: Decoder, checked: Checked, prompts: Sequence[Prompt], generation: Mapping[str, Any]
+) -> Observed | None:
+    from nldc.cost.step import loops
+
+    return observe(decoder, prompts, generation, loops(checked.graph))
+
+
+def _write_profile(checked: Checked, seen: Observed, path: str | Path) -> None:
+    from nldc.cost.step import most_emitted
+
+    graph = checked.graph
+    write_acceptance(seen.acceptance(graph.name, graph.params, most_emitted(graph)), path)
+
+
+def _predicted(
+    decoder: Decoder, checked: Checked, seen: Observed | None, device: Device | None, folder: Path
+) -> tuple[float | None, float | None]:
+    """Return the seconds of a step's floor and of its prediction, where one was asked for."""
+    from nldc.cost.beside import cost_of_observed
+
+    if seen is None or device is None:
+        return None, None
+    dtype = str(decoder.model.backbone.dtype).removeprefix("torch.")
+    cost = cost_of_observed(checked.graph, seen, device, folder, dtype)
+    return cost.floor, cost.predicted
 
 
 def _own(file: str, settings: Mapping[str, int | float] | None) -> dict[str, int | float]:

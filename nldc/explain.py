@@ -12,6 +12,7 @@ from nldc.ir.graph import Graph
 from nldc.ir.layout import Row
 from nldc.ir.ops import Forward, Node
 from nldc.ir.text import show_graph
+from nldc.limits import counts_of, in_words
 
 MAX_PICTURE = 40
 """The most rows that are drawn: more do not fit a screen."""
@@ -27,7 +28,8 @@ def explain(checked: Checked) -> str:
     graph = checked.graph
     head = f"{graph.name}: {graph.summary}"
     proof = promise(checked)
-    parts = [head, proof, between_steps(checked), *followed(graph), show_graph(graph)]
+    counts = "\n".join(in_words(each) for each in counts_of(graph))
+    parts = [head, proof, between_steps(checked), counts, *followed(graph), show_graph(graph)]
     parts += [picture(graph, node) for node in graph.nodes if isinstance(node.op, Forward)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 

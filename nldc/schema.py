@@ -317,6 +317,14 @@ class Step(BaseModel):
     emit: StepEmit
 
 
+class Limits(Closed):
+    """The most that a step may count of each, its loops with as many rounds as they may take."""
+
+    launches: Annotated[int, Field(ge=0)] | None = None
+    host_waits: Annotated[int, Field(ge=0)] | None = None
+    device_waits: Annotated[int, Field(ge=0)] | None = None
+
+
 class StrategyFile(Closed):
     """One strategy file, version 1."""
 
@@ -327,6 +335,7 @@ class StrategyFile(Closed):
     compat: Literal["hf", "sglang", "vllm", "mlx"] | None = None
     params: dict[Name, Param] = Field(default_factory=dict)
     adapters: dict[Name, Adapter] = Field(default_factory=dict)
+    limits: Limits | None = None
     prefill: Prefill
     carry: dict[Name, Expression] = Field(default_factory=dict)
     step: Step | None = None

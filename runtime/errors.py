@@ -8,6 +8,7 @@ NldcRuntimeError
 ├── QueueFullError    an engine whose queue has no place for one more request
 ├── BackendError      a device or kernel backend that cannot run here
 ├── OutOfMemoryError  the machine or the device has no room for what is asked
+├── ProfileError      a device's figures, or a profile of what a strategy accepts
 └── ArtifactError     the generated folder: other compiler version, edited by hand
 """
 
@@ -63,6 +64,10 @@ class BackendError(NldcRuntimeError):
 
 class OutOfMemoryError(NldcRuntimeError):
     """The machine or the device has no room for what was asked for."""
+
+
+class ProfileError(NldcRuntimeError):
+    """Figures of a device, or a profile of what a strategy accepts, that cannot be used."""
 
 
 class ArtifactError(NldcRuntimeError):

@@ -46,6 +46,7 @@ def test_a_wheel_holds_the_code_the_strategies_and_the_demo_model(tmp_path: Path
         "nldc/runtime/kernels/attention.py",
         "nldc/runtime/train/loop.py",
         "nldc/strategies/linear_ss.yaml",
+        "nldc/cost/devices/h100.yaml",
         "nldc/demo/config.json",
         "nldc/demo/tokenizer.json",
         "nldc/demo/heldout.jsonl",

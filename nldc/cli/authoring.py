@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nldc.cli.options import settings
+from nldc.cli.costing import (
+    DEVICE_HELP,
+    profile_of,
+    refuse_without_device,
+    setting,
+    setting_of,
+)
+from nldc.cli.options import limits, limits_of, settings
 from nldc.cli.output import colored, say, say_painted, table, write
 from nldc.diagnostics import Diagnostic, StrategyError
 from nldc.render import render_json, render_line, render_text, summarize
@@ -30,6 +37,7 @@ def _promise(checked: Checked) -> str:
 @click.command()
 @click.argument("files", nargs=-1, required=True)
 @settings
+@limits
 @click.option(
     "--format",
     "form",
@@ -38,14 +46,19 @@ def _promise(checked: Checked) -> str:
     show_default=True,
     help="How mistakes are written.",
 )
-def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...], form: str) -> None:
+def check(
+    files: tuple[str, ...],
+    settings: tuple[tuple[str, int | float], ...],
+    form: str,
+    **options: Any,
+) -> None:
     """Check strategy FILES (or strategies of the library): all mistakes at once."""
     from nldc import api
 
     found: list[Diagnostic] = []
     for file in files:
         try:
-            checked = api.check(file, dict(settings))
+            checked = api.check(file, dict(settings), limits=limits_of(options))
         except StrategyError as error:
             found += error.diagnostics
         else:
@@ -81,6 +94,7 @@ def _for_params(checked: Checked) -> str:
     help="Print this stage of one strategy instead of writing a folder.",
 )
 @settings
+@limits
 @click.option(
     "--target",
     "targets",
@@ -113,6 +127,7 @@ def compile_(
     model: str | None,
     dtype: str | None,
     certified: bool,
+    **options: Any,
 ) -> None:
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
 
@@ -133,7 +148,7 @@ def compile_(
             raise click.UsageError(f"--emit prints one strategy, not {len(files)}: give one FILE")
     elif out is None:
         raise click.UsageError("Missing option '-o' / '--out', or '--emit' to print a stage.")
-    checked = api.check_together(files, dict(settings), model)
+    checked = api.check_together(files, dict(settings), model, limits=limits_of(options))
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say_painted(render_text(warnings, color=colored(sys.stderr)))
@@ -144,12 +159,23 @@ def compile_(
     kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
     folder = api.write(checked, out, certify=certified)
     write(f"wrote {folder}")
+    for line in _count_lines(checked):
+        write(line)
     if len(checked) > 1:
         certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
         for line in _switch_lines(certificate["between_steps"]):
             write(line)
     for line in kernels:
         write(line)
+
+
+def _count_lines(checked: Sequence[Checked]) -> Iterator[str]:
+    """Say what each step counts at most, of launches and waits."""
+    from nldc.limits import counts_of, in_words
+
+    for each in checked:
+        owner = f"{each.graph.name}: " if len(checked) > 1 else ""
+        yield from (f"{owner}{in_words(counts)}" for counts in counts_of(each.graph))
 
 
 def _kernels(
@@ -194,8 +220,27 @@ def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 @click.command()
 @click.argument("what", metavar="FILE|CODE")
 @settings
-def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
-    """Explain an error CODE, or the graph, masks and promise of a strategy FILE."""
+@click.option("--device", help=f"Predict what a step costs there: {DEVICE_HELP}")
+@click.option(
+    "--acceptance",
+    type=click.Path(),
+    help="Profile of what the strategy accepts, for tokens a second.",
+)
+@setting
+def explain(
+    what: str,
+    settings: tuple[tuple[str, int | float], ...],
+    device: str | None,
+    acceptance: str | None,
+    **options: Any,
+) -> None:
+    """Explain an error CODE, or the graph, masks and promise of a strategy FILE.
+
+    With --device, what each of its forwards and a whole step cost there: bytes, operations, the
+    floor below which no kernel can be, and a prediction (docs/performance.md).
+    """
+    if device is None:
+        refuse_without_device({"acceptance": acceptance, **options})
     from nldc import errors
 
     code = what.upper()
@@ -208,9 +253,17 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
         write(errors.page(errors.REGISTRY[code]), end="")
         return
     from nldc import api
+
+    checked = api.check(what, dict(settings), others=False)
+    if device is not None:
+        from nldc.cost.text import show_costs
+
+        found = show_costs(checked.graph, setting_of(device, options), profile_of(acceptance))
+        write(found, end="")
+        return
     from nldc.explain import explain as explain_
 
-    write(explain_(api.check(what, dict(settings), others=False)), end="")
+    write(explain_(checked), end="")
 
 
 def _nearest_code(code: str, known: Iterable[str]) -> str:

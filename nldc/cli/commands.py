@@ -8,7 +8,7 @@ import sys
 import click
 
 from nldc import __version__
-from nldc.cli import authoring, decoding, models
+from nldc.cli import authoring, costing, decoding, models
 from nldc.cli.group import Commands
 
 __all__ = ["cli", "run"]
@@ -29,6 +29,7 @@ for command in (
     decoding.bench,
     decoding.sol,
     authoring.explain,
+    costing.tune,
     authoring.diff,
     authoring.strategies,
     authoring.schema,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc.cli.costing import DEVICE_HELP
 from nldc.cli.options import (
     chat_of,
     generation_of,
@@ -231,6 +233,12 @@ def certify(artifact: str, tokens: int, seed: int) -> None:
 @prompt_set
 @sampling
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--profile",
+    type=click.Path(),
+    help="Write what the one strategy accepted into this file, for --acceptance.",
+)
+@click.option("--predict", "figures", help=f"Predict each step beside: {DEVICE_HELP}")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def bench(
     strategies_: tuple[str, ...],
@@ -240,6 +248,8 @@ def bench(
     count: int,
     chat: bool,
     repeats: int,
+    profile: str | None,
+    figures: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -255,18 +265,40 @@ def bench(
         repeats=repeats,
         loading=loading_of(options),
         generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
+        profile=profile,
+        device=figures,
     )
     environment = bench_.environment()
     if as_json:
-        rows = [{**vars(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured]
+        rows = [
+            {**asdict(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured
+        ]
         write(json.dumps({"environment": environment, "results": rows}, indent=2))
         return
     for line in table([_bench_row(line, measured[0]) for line in measured], _BENCH_HEADING):
         write(line)
+    if figures is not None:
+        write(f"\na step on {figures}, predicted, and as it was measured here:")
+        for line in table(list(_predicted_rows(measured)), _PREDICTED_HEADING):
+            write(line)
     write("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
 
 
 _BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "as AR")
+
+
+_PREDICTED_HEADING = ("strategy", "live", "cached", "floor", "predicted", "measured", "ratio")
+
+
+def _predicted_rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
+    """Yield a step of each strategy: sequences and tokens in the cache, then milliseconds."""
+    for line in measured:
+        seen, floor, predicted = line.observed, line.floor, line.predicted
+        if seen is None or floor is None or predicted is None:
+            continue
+        times = (f"{1e3 * seconds:.2f} ms" for seconds in (floor, predicted, seen.seconds))
+        ratio = f"{seen.seconds / predicted:.2f}"
+        yield (line.strategy, str(seen.live), str(seen.prefix), *times, ratio)
 
 
 def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:

@@ -70,6 +70,26 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 settings = click.option(
     "--set", "settings", type=_Setting(), multiple=True, help="Give a param another value."
 )
+limits = _options(
+    click.option(
+        "--max-launches",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Refuse a strategy of which a step may launch more.",
+    ),
+    click.option(
+        "--max-host-waits",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Refuse a strategy of which a step may let the host wait more often.",
+    ),
+    click.option(
+        "--max-device-waits",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Refuse a strategy of which a step may let the device wait more often.",
+    ),
+)
 loading = _options(
     click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
     click.option(
@@ -189,6 +209,13 @@ _ARGUMENT = re.compile(
     r"|max_thinking_tokens|(?:start|end)_think_token_id|batch_size|template_variables)(?![\w'\"`.])"
 )
 """Arguments of `generate` as messages name them; not what is quoted, or part of a path."""
+
+
+def limits_of(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return the limits that the options set, by the name that a strategy file has for each."""
+    names = ("launches", "host_waits", "device_waits")
+    given = {name: options[f"max_{name}"] for name in names}
+    return {name: most for name, most in given.items() if most is not None}
 
 
 def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:

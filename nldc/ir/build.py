@@ -103,6 +103,7 @@ class _Builder:
             guarantee=header.guarantee,
             params=header.params,
             checkpoint_params=header.checkpoint_params,
+            limits=header.limits,
             adapters=header.adapters,
             prefill=prefill,
             prefill_tokens=handed_out,

@@ -67,7 +67,7 @@ class Graph:
     Of several `steps` the first that may be taken is; the last always may. All read the same
     carried values. `compat` names the preset that set the attributes the file leaves open; the
     nodes already have them. `checkpoint_params` are the params that follow a checkpoint, each with
-    the key of its config.
+    the key of its config; `limits` the most that a step may count, see `nldc.limits`.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Graph:
     steps: tuple[Step, ...]
     compat: str | None = None
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -12,7 +12,7 @@ from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.graph import Adapter, Guarantee
 from nldc.ir.words import NAME, PARAM, RULE
 from nldc.schema import Adapter as AdapterModel
-from nldc.schema import FloatParam, IntParam, StrategyFile
+from nldc.schema import FloatParam, IntParam, Limits, StrategyFile
 from nldc.shape import MISSING_KEY, UNKNOWN_KEY, WRONG_VALUE, fit
 from nldc.source import Path, Source
 
@@ -50,6 +50,7 @@ class Header:
     adapters: tuple[Adapter, ...] = ()
     compat: str | None = None
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_header(
@@ -95,6 +96,7 @@ def read_header(
         adapters=_adapters(source, found),
         compat=_compat(source, found),
         checkpoint_params=followed(source, params),
+        limits=_limits(source, found),
     )
 
 
@@ -253,6 +255,13 @@ def _adapters(source: Source, found: list[Diagnostic]) -> tuple[Adapter, ...]:
         if model is not None:
             adapters.append(Adapter(name, model.optional))
     return tuple(adapters)
+
+
+def _limits(source: Source, found: list[Diagnostic]) -> dict[str, int]:
+    if source.data.get("limits") is None:
+        return {}
+    model = fit(source, ("limits",), Limits, found, "`limits`")
+    return {} if model is None else model.model_dump(exclude_none=True)
 
 
 def _mapping(source: Source, key: str, found: list[Diagnostic]) -> Mapping[Any, Any]:

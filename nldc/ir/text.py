@@ -32,6 +32,7 @@ def show_graph(graph: Graph) -> str:
     lines += [f"compat {graph.compat}"] * (graph.compat is not None)
     lines += [f"param {name} = {value}" for name, value in graph.params.items()]
     lines += [f"adapter {a.name}{' optional' if a.optional else ''}" for a in graph.adapters]
+    lines += [f"limit {name} = {most}" for name, most in graph.limits.items()]
     lines.append("prefill:")
     lines += _region(graph.prefill.nodes, 1)
     if graph.prefill_tokens is not None:

@@ -1,0 +1,182 @@
+"""What is predicted of a device: the options that say for what, and `tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nldc.cli.output import write
+
+if TYPE_CHECKING:
+    from nldc.acceptance import Acceptance
+    from nldc.cost.step import Setting
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+DEVICE_HELP = "h100, h200, a100, or a file with another device's figures."
+_DEFAULTS: Mapping[str, Any] = {
+    "geometry": "8b", "prefix": 1024, "batch": 1, "dtype": "bfloat16", "execution": "graph",
+}  # fmt: skip
+
+
+class _Rounds(click.ParamType[tuple[str, float]]):
+    """NODE=MEAN."""
+
+    name = "node=mean"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        name, _, text = str(value).partition("=")
+        try:
+            mean = float(text)
+        except ValueError:
+            mean = -1.0
+        if not name or not 0 <= mean < 2**31:
+            self.fail(f"{value!r} is not of the form node=mean, as in step.filled=3.5", param, ctx)
+        return name, mean
+
+
+class _Values(click.ParamType[tuple[str, tuple[int | float, ...]]]):
+    """NAME=LOW..HIGH, NAME=LOW..HIGH:STEP, or NAME=ONE,ANOTHER."""
+
+    name = "name=values"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int | float, ...]]:
+        name, _, text = str(value).partition("=")
+        try:
+            found = _values(text)
+        except ValueError:
+            found = ()
+        if not name or not found:
+            self.fail(f"{value!r} is not of the form name=4..32, 4..32:4 or 4,8,16", param, ctx)
+        return name, found
+
+
+def _values(text: str) -> tuple[int | float, ...]:
+    """Return the values that a text lists; raises ValueError if it lists none."""
+    low, dots, rest = text.partition("..")
+    if not dots:
+        return tuple(int(part) if _is_whole(part) else float(part) for part in text.split(","))
+    high, _, step = rest.partition(":")
+    return tuple(range(int(low), int(high) + 1, int(step or 1))[: 1 << 16])
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+setting = _options(
+    click.option(
+        "--geometry",
+        metavar="3b|8b|14b|DIR",
+        help="Released checkpoint, or the folder of another (default: 8b).",
+    ),
+    click.option(
+        "--prefix", type=click.IntRange(1), help="Tokens in the cache, a sequence (default: 1024)."
+    ),
+    click.option("--batch", type=click.IntRange(1), help="Live sequences (default: 1)."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["bfloat16", "float16", "float32"]),
+        help="What is computed in (default: bfloat16).",
+    ),
+    click.option(
+        "--execution",
+        type=click.Choice(["graph", "eager"]),
+        help="A step as one graph of fused kernels, or each kernel launched from Python "
+        "(default: graph).",
+    ),
+    click.option(
+        "--rounds",
+        type=_Rounds(),
+        multiple=True,
+        help="How many rounds a loop takes on average, as in step.filled=3.5 (default: what the "
+        "profile says, or as many as it may); may be given again.",
+    ),
+)
+
+
+def setting_of(device: str, options: Mapping[str, Any]) -> Setting:
+    """Return what the options say a step is costed for.
+
+    Raises:
+        NldcRuntimeError: there is no such device or geometry.
+    """
+    from nldc.cost.device import load_device
+    from nldc.cost.geometry import load_geometry
+    from nldc.cost.predict import EXECUTIONS
+    from nldc.cost.step import Setting
+
+    given = {name: options[name] for name in _DEFAULTS if options[name] is not None}
+    chosen = {**_DEFAULTS, **given}
+    return Setting(
+        device=load_device(device),
+        geometry=load_geometry(chosen["geometry"]),
+        prefix=chosen["prefix"],
+        batch=chosen["batch"],
+        dtype=chosen["dtype"],
+        execution=EXECUTIONS[chosen["execution"]],
+        rounds=dict(options["rounds"]),
+    )
+
+
+def refuse_without_device(options: Mapping[str, Any]) -> None:
+    """Raise UsageError if an option is given that only means something for a device."""
+    for name, value in options.items():
+        if value not in (None, ()):
+            raise click.UsageError(f"--{name} is for a prediction: give --device as well")
+
+
+def profile_of(path: str | None) -> Acceptance | None:
+    """Return the acceptance profile in a file; None without one."""
+    from nldc.acceptance import read_acceptance
+
+    return None if path is None else read_acceptance(path)
+
+
+@click.command()
+@click.argument("strategy", metavar="FILE")
+@click.option("--device", required=True, help=DEVICE_HELP)
+@click.option(
+    "--acceptance",
+    required=True,
+    type=click.Path(),
+    help="Profile of what the strategy accepts, as `nldc bench --profile` writes it.",
+)
+@setting
+@click.option(
+    "--param",
+    "params",
+    type=_Values(),
+    multiple=True,
+    help="Values to try, as in block_length=4..32, 4..32:4 or 4,8,16 (default: all values of the "
+    "params that the profile names); may be given again.",
+)
+def tune(
+    strategy: str,
+    device: str,
+    acceptance: str,
+    params: tuple[tuple[str, tuple[int | float, ...]], ...],
+    **options: Any,
+) -> None:
+    """Find the params of a strategy FILE that promise the most tokens a second on a device."""
+    from nldc.acceptance import read_acceptance
+    from nldc.cost.tune import show_tuned
+    from nldc.cost.tune import tune as tune_
+
+    profile = read_acceptance(acceptance)
+    tuned = tune_(strategy, setting_of(device, options), profile, dict(params))
+    write(show_tuned(tuned), end="")

@@ -1,0 +1,142 @@
+"""The figures of a GPU that times follow from, read from a file; three come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nldc.diagnostics import nearest
+from nldc.runtime.errors import ProfileError
+
+DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}
+"""What weights are computed in, and the bytes of a number."""
+MOST_BYTES = 16 << 10
+LARGEST = 1e18
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU and the host that feeds it.
+
+    `memory` is the best rate of reading in bytes a second; `flops` the best rate of matrix products
+    by dtype, in operations a second; `sms` its multiprocessors. In microseconds: `launch_us` is
+    what the host takes to launch one kernel from Python, `boundary_us` what passes between two
+    kernels of a graph that depend on each other, `host_wait_us` what passes from the end of the
+    device's work until the host has read a result and launched the next kernel.
+    """
+
+    name: str
+    memory: float
+    flops: Mapping[str, float]
+    sms: int
+    launch_us: float
+    boundary_us: float
+    host_wait_us: float
+
+    def peak(self, dtype: str) -> float:
+        """Return the best rate of matrix products in a dtype.
+
+        Raises:
+            ProfileError: the device's figures have none for it.
+        """
+        if dtype not in self.flops:
+            raise ProfileError(
+                f"the figures of {self.name} have no flops for {dtype}",
+                f"they have {', '.join(self.flops)}",
+            )
+        return self.flops[dtype]
+
+
+NUMBERS = {
+    "memory": "bytes read a second, as 3.05e12",
+    "sms": "how many multiprocessors it has, as 132",
+    "launch_us": "microseconds, as 20",
+    "boundary_us": "microseconds, as 2",
+    "host_wait_us": "microseconds, as 20",
+}
+KEYS = ("name", "flops", *NUMBERS)
+
+
+def shipped() -> dict[str, Path]:
+    """Return the files of figures that come with the package, by the device's name."""
+    folder = Path(str(files("nldc.cost"))) / "devices"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_device(name: str | Path) -> Device:
+    """Return the device that is meant: h100, h200, a100, or the file (YAML or JSON) of another.
+
+    Raises:
+        ProfileError: there is no such device and no such file, or the file has other figures.
+    """
+    known = shipped()
+    path = known.get(str(name), Path(name))
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MOST_BYTES + 1)
+    except OSError as problem:
+        meant = nearest(str(name), known)
+        hint = f"did you mean {meant}?" if meant else f"give a file, or one of {', '.join(known)}"
+        reason = (problem.strerror or str(problem)).lower()
+        raise ProfileError(f"there is no device `{name}`: {reason}", hint) from None
+    if len(text) > MOST_BYTES:
+        raise ProfileError(f"{name} is larger than {MOST_BYTES >> 10} KiB", "it holds one device")
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise ProfileError(f"{name} is not YAML: {reason}", "see docs/performance.md") from None
+    return parse_device(data, str(name))
+
+
+def parse_device(data: Any, origin: str) -> Device:
+    """Return the device whose figures are in `data`; `origin` names the file.
+
+    Raises:
+        ProfileError: a figure is missing, unknown, or of the wrong kind.
+    """
+    if not isinstance(data, dict):
+        raise ProfileError(f"{origin} holds no mapping", f"give {', '.join(KEYS)}")
+    for key in data:
+        if key not in KEYS:
+            meant = nearest(str(key), KEYS)
+            hint = f"did you mean {meant}?" if meant else f"the figures are {', '.join(KEYS)}"
+            raise ProfileError(f"{origin} has an unknown figure {key!r}", hint)
+    name = data.get("name")
+    if not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable():
+        raise ProfileError(f"{origin}: name is {name!r}", "give the device's name")
+    numbers = {key: _number(data.get(key), key, origin, hint) for key, hint in NUMBERS.items()}
+    flops = data.get("flops")
+    if not isinstance(flops, dict) or not flops or not set(flops) <= set(DTYPES):
+        hint = f"give operations a second by dtype ({', '.join(DTYPES)}): {{bfloat16: 7.9e14}}"
+        raise ProfileError(f"{origin}: flops is {flops!r}", hint)
+    hint = "operations a second, as 7.9e14"
+    return Device(
+        name=name,
+        memory=numbers["memory"],
+        flops={key: _number(rate, f"flops.{key}", origin, hint) for key, rate in flops.items()},
+        sms=int(numbers["sms"]),
+        launch_us=numbers["launch_us"],
+        boundary_us=numbers["boundary_us"],
+        host_wait_us=numbers["host_wait_us"],
+    )
+
+
+def _number(value: Any, key: str, origin: str, hint: str) -> float:
+    """Return a number above 0, or 0 for microseconds; YAML takes 3e12 for a text."""
+    if value is None:
+        raise ProfileError(f"{origin} lacks `{key}`", f"give {hint}")
+    try:
+        number = float(value) if isinstance(value, int | float | str) else float("nan")
+    except (ValueError, OverflowError):
+        number = float("nan")
+    is_time = key.endswith("_us")
+    fine = 0 <= number <= LARGEST if is_time else 0 < number <= LARGEST
+    if isinstance(value, bool) or not fine or (key == "sms" and not number.is_integer()):
+        raise ProfileError(f"{origin}: {key} is {value!r}", f"give {hint}")
+    return number

@@ -1,0 +1,69 @@
+"""What the steps of a run were, as an observer of the engine heard: tokens, rounds, seconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from nldc.acceptance import Acceptance
+from nldc.prompts import Prompt
+
+if TYPE_CHECKING:
+    from nldc.runtime.decoder import Decoder
+    from nldc.runtime.engine.observe import StepRecord
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One run over all prompts.
+
+    `accepted` counts the tokens that a sequence emitted in a step, `rounds` are the mean rounds of
+    each loop. `seconds` is the median of the steps in which the most sequences were live, `live` of
+    them; `prefix` the mean number of tokens in the cache, half of what was emitted included.
+    """
+
+    accepted: Mapping[int, int]
+    rounds: Mapping[str, float]
+    seconds: float
+    live: int
+    prefix: int
+
+    def acceptance(self, strategy: str, params: Mapping[str, int | float], most: int) -> Acceptance:
+        """Return the profile of the strategy that ran, whose steps may emit up to `most` tokens."""
+        return Acceptance(strategy, dict(params), self.accepted, self.rounds, most)
+
+
+def observe(
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    generation: Mapping[str, Any],
+    loops: Mapping[str, str],
+) -> Observed | None:
+    """Decode the prompts once more and return what its steps were; None if there was no step.
+
+    `loops` are the loops of the strategy, each with the node of a forward that each round runs.
+    """
+    records: list[StepRecord] = []
+    result = decoder.generate(prompts, on_step=records.append, **generation)
+    one = {name: value for name, value in generation.items() if name != "batch_size"}
+    lengths = [len(decoder.request(prompt, **one).prompt) for prompt in prompts]
+    steps = [record for record in records if record.kind == "step"]
+    if not steps:
+        return None
+    live = max(len(record.sequences) for record in steps)
+    return Observed(
+        accepted=Counter(each.accepted for record in steps for each in record.sequences),
+        rounds={loop: fmean(_rounds(record, node) for record in steps)
+                for loop, node in loops.items()},
+        seconds=median(r.seconds for r in steps if len(r.sequences) == live),
+        live=live,
+        prefix=round(fmean(lengths) + fmean(map(len, result.tokens)) / 2),
+    )  # fmt: skip
+
+
+def _rounds(record: StepRecord, node: str) -> int:
+    """Return how many rounds a step took: as many as the sequence that took most."""
+    return max(each.forwards.get(node, 0) for each in record.sequences)
