@@ -92,11 +92,11 @@ def compile_pattern(
                 partial=partial,
             ),
             target,
-            tile.options,
+            tile.options(partial=partial),
             pattern.name,
         )
         for tile in tiles_for(head_dim, dtype.itemsize)
-        for partial in (True, False)
+        for partial in ((True, False) if tile.whole else (True,))
     ]
     registers = [one.registers for one in found if one.registers is not None]
     stacks = [one.stack for one in found if one.stack is not None]
@@ -153,7 +153,7 @@ def attention_source(
     pointers = {
         **dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "output_ptr"), f"*{dtype}"),
         **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
-        **dict.fromkeys(("found_ptr", "top_ptr", "total_ptr", "factor_ptr"), "*fp32"),
+        **dict.fromkeys(("room_ptr", "factor_ptr"), "*fp32"),
         **dict.fromkeys(("table_ptr", "fact_ptr", "seen_ptr"), "*i32"),
     }
     return _source(
@@ -166,7 +166,7 @@ def merge_source(dtype: str, heads: int, group: int, head_dim: int, *, chunks: b
     constants = kernels.merge_constants(heads, group, head_dim, chunks=chunks)
     pointers = {
         "output_ptr": f"*{dtype}",
-        **dict.fromkeys(("found_ptr", "top_ptr", "total_ptr"), "*fp32"),
+        "room_ptr": "*fp32",
         "length_ptr": "*i64",
         "seen_ptr": "*i32",
     }

@@ -14,7 +14,6 @@ inlined.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nldc.runtime.invariant.line_tiles import KEY_TILE
-from nldc.runtime.kernels.attention_tiles import CHUNK, Division, Tile, block_of
+from nldc.runtime.kernels.attention_tiles import CHUNK, Division, Tile, block_of, half_of
 from nldc.runtime.kernels.device import interpreted
 
 FACTS = 5
@@ -34,27 +33,39 @@ MERGE_OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _nothing(LINES: tl.constexpr, BLOCK_D: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the sum of weights [M], the largest score [M] and the values [M, D] of no keys."""
+def _nothing(  # type: ignore[no-untyped-def]
+    LINES: tl.constexpr, BLOCK_D: tl.constexpr, HALF: tl.constexpr
+):
+    """Return the sum of weights [M], the largest score [M] and the values [M, D] of no keys.
+
+    Values are two halves of their features, so that a page's take half of the registers beside
+    those of the pages before it; few features are one half.
+    """
     total = tl.zeros([LINES], dtype=tl.float32)
     top = tl.full([LINES], float("-inf"), dtype=tl.float32)
-    found = tl.zeros([LINES, BLOCK_D], dtype=tl.float32)
-    return total, top, found
+    left = tl.zeros([LINES, HALF], dtype=tl.float32)
+    right = tl.zeros([LINES, HALF if HALF < BLOCK_D else 1], dtype=tl.float32)
+    return total, top, left, right
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _join(total, top, found, more, more_top, more_found):  # type: ignore[no-untyped-def]
-    """Return what two runs of keys come to together: [M], [M] and [M, D], as of `_nothing`.
-
-    A run of which a row sees no key changes nothing.
-    """
+def _scales(top, more_top):  # type: ignore[no-untyped-def]
+    """Return the larger of two scores [M], and what scales weights of each to it, [M] and [M]."""
     higher = tl.maximum(top, more_top)
     base = tl.where(higher == float("-inf"), 0.0, higher)
-    fade = tl.exp2(top - base)
-    grow = tl.exp2(more_top - base)
-    total = total * fade + more * grow
-    found = found * fade[:, None] + more_found * grow[:, None]
-    return total, higher, found
+    return higher, tl.exp2(top - base), tl.exp2(more_top - base)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _both(one, scale, other, other_scale):  # type: ignore[no-untyped-def]
+    """Return the sum of two runs of keys, each scaled: all are [M], or one and other [M, D].
+
+    A run of which a row sees no key changes nothing: it is a sum of zeros, and the other's scale 1.
+    """
+    if len(one.shape) == 2:
+        return one * scale[:, None] + other * other_scale[:, None]
+    else:  # noqa: RET505  (Triton looks at one of the two)
+        return one * scale + other * other_scale
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -66,19 +77,20 @@ def _mean(total, found):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _read(  # type: ignore[no-untyped-def]
-    place, first, end,
-    PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
-    UPCAST: tl.constexpr,
+    start_ptr, first, end,
+    FROM: tl.constexpr, WIDTH: tl.constexpr, PAGE: tl.constexpr, HEAD_DIM: tl.constexpr,
+    MASKED: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Return a page's keys or values [PAGE, D], with zeros in place of key `end` and what follows.
-
-    `place` [PAGE, D] are their addresses; without `MASKED` all keys are there.
+    """Return `WIDTH` features of a page's keys or values, [PAGE, WIDTH], with zeros in place of key
+    `end` and what follows; without `MASKED` all keys are there.
     """
-    feature = tl.arange(0, BLOCK_D)
+    step = tl.arange(0, PAGE)
+    feature = FROM + tl.arange(0, WIDTH)
+    place = start_ptr + step[:, None] * HEAD_DIM + feature[None, :]
     if MASKED:
-        there = (first + tl.arange(0, PAGE) < end)[:, None] & (feature < HEAD_DIM)[None, :]
+        there = (first + step < end)[:, None] & (feature < HEAD_DIM)[None, :]
         read = tl.load(place, mask=there, other=0.0)
-    elif HEAD_DIM == BLOCK_D:
+    elif FROM + WIDTH <= HEAD_DIM:
         read = tl.load(place)
     else:
         read = tl.load(place, mask=(feature < HEAD_DIM)[None, :], other=0.0)
@@ -89,7 +101,7 @@ def _read(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _sees(  # type: ignore[no-untyped-def]
-    q_kind, q_group, q_index, q_row, q_position, live, fact_ptr, first, end, length,
+    q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length,
     PAGE: tl.constexpr, FACT_COUNT: tl.constexpr, PREDICATE: tl.constexpr,
 ):  # fmt: skip
     """Return which keys of a page the rows see, bool [M, PAGE]."""
@@ -108,7 +120,7 @@ def _sees(  # type: ignore[no-untyped-def]
         q_kind, q_group, q_index, q_row, q_position, k_prefix[None, :], k_kind, k_group, k_index,
         k_row, k_position,
     )  # fmt: skip
-    return sees & (key < end)[None, :] & live[:, None]
+    return sees & (key < end)[None, :]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -127,28 +139,43 @@ def _sum(weights, UPCAST: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _weigh(  # type: ignore[no-untyped-def]
-    query, factor, key_ptr, value_ptr, table_ptr, page_stride, first, end, sees,
-    PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
-    UPCAST: tl.constexpr,
+def _add(  # type: ignore[no-untyped-def]
+    total, top, left, right, query, factor, key_ptr, value_ptr, table_ptr, page_stride, first, end,
+    q_kind, q_group, q_index, q_row, q_position, fact_ptr, length,
+    PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HALF: tl.constexpr,
+    FACT_COUNT: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr, PREDICATE: tl.constexpr,
 ):  # fmt: skip
-    """Return what the page that begins with key `first` comes to, as `_nothing` does.
+    """Return what keys come to, as `_nothing` does, with the page that begins with key `first`.
 
-    With `MASKED`, rows see of it what bool `sees` [M, PAGE] says; else all.
+    With `MASKED`, rows see of it what `_sees` says; else all, and facts are not looked at. The page
+    is weighed by itself, as if it were the only one: so it can be in another program, too.
     """
     page = tl.load(table_ptr + first // PAGE).to(tl.int64) * page_stride
-    place = tl.arange(0, PAGE)[:, None] * HEAD_DIM + tl.arange(0, BLOCK_D)[None, :]
-    keys = _read(key_ptr + page + place, first, end, PAGE, HEAD_DIM, BLOCK_D, MASKED, UPCAST)
-    values = _read(value_ptr + page + place, first, end, PAGE, HEAD_DIM, BLOCK_D, MASKED, UPCAST)
+    key_ptr += page
+    value_ptr += page
+    keys = _read(key_ptr, first, end, 0, BLOCK_D, PAGE, HEAD_DIM, MASKED, UPCAST)
+    values = _read(value_ptr, first, end, 0, HALF, PAGE, HEAD_DIM, MASKED, UPCAST)
+    if HALF < BLOCK_D:
+        others = _read(value_ptr, first, end, HALF, HALF, PAGE, HEAD_DIM, MASKED, UPCAST)
     scores = tl.dot(query, tl.trans(keys), input_precision="ieee", out_dtype=tl.float32)
     scores = scores * factor[:, None]
-    if MASKED:
+    if MASKED:  # only now: what rows see would take registers meanwhile
+        sees = _sees(
+            q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length,
+            PAGE, FACT_COUNT, PREDICATE,
+        )  # fmt: skip
         scores = tl.where(sees, scores, float("-inf"))
-    top = tl.max(scores, 1)
-    base = tl.where(top == float("-inf"), 0.0, top)
+    page_top = tl.max(scores, 1)
+    base = tl.where(page_top == float("-inf"), 0.0, page_top)
     weights = tl.exp2(scores - base[:, None]).to(values.dtype)
+    top, fade, grow = _scales(top, page_top)
+    total = _both(total, fade, _sum(weights, UPCAST), grow)
     found = tl.dot(weights, values, input_precision="ieee", out_dtype=tl.float32)
-    return _sum(weights, UPCAST), top, found
+    left = _both(left, fade, found, grow)
+    if HALF < BLOCK_D:
+        found = tl.dot(weights, others, input_precision="ieee", out_dtype=tl.float32)
+        right = _both(right, fade, found, grow)
+    return total, top, left, right
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -156,7 +183,7 @@ def _walk(  # type: ignore[no-untyped-def]
     query, factor, key_ptr, value_ptr, table_ptr, page_stride, fact_ptr, length, begin, end,
     hole, beyond, own, live,
     LINES: tl.constexpr, PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
-    FACT_COUNT: tl.constexpr, SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr,
+    HALF: tl.constexpr, FACT_COUNT: tl.constexpr, SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr,
     PREDICATE: tl.constexpr,
 ):  # fmt: skip
     """Return what the pages from key `begin` to `end` come to, joined one after another.
@@ -164,16 +191,16 @@ def _walk(  # type: ignore[no-untyped-def]
     Nobody sees a key from `hole` to `beyond`, which are ends of pages. `own` [M] are the addresses
     of the rows' facts.
     """
-    total, top, found = _nothing(LINES, BLOCK_D)
+    total, top, left, right = _nothing(LINES, BLOCK_D, HALF)
     whole = begin
     if SEES_PREFIX:
         whole = tl.maximum(begin, tl.minimum(end, length) // PAGE * PAGE)
     for first in range(begin, whole, PAGE):
-        more, more_top, more_found = _weigh(
-            query, factor, key_ptr, value_ptr, table_ptr, page_stride, first, end, live,
-            PAGE, HEAD_DIM, BLOCK_D, False, UPCAST,
+        total, top, left, right = _add(
+            total, top, left, right, query, factor, key_ptr, value_ptr, table_ptr, page_stride,
+            first, end, 0, 0, 0, 0, 0, fact_ptr, length,
+            PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, False, UPCAST, PREDICATE,
         )  # fmt: skip
-        total, top, found = _join(total, top, found, more, more_top, more_found)
     q_kind = tl.load(own, mask=live, other=-1)[:, None]
     q_group = tl.load(own + 1, mask=live, other=-1)[:, None]
     q_index = tl.load(own + 2, mask=live, other=-1)[:, None]
@@ -183,34 +210,30 @@ def _walk(  # type: ignore[no-untyped-def]
     missing = tl.maximum(tl.minimum(beyond, end) - hole, 0)
     for place in range(whole, end - missing, PAGE):
         first = place + tl.where(place >= hole, missing, 0)
-        sees = _sees(
-            q_kind, q_group, q_index, q_row, q_position, live, fact_ptr, first, end, length,
-            PAGE, FACT_COUNT, PREDICATE,
-        )  # fmt: skip
-        if SEES_PREFIX:
-            more, more_top, more_found = _weigh(
-                query, factor, key_ptr, value_ptr, table_ptr, page_stride, first, end, sees,
-                PAGE, HEAD_DIM, BLOCK_D, True, UPCAST,
+        some = True
+        if not SEES_PREFIX:
+            sees = _sees(
+                q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length,
+                PAGE, FACT_COUNT, PREDICATE,
             )  # fmt: skip
-            total, top, found = _join(total, top, found, more, more_top, more_found)
-        elif tl.max(tl.max(sees.to(tl.int32), 1), 0) > 0:
-            more, more_top, more_found = _weigh(
-                query, factor, key_ptr, value_ptr, table_ptr, page_stride, first, end, sees,
-                PAGE, HEAD_DIM, BLOCK_D, True, UPCAST,
+            some = tl.max(tl.max(sees.to(tl.int32), 1), 0) > 0
+        if some:
+            total, top, left, right = _add(
+                total, top, left, right, query, factor, key_ptr, value_ptr, table_ptr,
+                page_stride, first, end, q_kind, q_group, q_index, q_row, q_position, fact_ptr,
+                length, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, True, UPCAST, PREDICATE,
             )  # fmt: skip
-            total, top, found = _join(total, top, found, more, more_top, more_found)
-    return total, top, found
+    return total, top, left, right
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
     do_not_specialize=["rows", "span", "kv_heads", "table_stride"]
 )
 def attention_kernel(  # type: ignore[no-untyped-def]
-    query_ptr, key_ptr, value_ptr, output_ptr, found_ptr, top_ptr, total_ptr, table_ptr, slot_ptr,
-    length_ptr, factor_ptr, fact_ptr, seen_ptr, rows, span, kv_heads, query_stride, page_stride,
-    table_stride,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, LINES: tl.constexpr,
-    PAGE: tl.constexpr, CHUNK_KEYS: tl.constexpr, FACT_COUNT: tl.constexpr,
+    query_ptr, key_ptr, value_ptr, output_ptr, room_ptr, table_ptr, slot_ptr, length_ptr,
+    factor_ptr, fact_ptr, seen_ptr, rows, span, kv_heads, query_stride, page_stride, table_stride,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HALF: tl.constexpr,
+    LINES: tl.constexpr, PAGE: tl.constexpr, CHUNK_KEYS: tl.constexpr, FACT_COUNT: tl.constexpr,
     SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr, PARTIAL: tl.constexpr,
     PREDICATE: tl.constexpr,
 ):  # fmt: skip
@@ -221,10 +244,10 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     HEAD_DIM]; `table_ptr` int32 holds each slot's pages, with `table_stride` between slots;
     `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows, FACT_COUNT]
     and `seen_ptr` int32 [rows, 3] are of the plan. With `PARTIAL` the program takes `span` keys, a
-    page or a chunk, and writes what they come to: float32 `found_ptr` [programs, LINES, BLOCK_D],
-    `top_ptr` and `total_ptr` [programs, LINES]. Else it takes all, chunk by chunk, and keeps the
-    chunks before there. Grid: tiles of rows, B * kv_heads, units; programs are counted with tiles
-    fastest.
+    page or a chunk, and writes what they come to into `room_ptr` float32 [programs, LINES *
+    (BLOCK_D + 2)]: values, largest scores, sums of weights. Else it takes all, chunk by chunk, and
+    keeps the chunks before there. Grid: tiles of rows, B * kv_heads, units; programs are counted
+    with tiles fastest.
     """
     sequence = tl.program_id(1) // kv_heads
     kv_head = tl.program_id(1) % kv_heads
@@ -235,9 +258,10 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     # Lines are counted from the tile's first row: the fewer numbers are alive, the more registers
     # are left for sums.
     line = tl.arange(0, LINES)
-    inner = line
+    shift = 0
     if LINES % GROUP != 0:
-        inner += tl.program_id(0) * LINES % GROUP
+        shift = tl.program_id(0) * LINES % GROUP
+    inner = shift + line
     row = inner // GROUP
     tile_row = tl.program_id(0) * LINES // GROUP
     live = row < rows - tile_row
@@ -252,9 +276,9 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         end = length + tl.max(tl.load(seen + 2, mask=live, other=0), 0)
     hole = tl.cdiv(hole, PAGE) * PAGE
     beyond = beyond // PAGE * PAGE
-    if PARTIAL:
-        if (begin >= end) | ((begin >= hole) & (begin + span <= beyond)):
-            return
+    empty = (begin >= end) | ((begin >= hole) & (begin + span <= beyond))
+    if PARTIAL & empty:
+        return
     end = tl.maximum(end, 1)
     feature = tl.arange(0, BLOCK_D)
     held = live[:, None] & (feature < HEAD_DIM)[None, :]
@@ -277,60 +301,76 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     # What a program writes for others, or for itself, lies together.
     program = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
     program = program.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    total_ptr += program * LINES
-    top_ptr += program * LINES
-    found_ptr += program * LINES * BLOCK_D
-    cell = line[:, None] * BLOCK_D + feature[None, :]
+    room_ptr += program * (LINES * (BLOCK_D + 2))
+    kept = LINES * BLOCK_D + line
+    cell = line[:, None] * BLOCK_D + tl.arange(0, HALF)[None, :]
     if PARTIAL:
-        total, top, found = _walk(
+        total, top, left, right = _walk(
             query, factor, key_ptr, value_ptr, table_ptr, page_stride, fact_ptr, length,
             begin, tl.minimum(begin + span, end), hole, beyond,
-            own, live, LINES, PAGE, HEAD_DIM, BLOCK_D, FACT_COUNT, SEES_PREFIX, UPCAST, PREDICATE,
+            own, live, LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX, UPCAST,
+            PREDICATE,
         )  # fmt: skip
-        tl.store(total_ptr + line, total)
-        tl.store(top_ptr + line, top)
-        tl.store(found_ptr + cell, found)
+        tl.store(room_ptr + LINES + kept, total)
+        tl.store(room_ptr + kept, top)
+        tl.store(room_ptr + cell, left)
+        if HALF < BLOCK_D:
+            tl.store(room_ptr + HALF + cell, right)
     else:
-        total, top, found = _nothing(LINES, BLOCK_D)
+        total, top, left, right = _nothing(LINES, BLOCK_D, HALF)
         for chunk in range(0, end, CHUNK_KEYS):
             # There are no registers for the chunks before: they lie in memory meanwhile.
             if chunk > 0:
-                tl.store(total_ptr + line, total)
-                tl.store(top_ptr + line, top)
-                tl.store(found_ptr + cell, found)
-            total, top, found = _walk(
+                tl.store(room_ptr + LINES + kept, total)
+                tl.store(room_ptr + kept, top)
+                tl.store(room_ptr + cell, left)
+                if HALF < BLOCK_D:
+                    tl.store(room_ptr + HALF + cell, right)
+            if UPCAST:
+                # Or a compiler would keep it in registers throughout.
+                query = tl.load(query_ptr + query_place, mask=held, other=0.0).to(tl.float32)
+            total, top, left, right = _walk(
                 query, factor, key_ptr, value_ptr, table_ptr, page_stride, fact_ptr, length,
-                chunk, tl.minimum(chunk + CHUNK_KEYS, end), hole, beyond,
-                own, live, LINES, PAGE, HEAD_DIM, BLOCK_D, FACT_COUNT, SEES_PREFIX, UPCAST, PREDICATE,
+                chunk, tl.minimum(chunk + CHUNK_KEYS, end), hole, beyond, own, live,
+                LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX, UPCAST, PREDICATE,
             )  # fmt: skip
             if chunk > 0:
                 tl.debug_barrier()
-                total, top, found = _join(
-                    tl.load(total_ptr + line), tl.load(top_ptr + line), tl.load(found_ptr + cell),
-                    total, top, found,
-                )  # fmt: skip
+                top, fade, grow = _scales(tl.load(room_ptr + kept), top)
+                total = _both(tl.load(room_ptr + LINES + kept), fade, total, grow)
+                left = _both(tl.load(room_ptr + cell), fade, left, grow)
+                if HALF < BLOCK_D:
+                    right = _both(tl.load(room_ptr + HALF + cell), fade, right, grow)
                 tl.debug_barrier()
         stride = kv_heads * (GROUP * HEAD_DIM)
         output_ptr += first_row * stride + kv_head * (GROUP * HEAD_DIM)
-        output_place = (row * stride + head)[:, None] + feature[None, :]
-        output = _mean(total, found).to(output_ptr.dtype.element_ty)
-        tl.store(output_ptr + output_place, output, mask=held)
+        # Another range than `line`, or the addresses would be computed before all keys were read,
+        # and take registers.
+        inner = tl.arange(LINES, 2 * LINES) - (LINES - shift)
+        place = (inner // GROUP * stride + inner % GROUP * HEAD_DIM)[:, None]
+        live = (inner // GROUP < rows - tile_row)[:, None]
+        feature = tl.arange(0, HALF)[None, :]
+        kind = output_ptr.dtype.element_ty
+        there = live & (feature < HEAD_DIM)
+        tl.store(output_ptr + place + feature, _mean(total, left).to(kind), mask=there)
+        if HALF < BLOCK_D:
+            there = live & (feature + HALF < HEAD_DIM)
+            tl.store(output_ptr + HALF + place + feature, _mean(total, right).to(kind), mask=there)
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["lines", "rows", "span", "pairs", "padded"]
+    do_not_specialize=["lines", "rows", "span", "pairs", "tiles", "tile"]
 )
 def merge_kernel(  # type: ignore[no-untyped-def]
-    output_ptr, found_ptr, top_ptr, total_ptr, length_ptr, seen_ptr, lines, rows, span, pairs,
-    padded,
+    output_ptr, room_ptr, length_ptr, seen_ptr, lines, rows, span, pairs, tiles, tile,
     HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     LINES: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
     """Join what the programs of `attention_kernel` wrote of some lines, unit by unit.
 
     A line is a row and one of its heads, of `lines` = B * rows * HEADS; `output_ptr` is [lines,
-    HEAD_DIM]. `UNITS` units of `span` keys are a chunk; each has `pairs` = B * key heads times
-    `padded` lines of that kernel, whose pointers the others are. Grid: lines / LINES.
+    HEAD_DIM]. Those programs had `tile` lines, and were `tiles` times `pairs` = B * key heads for
+    each unit of `span` keys; `UNITS` of these are a chunk. Grid: lines / LINES.
     """
     here = tl.program_id(0) * LINES + tl.arange(0, LINES)
     live = here < lines
@@ -345,23 +385,32 @@ def merge_kernel(  # type: ignore[no-untyped-def]
     beyond = (length + tl.load(seen + 1, mask=live, other=0)) // span
     units = tl.cdiv(length + tl.load(seen + 2, mask=live, other=0), span)
     pair = sequence * (HEADS // GROUP) + head // GROUP
-    start = pair.to(tl.int64) * padded + row * GROUP + head % GROUP
+    packed = row * GROUP + head % GROUP
+    program = (pair * tiles + packed // tile).to(tl.int64)
+    inner = packed % tile
     feature = tl.arange(0, BLOCK_D)
-    total, top, found = _nothing(LINES, BLOCK_D)
+    total = tl.zeros([LINES], dtype=tl.float32)
+    top = tl.full([LINES], float("-inf"), dtype=tl.float32)
+    found = tl.zeros([LINES, BLOCK_D], dtype=tl.float32)
     for first in range(0, tl.max(units, 0), UNITS):
-        chunk, chunk_top, chunk_found = _nothing(LINES, BLOCK_D)
+        chunk_total = tl.zeros([LINES], dtype=tl.float32)
+        chunk_top = tl.full([LINES], float("-inf"), dtype=tl.float32)
+        chunk = tl.zeros([LINES, BLOCK_D], dtype=tl.float32)
         for part in tl.static_range(UNITS):
             unit = first + part
-            line = start + tl.full([LINES], pairs, tl.int64) * padded * unit
             read = (unit < units) & ((unit < hole) | (unit >= beyond))
-            cell = line[:, None] * BLOCK_D + feature[None, :]
-            chunk, chunk_top, chunk_found = _join(
-                chunk, chunk_top, chunk_found,
-                tl.load(total_ptr + line, mask=read, other=0.0),
-                tl.load(top_ptr + line, mask=read, other=float("-inf")),
-                tl.load(found_ptr + cell, mask=read[:, None], other=0.0),
-            )  # fmt: skip
-        total, top, found = _join(total, top, found, chunk, chunk_top, chunk_found)
+            start = room_ptr + (program + unit * tiles * pairs) * tile * (BLOCK_D + 2)
+            kept = start + tile * BLOCK_D + inner
+            cell = (start + inner * BLOCK_D)[:, None] + feature[None, :]
+            more_top = tl.load(kept, mask=read, other=float("-inf"))
+            more_total = tl.load(kept + tile, mask=read, other=0.0)
+            more = tl.load(cell, mask=read[:, None], other=0.0)
+            chunk_top, fade, grow = _scales(chunk_top, more_top)
+            chunk_total = _both(chunk_total, fade, more_total, grow)
+            chunk = _both(chunk, fade, more, grow)
+        top, fade, grow = _scales(top, chunk_top)
+        total = _both(total, fade, chunk_total, grow)
+        found = _both(found, fade, chunk, grow)
     output = _mean(total, found).to(output_ptr.dtype.element_ty)
     cell = here.to(tl.int64)[:, None] * HEAD_DIM + feature[None, :]
     tl.store(output_ptr + cell, output, mask=live[:, None] & (feature < HEAD_DIM)[None, :])
@@ -375,6 +424,7 @@ def constants(
         "GROUP": group,
         "HEAD_DIM": head_dim,
         "BLOCK_D": block_of(head_dim),
+        "HALF": half_of(head_dim, 4 if upcast else 2),
         "LINES": tile.lines,
         "PAGE": KEY_TILE,
         "CHUNK_KEYS": CHUNK * KEY_TILE,
@@ -399,25 +449,13 @@ def merge_constants(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Room:
-    """Where programs write what their keys come to: see `attention_kernel`. One serves all layers.
+def room_for(division: Division, pairs: int, head_dim: int, device: torch.device) -> Tensor:
+    """Return `room_ptr` of `attention_kernel`, for `pairs` of a sequence and a key head.
 
-    What it holds before a launch and after it does not matter.
+    It serves all layers: what it holds before a launch and after it does not matter.
     """
-
-    found: Tensor
-    top: Tensor
-    total: Tensor
-
-    @staticmethod
-    def of(division: Division, pairs: int, head_dim: int, device: torch.device) -> Room:
-        """Return room for the programs of a launch; `pairs` are sequences times key heads."""
-        lines = division.programs(pairs) * division.tile.lines
-        block = block_of(head_dim)
-        room = torch.empty(lines * (block + 2), dtype=torch.float32, device=device)
-        found, top, total = room.split([lines * block, lines, lines])
-        return Room(found, top, total)
+    lines = division.programs(pairs) * division.tile.lines
+    return torch.empty(lines * (block_of(head_dim) + 2), dtype=torch.float32, device=device)
 
 
 def attention(
@@ -432,7 +470,7 @@ def attention(
     seen: Tensor,
     predicate: Any,
     division: Division,
-    room: Room,
+    room: Tensor,
     *,
     sees_prefix: bool,
     upcast: bool,
@@ -442,7 +480,8 @@ def attention(
     `keys` and `values` [pages, kv_heads, KEY_TILE, head_dim] hold the rows already, behind each
     sequence's length. `table` int32 [slots, n] are the pages of every slot; `slots`, `lengths`
     int64 [B]; `factor` float32 [B * R]; `facts` int32 [R, FACTS] and `seen` int32 [R, 3] are the
-    plan's. `division` serves lengths up to that which it was made for. `upcast` computes 16-bit
+    plan's. `division` serves lengths up to that which it was made for, with `room` of
+    `room_for`. `upcast` computes 16-bit
     values in float32 throughout.
     """
     count, heads, dim = query.shape
@@ -451,20 +490,19 @@ def attention(
     tile, partial = division.tile, division.partial
     output = torch.empty((count, heads * dim), dtype=keys.dtype, device=query.device)
     attention_kernel[division.tiles, pairs, division.units](
-        query, keys, values, output, room.found, room.top, room.total, table, slots, lengths,
-        factor, facts, seen, rows, division.span, kv_heads, query.stride(0), keys.stride(0),
-        table.stride(0),
+        query, keys, values, output, room, table, slots, lengths, factor, facts, seen, rows,
+        division.span, kv_heads, query.stride(0), keys.stride(0), table.stride(0),
         **constants(
             group, dim, tile, sees_prefix=sees_prefix, upcast=upcast, partial=partial
         ),
         PREDICATE=predicate,
-        **tile.options,
+        **tile.options(partial=partial),
     )  # fmt: skip
     if partial:
         lines, together = count * heads, MANY if interpreted() else 1
         merge_kernel[(triton.cdiv(lines, together),)](
-            output, room.found, room.top, room.total, lengths, seen, lines, rows, division.span,
-            pairs, division.tiles * tile.lines,
+            output, room, lengths, seen, lines, rows, division.span, pairs, division.tiles,
+            tile.lines,
             **merge_constants(heads, group, dim, chunks=division.chunked, lines=together),
             **MERGE_OPTIONS,
         )  # fmt: skip

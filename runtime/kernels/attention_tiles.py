@@ -27,24 +27,30 @@ LEAST = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """The lines of a program, and how it is compiled. A line is a row and one of its heads."""
+    """The lines of a program, and how it is compiled. A line is a row and one of its heads.
+
+    Only where `whole`, a program may take on all keys of its rows.
+    """
 
     lines: int
     warps: int
     stages: int
+    whole: bool = True
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What Triton is told of a kernel with such tiles.
+    def options(self, *, partial: bool) -> dict[str, Any]:
+        """Return what Triton is told of a kernel with such tiles.
 
         No products are fused with sums: a compiler fuses the copies of one formula as it likes, and
         there is a copy for keys that all rows see, one for the others, and more in other tiles.
         """
-        return {
+        options = {
             "num_warps": self.warps,
             "num_stages": self.stages,
             "enable_fp_fusion": False,
         }
+        if not partial:
+            options["maxnreg"] = 255  # a compiler would rather spill, to have more programs at once
+        return options
 
 
 @dataclass(frozen=True)
@@ -79,12 +85,23 @@ def block_of(head_dim: int) -> int:
     return max(LEAST, 1 << (head_dim - 1).bit_length())
 
 
+def half_of(head_dim: int, size: int) -> int:
+    """Return the features of which values are summed at a time: half of many, to save registers."""
+    block = block_of(head_dim)
+    return block // 2 if block >= 128 and size <= 2 else block
+
+
 def tiles_for(head_dim: int, size: int) -> tuple[Tile, ...]:
-    """Return the tiles that a launch may have, the smallest first, for values of `size` bytes."""
-    if size > 2:  # no tensor cores compute these
-        return (Tile(16, 4, 1), Tile(32, 8, 1))
+    """Return the tiles that a launch may have, the smallest first, for values of `size` bytes.
+
+    No compiler spills with these for compute capability 8.0, 9.0, and 10.0, but a few words in a
+    program of 128 lines and all keys, once a chunk. Values of four bytes are computed without
+    tensor cores, in so many registers that such a program would spill in earnest.
+    """
+    if size > 2:
+        return (Tile(16, 8, 1, whole=False),)
     if block_of(head_dim) > 128:
-        return (Tile(16, 4, 1), Tile(32, 4, 1))
+        return (Tile(16, 4, 1), Tile(32, 8, 1))
     return (Tile(16, 4, 2), Tile(32, 4, 2), Tile(128, 8, 2))
 
 
@@ -103,8 +120,9 @@ def divide(
     programs = tiles * batch * kv_heads
     pages = -(-max_keys // KEY_TILE)
     chunks = -(-pages // CHUNK)
-    if pages == 1 or programs >= FULL:
+    busy = programs * chunks >= FULL // 2
+    if tile.whole and (pages == 1 or programs >= FULL or (busy and chunks == 1)):
         return Division(tile, tiles, 1, 0)
-    if programs * chunks >= FULL // 2:
-        return Division(tile, tiles, *((chunks, CHUNK * KEY_TILE) if chunks > 1 else (1, 0)))
+    if busy:
+        return Division(tile, tiles, chunks, CHUNK * KEY_TILE)
     return Division(tile, tiles, pages, KEY_TILE)

@@ -11,7 +11,7 @@ from torch import Tensor
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
-from nldc.runtime.kernels.attention import Room, attention
+from nldc.runtime.kernels.attention import attention, room_for
 from nldc.runtime.kernels.attention_tiles import divide
 from nldc.runtime.kernels.device import interpreted
 from nldc.runtime.rows.plan import Plan
@@ -56,7 +56,7 @@ class TritonAttention:
             cache.dtype.itemsize,
             max(places.lengths) + count if max_keys is None else max_keys,
         )
-        self.room = Room.of(self.division, batch * heads, dim, cache.device)
+        self.room = room_for(self.division, batch * heads, dim, cache.device)
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, factor: Tensor

@@ -153,9 +153,8 @@ class Forward:
         slots = torch.randperm(batch, generator=generator)
         by_slot = torch.empty(batch, width, dtype=torch.int32)
         by_slot[slots] = table.view(batch, width).int()
-        room = kernels.Room.of(division, batch * self.heads.key, self.heads.dim, CPU)
-        for one in (room.found, room.top, room.total):
-            one.fill_(torch.nan)
+        room = kernels.room_for(division, batch * self.heads.key, self.heads.dim, CPU)
+        room.fill_(torch.nan)
         assert self.pattern.kernel is not None
         return kernels.attention(
             self.query, *pages, by_slot, slots, torch.tensor(self.lengths), self.factor,
@@ -187,10 +186,10 @@ def any_layout(rows: int, seed: int = 0) -> Layout:
 
 
 FEW = (  # rows, heads, lengths: each with every pattern, and dtypes in turn
-    (1, Heads(4, 1, 64), (0, 601)),
-    (13, Heads(3, 1, 24), (64, 5, 63)),
-    (40, Heads(8, 1, 128), (505,)),
-    (72, Heads(2, 2, 16), (70,)),
+    (1, Heads(4, 1, 64), (0, 530)),
+    (13, Heads(3, 1, 24), (64,)),
+    (33, Heads(8, 1, 128), (70,)),
+    (72, Heads(2, 2, 16), (7,)),
 )
 MANY = (
     *((rows, Heads(2, 1, 64), (length,)) for rows in (1, 8, 33, 272) for length in (1000, 4090)),
@@ -233,7 +232,7 @@ def divided(rows: tuple[int, ...], lengths: tuple[int, ...]) -> dict[str, Any]:
 def company(rows: tuple[int, ...], lengths: tuple[int, ...]) -> dict[str, bool]:
     """Return whether rows have the bits alone that they have in a forward of many."""
     most = max(rows)
-    together = Forward.drawn(Layout.causal(most), CAUSAL, Heads(4, 2, 16), lengths, torch.float32)
+    together = Forward.drawn(Layout.causal(most), CAUSAL, Heads(2, 1, 16), lengths, torch.float32)
     whole = together.attend(together.divided(9000)).view(len(lengths), most, -1)
     found = {}
     for sequence, count in product(range(len(lengths)), rows):
@@ -251,7 +250,7 @@ def otherwise() -> dict[str, bool]:
     want = forward.attend(first)
     constants = kernels.constants
     found = {}
-    for pages in (4, 7):
+    for pages in (7,):
         kernels.constants = lambda *a, **k: {  # type: ignore[assignment]
             **constants(*a, **k), "CHUNK_KEYS": pages * KEY_TILE,  # noqa: B023
         }  # fmt: skip
@@ -264,7 +263,7 @@ def skipped() -> dict[str, tuple[int, int]]:
     """Return how many pages are weighed, and how many it would be if all were, of some forwards."""
     found = {}
     for pattern, layout in ((CAUSAL, Layout.causal(272)), (QUADRATIC, quadratic_layout(16))):
-        forward = Forward.drawn(layout, pattern, Heads(4, 1, 16), (128,), torch.float16)
+        forward = Forward.drawn(layout, pattern, Heads(2, 1, 16), (64,), torch.float16)
         division = replace(forward.divided(), units=1, span=0)
         before = products
         forward.attend(division)
@@ -286,8 +285,8 @@ if __name__ == "__main__":
     else:
         told = {
             "errors": errors(FEW),
-            "divided": divided((30,), (505, 3)),
-            "company": company((1, 2, 7, 32, 72), (505, 0)),
+            "divided": divided((9,), (507,)),
+            "company": company((1, 2, 7, 32, 72), (480,)),
             "otherwise": otherwise(),
             "skipped": skipped(),
         }
