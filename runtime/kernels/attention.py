@@ -48,7 +48,7 @@ def _nothing(  # type: ignore[no-untyped-def]
     return total, top, left, right
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _scales(top, more_top):  # type: ignore[no-untyped-def]
     """Return the larger of two scores [M], and what scales weights of each to it, [M] and [M]."""
     higher = tl.maximum(top, more_top)
@@ -56,7 +56,7 @@ def _scales(top, more_top):  # type: ignore[no-untyped-def]
     return higher, tl.exp2(top - base), tl.exp2(more_top - base)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _both(one, scale, other, other_scale):  # type: ignore[no-untyped-def]
     """Return the sum of two runs of keys, each scaled: all are [M], or one and other [M, D].
 
@@ -68,7 +68,7 @@ def _both(one, scale, other, other_scale):  # type: ignore[no-untyped-def]
         return one * scale + other * other_scale
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _mean(total, found):  # type: ignore[no-untyped-def]
     """Return the weighted values [M, D] over their weights' sum; zeros where nothing was seen."""
     # Runs of unseen keys change the sign of a zero, and nothing else: it is never negative.
