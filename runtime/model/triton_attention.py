@@ -53,7 +53,7 @@ class TritonAttention:
             batch,
             heads,
             dim,
-            cache.dtype.itemsize,
+            2 if interpreted() else cache.dtype.itemsize,  # there, the fewest programs
             max(places.lengths) + count if max_keys is None else max_keys,
         )
         self.room = room_for(self.division, batch * heads, dim, cache.device)

@@ -100,8 +100,8 @@ def layers() -> list[float]:
     torch.manual_seed(0)
     found = []
     for length, (layout, pattern) in (
-        (0, (Layout.causal(70), CAUSAL)),
-        (70, (quadratic_layout(3), QUADRATIC)),
+        (0, (Layout.causal(60), CAUSAL)),
+        (60, (quadratic_layout(3), QUADRATIC)),
     ):
         plan = Plan.of(layout, pattern, backbone.device, torch.float32)
         backbone.rope.reserve(length + plan.reach)
