@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -266,6 +267,7 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
     """Steps and prefill of the 8B shape in bfloat16 with random weights, beside their floors."""
     import torch
 
+    begun = time.monotonic()
     rate, copied = bandwidth(options)
     yield {"what": "bandwidth", "read": rate, "copy": copied}
     backbone, streamed = random_8b(options)
@@ -315,6 +317,11 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
                 "prefix": prefix,
                 "prefill_ms": median(prefill_ms),
             }
+    if options.device != "cpu":
+        del decoder, backbone
+        torch.cuda.empty_cache()
+        until = begun + options.limit - 5
+        yield from attention_alone().measure(options.device, small=options.small, until=until)
 
 
 PHASES = (
@@ -377,6 +384,17 @@ def bandwidth(options: Options) -> tuple[float, float]:
     )
     copied = rate(lambda: taken.copy_(given), 8 * count)
     return max(read, copied), copied
+
+
+def attention_alone() -> ModuleType:
+    """Return benchmarks/gpu/attention.py."""
+    path = ROOT / "benchmarks" / "gpu" / "attention.py"
+    spec = importlib.util.spec_from_file_location("attention_alone", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def synchronize(options: Options) -> None:
@@ -551,7 +569,8 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
             text += f"\nA forward streams {one['bytes'] / 1e9:.2f} GB of weights: "
             text += f"floor {one['floor_ms']:.2f} ms.\n\n"
     steps = [one for one in records if one["what"] == "step"]
-    return text + table(
+    alone = [one for one in records if one["what"] == "attention"]
+    text += table(
         ("strategy", "backend", "ms a step", "least", "forwards", "floor", "ms/floor",
          "tokens a step", "prefill, ms"),
         [
@@ -569,6 +588,11 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
             for one in steps
         ],
     )  # fmt: skip
+    if alone:
+        text += "\nAttention alone, microseconds a layer.\n\n"
+        head = ("mask", "rows", "prefix", "ours", "FlexAttention", "ratio")
+        text += table(head, attention_alone().lines(alone))
+    return text
 
 
 def write(report: dict[str, Any], out: Path) -> None:

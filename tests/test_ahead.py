@@ -28,13 +28,14 @@ def test_every_kernel_says_what_it_takes_on_a_target(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = compiled(
         "linear_ss", "quadratic_ss", "-o", out, "--target", "cuda:90", "--model", MODEL,
+        "--dtype", "float32",  # there are fewest kernels
         TRITON_CACHE_DIR=str(tmp_path / "cache"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"wrote {out}"
     (head,) = [number for number, line in enumerate(lines) if line.startswith("kernels for")]
-    assert lines[head].startswith("kernels for cuda:90, bfloat16, ")
+    assert lines[head].startswith("kernels for cuda:90, float32, ")
     names = [line.split("  ")[1] for line in lines[head + 1 :]]
     assert names == [
         "linear_ss: causal", "linear_ss: bidirectional",

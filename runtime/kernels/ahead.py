@@ -20,11 +20,13 @@ from triton.compiler import ASTSource
 
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import attention as kernels
+from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
 from nldc.runtime.kernels.device import interpreted
 from nldc.runtime.rows.pattern import Pattern
 
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-SCALARS = ("rows", "kv_heads", "query_stride", "page_stride", "table_stride")
+SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Bytes of a value, by what Triton calls its type."""
 SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 """What a block may take of shared memory, by compute capability (CUDA C++ programming guide)."""
 HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
@@ -61,10 +63,13 @@ def target_of(text: str) -> GPUTarget:
 def compile_pattern(
     pattern: Pattern, target: GPUTarget, group: int, head_dim: int, dtype: torch.dtype
 ) -> KernelReport:
-    """Compile the attention kernel of a pattern, for `group` query heads a key head.
+    """Compile the attention kernels of a pattern, for `group` query heads a key head.
+
+    There is one for each size of a tile, and for results that are partial or whole. The report has
+    the most that any of them takes.
 
     Raises:
-        BackendError: it does not compile, or takes more shared memory than the target has.
+        BackendError: one does not compile, or takes more shared memory than the target has.
     """
     if interpreted():
         raise BackendError(
@@ -74,16 +79,47 @@ def compile_pattern(
         raise BackendError(f"the kernels do not compute in {dtype}", "use dtype bfloat16")
     if pattern.kernel is None:
         raise BackendError(f"the pattern `{pattern.name}` has no kernel", "compile it with kernels")
-    source = attention_source(
-        pattern.kernel(), TYPES[dtype], group, head_dim, sees_prefix=pattern.sees_prefix
+    predicate = pattern.kernel()
+    found = [
+        compile_source(
+            attention_source(
+                predicate,
+                TYPES[dtype],
+                group,
+                head_dim,
+                tile,
+                sees_prefix=pattern.sees_prefix,
+                partial=partial,
+            ),
+            target,
+            tile.options(partial=partial),
+            pattern.name,
+        )
+        for tile in tiles_for(head_dim, dtype.itemsize)
+        for partial in ((True, False) if tile.whole else (True,))
+    ]
+    registers = [one.registers for one in found if one.registers is not None]
+    stacks = [one.stack for one in found if one.stack is not None]
+    return KernelReport(
+        max(one.shared for one in found), max(registers, default=None), max(stacks, default=None)
     )
-    name = f"{target.backend}:{target.arch}"
+
+
+def compile_source(
+    source: ASTSource, target: GPUTarget, options: dict[str, Any], name: str
+) -> KernelReport:
+    """Compile one kernel, which messages call `name`.
+
+    Raises:
+        BackendError: as `compile_pattern`.
+    """
+    place = f"{target.backend}:{target.arch}"
     try:
-        compiled = triton.compile(source, target=target, options=kernels.OPTIONS)
+        compiled = triton.compile(source, target=target, options=options)
     except Exception as problem:  # a compiler fails in its own ways
         reason = str(problem).strip().splitlines()
         raise BackendError(
-            f"the kernel of `{pattern.name}` does not compile for {name}: "
+            f"the kernel of `{name}` does not compile for {place}: "
             f"{reason[-1] if reason else type(problem).__name__}",
             "see `nldc doctor` for the triton that is installed",
         ) from problem
@@ -91,8 +127,8 @@ def compile_pattern(
     most = SHARED_KIB.get(target.arch) if target.backend == "cuda" else None
     if most is not None and shared > most * 1024:
         raise BackendError(
-            f"the kernel of `{pattern.name}` takes {shared / 1024:.0f} KiB of shared memory, and "
-            f"{name} has {most}",
+            f"the kernel of `{name}` takes {shared / 1024:.0f} KiB of shared memory, and "
+            f"{place} has {most}",
             "use a smaller dtype",
         )
     registers, stack = _resources(compiled.asm.get("cubin"))
@@ -100,26 +136,53 @@ def compile_pattern(
 
 
 def attention_source(
-    predicate: Any, dtype: str, group: int, head_dim: int, *, sees_prefix: bool
+    predicate: Any,
+    dtype: str,
+    group: int,
+    head_dim: int,
+    tile: Tile,
+    *,
+    sees_prefix: bool,
+    partial: bool,
 ) -> ASTSource:
     """Return the attention kernel as Triton compiles it, specialised as a launch would have it."""
-    constants = kernels.constants(group, head_dim, sees_prefix=sees_prefix, upcast=dtype == "fp32")
+    constants = kernels.constants(
+        group, head_dim, tile, sees_prefix=sees_prefix, upcast=SIZES[dtype] == 4, partial=partial
+    )
     constants["PREDICATE"] = predicate
     pointers = {
         **dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "output_ptr"), f"*{dtype}"),
         **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
-        "factor_ptr": "*fp32",
-        **dict.fromkeys(("table_ptr", "fact_ptr"), "*i32"),
+        **dict.fromkeys(("room_ptr", "factor_ptr"), "*fp32"),
+        **dict.fromkeys(("table_ptr", "fact_ptr", "seen_ptr"), "*i32"),
     }
-    signature = {
-        **pointers,
-        **dict.fromkeys(SCALARS, "i32"),
-        **dict.fromkeys(constants, "constexpr"),
+    return _source(
+        kernels.attention_kernel, pointers, constants, aligned=("query_stride", "page_stride")
+    )
+
+
+def merge_source(dtype: str, heads: int, group: int, head_dim: int, *, chunks: bool) -> ASTSource:
+    """Return the kernel that joins partial results, as `attention_source` does that one."""
+    constants = kernels.merge_constants(heads, group, head_dim, chunks=chunks)
+    pointers = {
+        "output_ptr": f"*{dtype}",
+        "room_ptr": "*fp32",
+        "length_ptr": "*i64",
+        "seen_ptr": "*i32",
     }
-    names = kernels.attention_kernel.arg_names
-    aligned = (*pointers, "query_stride", "page_stride")
-    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    return ASTSource(kernels.attention_kernel, signature, constants, hints)
+    return _source(kernels.merge_kernel, pointers, constants)
+
+
+def _source(
+    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], aligned: tuple[str, ...] = ()
+) -> ASTSource:
+    """Return a kernel whose other arguments are int32, those of `aligned` divisible by 16."""
+    names = kernel.arg_names
+    signature = dict.fromkeys(names, "i32")
+    signature.update(pointers)
+    signature.update(dict.fromkeys(constants, "constexpr"))
+    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in (*pointers, *aligned)}
+    return ASTSource(kernel, signature, constants, hints)
 
 
 def _resources(cubin: bytes | None) -> tuple[int | None, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ Chosen = Sequence[bool] | Table | None
 
 QUERY_TILE = 256
 """Rows whose attention is computed at a time: bounds the memory that a long prompt takes."""
+MOST_SEEN = 4096
+"""Rows of which it is found out in which ranges they see one another; more may be looked at."""
 PIECE = 1024
 """Rows of a long prompt that pass the whole backbone at a time."""
 
@@ -71,6 +73,23 @@ class Plan:
             blind=blind,
         )
 
+    @cached_property
+    def seen(self) -> Tensor:
+        """Where each row sees rows, for kernels: int32 [R, 3], beside `facts`.
+
+        A row sees none from the first of these numbers to the second, and none from the third on.
+        """
+        layout, rows = self.layout, self.layout.size
+        if in_order(layout, self.pattern):
+            ends = torch.arange(1, rows + 1)
+        elif rows > MOST_SEEN:
+            ends = torch.full((rows,), rows)
+        else:
+            parts = (slice(first, first + QUERY_TILE) for first in range(0, rows, QUERY_TILE))
+            ranges = [_ranges(visible(layout, self.pattern, 0, part)[1]) for part in parts]
+            return torch.cat(ranges).to(self.facts.device, torch.int32)
+        return ends.unsqueeze(1).repeat(1, 3).to(self.facts.device, torch.int32)
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -113,6 +132,18 @@ def flags_of(chosen: Chosen, rows: int) -> list[bool]:
         places = set(chosen.numbers.tolist())
         return [row in places for row in range(rows)]
     return list(chosen[:rows])
+
+
+def _ranges(sees: Tensor) -> Tensor:
+    """Return `Plan.seen` of some rows, of what they see of all, bool [n, R]: the widest gap."""
+    places = torch.arange(sees.shape[1])
+    last = torch.where(sees, places, -1).cummax(1).values
+    before = torch.nn.functional.pad(last[:, :-1], (1, 0), value=-1)
+    gap, at = torch.where(sees, places - before - 1, 0).max(1)
+    ends = last[:, -1] + 1
+    first = torch.where(gap > 0, at - gap, ends)
+    beyond = torch.where(gap > 0, at, ends)
+    return torch.stack((first, beyond, ends), 1)
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from nldc import api
 from nldc.runtime.kernels.ahead import attention_source
+from nldc.runtime.kernels.attention_tiles import tiles_for
 from nldc.runtime.rows.pattern import Pattern
 
 
@@ -24,7 +25,15 @@ def keys(folder: str) -> dict[str, list[str]]:
         if isinstance(pattern, Pattern):
             assert pattern.kernel is not None
             predicate = pattern.kernel()
-            source = attention_source(predicate, "bf16", 4, 128, sees_prefix=pattern.sees_prefix)
+            source = attention_source(
+                predicate,
+                "bf16",
+                4,
+                128,
+                tiles_for(128, 2)[0],
+                sees_prefix=pattern.sees_prefix,
+                partial=True,
+            )
             found[pattern.name] = [predicate.cache_key, source.hash()]
     return found
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
+from typing import Any
 
-import triton
 from interpreted import quadratic_kernel, window_kernel
 from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
+from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.kernels.ahead import attention_source
+from nldc.runtime.kernels.ahead import (
+    SIZES,
+    attention_source,
+    compile_source,
+    merge_source,
+)
+from nldc.runtime.kernels.attention_tiles import tiles_for
 
 TARGETS = (
     GPUTarget("cuda", 80, 32),
@@ -18,23 +27,61 @@ TARGETS = (
     GPUTarget("cuda", 100, 32),
     GPUTarget("hip", "gfx942", 64),
 )
-DTYPES = ("bf16", "fp32", "fp16", "bf16")
+
+
+FEW = (  # target, dtype, tile, predicate, whether results are partial
+    (0, "bf16", 0, quadratic_kernel, True),
+    (2, "fp16", 2, quadratic_kernel, True),
+    (3, "bf16", 0, window_kernel, True),
+)
 
 
 def failures(*, everything: bool) -> list[str]:
-    """Compile every target, dtype and predicate, or a few that between them cover each."""
+    """Compile every target, dtype, predicate and tile, or a few that between them cover each.
+
+    It is a failure too if values are spilled.
+    """
     found = []
-    for number, target in enumerate(TARGETS):
-        for dtype in ("fp32", "fp16", "bf16") if everything else (DTYPES[number],):
-            for predicate, sees_prefix in ((quadratic_kernel, True), (window_kernel, False)):
-                if not everything and sees_prefix != (number % 2 == 0):
+    for number, dtype in product(range(len(TARGETS)), SIZES):
+        target = TARGETS[number]
+        for place, tile in enumerate(tiles_for(128, SIZES[dtype])):
+            for predicate, partial in product((quadratic_kernel, window_kernel), (True, False)):
+                few = (number, dtype, place, predicate, partial) in FEW
+                if not few and not (everything and (partial or tile.whole)):
                     continue
-                source = attention_source(predicate, dtype, 4, 128, sees_prefix=sees_prefix)
-                try:
-                    triton.compile(source, target=target, options=kernels.OPTIONS)
-                except Exception as problem:
-                    found.append(f"{target} {dtype} {predicate.__name__}: {problem!r}")
+                source = attention_source(
+                    predicate,
+                    dtype,
+                    4,
+                    128,
+                    tile,
+                    sees_prefix=predicate is quadratic_kernel,
+                    partial=partial,
+                )
+                # Once a chunk: see `tiles_for`. Of predicates that look first, more is allowed.
+                allowed = 0 if predicate is quadratic_kernel else 800
+                if tile.lines == 128 and not partial:
+                    allowed += 96
+                found += problems(source, target, tile.options(partial=partial), allowed)
+        if everything or (number, dtype) == (1, "bf16"):
+            for chunks in (True, False) if everything else (True,):
+                source = merge_source(dtype, 32, 4, 128, chunks=chunks)
+                found += problems(source, target, kernels.MERGE_OPTIONS, 0)
     return found
+
+
+def problems(
+    source: ASTSource, target: GPUTarget, options: dict[str, Any], allowed: int
+) -> list[str]:
+    """Return what is wrong with a kernel on a target, of which so many bytes may be spilled."""
+    what = (
+        f"{source.name} {options} {target.backend}:{target.arch} {source.signature['output_ptr']}"
+    )
+    try:
+        report = compile_source(source, target, options, what)
+    except BackendError as problem:
+        return [f"{what}: {problem}"]
+    return [f"{what}: {report}"] if (report.stack or 0) > allowed else []
 
 
 if __name__ == "__main__":

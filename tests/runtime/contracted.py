@@ -13,9 +13,11 @@ from typing import Any
 import triton
 from interpreted import causal_kernel
 from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.kernels.ahead import attention_source
+from nldc.runtime.kernels.ahead import SIZES, attention_source, merge_source
+from nldc.runtime.kernels.attention_tiles import tiles_for
 
 OPERATION = re.compile(
     r"^\s*(?:@!?%p\d+\s+)?((?:fma|mul|add|sub|ex2|max|mma|wgmma)\.\S*f32\S*)", re.MULTILINE
@@ -24,26 +26,45 @@ OPEN = re.compile(r"^\s*(?:mul|add|sub)\.(?:ftz\.)?f32\s", re.MULTILINE)
 """Without a mode of rounding, a later compiler may still fuse it."""
 
 
-def arithmetic(dtype: str, arch: int, **options: Any) -> dict[str, Any]:
+def arithmetic(
+    dtype: str, arch: int, lines: int, *, partial: bool, **options: Any
+) -> dict[str, Any]:
     """Return how often each loop does what in float32, and how many operations may be fused yet."""
-    source = attention_source(causal_kernel, dtype, 4, 64, sees_prefix=True)
-    target = GPUTarget("cuda", arch, 32)
-    compiled = triton.compile(source, target=target, options={**kernels.OPTIONS, **options})
+    (tile,) = (one for one in tiles_for(64, SIZES[dtype]) if one.lines == lines)
+    source = attention_source(causal_kernel, dtype, 4, 64, tile, sees_prefix=True, partial=partial)
+    return of(source, arch, {**tile.options(partial=partial), **options})
+
+
+def of(source: ASTSource, arch: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Return that of a kernel; of loops, those that have none within."""
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     text = compiled.asm["ptx"]
-    loops = []
+    spans = []
     for label in re.finditer(r"^(\$L\w+):", text, re.MULTILINE):
         back = re.compile(rf"\bbra(?:\.uni)?\s+{re.escape(label[1])};").search(text, label.end())
         if back:
-            counts = Counter(OPERATION.findall(text[label.end() : back.start()]))
-            loops.append(dict(sorted(counts.items())))
+            spans.append((label.end(), back.start()))
+    inner = [
+        (start, end)
+        for start, end in spans
+        if not any(start < other and beyond < end for other, beyond in spans)
+    ]
+    loops = [dict(sorted(Counter(OPERATION.findall(text[a:b])).items())) for a, b in inner]
     return {"loops": loops, "open_to_fusion": len(OPEN.findall(text))}
 
 
+SHIPPED = (  # dtype, compute capability, lines, whether results are partial
+    ("fp32", 80, 16, True),
+    ("bf16", 90, 128, False),
+)
+
 if __name__ == "__main__":
     shipped = {
-        f"{dtype} for {arch}": arithmetic(dtype, arch)
-        for dtype in ("fp32", "bf16", "fp16")
-        for arch in (80, 90)
+        f"{dtype} for {arch}, {lines} lines, partial {partial}": arithmetic(
+            dtype, arch, lines, partial=partial
+        )
+        for dtype, arch, lines, partial in SHIPPED
     }
-    fused = arithmetic("bf16", 90, enable_fp_fusion=True)
-    print(json.dumps({"shipped": shipped, "fused": fused}))
+    merge = of(merge_source("bf16", 32, 4, 64, chunks=True), 90, kernels.MERGE_OPTIONS)
+    fused = arithmetic("bf16", 90, 16, partial=True, enable_fp_fusion=True)
+    print(json.dumps({"shipped": shipped, "merge": merge, "fused": fused}))
