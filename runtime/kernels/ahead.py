@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,10 @@ from triton.compiler import ASTSource
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import attention as kernels
 from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.kernels.launchable import SHARED_KIB, TYPES, Launchable
 from nldc.runtime.rows.pattern import Pattern
 
-TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 SCALARS = ("rows", "kv_heads", "query_stride", "page_stride", "table_stride")
-SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
-"""What a block may take of shared memory, by compute capability (CUDA C++ programming guide)."""
 HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
 """Threads of a wave."""
 
@@ -66,10 +65,7 @@ def compile_pattern(
     Raises:
         BackendError: it does not compile, or takes more shared memory than the target has.
     """
-    if interpreted():
-        raise BackendError(
-            "kernels are interpreted here, not compiled", "unset TRITON_INTERPRET for --target"
-        )
+    _check_compiler()
     if dtype not in TYPES:
         raise BackendError(f"the kernels do not compute in {dtype}", "use dtype bfloat16")
     if pattern.kernel is None:
@@ -77,13 +73,45 @@ def compile_pattern(
     source = attention_source(
         pattern.kernel(), TYPES[dtype], group, head_dim, sees_prefix=pattern.sees_prefix
     )
+    return _compiled(source, target, kernels.OPTIONS, f"the kernel of `{pattern.name}`")
+
+
+def compile_launchable(launchable: Launchable, target: GPUTarget) -> KernelReport:
+    """Compile a kernel as its launch on such a target would.
+
+    Raises:
+        BackendError: it does not compile, or takes more shared memory than the target has.
+    """
+    _check_compiler()
+    source, name = source_of(launchable), f"the kernel `{launchable.name}`"
+    return _compiled(source, target, launchable.options, name)
+
+
+def source_of(launchable: Launchable) -> ASTSource:
+    """Return a kernel as Triton compiles it."""
+    names = launchable.kernel.arg_names
+    signature = {**launchable.signature, **dict.fromkeys(launchable.constants, "constexpr")}
+    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in launchable.aligned}
+    return ASTSource(launchable.kernel, signature, dict(launchable.constants), hints)
+
+
+def _check_compiler() -> None:
+    if interpreted():
+        raise BackendError(
+            "kernels are interpreted here, not compiled", "unset TRITON_INTERPRET for --target"
+        )
+
+
+def _compiled(
+    source: ASTSource, target: GPUTarget, options: Mapping[str, Any], what: str
+) -> KernelReport:
     name = f"{target.backend}:{target.arch}"
     try:
-        compiled = triton.compile(source, target=target, options=kernels.OPTIONS)
+        compiled = triton.compile(source, target=target, options=dict(options))
     except Exception as problem:  # a compiler fails in its own ways
         reason = str(problem).strip().splitlines()
         raise BackendError(
-            f"the kernel of `{pattern.name}` does not compile for {name}: "
+            f"{what} does not compile for {name}: "
             f"{reason[-1] if reason else type(problem).__name__}",
             "see `nldc doctor` for the triton that is installed",
         ) from problem
@@ -91,8 +119,7 @@ def compile_pattern(
     most = SHARED_KIB.get(target.arch) if target.backend == "cuda" else None
     if most is not None and shared > most * 1024:
         raise BackendError(
-            f"the kernel of `{pattern.name}` takes {shared / 1024:.0f} KiB of shared memory, and "
-            f"{name} has {most}",
+            f"{what} takes {shared / 1024:.0f} KiB of shared memory, and {name} has {most}",
             "use a smaller dtype",
         )
     registers, stack = _resources(compiled.asm.get("cubin"))
