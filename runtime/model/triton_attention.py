@@ -45,10 +45,14 @@ class TritonAttention:
         shape = (*self.rows.shape, *key.shape[1:])
         keys[self.pages, :, self.rows] = key.reshape(shape)
         values[self.pages, :, self.rows] = value.reshape(shape)
+        return self.attend(layer, query, factor)
+
+    def attend(self, layer: int, query: Tensor, factor: Tensor) -> Tensor:
+        """Return what `__call__` does where the rows' keys and values are in the cache already."""
         return attention(
             query,
-            keys,
-            values,
+            self.cache.keys[layer],
+            self.cache.values[layer],
             self.table,
             self.places.slot_index,
             self.places.start,

@@ -1,17 +1,146 @@
-"""The backend with kernels: torch's layers around one launch of attention in each."""
+"""The backend with kernels: nine launches a layer, each of which does all between two products.
+
+What `TorchBackend` computes, with fewer roundings: sums stay in float32 until a value is stored.
+A layer is product (query, key, value), rotary, attention, product, sum and norm, gated product,
+product, sum and norm; the last of these norms for the layer behind it.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
 from nldc.runtime.cache.kv_cache import KVCache, Places
-from nldc.runtime.model.attention import Attention
+from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.invariant.line_tiles import KEY_TILE
+from nldc.runtime.kernels.gated import gated
+from nldc.runtime.kernels.launchable import Target
+from nldc.runtime.kernels.product import product
+from nldc.runtime.kernels.rotary import Heads, Pages, rotary
+from nldc.runtime.kernels.summed import summed
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.backend import Choice
 from nldc.runtime.model.torch_backend import TorchBackend
+from nldc.runtime.model.triton_adapter import GATED, Adapted, KernelAdapter
 from nldc.runtime.model.triton_attention import TritonAttention
+from nldc.runtime.model.triton_weights import KernelLayer
 from nldc.runtime.rows.plan import Plan
 
 
-class TritonBackend(TorchBackend):
-    """As torch's, but for the attention; imports triton."""
+@dataclass(eq=False)
+class TritonRows:
+    """What the layers share of the n rows of a forward.
 
-    def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
-        """Return the attention of one forward."""
-        return TritonAttention(plan, cache, places)
+    `ahead` holds the states that the last layer left, and what the norm of the next makes of them:
+    that was computed when the states were at hand.
+    """
+
+    positions: Tensor
+    cos: Tensor
+    sin: Tensor
+    factor: Tensor
+    pages: Pages
+    cache: KVCache
+    attention: TritonAttention
+    adapted: Adapted
+    ahead: tuple[Tensor, Tensor | None] | None = None
+
+    def normed(self, states: Tensor) -> tuple[bool, Tensor | None]:
+        """Return whether a layer of this forward made `states`, and what is known of their norm."""
+        if self.ahead is None or self.ahead[0] is not states:
+            return False, None
+        return True, self.ahead[1]
+
+
+class TritonBackend:
+    """Computes with the kernels on a GPU, or in Triton's interpreter; imports triton."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        config = backbone.config
+        self._backbone = backbone
+        self.target = Target.of(backbone.device)
+        self.layers = tuple(KernelLayer.of(layer) for layer in backbone.weights.layers)
+        self.heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, KEY_TILE)
+        self._torch = TorchBackend(backbone)
+        self._adapters: dict[int, tuple[Adapter, KernelAdapter]] = {}
+
+    @property
+    def backbone(self) -> Backbone:
+        """See `Backend`."""
+        return self._backbone
+
+    def rows(
+        self,
+        plan: Plan,
+        cache: KVCache,
+        places: Places,
+        positions: Tensor,
+        adapter: Adapter | None = None,
+        adapter_rows: Tensor | None = None,
+    ) -> TritonRows:
+        """See `Backend`."""
+        cos, sin, factor = self._backbone.rope.whole()
+        own = None if adapter is None else self._adapter(adapter)
+        return TritonRows(
+            positions=positions,
+            cos=cos,
+            sin=sin,
+            factor=factor[positions],
+            pages=Pages(cache.table, places.slot_index, places.start),
+            cache=cache,
+            attention=TritonAttention(plan, cache, places),
+            adapted=Adapted.on(own, adapter_rows, len(positions), self.target),
+        )
+
+    def layer(self, number: int, states: Tensor, rows: TritonRows) -> Tensor:
+        """See `Backend`."""
+        layer, target, lora = self.layers[number], self.target, rows.adapted
+        eps = self._backbone.config.rms_norm_eps
+        is_own, x = rows.normed(states)
+        if not is_own:  # the caller's states are not written to
+            states = states.clone(memory_format=torch.contiguous_format)
+        if x is None:
+            _, x = summed(None, states, layer.input_norm, eps, target)
+        delta, marks = lora.beside(number, "qkv", x)
+        query = rotary(
+            product(x, layer.qkv, target),
+            rows.positions,
+            rows.cos,
+            rows.sin,
+            rows.pages,
+            rows.cache.keys[number],
+            rows.cache.values[number],
+            self.heads,
+            target,
+            delta,
+            marks,
+        )
+        x = rows.attention.attend(number, query, rows.factor)
+        delta, marks = lora.beside(number, "output", x)
+        parts = product(x, layer.output, target)
+        states, x = summed(parts, states, layer.post_norm, eps, target, delta, marks)
+        delta, marks = lora.beside(number, GATED, x)
+        x = gated(x, layer.gate, layer.up, target, delta, marks)
+        delta, marks = lora.beside(number, "down", x)
+        parts = product(x, layer.down, target)
+        following = self.layers[number + 1].input_norm if number + 1 < len(self.layers) else None
+        rows.ahead = summed(parts, states, following, eps, target, delta, marks)
+        return rows.ahead[0]
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Backend`."""
+        return self._torch.head(states)
+
+    def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return self._torch.head_choose(states, choice)
+
+    def _adapter(self, adapter: Adapter) -> KernelAdapter:
+        """Return an adapter as kernels take it, made when it is first used."""
+        known = self._adapters.get(id(adapter))
+        if known is None:
+            known = (adapter, KernelAdapter.of(adapter, self._backbone.config))
+            self._adapters[id(adapter)] = known
+        return known[1]
