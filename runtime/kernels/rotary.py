@@ -49,7 +49,7 @@ class Pages:
 
 @triton.jit(do_not_specialize=["rows", "own_rows", "table_stride"])  # type: ignore[untyped-decorator]
 def rotary_kernel(  # type: ignore[no-untyped-def]
-    part_ptr, delta_ptr, gate_ptr, position_ptr, cos_ptr, sin_ptr, table_ptr, slot_ptr, length_ptr,
+    part_ptr, delta_ptr, mark_ptr, position_ptr, cos_ptr, sin_ptr, table_ptr, slot_ptr, length_ptr,
     query_ptr, key_ptr, value_ptr, rows, own_rows, table_stride, page_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, PAGE: tl.constexpr,
     LINES: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, ADAPTED: tl.constexpr,
@@ -83,7 +83,7 @@ def rotary_kernel(  # type: ignore[no-untyped-def]
     left = sum_of_parts(part_ptr, place, held, distance, PARTS)
     right = sum_of_parts(part_ptr + HALF, place, held, distance, PARTS)
     if ADAPTED:
-        adapted = held & (tl.load(gate_ptr + row, mask=live, other=0) != 0)
+        adapted = held & (tl.load(mark_ptr + row, mask=live, other=0) != 0)
         delta = tl.load(delta_ptr + place, mask=adapted, other=0.0)
         left = tl.where(adapted, left + delta, left)
         delta = tl.load(delta_ptr + HALF + place, mask=adapted, other=0.0)
@@ -120,7 +120,7 @@ def launchable(
     pointers = {
         "part_ptr": "*fp32",
         "delta_ptr": "*fp32",
-        "gate_ptr": "*i8" if adapted else "*fp32",
+        "mark_ptr": "*i8" if adapted else "*fp32",
         "position_ptr": "*i64",
         "cos_ptr": "*fp32",
         "sin_ptr": "*fp32",
@@ -164,13 +164,13 @@ def rotary(
     heads: Heads,
     target: Target,
     delta: Tensor | None = None,
-    gate: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> Tensor:
     """Write keys and values of one layer, and return the queries [rows, heads, dim], rotated.
 
     `parts` float32 [parts, rows, (heads + 2 * kv_heads) * dim]; `positions` int64 [rows]; `cos` and
     `sin` float32 [positions, dim] as `RopeTable` has them; `keys` and `values` [pages, kv_heads,
-    page, dim]. The rows are those of all sequences, equally many of each. `delta` and `gate`: see
+    page, dim]. The rows are those of all sequences, equally many of each. `delta` and `marks`: see
     `summed`.
     """
     rows = parts.shape[1]
@@ -180,7 +180,7 @@ def rotary(
         (-(-rows * (heads.query + 2 * heads.kv) // kernel.constants["LINES"]),),
         parts,
         parts if delta is None else delta,
-        parts if gate is None else gate,
+        parts if marks is None else marks,
         positions,
         cos,
         sin,

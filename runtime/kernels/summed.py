@@ -33,13 +33,13 @@ def sum_of_parts(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def summed_kernel(  # type: ignore[no-untyped-def]
-    part_ptr, state_ptr, delta_ptr, gate_ptr, gamma_ptr, sum_ptr, normed_ptr, rows, eps,
+    part_ptr, state_ptr, delta_ptr, mark_ptr, gamma_ptr, sum_ptr, normed_ptr, rows, eps,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
     ADAPTED: tl.constexpr, NORMED: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Write state + sum of parts [., rows, WIDTH] to `sum_ptr`, and its RMSNorm to `normed_ptr`.
 
-    Without parts, the state is normed as it is. ADAPTED: rows whose gate is not 0 get `delta_ptr`
+    Without parts, the state is normed as it is. ADAPTED: rows whose mark is not 0 get `delta_ptr`
     [rows, WIDTH] float32 too. `sum_ptr` may be `state_ptr`. Grid: tiles of ROWS rows.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -54,8 +54,8 @@ def summed_kernel(  # type: ignore[no-untyped-def]
     if PARTS > 0:
         total = sum_of_parts(part_ptr, place, held, rows.to(tl.int64) * WIDTH, PARTS)
         if ADAPTED:
-            gate = tl.load(gate_ptr + row, mask=row < rows, other=0)
-            adapted = held & (gate != 0)[:, None]
+            mark = tl.load(mark_ptr + row, mask=row < rows, other=0)
+            adapted = held & (mark != 0)[:, None]
             delta = tl.load(delta_ptr + place, mask=adapted, other=0.0)
             total = tl.where(adapted, total + delta, total)
         rounded = (value + total).to(sum_ptr.dtype.element_ty)
@@ -79,7 +79,7 @@ def launchable(
         "part_ptr": "*fp32" if parts else number,
         "state_ptr": number,
         "delta_ptr": "*fp32" if adapted else number,
-        "gate_ptr": "*i8" if adapted else number,
+        "mark_ptr": "*i8" if adapted else number,
         "gamma_ptr": number,
         "sum_ptr": number,
         "normed_ptr": number,
@@ -111,15 +111,19 @@ def summed(
     eps: float,
     target: Target,
     delta: Tensor | None = None,
-    gate: Tensor | None = None,
+    marks: Tensor | None = None,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return `states` + the sum of `parts`, rounded once, and its RMSNorm times `gamma`.
 
-    `states` [rows, width] without gaps, overwritten by the sum; `parts` float32 [parts, rows, width]
-    or None; `delta` float32 [rows, width] is added on the rows whose `gate`, int8 [rows], is not 0.
-    Without `gamma` nothing is normed.
+    `states` [rows, width] without gaps; `parts` float32 [parts, rows, width], None for none. `delta`
+    float32 [rows, width] is added on the rows whose `marks`, int8 [rows], are not 0. The sum is
+    written to `into` (None: to new memory), which may be `states`. Without `gamma` nothing is
+    normed.
     """
     rows, width = states.shape
+    if into is None:
+        into = states if parts is None else torch.empty_like(states)
     normed = None if gamma is None else torch.empty_like(states)
     kernel = launchable(
         width,
@@ -134,11 +138,11 @@ def summed(
         states if parts is None else parts,
         states,
         states if delta is None else delta,
-        states if gate is None else gate,
+        states if marks is None else marks,
         states if gamma is None else gamma,
-        states,
-        states if normed is None else normed,
+        into,
+        into if normed is None else normed,
         rows,
         eps,
     )
-    return states, normed
+    return into, normed

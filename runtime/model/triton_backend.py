@@ -16,16 +16,16 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.gated import gated
+from nldc.runtime.kernels.head import Asked, Found, Noise, head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.product import product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
 from nldc.runtime.kernels.summed import summed
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Choice
-from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.model.triton_adapter import GATED, Adapted, KernelAdapter
 from nldc.runtime.model.triton_attention import TritonAttention
-from nldc.runtime.model.triton_weights import KernelLayer
+from nldc.runtime.model.triton_weights import KernelLayer, matrix_of
 from nldc.runtime.rows.plan import Plan
 
 
@@ -63,7 +63,7 @@ class TritonBackend:
         self.target = Target.of(backbone.device)
         self.layers = tuple(KernelLayer.of(layer) for layer in backbone.weights.layers)
         self.heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, KEY_TILE)
-        self._torch = TorchBackend(backbone)
+        self.head_weight = matrix_of(backbone.weights.head)
         self._adapters: dict[int, tuple[Adapter, KernelAdapter]] = {}
 
     @property
@@ -99,9 +99,8 @@ class TritonBackend:
         layer, target, lora = self.layers[number], self.target, rows.adapted
         eps = self._backbone.config.rms_norm_eps
         is_own, x = rows.normed(states)
-        if not is_own:  # the caller's states are not written to
-            states = states.clone(memory_format=torch.contiguous_format)
         if x is None:
+            states = states.contiguous()
             _, x = summed(None, states, layer.input_norm, eps, target)
         delta, marks = lora.beside(number, "qkv", x)
         query = rotary(
@@ -120,22 +119,48 @@ class TritonBackend:
         x = rows.attention.attend(number, query, rows.factor)
         delta, marks = lora.beside(number, "output", x)
         parts = product(x, layer.output, target)
-        states, x = summed(parts, states, layer.post_norm, eps, target, delta, marks)
+        into = states if is_own else torch.empty_like(states)  # the caller's stay as they are
+        states, x = summed(parts, states, layer.post_norm, eps, target, delta, marks, into)
         delta, marks = lora.beside(number, GATED, x)
         x = gated(x, layer.gate, layer.up, target, delta, marks)
         delta, marks = lora.beside(number, "down", x)
         parts = product(x, layer.down, target)
         following = self.layers[number + 1].input_norm if number + 1 < len(self.layers) else None
-        rows.ahead = summed(parts, states, following, eps, target, delta, marks)
+        rows.ahead = summed(parts, states, following, eps, target, delta, marks, states)
         return rows.ahead[0]
 
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
-        return self._torch.head(states)
+        logits = self._found(states, Asked(logits=True)).logits
+        assert logits is not None
+        return logits
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
-        """See `Backend`."""
-        return self._torch.head_choose(states, choice)
+        """See `Backend`; filters look at whole rows, and so go through logits."""
+        shape, size = choice.positions.shape, self.head_weight.out
+        if choice.temperature and _filters(choice, size):
+            return choice.of(self.head(states).view(*shape, size))
+        noise = None
+        if choice.temperature:
+            noise = Noise(
+                choice.positions.reshape(-1),
+                choice.keys,
+                choice.seeds.reshape(-1),
+                torch.full(shape[:1], choice.temperature, dtype=torch.float64, device=states.device),
+            )
+        asked = Asked(token=True, noisy=noise is not None)
+        tokens = self._found(states, asked, noise, choice.barred).tokens
+        assert tokens is not None
+        return tokens.view(shape)
+
+    def _found(
+        self, states: Tensor, asked: Asked, noise: Noise | None = None, barred: int | None = None
+    ) -> Found:
+        """Return what the head finds of states [n, hidden] behind the last layer."""
+        eps = self._backbone.config.rms_norm_eps
+        _, x = summed(None, states.contiguous(), self._backbone.weights.norm, eps, self.target)
+        assert x is not None
+        return head(x, self.head_weight, asked, self.target, noise, barred)
 
     def _adapter(self, adapter: Adapter) -> KernelAdapter:
         """Return an adapter as kernels take it, made when it is first used."""
@@ -144,3 +169,9 @@ class TritonBackend:
             known = (adapter, KernelAdapter.of(adapter, self._backbone.config))
             self._adapters[id(adapter)] = known
         return known[1]
+
+
+def _filters(choice: Choice, vocabulary: int) -> bool:
+    """Whether a filter may remove tokens."""
+    cut = choice.top_k is not None and choice.top_k < vocabulary
+    return cut or (choice.top_p is not None and choice.top_p < 1) or bool(choice.min_p)
