@@ -225,58 +225,64 @@ def head_kernel(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["tiles"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "tiles"])  # type: ignore[untyped-decorator]
 def merge_kernel(  # type: ignore[no-untyped-def]
-    score_ptr, token_ptr, measure_ptr, found_ptr, measured_ptr, tiles,
-    BLOCK: tl.constexpr, TOKEN: tl.constexpr, MEASURED: tl.constexpr, MEASURES: tl.constexpr,
-    NO_NUMBER: tl.constexpr, NOTHING_ALLOWED: tl.constexpr, DEPENDENT: tl.constexpr,
+    score_ptr, token_ptr, measure_ptr, found_ptr, measured_ptr, rows, tiles,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, TOKEN: tl.constexpr, MEASURED: tl.constexpr,
+    MEASURES: tl.constexpr, NO_NUMBER: tl.constexpr, NOTHING_ALLOWED: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Merge the tiles of a row: `found_ptr` int64 [rows] tokens, `measured_ptr` [rows, MEASURES].
 
     The measures are the best value, the second, the logarithm of the sum of exponentials, and the
-    entropy. Grid: rows.
+    entropy. Grid: tiles of ROWS rows.
     """
-    row = tl.program_id(0)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     tile = tl.arange(0, BLOCK)
-    held = tile < tiles
-    place = row.to(tl.int64) * tiles + tile
+    live = row < rows
+    held = live[:, None] & (tile < tiles)[None, :]
+    place = row[:, None].to(tl.int64) * tiles + tile[None, :]
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
     if TOKEN:
         score = tl.load(score_ptr + place, mask=held, other=float("-inf"))
         token = tl.load(token_ptr + place, mask=held, other=2147483647)
-        best = tl.max(score, 0)
-        chosen = tl.min(tl.where(score == best, token, 2147483647), 0).to(tl.int64)
+        best = tl.max(score, 1)
+        chosen = tl.min(tl.where(score == best[:, None], token, 2147483647), 1).to(tl.int64)
         chosen = tl.where(best == float("inf"), NO_NUMBER, chosen)
         chosen = tl.where(best == float("-inf"), NOTHING_ALLOWED, chosen)
-        tl.store(found_ptr + row, chosen)
+        tl.store(found_ptr + row, chosen, mask=live)
     if MEASURED:
         place = measure_ptr + place * MEASURES
         best = tl.load(place, mask=held, other=float("-inf"))
         second = tl.load(place + 1, mask=held, other=float("-inf"))
         sums = tl.load(place + 2, mask=held, other=0.0)
         products = tl.load(place + 3, mask=held, other=0.0)
-        top, index = tl.max(best, 0, return_indices=True, return_indices_tie_break_left=True)
-        beside = tl.max(tl.where(tile == index, second, best), 0)
+        top, index = tl.max(best, 1, return_indices=True, return_indices_tie_break_left=True)
+        is_top = tile[None, :] == index[:, None]
+        beside = tl.max(tl.where(is_top, second, best), 1)
         base = tl.where(top == float("-inf"), 0.0, top)
-        below = tl.where(best == float("-inf"), 0.0, best - base)
+        below = tl.where(best == float("-inf"), 0.0, best - base[:, None])
         fade = tl.where(best == float("-inf"), 0.0, tl.exp(below))
-        mass = tl.sum(sums * fade, 0)
-        mean = tl.sum((products + sums * below) * fade, 0) / mass
+        mass = tl.where(live, tl.sum(sums * fade, 1), 1.0)
+        mean = tl.sum((products + sums * below) * fade, 1) / mass
         to = measured_ptr + row * MEASURES
-        tl.store(to, top)
-        tl.store(to + 1, beside)
-        tl.store(to + 2, tl.log(mass) + base)
-        tl.store(to + 3, tl.log(mass) - mean)
+        tl.store(to, top, mask=live)
+        tl.store(to + 1, beside, mask=live)
+        tl.store(to + 2, tl.log(mass) + base, mask=live)
+        tl.store(to + 3, tl.log(mass) - mean, mask=live)
 
 
 def head_tile(rows: int, shape: Shape, target: Target, asked: Asked) -> Tile:
     """Return what a program takes of so many rows: never a segment alone."""
+    if (asked.noisy or asked.measures) and not target.upcast:
+        # their arithmetic is long: few values a thread, or a compiler takes minutes and spills
+        few = tile_of(min(rows, 64), shape, target)
+        warps = few.warps if few.rows == 16 else 8
+        return replace(few, apart=False, features=MEASURED_FEATURES, warps=warps)
     tile = replace(tile_of(rows, shape, target), apart=False)
-    if asked.measures:
-        return replace(tile, features=MEASURED_FEATURES)
-    return tile
+    return replace(tile, features=MEASURED_FEATURES) if asked.measures else tile
 
 
 @lru_cache(maxsize=1024)
@@ -339,6 +345,7 @@ def merging(tiles: int, target: Target, asked: Asked) -> Launchable:
         "measured_ptr": "*fp32" if asked.measures else "*i64",
     }
     constants = {
+        "ROWS": 64 if target.upcast else 1,  # interpreted, a program costs milliseconds
         "BLOCK": power_above(tiles, 16),
         "TOKEN": asked.token,
         "MEASURED": asked.measures,
@@ -350,7 +357,7 @@ def merging(tiles: int, target: Target, asked: Asked) -> Launchable:
     return Launchable(
         f"head merge {tiles}",
         merge_kernel,
-        {**pointers, "tiles": "i32"},
+        {**pointers, "rows": "i32", "tiles": "i32"},
         constants,
         options_of(target, 4, 1),
         tuple(pointers),
@@ -405,13 +412,15 @@ def head(
     measured = room(asked.measures, torch.float32, rows, MEASURES)
     if asked.token or asked.measures:
         score = score if asked.token else measure
-        merging(tiles, target, asked).launch(
-            (rows,),
+        kernel = merging(tiles, target, asked)
+        kernel.launch(
+            (-(-rows // kernel.constants["ROWS"]),),
             score,
             token if asked.token else score,
             measure if asked.measures else score,
             found if asked.token else score,
             measured if asked.measures else found,
+            rows,
             tiles,
         )
     best, second, logsumexp, entropy = measured.unbind(1) if asked.measures else [None] * 4

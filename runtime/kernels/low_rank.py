@@ -106,8 +106,8 @@ def low_rank_kernel(  # type: ignore[no-untyped-def]
         held = (row < rows)[None, :] & (rank < RANK)[:, None]
         place = row[None, :].to(tl.int64) * RANKS + (first_rank + rank)[:, None]
         x = tl.zeros((BLOCK, ROWS), tl.float32)
-        for part in tl.static_range(PARTS):
-            distance = rows.to(tl.int64) * (part * RANKS)
+        for part in tl.range(0, PARTS, num_stages=1):
+            distance = rows.to(tl.int64) * RANKS * part
             x += tl.load(part_ptr + distance + place, mask=held, other=0.0)
         x = x.to(up_ptr.dtype.element_ty)
         if UPCAST:
@@ -160,7 +160,7 @@ def launchable(
 
 def row_tile(rows: int) -> int:
     """Return how many rows a program takes of so many."""
-    return min(64, power_above(rows, 16))
+    return min(32, power_above(rows, 16))
 
 
 def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target) -> Tensor:

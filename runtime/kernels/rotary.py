@@ -174,7 +174,8 @@ def rotary(
     `summed`.
     """
     rows = parts.shape[1]
-    query = keys.new_empty((rows, heads.query, heads.dim))
+    shape = (rows, heads.query, heads.dim)
+    query = torch.empty(shape, dtype=keys.dtype, device=keys.device)
     kernel = launchable(heads, len(parts), keys.dtype, target, adapted=delta is not None)
     kernel.launch(
         (-(-rows * (heads.query + 2 * heads.kv) // kernel.constants["LINES"]),),
