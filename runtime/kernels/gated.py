@@ -17,6 +17,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of
+from nldc.runtime.kernels.low_rank import Delta
 from nldc.runtime.kernels.product import (
     Matrix,
     Shape,
@@ -164,27 +165,25 @@ def gated(
     gate: Matrix,
     up: Matrix,
     target: Target,
-    delta: Tensor | None = None,
-    marks: Tensor | None = None,
+    beside: Delta | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
     """Return silu(x @ gate.T) * (x @ up.T), [rows, out], of `x` [rows, width] without gaps.
 
-    `delta` float32 [rows, 2 * out] is an adapter's part of both products, on the rows whose `marks`,
-    int8 [rows], are not 0. Both weights have one shape.
+    `beside` [rows, 2 * out] is an adapter's part of both products. Both weights have one shape.
     """
     rows, shape = x.shape[0], gate.shape
     tile = tile or gated_tile(rows, shape, target)
     found = torch.empty((rows, shape.out), dtype=x.dtype, device=x.device)
     row_tiles = -(-rows // tile.height)
-    kernel = launchable(shape, tile, target, once=row_tiles == 1, adapted=delta is not None)
+    kernel = launchable(shape, tile, target, once=row_tiles == 1, adapted=beside is not None)
     kernel.launch(
         (row_tiles * -(-shape.out // tile.features),),
         x,
         gate.data,
         up.data,
-        x if delta is None else delta,
-        x if marks is None else marks,
+        x if beside is None else beside.values,
+        x if beside is None else beside.marks,
         found,
         rows,
     )

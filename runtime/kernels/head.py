@@ -88,7 +88,7 @@ class Found:
     entropy: Tensor | None
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _scramble(bits):  # type: ignore[no-untyped-def]
     """Mix uint32 bits, as `step.sampling` does."""
     bits ^= bits >> 16
@@ -110,7 +110,7 @@ def _key(salt: tl.constexpr, seed, sequence, position):  # type: ignore[no-untyp
     return _scramble(key + position.to(tl.uint32) + 0x9E3779B9)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _noised(  # type: ignore[no-untyped-def]
     values, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, token, rows, own_rows
 ):
@@ -137,7 +137,7 @@ def _finish(  # type: ignore[no-untyped-def]
     OUT: tl.constexpr, LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
     MEASURED: tl.constexpr, MEASURES: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
-    """Store what is asked for of a tile of sums [N, R], of tokens `token` [N] and rows `row` [R]."""
+    """Store what is asked for of sums [N, R], of tokens `token` [N] and rows `row` [R]."""
     if LOGITS:
         store_rows(logit_ptr, total, row, token, rows, OUT)
     values = total.to(NUMBER).to(tl.float32)
@@ -286,11 +286,10 @@ def head_tile(rows: int, shape: Shape, target: Target, asked: Asked) -> Tile:
 
 
 @lru_cache(maxsize=1024)
-def launchable(
-    shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: bool
-) -> Launchable:
+def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: bool) -> Launchable:
     """Return the head of a shape of weights; `once`: one program has all the rows."""
     number = f"*{TYPES[shape.dtype]}"
+    keys = ("position_ptr", "sequence_ptr", "seed_ptr")
     pointers = {
         "x_ptr": number,
         "w_ptr": number,
@@ -298,10 +297,7 @@ def launchable(
         "score_ptr": "*fp64" if asked.noisy else "*fp32" if asked.token else number,
         "token_ptr": "*i32" if asked.token else number,
         "measure_ptr": "*fp32" if asked.measures else number,
-        **{
-            name: "*i64" if asked.noisy else number
-            for name in ("position_ptr", "sequence_ptr", "seed_ptr")
-        },
+        **dict.fromkeys(keys, "*i64" if asked.noisy else number),
         "temperature_ptr": "*fp64" if asked.noisy else number,
     }
     constants: dict[str, Any] = {

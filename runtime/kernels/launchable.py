@@ -1,7 +1,7 @@
-"""A kernel with all that a compiler has to know of it: what is launched, and compiled ahead of time.
+"""A kernel with all that a compiler has to know of it: launched, or compiled ahead of time.
 
 Every kernel module makes its `Launchable`s by a pure function of shapes, a dtype, a number of rows
-and a `Target`. One object serves the launch and the compiler, so that both speak of the same kernel.
+and a `Target`. One object serves the launch and the compiler, so that both mean the same kernel.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _target(device: torch.device) -> Target:
 class Launchable:
     """One compiled kernel: a `@triton.jit` function, specialised.
 
-    `signature` has the type of each argument of a launch, in order, as Triton writes it; `constants`
-    the compile-time values; `aligned` the arguments that are divisible by 16.
+    `signature` has the type of each argument of a launch, in order, as Triton writes it;
+    `constants` the compile-time values; `aligned` the arguments that are divisible by 16.
     """
 
     name: str

@@ -32,6 +32,17 @@ FACTS = 4
 
 
 @dataclass(frozen=True, eq=False)
+class Delta:
+    """What an adapter adds to a product, float32 [rows, columns], where `marks` is not 0.
+
+    `marks` is int8 [rows]. What `values` holds of the other rows is void.
+    """
+
+    values: Tensor
+    marks: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class LowRankProducts:
     """The products that one launch adds beside one product of a layer.
 
@@ -48,9 +59,7 @@ class LowRankProducts:
     whole: bool
 
     @staticmethod
-    def of(
-        modules: Sequence[tuple[int, Tensor, Tensor, float]], columns: int
-    ) -> LowRankProducts:
+    def of(modules: Sequence[tuple[int, Tensor, Tensor, float]], columns: int) -> LowRankProducts:
         """Return the products of modules: the first column, `down`, `up` and the scale of each.
 
         All have one rank.
@@ -163,10 +172,10 @@ def row_tile(rows: int) -> int:
     return min(32, power_above(rows, 16))
 
 
-def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target) -> Tensor:
-    """Return float32 [rows, columns]: what an adapter adds on the rows whose `marks` are not 0.
+def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target) -> Delta:
+    """Return what an adapter adds on the rows of `x` whose `marks`, int8 [rows], are not 0.
 
-    `x` [rows, width] without gaps, `marks` int8 [rows]. What is said of the other rows is void.
+    `x` [rows, width] has no gaps.
     """
     rows = x.shape[0]
     parts = product(x, modules.down, target)
@@ -192,4 +201,4 @@ def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target)
         found,
         rows,
     )
-    return found
+    return Delta(found, marks)

@@ -1,12 +1,12 @@
 """Products of rows with a weight matrix, `x @ weight.T`, in which a row's bits are its own.
 
 What a value of the result is depends on two things alone: the order in which its terms are added,
-and where the sum is cut into segments whose sums are added afterwards. Both follow from the shape of
-the weight (`segments_of`): terms are added in their order, a block of `block_of` after another, and
-so are the segments. How many rows and features a program takes (`tile_of`) is then free, and chosen
-by the number of rows: few programs would leave most of a device idle, so for few rows each segment
-is a program, which leaves its sum in memory for the kernel behind it (`summed`, `rotary`); for many
-rows a program adds the segments itself.
+and where the sum is cut into segments whose sums are added afterwards. Both follow from the shape
+of the weight (`segments_of`): terms are added in their order, a block of `block_of` after another,
+and so are the segments. How many rows and features a program takes (`tile_of`) is then free, and
+chosen by the number of rows: few programs would leave most of a device idle, so for few rows each
+segment is a program, which leaves its sum in memory for the kernel behind it (`summed`, `rotary`);
+for many rows a program adds the segments itself.
 
 The weight is the left operand of each product: a tensor core has at least as many rows of that as a
 program has features, and the few rows of a step are its columns. Weights stay as loading leaves

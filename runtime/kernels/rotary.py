@@ -1,7 +1,7 @@
 """Behind the product for query, key and value: sums of its parts, rotary positions, the cache.
 
-Keys and values are written to the pages where attention reads them; queries are left for it, rotated
-but not scaled.
+Keys and values are written to the pages where attention reads them; queries are left for it,
+rotated but not scaled.
 """
 
 # ruff: noqa: N803  (Triton names compile-time values in capitals)
@@ -18,6 +18,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
+from nldc.runtime.kernels.low_rank import Delta
 from nldc.runtime.kernels.summed import sum_of_parts
 
 LINES = 8
@@ -58,7 +59,7 @@ def rotary_kernel(  # type: ignore[no-untyped-def]
     """Rotate the sum of the parts [PARTS, rows, (HEADS + 2 * KV_HEADS) * 2 * HALF].
 
     `position_ptr` int64 [rows]; `cos_ptr` and `sin_ptr` [positions, 2 * HALF], of which sines are
-    negated in the first half. `query_ptr` [rows, HEADS, 2 * HALF]; `key_ptr` and `value_ptr` are one
+    negated in the first half. `query_ptr` [rows, HEADS, 2 * HALF]; `key_ptr` and `value_ptr` are a
     layer's pages, [pages, KV_HEADS, PAGE, 2 * HALF], and get row r of a sequence `own_rows` long
     behind its length. ADAPTED: see `summed`. Grid: tiles of LINES heads of rows.
     """
@@ -163,25 +164,24 @@ def rotary(
     values: Tensor,
     heads: Heads,
     target: Target,
-    delta: Tensor | None = None,
-    marks: Tensor | None = None,
+    beside: Delta | None = None,
 ) -> Tensor:
     """Write keys and values of one layer, and return the queries [rows, heads, dim], rotated.
 
     `parts` float32 [parts, rows, (heads + 2 * kv_heads) * dim]; `positions` int64 [rows]; `cos` and
     `sin` float32 [positions, dim] as `RopeTable` has them; `keys` and `values` [pages, kv_heads,
-    page, dim]. The rows are those of all sequences, equally many of each. `delta` and `marks`: see
-    `summed`.
+    page, dim]. The rows are those of all sequences, equally many of each. `beside` is an
+    adapter's part of the sum.
     """
     rows = parts.shape[1]
     shape = (rows, heads.query, heads.dim)
     query = torch.empty(shape, dtype=keys.dtype, device=keys.device)
-    kernel = launchable(heads, len(parts), keys.dtype, target, adapted=delta is not None)
+    kernel = launchable(heads, len(parts), keys.dtype, target, adapted=beside is not None)
     kernel.launch(
         (-(-rows * (heads.query + 2 * heads.kv) // kernel.constants["LINES"]),),
         parts,
-        parts if delta is None else delta,
-        parts if marks is None else marks,
+        parts if beside is None else beside.values,
+        parts if beside is None else beside.marks,
         positions,
         cos,
         sin,

@@ -18,6 +18,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
+from nldc.runtime.kernels.low_rank import Delta
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -104,45 +105,70 @@ def launchable(
     )
 
 
-def summed(
+def normed(states: Tensor, gamma: Tensor, eps: float, target: Target) -> Tensor:
+    """Return the RMSNorm of `states` [rows, width], without gaps, times `gamma` [width]."""
+    return _run(None, states, gamma, eps, target, None, states)[1]
+
+
+def added(
+    parts: Tensor,
+    states: Tensor,
+    target: Target,
+    beside: Delta | None = None,
+    into: Tensor | None = None,
+) -> Tensor:
+    """Return `states` + the sum of `parts`, rounded once.
+
+    `states` [rows, width] without gaps, `parts` float32 [parts, rows, width]; `beside` is an
+    adapter's part of the sum. The sum is written to `into`, which may be `states` (None: to new
+    memory).
+    """
+    return _run(parts, states, None, 0.0, target, beside, into)[0]
+
+
+def added_normed(
+    parts: Tensor,
+    states: Tensor,
+    gamma: Tensor,
+    eps: float,
+    target: Target,
+    beside: Delta | None = None,
+    into: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what `added` does, and the RMSNorm of that times `gamma`."""
+    return _run(parts, states, gamma, eps, target, beside, into)
+
+
+def _run(
     parts: Tensor | None,
     states: Tensor,
     gamma: Tensor | None,
     eps: float,
     target: Target,
-    delta: Tensor | None = None,
-    marks: Tensor | None = None,
-    into: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Return `states` + the sum of `parts`, rounded once, and its RMSNorm times `gamma`.
-
-    `states` [rows, width] without gaps; `parts` float32 [parts, rows, width], None for none. `delta`
-    float32 [rows, width] is added on the rows whose `marks`, int8 [rows], are not 0. The sum is
-    written to `into` (None: to new memory), which may be `states`. Without `gamma` nothing is
-    normed.
-    """
+    beside: Delta | None,
+    into: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     rows, width = states.shape
-    if into is None:
-        into = states if parts is None else torch.empty_like(states)
-    normed = None if gamma is None else torch.empty_like(states)
+    total = torch.empty_like(states) if into is None else into
+    norm = total if gamma is None else torch.empty_like(states)
     kernel = launchable(
         width,
         0 if parts is None else len(parts),
         states.dtype,
         target,
-        adapted=delta is not None,
+        adapted=beside is not None,
         normed=gamma is not None,
     )
     kernel.launch(
         (-(-rows // kernel.constants["ROWS"]),),
         states if parts is None else parts,
         states,
-        states if delta is None else delta,
-        states if marks is None else marks,
+        states if beside is None else beside.values,
+        states if beside is None else beside.marks,
         states if gamma is None else gamma,
-        into,
-        into if normed is None else normed,
+        total,
+        norm,
         rows,
         eps,
     )
-    return into, normed
+    return total, norm

@@ -11,7 +11,7 @@ from torch import Tensor
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.kernels.launchable import Target
-from nldc.runtime.kernels.low_rank import LowRankProducts, low_rank
+from nldc.runtime.kernels.low_rank import Delta, LowRankProducts, low_rank
 from nldc.runtime.model.triton_weights import matrix_of
 
 GATED = "gated"
@@ -78,12 +78,9 @@ class Adapted:
             marks = torch.zeros(count, dtype=torch.int8, device=device).index_fill_(0, rows, 1)
         return Adapted(adapter, marks, target)
 
-    def beside(self, layer: int, product: str, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what is added to a layer's product of `x`, and on which rows; (None, None): none.
-
-        See `low_rank`.
-        """
-        modules = self.adapter and self.adapter.products.get((layer, product))
-        if modules is None or self.marks is None:
-            return None, None
-        return low_rank(x, modules, self.marks, self.target), self.marks
+    def beside(self, layer: int, product: str, x: Tensor) -> Delta | None:
+        """Return what is added to a layer's product of `x`, None if nothing is."""
+        if self.adapter is None or self.marks is None:
+            return None
+        modules = self.adapter.products.get((layer, product))
+        return None if modules is None else low_rank(x, modules, self.marks, self.target)

@@ -20,7 +20,7 @@ from nldc.runtime.kernels.head import Asked, Found, Noise, head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.product import product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
-from nldc.runtime.kernels.summed import summed
+from nldc.runtime.kernels.summed import added, added_normed, normed
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Choice
 from nldc.runtime.model.triton_adapter import GATED, Adapted, KernelAdapter
@@ -96,13 +96,12 @@ class TritonBackend:
 
     def layer(self, number: int, states: Tensor, rows: TritonRows) -> Tensor:
         """See `Backend`."""
-        layer, target, lora = self.layers[number], self.target, rows.adapted
+        layer, target, adapted = self.layers[number], self.target, rows.adapted
         eps = self._backbone.config.rms_norm_eps
         is_own, x = rows.normed(states)
         if x is None:
             states = states.contiguous()
-            _, x = summed(None, states, layer.input_norm, eps, target)
-        delta, marks = lora.beside(number, "qkv", x)
+            x = normed(states, layer.input_norm, eps, target)
         query = rotary(
             product(x, layer.qkv, target),
             rows.positions,
@@ -113,20 +112,21 @@ class TritonBackend:
             rows.cache.values[number],
             self.heads,
             target,
-            delta,
-            marks,
+            adapted.beside(number, "qkv", x),
         )
         x = rows.attention.attend(number, query, rows.factor)
-        delta, marks = lora.beside(number, "output", x)
+        beside = adapted.beside(number, "output", x)
+        into = states if is_own else None  # what the caller brought stays as it is
         parts = product(x, layer.output, target)
-        into = states if is_own else torch.empty_like(states)  # the caller's stay as they are
-        states, x = summed(parts, states, layer.post_norm, eps, target, delta, marks, into)
-        delta, marks = lora.beside(number, GATED, x)
-        x = gated(x, layer.gate, layer.up, target, delta, marks)
-        delta, marks = lora.beside(number, "down", x)
+        states, x = added_normed(parts, states, layer.post_norm, eps, target, beside, into)
+        x = gated(x, layer.gate, layer.up, target, adapted.beside(number, GATED, x))
+        beside = adapted.beside(number, "down", x)
         parts = product(x, layer.down, target)
-        following = self.layers[number + 1].input_norm if number + 1 < len(self.layers) else None
-        rows.ahead = summed(parts, states, following, eps, target, delta, marks, states)
+        if number + 1 == len(self.layers):
+            rows.ahead = added(parts, states, target, beside, states), None
+        else:
+            gamma = self.layers[number + 1].input_norm
+            rows.ahead = added_normed(parts, states, gamma, eps, target, beside, states)
         return rows.ahead[0]
 
     def head(self, states: Tensor) -> Tensor:
@@ -142,12 +142,9 @@ class TritonBackend:
             return choice.of(self.head(states).view(*shape, size))
         noise = None
         if choice.temperature:
-            noise = Noise(
-                choice.positions.reshape(-1),
-                choice.keys,
-                choice.seeds.reshape(-1),
-                torch.full(shape[:1], choice.temperature, dtype=torch.float64, device=states.device),
-            )
+            heat = torch.full_like(choice.keys, choice.temperature, dtype=torch.float64)
+            seeds = choice.seeds.reshape(-1)
+            noise = Noise(choice.positions.reshape(-1), choice.keys, seeds, heat)
         asked = Asked(token=True, noisy=noise is not None)
         tokens = self._found(states, asked, noise, choice.barred).tokens
         assert tokens is not None
@@ -158,8 +155,7 @@ class TritonBackend:
     ) -> Found:
         """Return what the head finds of states [n, hidden] behind the last layer."""
         eps = self._backbone.config.rms_norm_eps
-        _, x = summed(None, states.contiguous(), self._backbone.weights.norm, eps, self.target)
-        assert x is not None
+        x = normed(states.contiguous(), self._backbone.weights.norm, eps, self.target)
         return head(x, self.head_weight, asked, self.target, noise, barred)
 
     def _adapter(self, adapter: Adapter) -> KernelAdapter:

@@ -15,7 +15,7 @@ TARGET = Target.of(torch.device("cpu"))
 GUARD = 64
 ROWS = (1, 2, 7, 31, 64, 65, 72, 129, 272)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-BY_ROWS = tuple(zip(ROWS, cycle(DTYPES)))  # noqa: B905
+BY_ROWS = tuple(zip(ROWS, cycle(DTYPES)))
 EPSILON = {torch.float32: 2**-22, torch.bfloat16: 2**-7, torch.float16: 2**-11}
 """The relative error of one rounding, and for float32 that of a short sum.
 

@@ -5,27 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import BY_ROWS, EPSILON, TARGET, Rooms, error, exact, matrix, numbers
+from kernel_cases import BY_ROWS, EPSILON, TARGET, error, exact, matrix, numbers
 
 from nldc.runtime.invariant.linear import cancelling
 from nldc.runtime.kernels.gated import gated
+from nldc.runtime.kernels.low_rank import Delta
 from nldc.runtime.kernels.product import Matrix, Tile
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize(("rows", "dtype"), BY_ROWS)
-def test_a_gated_product_is_that_of_float64(rows: int, dtype: torch.dtype, rooms: Rooms) -> None:
+def test_a_gated_product_is_that_of_float64(rows: int, dtype: torch.dtype) -> None:
     x = numbers(rows, 70, dtype=dtype) / 8
     gate, up = matrix(37, 70, dtype, gap=2), matrix(37, 70, dtype, gap=2, seed=2)
     found = gated(x, gate, up, TARGET)
     assert error(found, F.silu(exact(x, gate)) * exact(x, up)) < 2 * EPSILON[dtype]
 
 
-def test_an_adapter_is_added_before_the_activation_and_on_its_rows_only(rooms: Rooms) -> None:
+@pytest.mark.usefixtures("rooms")
+def test_an_adapter_is_added_before_the_activation_and_on_its_rows_only() -> None:
     x, gate, up = numbers(70, 40), matrix(24, 40, torch.float32), matrix(24, 40, torch.float32)
     delta = numbers(70, 48)
     marks = (torch.arange(70) % 3 == 0).to(torch.int8)
     delta[marks == 0] = torch.nan
-    found, plain = gated(x, gate, up, TARGET, delta, marks), gated(x, gate, up, TARGET)
+    found, plain = gated(x, gate, up, TARGET, Delta(delta, marks)), gated(x, gate, up, TARGET)
     assert torch.equal(found[marks == 0], plain[marks == 0])
     own = marks == 1
     wanted = F.silu(exact(x, gate) + delta[:, :24]) * (exact(x, up) + delta[:, 24:])

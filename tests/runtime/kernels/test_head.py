@@ -12,7 +12,6 @@ from kernel_cases import (
     DTYPES,
     EPSILON,
     TARGET,
-    Rooms,
     dense,
     error,
     exact,
@@ -29,8 +28,9 @@ LOGITS, TOKEN = Asked(logits=True), Asked(token=True)
 NOISY, MEASURES = Asked(token=True, noisy=True), Asked(measures=True)
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize(("rows", "dtype"), BY_ROWS)
-def test_logits_and_greedy_tokens_are_torchs(rows: int, dtype: torch.dtype, rooms: Rooms) -> None:
+def test_logits_and_greedy_tokens_are_torchs(rows: int, dtype: torch.dtype) -> None:
     x, weight = numbers(rows, 50, dtype=dtype), matrix(131, 50, dtype, gap=2)
     logits = head(x, weight, LOGITS, TARGET).logits
     assert logits is not None
@@ -82,8 +82,9 @@ def test_rows_without_numbers_or_without_a_choice_say_so() -> None:
     assert found.tolist() == [sampling.NOTHING_ALLOWED] * 2
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize("temperature", [0.7, 1.3, 1e-6])
-def test_sampled_tokens_are_those_of_the_keyed_noise(temperature: float, rooms: Rooms) -> None:
+def test_sampled_tokens_are_those_of_the_keyed_noise(temperature: float) -> None:
     dtype = DTYPES[int(temperature) % 3]
     batch, own = 3, 7
     x, weight = numbers(batch * own, 40, dtype=dtype) / 4, matrix(300, 40, dtype)
@@ -102,8 +103,9 @@ def test_sampled_tokens_are_those_of_the_keyed_noise(temperature: float, rooms: 
     assert len(set(found.tokens.tolist())) > 5
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize("barred", [None, 4])
-def test_measures_are_those_of_the_softmax(barred: int | None, rooms: Rooms) -> None:
+def test_measures_are_those_of_the_softmax(barred: int | None) -> None:
     x, weight = numbers(72, 48, dtype=torch.bfloat16) / 4, matrix(190, 48, torch.bfloat16)
     found = head(x, weight, replace(MEASURES, logits=True), TARGET, barred=barred)
     assert found.tokens is None
@@ -129,7 +131,11 @@ def test_a_tile_in_which_nothing_is_allowed_spoils_no_measure() -> None:
     data = torch.full((200, 1), -math.inf)
     data[130:132, 0] = torch.tensor([0.0, 1.0])
     found = head(x, Matrix(data, 200, 1), MEASURES, TARGET)
-    for got, wanted in ((found.best, 1.0), (found.second, 0.0), (found.logsumexp, math.log1p(math.e))):
+    for got, wanted in (
+        (found.best, 1.0),
+        (found.second, 0.0),
+        (found.logsumexp, math.log1p(math.e)),
+    ):
         assert got is not None
         assert math.isclose(float(got), wanted, rel_tol=1e-6)
     assert found.entropy is not None

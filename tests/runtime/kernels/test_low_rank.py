@@ -25,7 +25,7 @@ def test_products_are_those_of_float64_on_the_rows_marked(rows: int, rank: int) 
     dtype = DTYPES[rows % 3]
     own, columns = modules(dtype, rank)
     x, marks = numbers(rows, WIDTH, dtype=dtype), (torch.arange(rows) % 3 == 0).to(torch.int8)
-    found = low_rank(x, LowRankProducts.of(own, columns), marks, TARGET)
+    found = low_rank(x, LowRankProducts.of(own, columns), marks, TARGET).values
     wanted = torch.zeros(rows, columns, dtype=torch.float64)
     for start, down, up, scale in own:
         inner = x.double() @ down.double().T
@@ -40,7 +40,7 @@ def test_modules_that_cover_all_columns_ask_for_no_zeros(monkeypatch: pytest.Mon
     assert products.whole
     monkeypatch.setattr(torch, "zeros", None)
     marks = torch.ones(3, dtype=torch.int8)
-    assert low_rank(numbers(3, 20), products, marks, TARGET).isfinite().all()
+    assert low_rank(numbers(3, 20), products, marks, TARGET).values.isfinite().all()
     assert not LowRankProducts.of(own[:1], 78).whole
 
 
@@ -49,7 +49,8 @@ def test_a_row_has_the_same_bits_in_any_company() -> None:
     own, columns = modules(torch.bfloat16, 33)
     products = LowRankProducts.of(own, columns)
     x, marks = numbers(72, WIDTH, dtype=torch.bfloat16), torch.ones(72, dtype=torch.int8)
-    whole = low_rank(x, products, marks, TARGET)
+    whole = low_rank(x, products, marks, TARGET).values
     for first, count in ((0, 1), (40, 17)):
         rows = slice(first, first + count)
-        assert torch.equal(low_rank(x[rows], products, marks[rows], TARGET), whole[rows])
+        some = low_rank(x[rows], products, marks[rows], TARGET)
+        assert torch.equal(some.values, whole[rows])

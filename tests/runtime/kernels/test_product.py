@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import BY_ROWS, TARGET, Rooms, error, exact, matrix, numbers
+from kernel_cases import BY_ROWS, TARGET, error, exact, matrix, numbers
 
 from nldc.runtime.invariant.linear import cancelling
 from nldc.runtime.kernels.launchable import Target
@@ -21,16 +21,18 @@ from nldc.runtime.kernels.product import (
 H100, A100, CONSUMER = Target(90), Target(80), Target(86)
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize(("rows", "dtype"), BY_ROWS)
-def test_a_product_is_that_of_float64(rows: int, dtype: torch.dtype, rooms: Rooms) -> None:
+def test_a_product_is_that_of_float64(rows: int, dtype: torch.dtype) -> None:
     x, weight = numbers(rows, 97, dtype=dtype), matrix(45, 97, dtype, gap=3)
     found = product(x, weight, TARGET)
     assert found.dtype == torch.float32
     assert error(found[0], exact(x, weight)) < 2**-20  # sums are not rounded to 16 bits
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize("rows", [3, 130])
-def test_a_long_sum_comes_in_segments_or_whole(rows: int, rooms: Rooms) -> None:
+def test_a_long_sum_comes_in_segments_or_whole(rows: int) -> None:
     x, weight = numbers(rows, 1100), matrix(33, 1100, torch.float32)
     found = product(x, weight, TARGET)
     assert len(found) == (2 if rows <= FEW else 1)

@@ -1,12 +1,13 @@
-"""Rotation and the cache: queries rotated, keys and values where the pages say, and nowhere else."""
+"""Rotation and the cache: queries rotated, keys and values where the pages say, not elsewhere."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import DTYPES, EPSILON, TARGET, Rooms, error, numbers
+from kernel_cases import DTYPES, EPSILON, TARGET, error, numbers
 from torch import Tensor
 
+from nldc.runtime.kernels.low_rank import Delta
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
 from nldc.runtime.model.rope import rotate
 
@@ -26,11 +27,10 @@ def tables(size: int, dim: int) -> tuple[Tensor, Tensor]:
     return torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1)
 
 
+@pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("number", range(len(SHAPES)))
-def test_rows_are_rotated_and_written_to_their_pages(
-    number: int, adapted: bool, rooms: Rooms
-) -> None:
+def test_rows_are_rotated_and_written_to_their_pages(number: int, adapted: bool) -> None:
     heads, kv_heads, dim, own_rows, lengths = SHAPES[number]
     dtype = DTYPES[number % 3]
     batch, rows = len(lengths), len(lengths) * own_rows
@@ -45,16 +45,17 @@ def test_rows_are_rotated_and_written_to_their_pages(
         torch.full((most * (batch + 1), kv_heads, PAGE, dim), torch.nan, dtype=dtype)
         for _ in range(2)
     )
-    delta, marks = None, None
+    beside = None
     total = parts.double().sum(0)
     if adapted:
         delta, marks = numbers(rows, width, seed=7), (torch.arange(rows) % 2).to(torch.int8)
         total[marks == 1] += delta[marks == 1]
         delta[marks == 0] = torch.nan
+        beside = Delta(delta, marks)
     query = rotary(
         parts, positions, cos, sin,
         Pages(table, slots, torch.tensor(lengths)), keys, values,
-        Heads(heads, kv_heads, dim, PAGE), TARGET, delta, marks,
+        Heads(heads, kv_heads, dim, PAGE), TARGET, beside,
     )  # fmt: skip
     total = total.view(rows, -1, dim)
     turned = rotate(
@@ -78,16 +79,12 @@ def test_rows_are_rotated_and_written_to_their_pages(
 def test_a_row_without_the_adapter_has_the_bits_of_a_model_without_it() -> None:
     parts, positions = numbers(2, 6, 8 * 16), torch.arange(6)
     found = []
-    for delta, marks in (
-        (None, None),
-        (numbers(6, 8 * 16, seed=3), torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.int8)),
-    ):
+    marks = torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.int8)
+    for beside in (None, Delta(numbers(6, 8 * 16, seed=3), marks)):
         keys, values = (torch.zeros(1, 2, PAGE, 16) for _ in range(2))
         pages = Pages(torch.zeros(1, 1).int(), torch.zeros(1).long(), torch.zeros(1).long())
         heads = Heads(4, 2, 16, PAGE)
-        query = rotary(
-            parts, positions, *tables(6, 16), pages, keys, values, heads, TARGET, delta, marks
-        )
+        query = rotary(parts, positions, *tables(6, 16), pages, keys, values, heads, TARGET, beside)
         found.append((query, keys[0].transpose(0, 1)[:6], values[0].transpose(0, 1)[:6]))
     for without, beside in zip(*found, strict=True):
         same = (without == beside).flatten(1).all(1)

@@ -204,9 +204,7 @@ def test_the_head_chooses_as_torch_would_of_its_logits(folder: Path) -> None:
                     values[..., barred] = -torch.inf
                 return draw(values, positions, keys, rules, seeds)
 
-            choice = Choice(
-                positions, keys, seeds, temperature, top_k, top_p, min_p, barred, of
-            )
+            choice = Choice(positions, keys, seeds, temperature, top_k, top_p, min_p, barred, of)
             found = backend.head_choose(states, choice)
             assert torch.equal(found, of(logits.view(2, 4, -1))), choice
 
