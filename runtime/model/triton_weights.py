@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nldc.runtime.checkpoint.weights import LayerWeights
 from nldc.runtime.invariant.linear import Weight
-from nldc.runtime.kernels.launchable import TYPES
 from nldc.runtime.kernels.product import Matrix
 
 
@@ -51,10 +49,3 @@ def matrix_of(weight: Weight) -> Matrix:
     if weight.way.form == "plain":
         return Matrix(weight.data, out, width)
     return Matrix(weight.to_dense().contiguous(), out, width)
-
-
-def why_not(dtype: torch.dtype) -> str | None:
-    """Return why the layers of a model in this dtype are torch's, None if they are kernels."""
-    if dtype not in TYPES:
-        return f"the kernels compute in bfloat16, float16 and float32, not in {dtype}"
-    return None

@@ -50,6 +50,20 @@ def test_attention_compiles_ahead_of_time_for_cuda_and_hip(tmp_path: Path) -> No
     assert run("ahead_of_time.py", TRITON_CACHE_DIR=str(tmp_path)) == []
 
 
+def test_the_kernels_of_a_layer_and_a_head_compile_ahead_of_time_and_do_not_spill(
+    tmp_path: Path,
+) -> None:
+    assert run("ahead_kernels.py", TRITON_CACHE_DIR=str(tmp_path)) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arch", ["80", "90", "100"])
+def test_every_kernel_compiles_for_every_number_of_rows_and_does_not_spill(
+    arch: str, tmp_path: Path
+) -> None:
+    assert run("ahead_kernels.py", "everything", arch, TRITON_CACHE_DIR=str(tmp_path)) == []
+
+
 def test_a_tile_of_keys_is_weighed_by_the_same_arithmetic_masked_or_not(tmp_path: Path) -> None:
     found = run("contracted.py", TRITON_CACHE_DIR=str(tmp_path))
     assert len(found["shipped"]) == 6
