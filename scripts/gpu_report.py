@@ -328,13 +328,15 @@ def forward_times(
     from nldc.runtime.cache.kv_cache import KVCache, Places
     from nldc.runtime.loading import backend_of
     from nldc.runtime.model.backend import Choice, through_layers
-    from nldc.runtime.rows.plan import Plan
+    from nldc.runtime.rows.plans import Plans
 
     name: Any = backends(options)[0]
     backend, device = backend_of(name, backbone), backbone.device
+    plans = Plans(device, backbone.dtype)
     prefix = 40 if options.small else 1024
     for rows in FORWARD_ROWS[:2] if options.small else FORWARD_ROWS:
-        plan = Plan.of(Layout.causal(rows, append=False), pattern, device, backbone.dtype)
+        layout = Layout.causal(rows, append=False)
+        plan = plans(layout, pattern)
         backbone.rope.reserve(prefix + rows)
         cache = KVCache(backbone.config, backbone.dtype, device)
         slot = cache.acquire(prefix + rows)

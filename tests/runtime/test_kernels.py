@@ -43,7 +43,7 @@ def test_interpreted_attention_agrees_with_the_reference_and_decodes_golden_case
         assert error <= 5 * (2**-19, 2**-11, 2**-8)[place % 3], place
     assert len(found["layers"]) >= 4
     assert max(found["layers"]) < 2**-17
-    assert found["decoded"] == [True] * 6
+    assert found["decoded"] == [True] * 3
 
 
 def test_attention_compiles_ahead_of_time_for_cuda_and_hip(tmp_path: Path) -> None:
