@@ -162,7 +162,7 @@ def launchable(
         low_rank_kernel,
         {**pointers, "rows": "i32"},
         constants,
-        options_of(target, 8 if dtype == torch.float32 else 4, 1),
+        options_of(target, 4, 1),
         tuple(pointers),
     )
 

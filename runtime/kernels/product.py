@@ -34,6 +34,8 @@ UNIT = 64
 LEAST_SEGMENT = 512
 """Terms of a segment: below, what a program takes to begin and to end counts for more."""
 MOST_SEGMENTS = 8
+FULL = 128
+"""Programs that keep a device busy."""
 FEW = 128
 """Up to so many rows each segment is a program."""
 PREFETCHED = 8 << 20
@@ -124,27 +126,36 @@ def segments_of(out: int, width: int) -> int:
 def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Tile:
     """Return what a program takes of so many rows; `weights` are read side by side.
 
-    Chosen by what was measured (benchmarks/gpu); any other gives the same bits.
+    Any choice gives the same bits. Up to 128 rows this one follows what was quickest on an H200 for
+    the products of the 8B model; above, it keeps all processors busy and computes few rows in vain.
     """
     wide = shape.dtype == torch.float32
-    few = next((size for size in (16, 32, 64) if rows <= size), 0)
+    most = 64 // weights if wide else 64
+    few = next((size for size in (16, 32, 64) if rows <= size), most)
     more = 0
-    if few:
+    if wide:  # without tensor cores a tile lies in registers
+        few = min(few, most)
+    elif rows <= 64:
         pass
-    elif not wide and rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
+    elif rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
         few, more = 64, 16 if rows <= 64 + 16 else 32
-    else:
-        few = 64 if wide else 128
+    else:  # and one of sixteen 272
+        few = 128
+        over = rows - rows // few * few
+        roomy = weights == 1 or target.dependent  # registers: accumulators of wgmma take fewer
+        more = 16 if roomy and rows < 3 * few and 0 < over <= rows // few * 16 else 0
     apart = weights == 1 and shape.segments > 1 and rows <= FEW
     if target.upcast:  # a program costs milliseconds there
         return Tile(few, more, min(512, power_above(shape.out, 16)), 4, 1, apart)
     features, warps = 64, 8 if wide else 4
-    if few == 16 and -(-shape.out // 64) * shape.segments < UNITS // 4:
+    if few == 16 and -(-shape.out // UNIT) * shape.segments < UNITS // 4:
         features = 16 if wide else 32  # a small weight is spread over more programs
-    elif rows > FEW and not wide:
-        features, warps = 128 // weights, 8
-    elif few >= 64:
-        warps = 8 if weights > 1 or wide else 4
+    elif few >= 64 and wide:
+        features = 32
+    elif few >= 64 and weights > 1:
+        warps = 8
+    elif rows > FEW and not wide and -(-shape.out // 128) * -(-rows // (few + more)) >= FULL:
+        features, warps = 128, 8
     stage = (features * weights + few + more) * shape.block * shape.dtype.itemsize
     room = (target.shared_kib - 3) * 1024 // stage
     return Tile(few, more, features, warps, max(2, min(5 if few < 64 else 4, room)), apart)
