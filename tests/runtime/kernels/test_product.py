@@ -7,6 +7,7 @@ import torch
 from kernel_cases import BY_ROWS, TARGET, error, exact, matrix, numbers
 
 from nldc.runtime.invariant.linear import cancelling
+from nldc.runtime.kernels import product as kernels
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.product import (
     FEW,
@@ -48,9 +49,13 @@ TILES = (
 
 
 @pytest.mark.usefixtures("one_by_one")
-def test_a_row_has_the_same_bits_in_every_tile_and_company() -> None:
-    data, rows = cancelling(40, 1088, torch.float32, torch.device("cpu"))
-    weight, x = Matrix(data, 40, 1088), rows[:40]
+def test_a_row_has_the_same_bits_in_every_tile_and_company(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernels, "LEAST_SEGMENT", 64)  # four segments of a short sum
+    data, rows = cancelling(40, 304, torch.float32, torch.device("cpu"))
+    weight, x = Matrix(data, 40, 304), rows[:40]
+    assert weight.shape.segments == 4
 
     def bits(first: int, count: int, tile: Tile) -> torch.Tensor:
         parts = product(x[first : first + count], weight, TARGET, tile)
