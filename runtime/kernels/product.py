@@ -130,11 +130,10 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     the products of the 8B model; above, it keeps all processors busy and computes few rows in vain.
     """
     wide = shape.dtype == torch.float32
-    most = 64 // weights if wide else 64
-    few = next((size for size in (16, 32, 64) if rows <= size), most)
+    few = next((size for size in (16, 32, 64) if rows <= size), 64)
     more = 0
-    if wide:  # without tensor cores a tile lies in registers
-        few = min(few, most)
+    if wide:  # without tensor cores a tile lies in registers, and so do sums of segments
+        few = min(few, 32 if weights > 1 or rows > FEW else 64)
     elif rows <= 64:
         pass
     elif rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
@@ -150,7 +149,7 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     features, warps = 64, 8 if wide else 4
     if few == 16 and -(-shape.out // UNIT) * shape.segments < UNITS // 4:
         features = 16 if wide else 32  # a small weight is spread over more programs
-    elif few >= 64 and wide:
+    elif few > 16 and wide:
         features = 32
     elif few >= 64 and weights > 1:
         warps = 8

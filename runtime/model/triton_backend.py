@@ -14,10 +14,11 @@ from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
+from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.gated import gated
 from nldc.runtime.kernels.head import Asked, Found, Noise, head
-from nldc.runtime.kernels.launchable import Target
+from nldc.runtime.kernels.launchable import TYPES, Target
 from nldc.runtime.kernels.product import product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
 from nldc.runtime.kernels.summed import added, added_normed, normed
@@ -58,6 +59,10 @@ class TritonBackend:
     """Computes with the kernels on a GPU, or in Triton's interpreter; imports triton."""
 
     def __init__(self, backbone: Backbone) -> None:
+        if backbone.dtype not in TYPES:
+            raise BackendError(
+                f"the kernels do not compute in {backbone.dtype}", "use backend torch"
+            )
         config = backbone.config
         self._backbone = backbone
         self.target = Target.of(backbone.device)

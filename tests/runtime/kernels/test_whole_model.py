@@ -17,6 +17,7 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter, LowRank
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.weights import load_weights
+from nldc.runtime.errors import BackendError
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Choice, through_layers
 from nldc.runtime.model.torch_backend import TorchBackend
@@ -207,6 +208,11 @@ def test_the_head_chooses_as_torch_would_of_its_logits(folder: Path) -> None:
             choice = Choice(positions, keys, seeds, temperature, top_k, top_p, min_p, barred, of)
             found = backend.head_choose(states, choice)
             assert torch.equal(found, of(logits.view(2, 4, -1))), choice
+
+
+def test_numbers_that_kernels_do_not_compute_with_are_refused(folder: Path) -> None:
+    with pytest.raises(BackendError, match=r"do not compute in torch\.float64"):
+        backend_of(folder, torch.float64)
 
 
 def test_no_rows_have_no_logits_and_no_choice(folder: Path) -> None:
