@@ -36,6 +36,7 @@ def examine() -> Iterator[Finding]:
         yield _package(package, needed=True)
     yield from _torch()
     yield from _triton()
+    yield from _backend()
     yield _package("gguf", purpose="`nldc import-gguf`: pip install 'nldc[gguf]'")
     yield _demo()
 
@@ -86,6 +87,23 @@ def _triton() -> Iterator[Finding]:
         compiler is not None,
         compiler or "triton needs one to launch kernels: install gcc or clang",
     )
+
+
+def _backend() -> Iterator[Finding]:
+    """Yield what a decoder that nobody tells computes with, and why."""
+    try:
+        import torch
+
+        from nldc.runtime.loading import why_torch
+    except Exception:  # what is missing has been said
+        return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why = why_torch(device, torch.bfloat16)
+    if why is None:
+        wide = why_torch(device, torch.float64)
+        yield Finding("backend", True, f"triton, whole layers in kernels; torch in float64: {wide}")
+    else:
+        yield Finding("backend", True, f"torch: {why}")
 
 
 def _demo() -> Finding:

@@ -43,9 +43,7 @@ def load(
     config = ModelConfig.load(folder)
     place = _device(device)
     number = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
-    chosen = _backend(backend, place, kernels=kind.KERNELS)
-    if chosen == "triton" and number == torch.float64:
-        raise BackendError("the kernels do not compute in float64", "use backend torch")
+    chosen = _backend(backend, place, number, kernels=kind.KERNELS)
     folders = choose_folders(adapter, folder, kind.declared())
     adapters = {
         name: Adapter.load(source, config, number, place) for name, source in folders.items()
@@ -99,9 +97,25 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) -> Backend:
+def why_torch(device: torch.device, dtype: torch.dtype, *, kernels: bool = True) -> str | None:
+    """Return why a decoder computes with torch if nobody says otherwise; None: it has kernels.
+
+    `kernels` says whether it was compiled with them.
+    """
+    if device.type != "cuda":
+        return f"there are no kernels for {device.type}"
+    if not kernels:
+        return "the decoder was compiled without kernels"
+    if dtype == torch.float64:
+        return "the kernels do not compute in float64"
+    return None
+
+
+def _backend(
+    backend: Backend | None, device: torch.device, dtype: torch.dtype, *, kernels: bool
+) -> Backend:
     if backend is None:
-        return "triton" if device.type == "cuda" and kernels else "torch"
+        return "triton" if why_torch(device, dtype, kernels=kernels) is None else "torch"
     if backend == "torch":
         return backend
     if backend != "triton":
@@ -113,6 +127,8 @@ def _backend(backend: Backend | None, device: torch.device, *, kernels: bool) ->
     from nldc.runtime.kernels.device import check_device
 
     check_device(device)
+    if dtype == torch.float64:
+        raise BackendError("the kernels do not compute in float64", "use backend torch")
     return backend
 
 

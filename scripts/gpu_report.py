@@ -1,4 +1,4 @@
-"""Check and time everything on a GPU, in under four minutes, without a network.
+"""Check and time everything on a GPU, in under six minutes, without a network.
 
     python scripts/gpu_report.py --wheels .wheels --out build/gpu-report
 
@@ -61,6 +61,11 @@ LINKS = ("codegen", "runtime", "strategies")
 DTYPES = ("float32", "bfloat16", "float16")
 SLOW = (("ar", None), ("linear_ss", 16))
 """What is timed on the slower backend: strategies and their block lengths."""
+STEMS = ("product", "gated", "summed", "rotary", "low_rank", "head")
+"""The kernels that have a benchmark of their own, in benchmarks/gpu."""
+STEM_ROWS = (1, 32, 72, 272)
+FORWARD_ROWS = (1, 8, 16, 32, 64, 72, 128, 272, 1056)
+"""How many rows the kernels, and whole forwards, are timed with."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,128 @@ def suite(options: Options) -> Iterator[dict[str, Any]]:
     }
 
 
+def compiling(options: Options) -> Iterator[dict[str, Any]]:
+    """Compile what is timed later, each benchmark of kernels in a process of its own."""
+    if options.device == "cpu":
+        return
+    begun = time.perf_counter()
+    rows = [str(each) for each in FORWARD_ROWS]
+    running = {}
+    for stem in STEMS:
+        command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / f"{stem}.py"), "--compile"]
+        # a head that samples or measures takes a compiler long: only what is timed
+        command += ["--rows", *([str(each) for each in STEM_ROWS] if stem == "head" else rows)]
+        running[stem] = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    for stem, process in running.items():
+        _, problems = process.communicate()
+        yield {
+            "stem": stem,
+            "code": process.returncode,
+            "problem": problems.strip().splitlines()[-1:] if process.returncode else [],
+            "seconds": round(time.perf_counter() - begun, 2),
+        }
+
+
+def kernel_times(options: Options, rate: float) -> Iterator[dict[str, Any]]:
+    """How long each kernel takes of the 8B's shape in bfloat16, beside its floor."""
+    if options.device == "cpu":
+        return
+    import torch
+
+    folder = ROOT / "benchmarks" / "gpu"
+    sys.path.insert(0, str(folder))
+    timing = importlib.import_module("timing")
+    for stem in STEMS:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{stem}", folder / f"{stem}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for rows in STEM_ROWS:
+            for case in module.cases(rows, torch.bfloat16, torch.device(options.device)):
+                yield {
+                    "what": "kernel",
+                    "name": case.name,
+                    "rows": rows,
+                    "us": timing.microseconds(case),
+                    "floor_us": case.read / rate * 1e6,
+                }
+            torch.cuda.empty_cache()
+
+
+def forward_times(
+    options: Options, backbone: Any, pattern: Any, floor: float
+) -> Iterator[dict[str, Any]]:
+    """Forwards of rows behind a prefix, from their tokens to a greedy choice, in one CUDA graph."""
+    import torch
+
+    from nldc.runtime import Layout
+    from nldc.runtime.cache.kv_cache import KVCache, Places
+    from nldc.runtime.loading import backend_of
+    from nldc.runtime.model.backend import Choice, through_layers
+    from nldc.runtime.rows.plans import Plans
+
+    name: Any = backends(options)[0]
+    backend, device = backend_of(name, backbone), backbone.device
+    plans = Plans(device, backbone.dtype)
+    prefix = 40 if options.small else 1024
+    for rows in FORWARD_ROWS[:2] if options.small else FORWARD_ROWS:
+        layout = Layout.causal(rows, append=False)
+        plan = plans(layout, pattern)
+        backbone.rope.reserve(prefix + rows)
+        cache = KVCache(backbone.config, backbone.dtype, device)
+        slot = cache.acquire(prefix + rows)
+        cache.reserve((slot,), [prefix + rows])
+        cache.append(slot, prefix)
+        start, zero = (torch.tensor([each], device=device) for each in (prefix, 0))
+        places = Places((slot,), (prefix,), zero + slot, start)
+        tokens = torch.randint(4, backbone.config.vocab_size, (rows,), device=device)
+        choice = Choice(
+            (start + plan.offset).view(1, -1), zero, zero.view(1, 1), 0.0, None, None, None, None,
+            lambda logits: logits.argmax(-1),
+        )  # fmt: skip
+        with torch.inference_mode():
+            shared = backend.rows(plan, cache, places, start + plan.offset)
+
+            def forward(tokens: Any = tokens, shared: Any = shared, choice: Any = choice) -> object:
+                states = through_layers(backend, backbone.embed(tokens), shared)
+                return backend.head_choose(states, choice)
+
+            call = forward if options.device == "cpu" else replayed(forward)
+            found = []
+            for _ in range(3 if options.small else 12):
+                synchronize(options)
+                begun = time.perf_counter()
+                call()
+                synchronize(options)
+                found.append((time.perf_counter() - begun) * 1e3)
+        yield {
+            "what": "forward",
+            "backend": name,
+            "rows": rows,
+            "prefix": prefix,
+            "ms": median(found[1:]),
+            "floor_ms": floor,
+        }
+
+
+def replayed(call: Callable[[], object]) -> Callable[[], object]:
+    """Return what replays a call that was captured into a CUDA graph."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
 def times(options: Options) -> Iterator[dict[str, Any]]:
     """Steps and prefill of the 8B shape in bfloat16 with random weights, beside their floors."""
     import torch
@@ -273,6 +400,9 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
     backbone, streamed = random_8b(options)
     floor = streamed / rate * 1e3
     yield {"what": "weights", "bytes": streamed, "floor_ms": floor}
+    yield from kernel_times(options, rate)
+    with tempfile.TemporaryDirectory() as scratch:
+        yield from forward_times(options, backbone, compiled("ar", Path(scratch))[1], floor)
     prefix, steps = (40, 4) if options.small else (1024, 24)
     tokens = torch.randint(
         4, backbone.config.vocab_size, (prefix,), generator=torch.Generator().manual_seed(1)
@@ -328,7 +458,8 @@ PHASES = (
     Phase("rows", "Rows in any company", 110, rows),
     Phase("exactness", "Exact strategies against AR", 110, exactness, parted=True),
     Phase("tests", "GPU tests", 150, suite),
-    Phase("times", "Times", 100, times),
+    Phase("compiling", "Kernels compiled", 150, compiling),
+    Phase("times", "Times", 150, times),
 )
 
 
@@ -553,6 +684,14 @@ def markdown(report: dict[str, Any]) -> str:
         elif name == "tests":
             text += f"`{records[0]['end']}`\n"
             text += "".join(f"\n- {line}" for line in records[0]["failed"])
+        elif name == "compiling":
+            text += table(
+                ("kernel", "exit code", "seconds", "problem"),
+                [
+                    (one["stem"], one["code"], one["seconds"], " ".join(one["problem"]))
+                    for one in records
+                ],
+            )
         else:
             text += time_tables(records)
     return text + "\n"
@@ -568,9 +707,40 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
         if one["what"] == "weights":
             text += f"\nA forward streams {one['bytes'] / 1e9:.2f} GB of weights: "
             text += f"floor {one['floor_ms']:.2f} ms.\n\n"
+    forwards = [one for one in records if one["what"] == "forward"]
+    if forwards:
+        text += "Forwards, from tokens to a greedy choice, in one graph on a GPU.\n\n" + table(
+            ("rows", "prefix", "backend", "ms", "ms/floor", "to the first"),
+            [
+                (
+                    one["rows"],
+                    one["prefix"],
+                    one["backend"],
+                    f"{one['ms']:.3f}",
+                    f"{one['ms'] / one['floor_ms']:.2f}",
+                    f"{one['ms'] / forwards[0]['ms']:.2f}",
+                )
+                for one in forwards
+            ],
+        )
+    kernels = [one for one in records if one["what"] == "kernel"]
+    if kernels:
+        text += "\nKernels, microseconds a launch in a graph.\n\n" + table(
+            ("kernel", "rows", "us", "floor", "us/floor"),
+            [
+                (
+                    one["name"],
+                    one["rows"],
+                    f"{one['us']:.2f}",
+                    f"{one['floor_us']:.2f}",
+                    f"{one['us'] / one['floor_us']:.2f}",
+                )
+                for one in kernels
+            ],
+        )
     steps = [one for one in records if one["what"] == "step"]
     alone = [one for one in records if one["what"] == "attention"]
-    text += table(
+    text += "\nSteps.\n\n" + table(
         ("strategy", "backend", "ms a step", "least", "forwards", "floor", "ms/floor",
          "tokens a step", "prefill, ms"),
         [
@@ -700,6 +870,9 @@ def verdict(report: dict[str, Any]) -> list[str]:
         differing = sum(one.get("differing", 0) for one in phase["records"])
         if differing:
             found.append(f"{phase['title']}: {differing} differ")
+        failed = [one["stem"] for one in phase["records"] if name == "compiling" and one["code"]]
+        if failed:
+            found.append(f"{phase['title']}: {', '.join(failed)} failed")
         if name == "tests" and phase["records"] and phase["records"][0]["code"] != 0:
             found.append(f"{phase['title']}: {phase['records'][0]['end']}")
     return found
@@ -712,7 +885,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="less of everything")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-report")
     parser.add_argument("--wheels", type=Path, help="a folder of wheels for what is missing")
-    parser.add_argument("--limit", type=float, default=225.0, help="seconds for all of it")
+    parser.add_argument("--limit", type=float, default=330.0, help="seconds for all of it")
     parser.add_argument("--phase", choices=[phase.name for phase in PHASES], help="one phase alone")
     parser.add_argument("--part", nargs=2, metavar=("BACKEND", "DTYPE"), help="of that phase")
     given = parser.parse_args()

@@ -82,6 +82,7 @@ LAZY: dict[str, tuple[str, ...]] = {
     "sol": ("runtime",),
     "training": ("runtime",),
     "certify": ("api",),
+    "doctor": ("runtime",),
     "cli": (
         "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
         "acceptance", "cost", "limits",

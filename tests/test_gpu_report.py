@@ -58,8 +58,10 @@ def test_the_smallest_rows_and_times_run_here_and_are_shown(
     assert {one["strategy"]: one["forwards"] for one in times if one["what"] == "step"} == {
         "ar": 1, "linear_ss": 2, "quadratic_ss": 1,
     }  # fmt: skip
+    assert [one["rows"] for one in times if one["what"] == "forward"] == [1, 8]
     text = module.markdown(report)
     assert "| 30 | 0 of " in text
+    assert "| 8 | 40 | torch | " in text
     assert "| linear_ss block_length=16 | torch | " in text
     rows[0] |= {"differing": 3, "where": ["fewer: rows 0 to 6, 3 differ"]}
     text = module.markdown(report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,11 @@ from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import attention as kernels
 from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
 from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.kernels.launchable import SHARED_KIB, TYPES, Launchable
 from nldc.runtime.rows.pattern import Pattern
 
-TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of a value, by what Triton calls its type."""
-SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
-"""What a block may take of shared memory, by compute capability (CUDA C++ programming guide)."""
 HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
 """Threads of a wave."""
 
@@ -71,10 +70,7 @@ def compile_pattern(
     Raises:
         BackendError: one does not compile, or takes more shared memory than the target has.
     """
-    if interpreted():
-        raise BackendError(
-            "kernels are interpreted here, not compiled", "unset TRITON_INTERPRET for --target"
-        )
+    _check_compiler()
     if dtype not in TYPES:
         raise BackendError(f"the kernels do not compute in {dtype}", "use dtype bfloat16")
     if pattern.kernel is None:
@@ -106,20 +102,52 @@ def compile_pattern(
 
 
 def compile_source(
-    source: ASTSource, target: GPUTarget, options: dict[str, Any], name: str
+    source: ASTSource, target: GPUTarget, options: Mapping[str, Any], name: str
 ) -> KernelReport:
-    """Compile one kernel, which messages call `name`.
+    """Compile the attention kernel of a pattern, which messages call `name`.
 
     Raises:
         BackendError: as `compile_pattern`.
     """
-    place = f"{target.backend}:{target.arch}"
+    return _compiled(source, target, options, f"the kernel of `{name}`")
+
+
+def compile_launchable(launchable: Launchable, target: GPUTarget) -> KernelReport:
+    """Compile a kernel as its launch on such a target would.
+
+    Raises:
+        BackendError: it does not compile, or takes more shared memory than the target has.
+    """
+    _check_compiler()
+    source, name = source_of(launchable), f"the kernel `{launchable.name}`"
+    return _compiled(source, target, launchable.options, name)
+
+
+def source_of(launchable: Launchable) -> ASTSource:
+    """Return a kernel as Triton compiles it."""
+    names = launchable.kernel.arg_names
+    signature = {**launchable.signature, **dict.fromkeys(launchable.constants, "constexpr")}
+    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in launchable.aligned}
+    return ASTSource(launchable.kernel, signature, dict(launchable.constants), hints)
+
+
+def _check_compiler() -> None:
+    if interpreted():
+        raise BackendError(
+            "kernels are interpreted here, not compiled", "unset TRITON_INTERPRET for --target"
+        )
+
+
+def _compiled(
+    source: ASTSource, target: GPUTarget, options: Mapping[str, Any], what: str
+) -> KernelReport:
+    name = f"{target.backend}:{target.arch}"
     try:
-        compiled = triton.compile(source, target=target, options=options)
+        compiled = triton.compile(source, target=target, options=dict(options))
     except Exception as problem:  # a compiler fails in its own ways
         reason = str(problem).strip().splitlines()
         raise BackendError(
-            f"the kernel of `{name}` does not compile for {place}: "
+            f"{what} does not compile for {name}: "
             f"{reason[-1] if reason else type(problem).__name__}",
             "see `nldc doctor` for the triton that is installed",
         ) from problem
@@ -127,8 +155,7 @@ def compile_source(
     most = SHARED_KIB.get(target.arch) if target.backend == "cuda" else None
     if most is not None and shared > most * 1024:
         raise BackendError(
-            f"the kernel of `{name}` takes {shared / 1024:.0f} KiB of shared memory, and "
-            f"{place} has {most}",
+            f"{what} takes {shared / 1024:.0f} KiB of shared memory, and {name} has {most}",
             "use a smaller dtype",
         )
     registers, stack = _resources(compiled.asm.get("cubin"))

@@ -74,6 +74,14 @@ class RopeTable:
             query.to(self.device, self.dtype),
         )
 
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cosine and signed sine [size, head_dim] and query factor [size] of all positions.
+
+        These are replaced when more positions are reserved, and never changed.
+        """
+        tables = self._tables
+        return tables.cos, tables.sin, tables.query
+
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosine [n, 1, head_dim], signed sine [n, 1, head_dim] and query factor [n, 1, 1].
 

@@ -123,15 +123,15 @@ def layers() -> list[float]:
             )
             found.append(float((got - want).abs().max() / want.abs().max()))
             states = want
-        assert torch.equal(kernel.head(states), backends[0].head(states))
+        assert torch.allclose(kernel.head(states), backends[0].head(states), atol=1e-5)
     return found
 
 
 def decoded() -> list[bool]:
     """Return whether a few golden cases come out right, decoded with the kernels."""
     right = []
-    for case in (c for c in cases() if str(c) in ("random-2.1", "random-5.3")):
-        for mode in ("linear_ss", "quadratic_ss_lora"):
+    for case in (c for c in cases() if str(c) == "random-5.3"):
+        for mode in ("ar", "linear_ss", "quadratic_ss_lora"):
             decoder = decoder_for(case, mode, backend="triton")
             found = decoder.generate([case.prompt, case.prompt[:2]], max_new_tokens=5)
             want = case.modes[mode]["tokens"][:5]

@@ -141,3 +141,11 @@ def test_a_table_that_another_thread_made_longer_is_not_made_shorter(
         wait(jobs, timeout=0.1)
         go.set()
     assert table.size >= 3000
+
+
+def test_the_whole_tables_are_those_of_every_position() -> None:
+    table = RopeTable(RELEASED, 64, torch.float32, CPU)
+    table.reserve(70)
+    positions = torch.tensor([0, 3, 69, 3])
+    for whole, at in zip(table.whole(), table.at(positions), strict=True):
+        assert torch.equal(whole[positions].view(at.shape), at)

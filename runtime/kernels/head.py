@@ -1,0 +1,430 @@
+"""The head's product, and what is made of each row's logits while they are at hand.
+
+The logits of a row are as many as the vocabulary has tokens, and mostly nobody asks for them: a
+tile of them becomes its best token, or what measures need of it, and a second kernel merges tiles.
+They are written only if asked for. Whatever is made of them is made of logits rounded to the
+model's dtype, as `TorchBackend` has them, so that the token is the very one that is chosen there:
+of equal values that of the lowest id wins.
+
+Sampling adds noise to logits over the temperature, see `step.sampling`: in float64, keyed by seed,
+sequence, position and token. Filters (top-k, top-p, min-p) look at a whole row, and go through
+logits.
+
+A maximum is the same in any order. Sums are not, so for measures a tile always has
+`MEASURED_FEATURES`, and its sums are taken one after another by a product with ones.
+"""
+
+# ruff: noqa: N803  (Triton names compile-time values in capitals)
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
+from nldc.runtime.kernels.product import (
+    Matrix,
+    Shape,
+    Tile,
+    ask_for,
+    prefetched,
+    segment_sums,
+    store_rows,
+    tile_of,
+)
+
+MEASURED_FEATURES = 64
+"""Tokens of a tile where sums over the vocabulary are taken."""
+MEASURES = 4
+"""Float32 values that a tile leaves of a row: best, second, sum of exponentials, of products."""
+NO_NUMBER, NOTHING_ALLOWED = -1, -2
+"""In place of a token, see `step.sampling`."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a head is asked for: `logits`, a `token` (`noisy`: of scores with noise), `measures`."""
+
+    logits: bool = False
+    token: bool = False
+    noisy: bool = False
+    measures: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """What keys the noise of the rows of B sequences, equally many of each, and scales its share.
+
+    `positions` int64 [rows], `sequences` and `seeds` int64 [B], `temperature` float64 [B].
+    """
+
+    positions: Tensor
+    sequences: Tensor
+    seeds: Tensor
+    temperature: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a head found: what it was asked for, and None for the rest.
+
+    `logits` [rows, vocabulary] in the model's dtype; `tokens` int64 [rows]. All else is of the raw
+    logits, float32 [rows]: the `best` and the `second` one, the `logsumexp`, and the `entropy` of
+    their softmax in nats.
+    """
+
+    logits: Tensor | None
+    tokens: Tensor | None
+    best: Tensor | None
+    second: Tensor | None
+    logsumexp: Tensor | None
+    entropy: Tensor | None
+
+
+@triton.jit
+def _scramble(bits):  # type: ignore[no-untyped-def]
+    """Mix uint32 bits, as `step.sampling` does."""
+    bits ^= bits >> 16
+    bits *= 0x7FEB352D
+    bits ^= bits >> 15
+    bits *= 0x846CA68B
+    bits ^= bits >> 16
+    return bits
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _key(salt: tl.constexpr, seed, sequence, position):  # type: ignore[no-untyped-def]
+    """Return the uint32 key of int64 numbers, as `step.sampling.row_keys` makes it."""
+    key = tl.full(seed.shape, salt, tl.uint32)
+    key = _scramble(key + seed.to(tl.uint32) + 0x9E3779B9)
+    key = _scramble(key + (seed >> 32).to(tl.uint32) + 0x9E3779B9)
+    key = _scramble(key + sequence.to(tl.uint32) + 0x9E3779B9)
+    key = _scramble(key + (sequence >> 32).to(tl.uint32) + 0x9E3779B9)
+    return _scramble(key + position.to(tl.uint32) + 0x9E3779B9)
+
+
+@triton.jit
+def _noised(  # type: ignore[no-untyped-def]
+    values, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, token, rows, own_rows
+):
+    """Return values [N, R] over the temperature plus Gumbel noise, in float64."""
+    live = row < rows
+    owner = row // own_rows
+    position = tl.load(position_ptr + row, mask=live, other=0)
+    sequence = tl.load(sequence_ptr + owner, mask=live, other=0)
+    seed = tl.load(seed_ptr + owner, mask=live, other=0)
+    temperature = tl.load(temperature_ptr + owner, mask=live, other=1.0)
+    first = _key(0x243F6A88, seed, sequence, position)
+    second = _key(0x85A308D3, seed, sequence, position)
+    bits = _scramble(token.to(tl.uint32)[:, None] ^ first[None, :])
+    bits = _scramble(bits + second[None, :])
+    signed = bits.to(tl.int32, bitcast=True).to(tl.float64)
+    uniform = (signed + 2147483648.5) * 2.3283064365386963e-10  # 2 ** -32
+    return values.to(tl.float64) / temperature[None, :] - tl.log(-tl.log(uniform))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _finish(  # type: ignore[no-untyped-def]
+    total, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr, seed_ptr,
+    temperature_ptr, row, token, tile, tiles, rows, own_rows, barred,
+    OUT: tl.constexpr, LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
+    MEASURED: tl.constexpr, MEASURES: tl.constexpr, NUMBER: tl.constexpr,
+):  # fmt: skip
+    """Store what is asked for of sums [N, R], of tokens `token` [N] and rows `row` [R]."""
+    if LOGITS:
+        store_rows(logit_ptr, total, row, token, rows, OUT)
+    values = total.to(NUMBER).to(tl.float32)
+    allowed = ((token < OUT) & (token != barred))[:, None]
+    values = tl.where(allowed, values, float("-inf"))
+    live = row < rows
+    place = row.to(tl.int64) * tiles + tile
+    if TOKEN:
+        scores = values
+        if NOISY:
+            scores = _noised(
+                values, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, token, rows,
+                own_rows,
+            )  # fmt: skip
+        scores = tl.where(scores != scores, float("inf"), scores)  # NaN: no number either
+        best, index = tl.max(scores, 0, return_indices=True, return_indices_tie_break_left=True)
+        tl.store(score_ptr + place, best, mask=live)
+        tl.store(token_ptr + place, tl.min(token, 0) + index, mask=live)
+    if MEASURED:
+        best, index = tl.max(values, 0, return_indices=True, return_indices_tie_break_left=True)
+        is_best = (token - tl.min(token, 0))[:, None] == index[None, :]
+        second = tl.max(tl.where(is_best, float("-inf"), values), 0)
+        base = tl.where(best == float("-inf"), 0.0, best)
+        below = tl.where(values == float("-inf"), 0.0, values - base[None, :])
+        weight = tl.where(values == float("-inf"), 0.0, tl.exp(below))
+        ones = tl.full((16, total.shape[0]), 1.0, tl.float32)
+        sums = tl.dot(ones, weight, input_precision="ieee", out_dtype=tl.float32)
+        products = tl.dot(ones, weight * below, input_precision="ieee", out_dtype=tl.float32)
+        place = measure_ptr + place * MEASURES
+        tl.store(place, best, mask=live)
+        tl.store(place + 1, second, mask=live)
+        tl.store(place + 2, tl.max(sums, 0), mask=live)  # sixteen times the same
+        tl.store(place + 3, tl.max(products, 0), mask=live)
+
+
+@triton.jit(do_not_specialize=["rows", "own_rows", "barred"])  # type: ignore[untyped-decorator]
+def head_kernel(  # type: ignore[no-untyped-def]
+    x_ptr, w_ptr, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr,
+    seed_ptr, temperature_ptr, rows, own_rows, barred,
+    OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
+    MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
+    PREFETCH: tl.constexpr, LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
+    MEASURED: tl.constexpr, MEASURES: tl.constexpr, UPCAST: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Multiply x [rows, WIDTH] with w [OUT, WIDTH], and leave what is asked for.
+
+    `logit_ptr` [rows, OUT]; `score_ptr` (float64 if NOISY, else float32) and `token_ptr` int32
+    [rows, tiles]; `measure_ptr` float32 [rows, tiles, MEASURES]. The token `barred` counts as -inf
+    but in logits. Grid: tiles of features * tiles of rows, these side by side.
+    """
+    row_tiles = tl.cdiv(rows, ROWS + MORE)
+    tile = tl.program_id(0) // row_tiles
+    tiles = tl.num_programs(0) // row_tiles
+    first_row = (tl.program_id(0) % row_tiles) * (ROWS + MORE)
+    first_out = tile * FEATURES
+    out = tl.arange(0, FEATURES)
+    held = tl.minimum(out, OUT - 1 - first_out)
+    w_ptr += first_out.to(tl.int64) * STRIDE
+    if DEPENDENT:
+        if PREFETCH > 0:
+            ask_for(w_ptr, held, 0, STRIDE, PREFETCH)
+        gdc_wait()
+    row = tl.arange(0, ROWS)
+    other_row = ROWS + tl.arange(0, MORE if MORE > 0 else 16)
+    x_ptr += first_row.to(tl.int64) * WIDTH
+    x_row = tl.minimum(row, rows - 1 - first_row)
+    x_other = tl.minimum(other_row, rows - 1 - first_row)
+    total, other = segment_sums(
+        x_ptr, w_ptr, x_row, x_other, held, 0, WIDTH, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST
+    )
+    if DEPENDENT:
+        gdc_launch_dependents()
+    _finish(
+        total, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr, seed_ptr,
+        temperature_ptr, first_row + row, first_out + out, tile, tiles, rows, own_rows, barred,
+        OUT, LOGITS, TOKEN, NOISY, MEASURED, MEASURES, x_ptr.dtype.element_ty,
+    )  # fmt: skip
+    if MORE > 0:
+        _finish(
+            other, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr,
+            seed_ptr, temperature_ptr, first_row + other_row, first_out + out, tile, tiles, rows,
+            own_rows, barred,
+            OUT, LOGITS, TOKEN, NOISY, MEASURED, MEASURES, x_ptr.dtype.element_ty,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows", "tiles"])  # type: ignore[untyped-decorator]
+def merge_kernel(  # type: ignore[no-untyped-def]
+    score_ptr, token_ptr, measure_ptr, found_ptr, measured_ptr, rows, tiles,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, TOKEN: tl.constexpr, MEASURED: tl.constexpr,
+    MEASURES: tl.constexpr, NO_NUMBER: tl.constexpr, NOTHING_ALLOWED: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Merge the tiles of a row: `found_ptr` int64 [rows] tokens, `measured_ptr` [rows, MEASURES].
+
+    The measures are the best value, the second, the logarithm of the sum of exponentials, and the
+    entropy. Grid: tiles of ROWS rows.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    tile = tl.arange(0, BLOCK)
+    live = row < rows
+    held = live[:, None] & (tile < tiles)[None, :]
+    place = row[:, None].to(tl.int64) * tiles + tile[None, :]
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
+    if TOKEN:
+        score = tl.load(score_ptr + place, mask=held, other=float("-inf"))
+        token = tl.load(token_ptr + place, mask=held, other=2147483647)
+        best = tl.max(score, 1)
+        chosen = tl.min(tl.where(score == best[:, None], token, 2147483647), 1).to(tl.int64)
+        chosen = tl.where(best == float("inf"), NO_NUMBER, chosen)
+        chosen = tl.where(best == float("-inf"), NOTHING_ALLOWED, chosen)
+        tl.store(found_ptr + row, chosen, mask=live)
+    if MEASURED:
+        place = measure_ptr + place * MEASURES
+        best = tl.load(place, mask=held, other=float("-inf"))
+        second = tl.load(place + 1, mask=held, other=float("-inf"))
+        sums = tl.load(place + 2, mask=held, other=0.0)
+        products = tl.load(place + 3, mask=held, other=0.0)
+        top, index = tl.max(best, 1, return_indices=True, return_indices_tie_break_left=True)
+        is_top = tile[None, :] == index[:, None]
+        beside = tl.max(tl.where(is_top, second, best), 1)
+        base = tl.where(top == float("-inf"), 0.0, top)
+        below = tl.where(best == float("-inf"), 0.0, best - base[:, None])
+        fade = tl.where(best == float("-inf"), 0.0, tl.exp(below))
+        mass = tl.where(live, tl.sum(sums * fade, 1), 1.0)
+        mean = tl.sum((products + sums * below) * fade, 1) / mass
+        to = measured_ptr + row * MEASURES
+        tl.store(to, top, mask=live)
+        tl.store(to + 1, beside, mask=live)
+        tl.store(to + 2, tl.log(mass) + base, mask=live)
+        tl.store(to + 3, tl.log(mass) - mean, mask=live)
+
+
+def head_tile(rows: int, shape: Shape, target: Target, asked: Asked) -> Tile:
+    """Return what a program takes of so many rows: never a segment alone."""
+    if (asked.noisy or asked.measures) and not target.upcast:
+        # their arithmetic is long: few values a thread, or a compiler takes minutes and spills
+        few = tile_of(min(rows, 64), shape, target)
+        warps = few.warps if few.rows == 16 else 8
+        return replace(few, apart=False, features=MEASURED_FEATURES, warps=warps)
+    tile = replace(tile_of(rows, shape, target), apart=False)
+    return replace(tile, features=MEASURED_FEATURES) if asked.measures else tile
+
+
+@lru_cache(maxsize=1024)
+def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: bool) -> Launchable:
+    """Return the head of a shape of weights; `once`: one program has all the rows."""
+    number = f"*{TYPES[shape.dtype]}"
+    keys = ("position_ptr", "sequence_ptr", "seed_ptr")
+    pointers = {
+        "x_ptr": number,
+        "w_ptr": number,
+        "logit_ptr": number,
+        "score_ptr": "*fp64" if asked.noisy else "*fp32" if asked.token else number,
+        "token_ptr": "*i32" if asked.token else number,
+        "measure_ptr": "*fp32" if asked.measures else number,
+        **dict.fromkeys(keys, "*i64" if asked.noisy else number),
+        "temperature_ptr": "*fp64" if asked.noisy else number,
+    }
+    constants: dict[str, Any] = {
+        "OUT": shape.out,
+        "WIDTH": shape.width,
+        "STRIDE": shape.stride,
+        "ROWS": tile.rows,
+        "MORE": tile.more,
+        "FEATURES": tile.features,
+        "BLOCK": shape.block,
+        "ONCE": once,
+        "PREFETCH": prefetched(shape, target),
+        "LOGITS": asked.logits,
+        "TOKEN": asked.token,
+        "NOISY": asked.noisy,
+        "MEASURED": asked.measures,
+        "MEASURES": MEASURES,
+        "UPCAST": target.upcast,
+        "DEPENDENT": target.dependent,
+    }
+    kinds = [name for name, value in vars(asked).items() if value]
+    return Launchable(
+        f"head {shape.out}x{shape.width} rows {tile.height} {' '.join(kinds)}",
+        head_kernel,
+        {**pointers, **dict.fromkeys(("rows", "own_rows", "barred"), "i32")},
+        constants,
+        options_of(target, tile.warps, tile.stages),
+        tuple(pointers),
+    )
+
+
+@lru_cache(maxsize=1024)
+def merging(tiles: int, target: Target, asked: Asked) -> Launchable:
+    """Return what merges so many tiles of a row."""
+    score = "*fp64" if asked.noisy else "*fp32"
+    pointers = {
+        "score_ptr": score if asked.token else "*fp32",
+        "token_ptr": "*i32" if asked.token else "*fp32",
+        "measure_ptr": "*fp32" if asked.measures else score,
+        "found_ptr": "*i64" if asked.token else "*fp32",
+        "measured_ptr": "*fp32" if asked.measures else "*i64",
+    }
+    constants = {
+        "ROWS": 64 if target.upcast else 1,  # interpreted, a program costs milliseconds
+        "BLOCK": power_above(tiles, 16),
+        "TOKEN": asked.token,
+        "MEASURED": asked.measures,
+        "MEASURES": MEASURES,
+        "NO_NUMBER": NO_NUMBER,
+        "NOTHING_ALLOWED": NOTHING_ALLOWED,
+        "DEPENDENT": target.dependent,
+    }
+    return Launchable(
+        f"head merge {tiles}",
+        merge_kernel,
+        {**pointers, "rows": "i32", "tiles": "i32"},
+        constants,
+        options_of(target, 4, 1),
+        tuple(pointers),
+    )
+
+
+def head(
+    x: Tensor,
+    weight: Matrix,
+    asked: Asked,
+    target: Target,
+    noise: Noise | None = None,
+    barred: int | None = None,
+    tile: Tile | None = None,
+) -> Found:
+    """Return what is asked for of the logits of `x`, normed rows [rows, width] without gaps.
+
+    The token `barred` is never chosen, and counted in no measure.
+    """
+    rows, shape = x.shape[0], weight.shape
+    tile = tile or head_tile(rows, shape, target, asked)
+    tiles = -(-shape.out // tile.features)
+    row_tiles = -(-rows // tile.height)
+
+    def room(wanted: bool, dtype: torch.dtype, *size: int) -> Tensor:
+        return torch.empty(size, dtype=dtype, device=x.device) if wanted else x
+
+    logits = room(asked.logits, x.dtype, rows, shape.out)
+    score = room(asked.token, torch.float64 if asked.noisy else torch.float32, rows, tiles)
+    token = room(asked.token, torch.int32, rows, tiles)
+    measure = room(asked.measures, torch.float32, rows, tiles, MEASURES)
+    keys = (
+        (x, x, x, x)
+        if noise is None
+        else (noise.positions, noise.sequences, noise.seeds, noise.temperature)
+    )
+    own_rows = rows if noise is None else rows // max(1, noise.sequences.shape[0])
+    launchable(shape, tile, target, asked, once=row_tiles == 1).launch(
+        (row_tiles * tiles,),
+        x,
+        weight.data,
+        logits,
+        score,
+        token,
+        measure,
+        *keys,
+        rows,
+        own_rows,
+        -1 if barred is None else barred,
+    )
+    found = room(asked.token, torch.int64, rows)
+    measured = room(asked.measures, torch.float32, rows, MEASURES)
+    if asked.token or asked.measures:
+        score = score if asked.token else measure
+        kernel = merging(tiles, target, asked)
+        kernel.launch(
+            (-(-rows // kernel.constants["ROWS"]),),
+            score,
+            token if asked.token else score,
+            measure if asked.measures else score,
+            found if asked.token else score,
+            measured if asked.measures else found,
+            rows,
+            tiles,
+        )
+    best, second, logsumexp, entropy = measured.unbind(1) if asked.measures else [None] * 4
+    return Found(
+        logits if asked.logits else None,
+        found if asked.token else None,
+        best,
+        second,
+        logsumexp,
+        entropy,
+    )

@@ -1,0 +1,355 @@
+"""Products of rows with a weight matrix, `x @ weight.T`, in which a row's bits are its own.
+
+What a value of the result is depends on two things alone: the order in which its terms are added,
+and where the sum is cut into segments whose sums are added afterwards. Both follow from the shape
+of the weight (`segments_of`): terms are added in their order, a block of `block_of` after another,
+and so are the segments. How many rows and features a program takes (`tile_of`) is then free, and
+chosen by the number of rows: few programs would leave most of a device idle, so for few rows each
+segment is a program, which leaves its sum in memory for the kernel behind it (`summed`, `rotary`);
+for many rows a program adds the segments itself.
+
+The weight is the left operand of each product: a tensor core has at least as many rows of that as a
+program has features, and the few rows of a step are its columns. Weights stay as loading leaves
+them, [out, width] with rows of whole cache lines.
+"""
+
+# ruff: noqa: N803  (Triton names compile-time values in capitals)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
+
+UNITS = 256
+"""Segments are cut until there are so many programs of `UNIT` features: about two a processor."""
+UNIT = 64
+LEAST_SEGMENT = 512
+"""Terms of a segment: below, what a program takes to begin and to end counts for more."""
+MOST_SEGMENTS = 8
+FULL = 128
+"""Programs that keep a device busy."""
+FEW = 128
+"""Up to so many rows each segment is a program."""
+PREFETCHED = 8 << 20
+"""Bytes of a weight that are asked for before a kernel waits for the one it follows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A weight [out, width] in memory that has `stride` values from row to row."""
+
+    data: Tensor
+    out: int
+    width: int
+
+    @property
+    def shape(self) -> Shape:
+        """What kernels have to know of it at compile time."""
+        return Shape(self.out, self.width, self.data.stride(0), self.data.dtype)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a weight, and `stride`, its values from row to row."""
+
+    out: int
+    width: int
+    stride: int
+    dtype: torch.dtype
+
+    @property
+    def block(self) -> int:
+        """How many terms are one step of a sum."""
+        return block_of(self.dtype)
+
+    @property
+    def segments(self) -> int:
+        """Into how many segments its sums are cut."""
+        return segments_of(self.out, self.width)
+
+    @property
+    def span(self) -> int:
+        """How many terms a segment has, but for the last."""
+        blocks = -(-self.width // self.block)
+        return -(-blocks // self.segments) * self.block
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a program takes: `rows` and `more` rows, two powers of two (or `more` 0), and features.
+
+    `apart`: each segment is a program of its own.
+    """
+
+    rows: int
+    more: int
+    features: int
+    warps: int
+    stages: int
+    apart: bool
+
+    @property
+    def height(self) -> int:
+        """How many rows a program takes in all."""
+        return self.rows + self.more
+
+
+def block_of(dtype: torch.dtype) -> int:
+    """Return how many terms are one step of a sum: 128 bytes."""
+    return 32 if dtype == torch.float32 else 64
+
+
+def segments_of(out: int, width: int) -> int:
+    """Return into how many segments the sums of a weight [out, width] are cut.
+
+    A function of the shape, never of the rows: the cuts are part of what a row's bits are.
+    """
+    segments = 1
+    while (
+        segments < MOST_SEGMENTS
+        and -(-out // UNIT) * segments < UNITS
+        and width >= 2 * segments * LEAST_SEGMENT
+    ):
+        segments *= 2
+    return segments
+
+
+@lru_cache(maxsize=4096)
+def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Tile:
+    """Return what a program takes of so many rows; `weights` are read side by side.
+
+    Any choice gives the same bits. Up to 128 rows this one follows what was quickest on an H200 for
+    the products of the 8B model; above, it keeps all processors busy and computes few rows in vain.
+    """
+    wide = shape.dtype == torch.float32
+    few = next((size for size in (16, 32, 64) if rows <= size), 64)
+    more = 0
+    if wide:  # without tensor cores a tile lies in registers, and so do sums of segments
+        few = min(few, 32 if weights > 1 or rows > FEW else 64)
+    elif rows <= 64:
+        pass
+    elif rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
+        few, more = 64, 16 if rows <= 64 + 16 else 32
+    else:  # and one of sixteen 272
+        few = 128
+        over = rows - rows // few * few
+        roomy = weights == 1 or target.dependent  # registers: accumulators of wgmma take fewer
+        more = 16 if roomy and rows < 3 * few and 0 < over <= rows // few * 16 else 0
+    apart = weights == 1 and shape.segments > 1 and rows <= FEW
+    if target.upcast:  # a program costs milliseconds there
+        return Tile(few, more, min(512, power_above(shape.out, 16)), 4, 1, apart)
+    features, warps = 64, 8 if wide else 4
+    if few == 16 and -(-shape.out // UNIT) * shape.segments < UNITS // 4:
+        features = 16 if wide else 32  # a small weight is spread over more programs
+    elif few > 16 and wide:
+        features = 32
+    elif few >= 64 and weights > 1:
+        warps = 8
+    elif rows > FEW and not wide and -(-shape.out // 128) * -(-rows // (few + more)) >= FULL:
+        features, warps = 128, 8
+    stage = (features * weights + few + more) * shape.block * shape.dtype.itemsize
+    room = (target.shared_kib - 3) * 1024 // stage
+    return Tile(few, more, features, warps, max(2, min(5 if few < 64 else 4, room)), apart)
+
+
+def prefetched(shape: Shape, target: Target, weights: int = 1) -> int:
+    """Return how many bytes of each row of a weight's segment are asked for early: whole lines.
+
+    None where the hardware cannot, or where a segment is shorter than what would be asked for.
+    """
+    if not target.dependent or shape.stride * shape.dtype.itemsize % 16:
+        return 0
+    segments = shape.segments if weights == 1 else 1
+    share = PREFETCHED // (weights * shape.out * segments) // 128 * 128
+    last = shape.width - (segments - 1) * shape.span if segments > 1 else shape.width
+    return share if share <= last * shape.dtype.itemsize else 0
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def ask_for(w_ptr, out, first, STRIDE: tl.constexpr, BYTES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Let the cache of the device fetch the first BYTES of rows `out` [N] of a weight."""
+    size = tl.full(out.shape, BYTES, tl.int32)
+    tl.inline_asm_elementwise(
+        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+        "=r,l,r",
+        [(w_ptr + out * STRIDE + first).to(tl.int64), size],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def weight_block(  # type: ignore[no-untyped-def]
+    w_ptr, out, column,
+    WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Return [N, BLOCK] of a weight; what is read only ONCE leaves the caches first."""
+    place = w_ptr + out[:, None] * STRIDE + column[None, :]
+    if WIDTH % BLOCK == 0:
+        if ONCE:
+            block = tl.load(place, cache_modifier=".cg", eviction_policy="evict_first")
+        else:
+            block = tl.load(place)
+    else:
+        block = tl.load(place, mask=(out >= 0)[:, None] & (column < WIDTH)[None, :], other=0.0)
+    if UPCAST:
+        block = block.to(tl.float32)
+    return block
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def row_block(  # type: ignore[no-untyped-def]
+    x_ptr, row, column, WIDTH: tl.constexpr, BLOCK: tl.constexpr, UPCAST: tl.constexpr
+):
+    """Return [BLOCK, R] of rows [., WIDTH]."""
+    place = x_ptr + row[:, None] * WIDTH + column[None, :]
+    if WIDTH % BLOCK == 0:
+        block = tl.load(place, eviction_policy="evict_last")
+    else:
+        block = tl.load(place, mask=(row >= 0)[:, None] & (column < WIDTH)[None, :], other=0.0)
+    if UPCAST:
+        block = block.to(tl.float32)
+    return tl.trans(block)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def segment_sums(  # type: ignore[no-untyped-def]
+    x_ptr, w_ptr, row, other_row, out, first, last,
+    WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, MORE: tl.constexpr,
+    ONCE: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Return the sums of the terms `first` to `last`, [N, R] and [N, MORE], in their order."""
+    total = tl.zeros((out.shape[0], row.shape[0]), tl.float32)
+    other = tl.zeros((out.shape[0], other_row.shape[0]), tl.float32)
+    for start in tl.range(first, last, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        weight = weight_block(w_ptr, out, column, WIDTH, STRIDE, BLOCK, ONCE, UPCAST)
+        x = row_block(x_ptr, row, column, WIDTH, BLOCK, UPCAST)
+        total = tl.dot(weight, x, total, input_precision="ieee", out_dtype=tl.float32)
+        if MORE > 0:
+            x = row_block(x_ptr, other_row, column, WIDTH, BLOCK, UPCAST)
+            other = tl.dot(weight, x, other, input_precision="ieee", out_dtype=tl.float32)
+    return total, other
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def store_rows(out_ptr, values, row, out, rows, OUT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Store [N, R] as rows [., OUT]."""
+    place = out_ptr + row[None, :].to(tl.int64) * OUT + out[:, None]
+    held = (row < rows)[None, :] & (out < OUT)[:, None]
+    tl.store(place, values.to(out_ptr.dtype.element_ty), mask=held)
+
+
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+def product_kernel(  # type: ignore[no-untyped-def]
+    x_ptr, w_ptr, out_ptr, rows,
+    OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, SEGMENTS: tl.constexpr,
+    SPAN: tl.constexpr, APART: tl.constexpr, ROWS: tl.constexpr, MORE: tl.constexpr,
+    FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr, PREFETCH: tl.constexpr,
+    UPCAST: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Write `x @ w.T` for x [rows, WIDTH] and w [OUT, WIDTH].
+
+    `out_ptr` [rows, OUT], or with APART [SEGMENTS, rows, OUT] with a segment's sums in each.
+    Grid: tiles of features * tiles of rows, these side by side; APART: SEGMENTS.
+    """
+    row_tiles = tl.cdiv(rows, ROWS + MORE)
+    first_row = (tl.program_id(0) % row_tiles) * (ROWS + MORE)
+    first_out = (tl.program_id(0) // row_tiles) * FEATURES
+    out = tl.arange(0, FEATURES)
+    held = tl.minimum(out, OUT - 1 - first_out)  # rows beyond the last repeat it
+    w_ptr += first_out.to(tl.int64) * STRIDE
+    segment = tl.program_id(1)
+    if DEPENDENT:
+        if PREFETCH > 0:
+            ask_for(w_ptr, held, segment * SPAN, STRIDE, PREFETCH)
+        gdc_wait()
+    row = tl.arange(0, ROWS)
+    other_row = ROWS + tl.arange(0, MORE if MORE > 0 else 16)
+    x_ptr += first_row.to(tl.int64) * WIDTH
+    x_row = tl.minimum(row, rows - 1 - first_row)
+    x_other = tl.minimum(other_row, rows - 1 - first_row)
+    if APART or SEGMENTS == 1:
+        first = segment * SPAN
+        total, other = segment_sums(
+            x_ptr, w_ptr, x_row, x_other, held, first, tl.minimum(first + SPAN, WIDTH),
+            WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+        )  # fmt: skip
+        if APART:
+            out_ptr += segment.to(tl.int64) * rows * OUT
+    else:
+        total = tl.zeros((FEATURES, ROWS), tl.float32)
+        other = tl.zeros((FEATURES, other_row.shape[0]), tl.float32)
+        for number in tl.range(0, SEGMENTS, num_stages=1):
+            first = number * SPAN
+            part, beside = segment_sums(
+                x_ptr, w_ptr, x_row, x_other, held, first, tl.minimum(first + SPAN, WIDTH),
+                WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+            )  # fmt: skip
+            total += part
+            if MORE > 0:
+                other += beside
+    if DEPENDENT:
+        gdc_launch_dependents()
+    store_rows(out_ptr, total, first_row + row, first_out + out, rows, OUT)
+    if MORE > 0:
+        store_rows(out_ptr, other, first_row + other_row, first_out + out, rows, OUT)
+
+
+@lru_cache(maxsize=4096)
+def launchable(shape: Shape, tile: Tile, target: Target, *, once: bool) -> Launchable:
+    """Return the product of a shape of weights in tiles; `once`: one program has all the rows."""
+    number = TYPES[shape.dtype]
+    constants = {
+        "OUT": shape.out,
+        "WIDTH": shape.width,
+        "STRIDE": shape.stride,
+        "SEGMENTS": shape.segments,
+        "SPAN": shape.span,
+        "APART": tile.apart,
+        "ROWS": tile.rows,
+        "MORE": tile.more,
+        "FEATURES": tile.features,
+        "BLOCK": shape.block,
+        "ONCE": once,
+        "PREFETCH": prefetched(shape, target),
+        "UPCAST": target.upcast,
+        "DEPENDENT": target.dependent,
+    }
+    pointers = {"x_ptr": f"*{number}", "w_ptr": f"*{number}", "out_ptr": "*fp32"}
+    return Launchable(
+        f"product {shape.out}x{shape.width} rows {tile.height}",
+        product_kernel,
+        {**pointers, "rows": "i32"},
+        constants,
+        options_of(target, tile.warps, tile.stages),
+        tuple(pointers),
+    )
+
+
+def product(x: Tensor, weight: Matrix, target: Target, tile: Tile | None = None) -> Tensor:
+    """Return float32 [parts, rows, out], whose sum over the parts, in order, is `x @ weight.T`.
+
+    `x` [rows, width] without gaps. There is one part where a program adds the segments, else a part
+    for each.
+    """
+    rows, shape = x.shape[0], weight.shape
+    tile = tile or tile_of(rows, shape, target)
+    parts = shape.segments if tile.apart else 1
+    found = torch.empty((parts, rows, shape.out), dtype=torch.float32, device=x.device)
+    row_tiles = -(-rows // tile.height)
+    grid = (row_tiles * -(-shape.out // tile.features), parts)
+    launchable(shape, tile, target, once=row_tiles == 1).launch(
+        grid, x.contiguous(), weight.data, found, rows
+    )
+    return found

@@ -1,0 +1,182 @@
+"""Kernels on the device: right, and of the same bits for every number of rows and way of launching.
+
+What each computes, to the last corner, is tested in the interpreter (tests/runtime/kernels); here
+the compiled ones are held against float64, and rows against themselves in other company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nldc.runtime.invariant.linear import cancelling
+
+pytest.importorskip("triton")
+
+from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.kernels.gated import gated
+from nldc.runtime.kernels.head import Asked, Noise, head
+from nldc.runtime.kernels.launchable import Target
+from nldc.runtime.kernels.low_rank import LowRankProducts, low_rank
+from nldc.runtime.kernels.product import Matrix, product
+from nldc.runtime.kernels.rotary import Heads, Pages, rotary
+from nldc.runtime.kernels.summed import added_normed
+
+pytestmark = pytest.mark.gpu
+COUNTS = (1, 2, 7, 8, 16, 17, 31, 33, 64, 65, 72, 81, 97, 128, 129, 272)
+MOST = 1056
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+SHAPES = ((640, 4096), (200, 14336), (97, 577), (1536, 1024))
+EPSILON = {torch.bfloat16: 2**-8, torch.float16: 2**-10, torch.float32: 2**-17}
+Numbers = Callable[..., Tensor]
+
+
+@pytest.fixture
+def target(device: torch.device) -> Target:
+    if device.type != "cuda" and not interpreted():
+        pytest.skip("kernels run on the CPU with TRITON_INTERPRET=1 only")
+    return Target.of(device)
+
+
+@pytest.fixture
+def numbers(device: torch.device) -> Numbers:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    return drawn
+
+
+def whole(parts: Tensor) -> Tensor:
+    total = torch.zeros_like(parts[0])
+    for part in parts:
+        total += part
+    return total
+
+
+def counts(device: torch.device) -> tuple[tuple[int, ...], int]:
+    """Return the numbers of rows to try, and of how many they are the first: fewer on a CPU."""
+    return (COUNTS, MOST) if device.type == "cuda" else ((1, 17), 33)
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_of_a_row_have_the_same_bits(
+    device: torch.device, target: Target, dtype: torch.dtype, shape: tuple[int, int]
+) -> None:
+    """The exact results are zero: what is left is rounding, and shows any other order."""
+    out, width = shape if device.type == "cuda" else (40, 90)
+    some, most = counts(device)
+    data, rows = cancelling(out, width, dtype, device)
+    rows = rows.repeat(-(-most // len(rows)), 1)[:most]
+    weight, beside = Matrix(data, out, width), Matrix(data.flip(0).contiguous(), out, width)
+    large = rows * 50  # or every gate is shut, and half open
+    other = Target(80) if device.type == "cuda" else target  # no dependent launches, fewer stages
+    of_all, gated_of_all = (
+        whole(product(rows, weight, target)),
+        gated(large, weight, beside, target),
+    )
+    for count in some:
+        for first in {0, min(5, most - count)}:
+            own = slice(first, first + count)
+            for way in (target, other):
+                assert torch.equal(whole(product(rows[own], weight, way)), of_all[own]), count
+                found = gated(large[own], weight, beside, way)
+                assert torch.equal(found, gated_of_all[own]), count
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_are_those_of_float64(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    for out, width in SHAPES if device.type == "cuda" else ((40, 90),):
+        data, other = (numbers(out, width, dtype=dtype) / width**0.5 for _ in range(2))
+        for rows in (1, 33, 72, 272) if device.type == "cuda" else (3,):
+            x = numbers(rows, width, dtype=dtype)
+            found = whole(product(x, Matrix(data, out, width), target))
+            wanted = x.double() @ data.double().T
+            assert error(found, wanted) < 2**-16
+            activated = gated(x, Matrix(data, out, width), Matrix(other, out, width), target)
+            wanted = F.silu(wanted) * (x.double() @ other.double().T)
+            assert error(activated, wanted) < EPSILON[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_norms_rotations_and_adapters_of_a_row_have_the_same_bits(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    some, most = counts(device)
+    heads = Heads(8, 2, 64, 64)
+    width = 12 * 64
+    parts, states, gamma = (
+        numbers(4, most, width), numbers(most, width, dtype=dtype), numbers(width, dtype=dtype),
+    )  # fmt: skip
+    cos, sin = numbers(2, most, 64)
+    positions, zero = torch.arange(most, device=device), torch.zeros(1, device=device).long()
+    table = torch.randperm(most // 64 + 1).int().view(1, -1).to(device)
+    modules = LowRankProducts.of(
+        [(0, numbers(24, width, dtype=dtype), numbers(width, 24, dtype=dtype), 0.5)], width
+    )
+
+    def computed(own: slice) -> list[Tensor]:
+        mine = parts[:, own].contiguous()
+        marks = torch.ones(mine.shape[1], dtype=torch.int8, device=device)
+        beside = low_rank(states[own].contiguous(), modules, marks, target)
+        keys, values = torch.zeros(2, table.shape[1], 2, 64, 64, dtype=dtype, device=device)
+        query = rotary(
+            mine, positions[own], cos, sin, Pages(table, zero, zero + own.start), keys, values,
+            heads, target, beside,
+        )  # fmt: skip
+        place = positions[own]
+        pages = table[0, place // 64].long()
+        kept = [held[pages, :, place % 64] for held in (keys, values)]
+        added = added_normed(mine, states[own].contiguous(), gamma, 1e-5, target, beside)
+        return [*added, query, beside.values, *kept]
+
+    of_all = computed(slice(0, most))
+    assert all(each.isfinite().all() for each in of_all)
+    for count in some:
+        first = min(3, most - count)
+        for found, wanted in zip(computed(slice(first, first + count)), of_all, strict=True):
+            assert torch.equal(found, wanted[first : first + count]), count
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_head_finds_the_same_for_a_row_in_any_company(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    some, most = counts(device)
+    size, width = (5000, 1024) if device.type == "cuda" else (150, 40)
+    weight = Matrix(numbers(size, width, dtype=dtype) / width**0.5, size, width)
+    x = numbers(most, width, dtype=dtype)
+    one = torch.ones(1, dtype=torch.int64, device=device)
+    positions = torch.arange(most, device=device)
+    for asked in (
+        Asked(logits=True, token=True),
+        Asked(token=True, noisy=True),
+        Asked(token=True, measures=True),
+    ):
+
+        def found(own: slice, asked: Asked = asked) -> list[Tensor]:
+            noise = Noise(positions[own], one, one, one.double()) if asked.noisy else None
+            everything = vars(head(x[own].contiguous(), weight, asked, target, noise)).values()
+            return [each for each in everything if each is not None]
+
+        of_all = found(slice(0, most))
+        for count in some:
+            first = min(3, most - count)
+            for mine, wanted in zip(found(slice(first, first + count)), of_all, strict=True):
+                assert torch.equal(mine, wanted[first : first + count]), (asked, count)
+        if asked.logits:
+            logits, tokens = of_all
+            assert torch.equal(tokens, logits.argmax(-1))
+            assert error(logits, x.double() @ weight.data.double().T) < EPSILON[dtype]

@@ -1,0 +1,166 @@
+"""The head: its logits, and of them the very token that torch's choice takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from kernel_cases import (
+    BY_ROWS,
+    DTYPES,
+    EPSILON,
+    TARGET,
+    dense,
+    error,
+    exact,
+    matrix,
+    numbers,
+)
+
+from nldc.runtime.kernels import head as kernels
+from nldc.runtime.kernels.head import Asked, Noise, head, head_tile
+from nldc.runtime.kernels.product import Matrix
+from nldc.runtime.step import sampling
+
+LOGITS, TOKEN = Asked(logits=True), Asked(token=True)
+NOISY, MEASURES = Asked(token=True, noisy=True), Asked(measures=True)
+
+
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize(("rows", "dtype"), BY_ROWS)
+def test_logits_and_greedy_tokens_are_torchs(rows: int, dtype: torch.dtype) -> None:
+    x, weight = numbers(rows, 50, dtype=dtype), matrix(131, 50, dtype, gap=2)
+    logits = head(x, weight, LOGITS, TARGET).logits
+    assert logits is not None
+    assert error(logits, exact(x, weight)) < EPSILON[dtype]
+    found = head(x, weight, TOKEN, TARGET)
+    assert found.logits is None
+    assert found.tokens is not None
+    assert torch.equal(found.tokens, logits.argmax(-1))
+    found = head(x, weight, replace(TOKEN, logits=True), TARGET, barred=int(found.tokens[0]))
+    assert found.logits is not None
+    assert torch.equal(found.logits, logits)
+    left = logits.clone()
+    left[:, logits[0].argmax()] = -math.inf
+    assert found.tokens is not None
+    assert torch.equal(found.tokens, left.argmax(-1))
+
+
+def test_of_equal_logits_the_lowest_id_wins_within_tiles_and_between_them() -> None:
+    x, weight = torch.ones(3, 16), torch.zeros(700, 16)
+    for best in ([3, 4], [600, 5], [699, 640], [63, 64], [511, 512]):
+        data = weight.clone()
+        data[best] = 1.0
+        found = head(x, Matrix(data, 700, 16), TOKEN, TARGET)
+        assert found.tokens is not None
+        assert found.tokens.tolist() == [min(best)] * 3
+
+
+def test_logits_are_equal_where_rounding_makes_them_so() -> None:
+    x = torch.ones(2, 2, dtype=torch.bfloat16)
+    data = torch.tensor([[1.0, 0.0], [256.0, 0.5], [256.0, 0.75]], dtype=torch.bfloat16)
+    found = head(x, Matrix(data, 3, 2), replace(TOKEN, logits=True), TARGET)
+    assert found.logits is not None
+    assert found.logits[0].tolist() == [1.0, 256.0, 256.0]
+    assert found.tokens is not None
+    assert found.tokens.tolist() == [1, 1]
+
+
+def test_rows_without_numbers_or_without_a_choice_say_so() -> None:
+    assert kernels.NO_NUMBER == sampling.NO_NUMBER
+    assert kernels.NOTHING_ALLOWED == sampling.NOTHING_ALLOWED
+    x = torch.tensor([[1.0], [math.nan], [math.inf], [-math.inf]])
+    weight = Matrix(torch.ones(90, 1), 90, 1)
+    wanted = torch.tensor([0, sampling.NO_NUMBER, sampling.NO_NUMBER, sampling.NOTHING_ALLOWED])
+    found = head(x, weight, TOKEN, TARGET).tokens
+    assert found is not None
+    assert torch.equal(found, wanted)
+    found = head(x[:2], Matrix(torch.ones(1, 1), 1, 1), TOKEN, TARGET, barred=0).tokens
+    assert found is not None
+    assert found.tolist() == [sampling.NOTHING_ALLOWED] * 2
+
+
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize("temperature", [0.7, 1.3, 1e-6])
+def test_sampled_tokens_are_those_of_the_keyed_noise(temperature: float) -> None:
+    dtype = DTYPES[int(temperature) % 3]
+    batch, own = 3, 7
+    x, weight = numbers(batch * own, 40, dtype=dtype) / 4, matrix(300, 40, dtype)
+    positions = numbers(batch, own).mul(1e6).abs().long()
+    keys, seeds = torch.tensor([0, 7, 2**40 + 1]), torch.tensor([-1, 2**62, 5])
+    heat = torch.full((batch,), temperature, dtype=torch.float64)
+    noise = Noise(positions.view(-1), keys, seeds, heat)
+    found = head(x, weight, replace(NOISY, logits=True), TARGET, noise, barred=9)
+    assert found.logits is not None
+    assert found.tokens is not None
+    logits = found.logits.view(batch, own, -1)
+    logits[..., 9] = -math.inf
+    rules = sampling.Sampling(temperature)
+    wanted = sampling.draw(logits, positions, keys, rules, seeds.unsqueeze(1))
+    assert torch.equal(found.tokens.view(batch, own), wanted)
+    assert len(set(found.tokens.tolist())) > 5
+
+
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize("barred", [None, 4])
+def test_measures_are_those_of_the_softmax(barred: int | None) -> None:
+    x, weight = numbers(72, 48, dtype=torch.bfloat16) / 4, matrix(190, 48, torch.bfloat16)
+    found = head(x, weight, replace(MEASURES, logits=True), TARGET, barred=barred)
+    assert found.tokens is None
+    assert found.logits is not None
+    logits = found.logits.double()
+    if barred is not None:
+        logits[:, barred] = -math.inf
+    log_p = logits.log_softmax(-1)
+    best = logits.topk(2).values
+    entropy = -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1)
+    for got, wanted in (
+        (found.best, best[:, 0]),
+        (found.second, best[:, 1]),
+        (found.logsumexp, logits.logsumexp(-1)),
+        (found.entropy, entropy),
+    ):
+        assert got is not None
+        assert error(got, wanted) < 2**-18
+
+
+def test_a_tile_in_which_nothing_is_allowed_spoils_no_measure() -> None:
+    x = torch.ones(1, 1)
+    data = torch.full((200, 1), -math.inf)
+    data[130:132, 0] = torch.tensor([0.0, 1.0])
+    found = head(x, Matrix(data, 200, 1), MEASURES, TARGET)
+    for got, wanted in (
+        (found.best, 1.0),
+        (found.second, 0.0),
+        (found.logsumexp, math.log1p(math.e)),
+    ):
+        assert got is not None
+        assert math.isclose(float(got), wanted, rel_tol=1e-6)
+    assert found.entropy is not None
+    p = 1 / (1 + math.e)
+    assert math.isclose(
+        float(found.entropy), -p * math.log(p) - (1 - p) * math.log(1 - p), rel_tol=1e-5
+    )
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_measures_of_a_row_have_the_same_bits_in_any_company() -> None:
+    x, weight = numbers(72, 48), matrix(190, 48, torch.float32)
+    whole = head(x, weight, MEASURES, TARGET)
+    some = head(x[9:11], weight, MEASURES, TARGET)
+    for name in ("best", "second", "logsumexp", "entropy"):
+        assert torch.equal(getattr(some, name), getattr(whole, name)[9:11]), name
+
+
+def test_a_tile_that_is_measured_has_one_width_whatever_the_rows() -> None:
+    shape = matrix(190, 48, torch.float32).shape
+    widths = {head_tile(rows, shape, TARGET, MEASURES).features for rows in range(1, 300)}
+    assert len(widths) == 1
+
+
+def test_dense_weights_are_what_is_multiplied() -> None:
+    weight = matrix(5, 6, torch.float32, gap=4)
+    assert weight.data.shape == (5, 10)
+    assert dense(weight).isfinite().all()
