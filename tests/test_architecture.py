@@ -43,6 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
     "import_gguf": ("runtime.checkpoint.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
+    "quantize": ("runtime.checkpoint.quantising",),
     "gguf_file": ("runtime.errors",),
     "gguf_tokenizer": ("runtime.errors",),
     "codegen": (

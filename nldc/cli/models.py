@@ -43,6 +43,39 @@ def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None
     write(str(report))
 
 
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--bits", type=click.Choice(["4", "8"]), required=True, help="Bits of a weight.")
+@click.option(
+    "--group",
+    type=click.Choice(["32", "64", "128"]),
+    help="Neighbours in a row that share a scale. By itself 32 at 4 bits, a whole row at 8.",
+)
+@click.option("--symmetric", is_flag=True, help="No zero of its own for each group of 4 bits.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+def quantize(model: Path, bits: str, group: str | None, symmetric: bool, out: Path) -> None:
+    """Write the checkpoint in the folder MODEL with weights of 8 or 4 bits.
+
+    Matrices are rounded to whole numbers with a scale for each group, in the format
+    `pack-quantized` of compressed-tensors; at 4 bits, embedding and head get 8. All else of the
+    folder is copied. What is written decodes as any checkpoint does: `nldc run --model OUT`.
+    """
+    from nldc.cli.output import loading_bar
+    from nldc.quantize import quantize as quantize_
+
+    report = quantize_(
+        model,
+        out,
+        int(bits),
+        None if group is None else int(group),
+        symmetric=symmetric,
+        progress=loading_bar(),
+    )
+    write(str(report))
+
+
 @click.group()
 def train() -> None:
     """Train a tri-mode model from scratch, or the LoRA drafter of a checkpoint."""

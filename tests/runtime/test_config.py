@@ -62,7 +62,10 @@ def test_rope_settings_of_older_configs_are_read() -> None:
         ({"attention_bias": True}, "c: attention_bias = True is not supported"),
         ({"mlp_bias": True}, "c: mlp_bias = True is not supported"),
         ({"sliding_window": 128}, "c: sliding_window = 128 is not supported"),
-        ({"quantization_config": {}}, "c: quantization_config = {} is not supported"),
+        (
+            {"quantization_config": {}},
+            "c: quantization_config: quant_method None is not supported",
+        ),
         ({"num_key_value_heads": 3}, "c: 2 attention heads cannot share 3 key-value heads evenly"),
         ({"head_dim": 9}, "c: head_dim 9 is odd"),
         ({"mask_token_id": 61}, "c: mask_token_id 61 is not in the vocabulary of 61"),
