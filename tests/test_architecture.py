@@ -42,8 +42,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "certify": ("runtime",),
     "__main__": ("cli",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
-    "import_gguf": ("runtime.checkpoint.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
-    "quantize": ("runtime.checkpoint.quantising",),
+    "import_gguf": (
+        "runtime.checkpoint.config",
+        "runtime.checkpoint.folder",
+        "runtime.checkpoint.quantization",
+        "runtime.errors",
+        "gguf_file",
+        "gguf_numbers",
+        "gguf_tokenizer",
+    ),
+    "quantize": (),
     "gguf_file": ("runtime.errors",),
     "gguf_tokenizer": ("runtime.errors",),
     "codegen": (
@@ -63,10 +71,11 @@ LAZY: dict[str, tuple[str, ...]] = {
     "bench": ("runtime",),
     "sol": ("runtime",),
     "training": ("runtime",),
+    "quantize": ("runtime",),
     "certify": ("api",),
     "cli": (
         "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
-        "prompts", "schema", "sol", "training", "verify", "runtime",
+        "prompts", "quantize", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
 # The rooms of the runtime, from the lowest up: a module imports its own room and those before it.

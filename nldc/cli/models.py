@@ -29,17 +29,22 @@ def doctor() -> None:
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="What the weights are stored as.",
+    help="What the weights are stored as and computed in: float32, if none are kept quantised.",
+)
+@click.option(
+    "--keep-quantised",
+    is_flag=True,
+    help="Keep matrices in Q8_0, Q4_0 and Q4_1 as they are, and compute in bfloat16.",
 )
 @click.option("--mask-token", help="Id or text of the token that stands for masked rows.")
-def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None:
+def import_gguf(
+    file: str, out: str, dtype: str | None, keep_quantised: bool, mask_token: str | None
+) -> None:
     """Turn a Llama model in a GGUF FILE into a checkpoint folder."""
     from nldc.import_gguf import import_gguf as import_gguf_
 
     mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
-    report = import_gguf_(file, out, dtype=dtype, mask_token=mask)
+    report = import_gguf_(file, out, dtype=dtype, mask_token=mask, keep_quantised=keep_quantised)
     write(str(report))
 
 

@@ -3,7 +3,7 @@
 Beside `X.weight_packed` (int32 [out, in * bits / 32]) and `X.weight_scale` (floats [out, groups])
 lie `X.weight_shape` (two int64) and, if 0 is not the middle number, `X.weight_zero_point` (int32
 [out * bits / 32, groups], packed down the rows). Files of `nldc import-gguf` may have, in place of
-that, `X.weight_shift` (floats [out, groups]), which is added.
+that, `X.weight_shift` (floats [out, groups]): what the number 0 without sign is worth.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class QuantisedTensors:
         if zeros is not None:
             # packed down the rows, so that a group's zeros follow one another
             found = unpacked(zeros.T.contiguous(), self.bits, self.shape[0]).T
-            shift = found.float().neg_().mul_(scale.float())
+            shift = -(found.float() + (1 << (self.bits - 1))) * scale.float()
         return Quantised(
             words.to(device),
             scale.to(device),

@@ -8,7 +8,7 @@ is refused by its name. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nldc.runtime.errors import CheckpointError
@@ -98,13 +98,18 @@ def scheme(bits: int, group: int | None, *, symmetric: bool, targets: list[str])
     }
 
 
-def settings(groups: Mapping[str, Any], *, own: bool = False) -> dict[str, Any]:
-    """Return the quantization_config of such groups; `own` where some have a `weight_shift`."""
+def settings(
+    groups: Mapping[str, Any], *, ignore: Sequence[str] = (), own: bool = False
+) -> dict[str, Any]:
+    """Return the quantization_config of such groups; `own` where some have a `weight_shift`.
+
+    `ignore` names matrices that are not quantised.
+    """
     return {
         "quant_method": OWN_METHOD if own else METHOD,
         "format": FORMAT,
         "quantization_status": "compressed",
         "config_groups": dict(groups),
-        "ignore": [],
+        "ignore": list(ignore),
         "kv_cache_scheme": None,
     }

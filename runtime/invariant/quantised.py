@@ -29,8 +29,8 @@ class Quantised:
 
     `packed` is int32 [out, in * bits / 32, rounded up]: value i of a row lies at bit i * bits,
     lowest first, as a number u without sign. Of a row's values, each `in / groups` neighbours share
-    a `scale`, floats [out, groups], and if `shift` is given, floats [out, groups], that too: the
-    weight is `scale * (u - 2 ** (bits - 1)) + shift`.
+    a `scale`, floats [out, groups]. The weight is `scale * u + shift` where there is a `shift`,
+    floats [out, groups], and `scale * (u - 2 ** (bits - 1))` where there is none.
     """
 
     packed: Tensor
@@ -39,6 +39,11 @@ class Quantised:
     bits: int
     shape: tuple[int, int]
     dtype: torch.dtype
+
+    @property
+    def middle(self) -> int:
+        """The middle number, which is worth 0 where there is no shift."""
+        return 1 << (self.bits - 1)
 
     @property
     def group(self) -> int:
@@ -62,6 +67,8 @@ class Quantised:
     def _valued(self, numbers: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
         wide = torch.promote_types(self.dtype, torch.float32)
         values = numbers.view(len(numbers), scale.shape[1], -1).to(wide)
+        if shift is not None:
+            values += self.middle
         values = values.mul_(scale.to(wide).unsqueeze(-1))
         if shift is not None:
             values = values.add_(shift.to(wide).unsqueeze(-1))
@@ -110,7 +117,7 @@ def joined(parts: Sequence[Quantised]) -> Quantised | None:
 
 def _shift_of(part: Quantised) -> Tensor:
     if part.shift is None:
-        return torch.zeros(part.scale.shape, dtype=torch.float32, device=part.scale.device)
+        return part.scale.float() * -part.middle
     return part.shift.float()
 
 

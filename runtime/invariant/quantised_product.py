@@ -91,9 +91,12 @@ def formed(weight: Quantised, form: Form) -> QuantisedProduct:
 
 
 def _four_bits(weight: Quantised) -> tuple[Tensor, Tensor]:
-    shift = torch.zeros_like(weight.scale) if weight.shift is None else weight.shift
-    scales = torch.stack([each.T.to(weight.dtype) for each in (weight.scale, shift)], -1)
-    raised = weight.numbers().to(torch.int32) + 8
+    scale = weight.scale.float()
+    middle = torch.zeros_like(scale)
+    if weight.shift is not None:
+        middle = weight.shift.float() + weight.middle * scale
+    scales = torch.stack([each.T.to(weight.dtype) for each in (scale, middle)], -1)
+    raised = weight.numbers().to(torch.int32) + weight.middle
     data = torch.ops.aten._convert_weight_to_int4pack_for_cpu.default(raised, 1)
     return data, scales.contiguous()
 

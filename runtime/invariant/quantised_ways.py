@@ -96,7 +96,9 @@ def cancelling(
     halves = torch.randint(low, high, (out, groups, pairs), generator=generator)
     numbers = mirrored(halves.to(torch.int8), 1)
     scale = torch.rand(out, groups, generator=generator) + 0.5
-    shift = torch.randn(out, groups, generator=generator) if shifted else None
+    shift = None
+    if shifted:
+        shift = torch.randn(out, groups, generator=generator) - scale * (1 << (bits - 1))
     given = torch.randn(COUNTS[-1] + 8, groups, pairs, generator=generator)
     given *= torch.randint(-SPREAD, SPREAD + 1, given.shape, generator=generator).float().exp2()
     weight = Quantised(
