@@ -16,9 +16,11 @@ from torch import Tensor
 from nldc.quantize import quantize
 from nldc.runtime import Decoder
 from nldc.runtime.checkpoint import quantising
+from nldc.runtime.checkpoint.adapter import Adapter, Selected
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.weights import load_weights
 from nldc.runtime.errors import BackendError, CheckpointError
+from nldc.runtime.invariant.linear import linear
 from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.invariant.quantised_product import QuantisedProduct
 from nldc.runtime.loading import load
@@ -245,6 +247,32 @@ def test_damaged_parts_of_a_weight_are_named(
     problem = refusal(lambda: load_weights(tmp_path / "out", config, torch.bfloat16, CPU))
     assert message in problem.message
     assert name in problem.message
+
+
+def test_an_adapter_drafts_beside_quantised_weights(model: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    tensors = {}
+    for module, out, width in (("self_attn.k_proj", 32, 64), ("mlp.down_proj", 64, 128)):
+        name = f"base_model.model.encoder.layers.1.{module}"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(2, width, generator=generator)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(out, 2, generator=generator)
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    adapter = Adapter.load(folder, ModelConfig.load(model), torch.bfloat16, CPU)
+    weights = load_weights(model, ModelConfig.load(model), torch.bfloat16, CPU)
+    rows = torch.randn(6, 128, generator=generator).to(torch.bfloat16)
+    down = weights.layers[1].down
+    base = linear(rows, down)
+    some = Selected(adapter, torch.tensor([1, 4])).linear(1, "down", rows, down)
+    (low,) = adapter.products[1, "down"]
+    want = base.clone()
+    want[[1, 4]] += low.scale * linear(linear(rows[[1, 4]], low.down), low.up)
+    assert torch.allclose(some, want, rtol=0.02)
+    assert torch.equal(some[[0, 2, 3, 5]], base[[0, 2, 3, 5]]), "rows without it are as they were"
+    assert not torch.equal(some[1], base[1])
 
 
 def test_a_gpu_without_kernels_for_it_is_refused(
