@@ -75,7 +75,12 @@ def print_quality(checkpoints: list[Path], pieces: int) -> None:
         print(f"{checkpoint}: {rows.shape[0]} held-out texts of {rows.shape[1]} tokens")
         base = measured(checkpoint, rows)
         print(f"{'as it is':34} perplexity {base[0]:7.3f}")
+        config = ModelConfig.load(checkpoint)
         for name, bits, group, symmetric in VARIANTS:
+            if any(
+                width % (group or 1) for width in (config.hidden_size, config.intermediate_size)
+            ):
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "out"
                 report = quantize(checkpoint, out, bits, group, symmetric=symmetric)
