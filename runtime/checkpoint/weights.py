@@ -206,8 +206,7 @@ class _Forming:
         """Return the form of a matrix from `room`; such a matrix is not to be used any more."""
         made = self._form(matrix)
         data = made.data if isinstance(made, Packed) else made
-        assert isinstance(data, Tensor), "a plain matrix has a plain form"
-        if data.is_mkldnn or data.data_ptr() != matrix.data_ptr():
+        if not isinstance(data, Tensor) or data.is_mkldnn or data.data_ptr() != matrix.data_ptr():
             self._copied.add((matrix.shape[0], matrix.shape[1]))
         return made
 

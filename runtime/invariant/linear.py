@@ -162,14 +162,15 @@ def ways(dtype: torch.dtype, device: torch.device) -> Iterator[Way]:
     if dtype == torch.float32 and torch._C.has_mkl:
         yield Way("mkl")
         yield Way("mkl", twice=True)
-    if _onednn_has(dtype):
+    if onednn_has(dtype):
         yield Way("onednn")
         yield Way("onednn", twice=True)
         yield Way("onednn", tile=32)
     yield Way(tile=16)
 
 
-def _onednn_has(dtype: torch.dtype) -> bool:
+def onednn_has(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes products of this dtype on this machine."""
     if not torch._C._has_mkldnn:
         return False
     if dtype == torch.bfloat16:

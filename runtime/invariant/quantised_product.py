@@ -6,6 +6,7 @@ bits are the same in any company is tried in `quantised_ways.py` before a form i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,10 @@ AT_ONCE = 3
 """Rows of the form `half` come in multiples: FBGEMM sums one or two left over otherwise."""
 WHOLE = 64
 """Values of a row of the form `int8` come in multiples, so that every row begins at a line."""
+AT_A_TIME = 1 << 20
+"""Values of the form `half` that are packed together; more take memory while they are."""
+LEAST = 1e-30
+"""The least that counts as a weight's largest value."""
 TALL = 2.0**13
 """What the largest weight of the form `half` is brought near to, far from what float16 can hold
 and far from where it has fewer digits."""
@@ -63,7 +68,9 @@ class QuantisedProduct:
             x = x.expand(AT_ONCE, -1)
         elif rows % AT_ONCE:
             x = F.pad(x, (0, 0, 0, -rows % AT_ONCE))
-        found = torch.ops.quantized.linear_dynamic_fp16.default(x * self.scales, self.data)
+        wide = x * self.scales
+        parts = [torch.ops.quantized.linear_dynamic_fp16.default(wide, part) for part in self.data]
+        found = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return found[:rows].to(x.dtype)
 
     def to_dense(self) -> Tensor:
@@ -78,16 +85,31 @@ def formed(weight: Quantised, form: Form) -> QuantisedProduct:
         RuntimeError: torch has no such product for this weight on this machine.
     """
     if form == "half":
-        dense = weight.to_dense().float()
-        largest = float(dense.abs().max())
-        power = 2.0 ** -round(torch.tensor(max(largest, 1e-30) / TALL).log2().item())
-        data = torch.ops.quantized.linear_prepack_fp16(dense * power, None)
-        scales = torch.tensor([1 / power])
-    elif form == "int4":
+        return half(weight.to_dense())
+    if form == "int4":
         data, scales = _four_bits(weight)
     else:
         data, scales = weight.numbers(), weight.scale.flatten().to(weight.dtype)
     return QuantisedProduct(form, data, scales, weight.group, weight.shape, weight.dtype)
+
+
+def half(weight: Tensor) -> QuantisedProduct:
+    """Return a plain weight [out, in] on the CPU in the form `half`.
+
+    Of bfloat16, every value within 2 ** 27 of the largest is as it was.
+
+    Raises:
+        RuntimeError: torch has no such product on this machine.
+    """
+    out, width = weight.shape
+    largest = max(float(weight.max()), -float(weight.min()), LEAST)
+    power = 2.0 ** -round(math.log2(largest / TALL))
+    data = tuple(
+        torch.ops.quantized.linear_prepack_fp16(part.float().mul_(power), None)
+        for part in torch.split(weight, max(1, AT_A_TIME // width))
+    )
+    scales = torch.tensor([1 / power])
+    return QuantisedProduct("half", data, scales, width, (out, width), weight.dtype)
 
 
 def _four_bits(weight: Quantised) -> tuple[Tensor, Tensor]:

@@ -152,3 +152,22 @@ def test_a_group_of_zeros_stays_zero_and_one_of_one_sign_does_not_blow_up() -> N
         values = (made.numbers.view(2, 2, 32).float() - zero) * made.scale.float().unsqueeze(-1)
         assert bool((values[:, 0] == 0).all())
         assert bool(((values[:, 1] - 3).abs() < 0.3).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_plain_weights_of_16_bits_are_exact_where_onednn_has_no_product(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("nldc.runtime.invariant.quantised_ways.onednn_has", lambda _dtype: False)
+    generator = torch.Generator().manual_seed(2)
+    weight = (torch.randn(96, 64, generator=generator) / 30).to(dtype)
+    weight[0, 0], weight[1, 1] = 1e-5, 3e2
+    made = pack_weight(weight)
+    assert isinstance(made, QuantisedProduct)
+    assert made.dtype == dtype
+    assert torch.equal(made.to_dense(), weight)
+    rows = torch.randn(40, 64, generator=generator).to(dtype)
+    whole = linear(rows, made)
+    assert torch.allclose(whole.float(), rows.float() @ weight.float().T, rtol=0.01, atol=0.05)
+    for count in (1, 2, 7, 8):
+        assert torch.equal(linear(rows[3 : 3 + count], made), whole[3 : 3 + count])
