@@ -53,6 +53,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "quantize": (),
     "gguf_file": ("runtime.errors",),
+    "gguf_numbers": (),
     "gguf_tokenizer": ("runtime.errors",),
     "codegen": (
         *LANGUAGE,
