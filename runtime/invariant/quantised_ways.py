@@ -14,6 +14,8 @@ from nldc.runtime.invariant.quantised_product import Form, formed, forms, half
 
 AT_MOST = 4096
 """Outputs of a weight that is tried; wider ones are as these again and again."""
+ABSENT = (RuntimeError, AttributeError)
+"""What torch raises where it has no such product: for such a weight, on this machine, or at all."""
 HALVES = (torch.bfloat16, torch.float16)
 SPREAD = 6
 """Powers of two, up and down, over which the values of a trial are spread."""
@@ -41,7 +43,7 @@ def half_holds(out: int, width: int, dtype: torch.dtype, threads: int) -> bool:
     weight, rows = plain_cancelling(min(out, AT_MOST), width, dtype, torch.device("cpu"))
     try:
         return rows_agree(partial(_product, half(weight)), rows, COUNTS)
-    except RuntimeError:
+    except ABSENT:
         return False
 
 
@@ -81,8 +83,8 @@ def choose(
             tried = formed(weight, form)
             if rows_agree(partial(_product, tried), rows, COUNTS):
                 return form
-        except RuntimeError:
-            continue  # this torch has no such product for such a weight
+        except ABSENT:
+            continue
     return None
 
 

@@ -83,7 +83,10 @@ def test_every_form_computes_with_what_the_weight_is_worth(
     want = rows.double() @ replace(weight, dtype=torch.float64).to_dense().T
     assert forms(weight)
     for form in forms(weight):
-        product = formed(weight, form)
+        try:
+            product = formed(weight, form)
+        except RuntimeError:
+            continue  # this machine has no such product
         found = linear(rows, product)
         assert found.dtype == BF16
         # bfloat16 rounds scales and results by at most 1 in 512 each
@@ -98,7 +101,7 @@ def test_rows_are_bitwise_the_same_in_any_company(
 ) -> None:
     weight, rows = cancelling(out, width, bits, width // group, BF16, CPU, shifted=shifted)
     product = pack_quantised(weight)
-    assert isinstance(product, QuantisedProduct), "one of torch's products holds here"
+    assert not isinstance(product, Tensor | Quantised), "it is in a form that was tried"
     whole = linear(rows, product)
     assert float((whole != 0).float().mean()) > 0.5, "what is compared is rounding"
     for count in (1, 2, 3, 5, 6, 7, 16, 33, 100):
@@ -120,7 +123,7 @@ def test_a_form_whose_rows_depend_on_their_company_is_not_taken(
     weight = random_weight(32, 64, 4, 32, shifted=True)
     made = pack_quantised(weight)
     choose.cache_clear()
-    assert not isinstance(made, QuantisedProduct)
+    assert not isinstance(made, QuantisedProduct) or made.form != "int4"
     assert torch.equal(linear(torch.eye(64, dtype=BF16), made).T, weight.to_dense())
 
 
@@ -129,6 +132,20 @@ def test_in_other_dtypes_than_bfloat16_the_weight_is_computed_with_as_it_is() ->
     made = pack_weight(weight)
     assert not isinstance(made, QuantisedProduct | Quantised)
     assert torch.equal(linear(torch.eye(64), made).T, weight.to_dense())
+
+
+def test_a_torch_without_these_products_computes_with_plain_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(*_args: object) -> None:
+        raise AttributeError("'_OpNamespace' 'aten' object has no attribute")
+
+    monkeypatch.setattr("nldc.runtime.invariant.quantised_ways.formed", absent)
+    choose.cache_clear()
+    weight = random_weight(32, 64, 4, 32, shifted=True)
+    made = pack_quantised(weight)
+    choose.cache_clear()
+    assert torch.equal(linear(torch.eye(64, dtype=BF16), made).T, weight.to_dense())
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -163,7 +180,8 @@ def test_plain_weights_of_16_bits_are_exact_where_onednn_has_no_product(
     weight = (torch.randn(96, 64, generator=generator) / 30).to(dtype)
     weight[0, 0], weight[1, 1] = 1e-5, 3e2
     made = pack_weight(weight)
-    assert isinstance(made, QuantisedProduct)
+    if not isinstance(made, QuantisedProduct):
+        pytest.skip("FBGEMM's product is not there, or its rows are not their own")
     assert made.dtype == dtype
     assert torch.equal(made.to_dense(), weight)
     rows = torch.randn(40, 64, generator=generator).to(dtype)
