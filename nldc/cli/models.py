@@ -65,7 +65,7 @@ def quantize(model: Path, bits: str, group: str | None, symmetric: bool, out: Pa
 
     Matrices are rounded to whole numbers with a scale for each group, in the format
     `pack-quantized` of compressed-tensors; at 4 bits, embedding and head get 8. All else of the
-    folder is copied. What is written decodes as any checkpoint does: `nldc run --model OUT`.
+    folder is copied. What is written decodes as any checkpoint does: `nldc run ARTIFACT --model OUT`.
     """
     from nldc.cli.output import loading_bar
     from nldc.quantize import quantize as quantize_
