@@ -58,6 +58,12 @@ def _torch() -> Iterator[Finding]:
         return
     threads = torch.get_num_threads()
     yield Finding("torch", True, f"{torch.__version__}, {threads} threads", needed=True)
+    yield Finding(
+        "8 and 4 bits",
+        True,
+        f"weights stay so in bfloat16 on the CPU ({torch.backends.cpu.get_cpu_capability()}); "
+        "no kernel reads them on a GPU",
+    )
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(number)

@@ -165,11 +165,19 @@ class GgufFile:
 
         info = self.tensors[name]
         kind = gguf.GGMLQuantizationType(info.type_id)
-        block, width = gguf.GGML_QUANT_SIZES[kind]
+        values = gguf.dequantize(self.read_stored(name), kind)
+        return numpy.array(values, dtype=numpy.float32).reshape(info.shape)
+
+    def read_stored(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return the bytes of a tensor that `check` found readable, a row of it in each row."""
+        import gguf
+        import numpy
+
+        info = self.tensors[name]
+        block, width = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(info.type_id)]
         length = math.prod(info.shape) // block * width
         raw = numpy.frombuffer(info.data, numpy.uint8, length, info.start)
-        values = gguf.dequantize(raw.reshape(*info.shape[:-1], -1), kind)
-        return numpy.array(values, dtype=numpy.float32).reshape(info.shape)
+        return raw.reshape(*info.shape[:-1], -1)
 
 
 def _joined(path: Path, parts: Sequence[GgufFile]) -> GgufFile:

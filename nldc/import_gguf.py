@@ -1,33 +1,37 @@
 """Turn a Llama model in GGUF into a checkpoint folder that generated decoders load.
 
-Weights are dequantised, rows of the query and key projections go back from llama.cpp's order (each
-rotated pair side by side) to the half-split one, and a tied head becomes a tensor of its own. What
-ends a text goes into generation_config.json: all that llama.cpp would stop at. The folder appears
-whole or not at all.
+Weights are dequantised, or kept in their 8 or 4 bits where a checkpoint can hold them so. Rows of
+the query and key projections go back from llama.cpp's order (each rotated pair side by side) to the
+half-split one, and a tied head becomes a tensor of its own. What ends a text goes into
+generation_config.json: all that llama.cpp would stop at. The folder appears whole or not at all.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc.gguf_file import GgufFile
+from nldc.gguf_numbers import BITS, GROUP, Numbers, numbers_of
 from nldc.gguf_tokenizer import Vocabulary, build_tokenizer, choose_mask, settings
 from nldc.runtime.checkpoint.config import parse_config
+from nldc.runtime.checkpoint.folder import (
+    Described,
+    check_free,
+    write_folder,
+    write_json,
+    write_tensors,
+)
+from nldc.runtime.checkpoint.quantization import KEY, scheme
+from nldc.runtime.checkpoint.quantization import settings as quantization
 from nldc.runtime.errors import CheckpointError, NldcRuntimeError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
-
-    Matrix = npt.NDArray[np.float32]
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """What weights may be stored as, by their names in a safetensors header."""
@@ -36,7 +40,9 @@ BLOCK_SIZE = 32
 
 @dataclass(frozen=True)
 class Report:
-    """What was imported. `formats` counts the tensors of the file by how they were quantised."""
+    """What was imported. `formats` counts the tensors of the file by how they were quantised;
+    those of the formats in `kept` were kept so.
+    """
 
     source: Path
     out: Path
@@ -47,9 +53,11 @@ class Report:
     mask_token_id: int
     mask_token: str
     ends: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        formats = ", ".join(f"{count} {name}" for name, count in sorted(self.formats.items()))
+        kept = self._listed(kept=True)
+        formats = self._listed(kept=False) + (f"; kept as they are: {kept}" if kept else "")
         head = "; the head, tied to the embedding, was written out" if self.tied_head else ""
         return (
             f"imported {self.source.name} to {self.out}: "
@@ -58,6 +66,10 @@ class Report:
             f"mask token {self.mask_token_id} `{self.mask_token}`\n"
             f"a text ends at {', '.join(f'`{text}`' for text in self.ends) or 'no token'}"
         )
+
+    def _listed(self, *, kept: bool) -> str:
+        found = sorted(item for item in self.formats.items() if (item[0] in self.kept) == kept)
+        return ", ".join(f"{count} {name}" for name, count in found)
 
 
 @dataclass(frozen=True)
@@ -80,12 +92,15 @@ def import_gguf(
     source: str | Path,
     out: str | Path,
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     mask_token: int | str | None = None,
+    keep_quantised: bool = False,
 ) -> Report:
     """Write the model of the GGUF file `source` as a checkpoint into the new folder `out`.
 
-    `dtype` is what weights are stored as: float32, float16 or bfloat16. `mask_token`, an id or a
+    `dtype` is what weights are stored as and computed in: float32, float16 or bfloat16. With
+    `keep_quantised`, matrices in Q8_0, Q4_0 and Q4_1 stay in their bits, and the dtype is by itself
+    bfloat16, in which there are products of them; else it is float32. `mask_token`, an id or a
     token's text, stands for masked rows; `choose_mask` tells what is taken without it. The
     checkpoint decodes causally as the original does; for parallel decoding it has to be trained.
 
@@ -94,9 +109,10 @@ def import_gguf(
         TokenizerError: the file's tokenizer is damaged.
     """
     source, out = Path(source), Path(out)
+    dtype = dtype or ("bfloat16" if keep_quantised else "float32")
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not supported", "use " + ", ".join(DTYPES))
-    _check_free(out)
+    check_free(out)
     file = GgufFile.open(source)
     try:
         geometry = _geometry(file.fields)
@@ -109,24 +125,27 @@ def import_gguf(
         layers = min(geometry.layers, len(file.tensors) + 1)
         tensors = _tensors(replace(geometry, layers=layers), len(vocabulary.tokens), tied)
         _check(file, tensors)
+        if keep_quantised:
+            tensors = {name: _kept(file, tensor) for name, tensor in tensors.items()}
+            config |= _quantization(tensors)
         tokenizer = build_tokenizer(vocabulary)
     except NldcRuntimeError as problem:
         raise type(problem)(f"{source}: {problem.message}", problem.hint) from problem
 
     def write(folder: Path) -> None:
-        _write_json(folder / "config.json", config)
-        _write_json(folder / "tokenizer_config.json", settings(vocabulary, mask, geometry.context))
+        write_json(folder / "config.json", config)
+        write_json(folder / "tokenizer_config.json", settings(vocabulary, mask, geometry.context))
         # the library's own `save` raises a plain Exception where the disk is full
         (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         ends: dict[str, object] = {"eos_token_id": list(vocabulary.ends)}
         if vocabulary.bos is not None:
             ends["bos_token_id"] = vocabulary.bos
-        _write_json(folder / "generation_config.json", ends)
+        write_json(folder / "generation_config.json", ends)
         if vocabulary.chat_template is not None:
             (folder / "chat_template.jinja").write_text(vocabulary.chat_template, encoding="utf-8")
         _write_weights(folder / "model.safetensors", file, tensors, dtype)
 
-    _write_whole(out, write)
+    write_folder(out, write)
     return Report(
         source=source,
         out=out,
@@ -137,16 +156,21 @@ def import_gguf(
         mask_token_id=mask,
         mask_token=vocabulary.tokens[mask],
         ends=tuple(vocabulary.tokens[end] for end in vocabulary.ends),
+        kept=tuple(sorted({tensor.kept for tensor in tensors.values() if tensor.kept})),
     )
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One tensor of the checkpoint: which of the file it is, and as how many heads to reorder."""
+    """One tensor of the checkpoint: which of the file it is, and as how many heads to reorder.
+
+    `kept` is the format whose numbers it stays in, if it does.
+    """
 
     source: str
     shape: tuple[int, ...]
     heads: int = 0
+    kept: str = ""
 
 
 def _tensors(geometry: Geometry, vocabulary: int, tied: bool) -> dict[str, _Tensor]:
@@ -198,7 +222,7 @@ def _check(file: GgufFile, wanted: Mapping[str, _Tensor]) -> None:
         )
 
 
-def half_split(rows: Matrix, heads: int) -> Matrix:
+def half_split(rows: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     """Return a projection [heads * head_dim, hidden] with the rows of each head un-interleaved.
 
     llama.cpp rotates neighbours, so it stores feature j and j + head_dim / 2 of a head as rows
@@ -324,63 +348,75 @@ def _config(geometry: Geometry, vocabulary: Vocabulary, mask: int, dtype: str) -
     }
 
 
-def _check_free(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise CheckpointError(f"{out} exists and is no folder", "give a new folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise CheckpointError(f"{out} is not empty", "give a new folder, or empty this one")
+def _kept(file: GgufFile, tensor: _Tensor) -> _Tensor:
+    """Return a tensor as one that keeps its format, if that is one that a checkpoint can hold."""
+    form = file.format_of(tensor.source)
+    return replace(tensor, kept=form) if form in BITS and len(tensor.shape) == 2 else tensor
 
 
-def _write_whole(out: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder that becomes `out` only when it is complete."""
-    partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        try:
-            write(partial)
-            partial.replace(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as problem:
-        raise CheckpointError(
-            f"{out} cannot be written: {problem.strerror or problem}",
-            "give a folder on a disk with room, where you may write",
-        ) from problem
-
-
-def _write_json(path: Path, data: object) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _quantization(tensors: Mapping[str, _Tensor]) -> dict[str, object]:
+    """Return the key of the config that says which matrices are quantised, if any are."""
+    names: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        if len(tensor.shape) == 2:
+            names.setdefault(tensor.kept, []).append(name.removesuffix(".weight"))
+    plain = names.pop("", [])
+    if not names:
+        return {}
+    groups = {
+        form: scheme(BITS[form], GROUP, symmetric=form != "Q4_1", targets=own)
+        for form, own in names.items()
+    }
+    return {KEY: quantization(groups, ignore=plain, own="Q4_1" in names)}
 
 
 def _write_weights(path: Path, file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str) -> None:
-    """Write a safetensors file one tensor at a time, so that a large model needs little memory."""
-    width = 4 if dtype == "float32" else 2
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
+    described: dict[str, Described] = {}
     for name, tensor in tensors.items():
-        start, end = end, end + math.prod(tensor.shape) * width
-        header[name] = {
-            "dtype": DTYPES[dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for part in _encoded(file, tensors, dtype):
-            out.write(part.data)
+        described |= _described(name, tensor, dtype)
+    write_tensors(path, described, _encoded(file, tensors, dtype))
 
 
-def _encoded(
-    file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str
-) -> Iterator[npt.NDArray[np.uint8]]:
+def _described(name: str, tensor: _Tensor, dtype: str) -> dict[str, Described]:
+    """Return what is written of a tensor, in the order of `_encoded`."""
+    if not tensor.kept:
+        return {name: (DTYPES[dtype], tensor.shape)}
+    out, width = tensor.shape
+    scales = (out, width // GROUP)
+    found: dict[str, Described] = {
+        f"{name}_packed": ("I32", (out, width * BITS[tensor.kept] // 32)),
+        f"{name}_scale": ("F16", scales),
+        f"{name}_shape": ("I64", (2,)),
+    }
+    if tensor.kept == "Q4_1":
+        found[f"{name}_shift"] = ("F16", scales)
+    return found
+
+
+def _encoded(file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str) -> Iterator[Any]:
     import torch
 
     kind = getattr(torch, dtype)
     for tensor in tensors.values():
+        if tensor.kept:
+            yield from _numbers(file, tensor)
+            continue
         values = file.read(tensor.source)
         if tensor.heads:
             values = half_split(values, tensor.heads)
-        yield torch.from_numpy(values).contiguous().to(kind).view(torch.uint8).numpy()
+        yield torch.from_numpy(values).contiguous().to(kind).view(torch.uint8).numpy().data
+
+
+def _numbers(file: GgufFile, tensor: _Tensor) -> Iterator[Any]:
+    """Yield the bytes of a matrix that keeps its numbers."""
+    import numpy
+
+    rows = file.read_stored(tensor.source)
+    if tensor.heads:
+        rows = half_split(rows, tensor.heads)
+    found: Numbers = numbers_of(rows, tensor.kept)
+    yield found.packed().data
+    yield found.scale.data
+    yield numpy.array(tensor.shape, dtype="<i8").data
+    if found.least is not None:
+        yield found.least.data

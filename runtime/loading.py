@@ -42,6 +42,11 @@ def load(
     folder = Path(path)
     config = ModelConfig.load(folder)
     place = _device(device)
+    if config.quantised and place.type != "cpu":
+        raise BackendError(
+            f"{folder} is quantised, and no kernel reads such weights on {place} yet",
+            "use device cpu, or the checkpoint that it was made from",
+        )
     number = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
     chosen = _backend(backend, place, number, kernels=kind.KERNELS)
     folders = choose_folders(adapter, folder, kind.declared())

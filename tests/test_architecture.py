@@ -59,8 +59,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "certify": ("runtime",),
     "__main__": ("cli",),
     "cli": ("", "diagnostics", "render", "runtime.errors"),
-    "import_gguf": ("runtime.checkpoint.config", "runtime.errors", "gguf_file", "gguf_tokenizer"),
+    "import_gguf": (
+        "runtime.checkpoint.config",
+        "runtime.checkpoint.folder",
+        "runtime.checkpoint.quantization",
+        "runtime.errors",
+        "gguf_file",
+        "gguf_numbers",
+        "gguf_tokenizer",
+    ),
+    "quantize": (),
     "gguf_file": ("runtime.errors",),
+    "gguf_numbers": (),
     "gguf_tokenizer": ("runtime.errors",),
     "codegen": (
         *LANGUAGE,
@@ -81,12 +91,13 @@ LAZY: dict[str, tuple[str, ...]] = {
     "observed": ("runtime",),
     "sol": ("runtime",),
     "training": ("runtime",),
+    "quantize": ("runtime",),
     "certify": ("api",),
     "doctor": ("runtime",),
     "cli": (
         "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
         "acceptance", "cost", "limits",
-        "prompts", "schema", "sol", "training", "verify", "runtime",
+        "prompts", "quantize", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
 # The rooms of the runtime, from the lowest up: a module imports its own room and those before it.

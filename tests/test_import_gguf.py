@@ -21,6 +21,7 @@ from nldc.import_gguf import Report, half_split, import_gguf
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.errors import CheckpointError, TokenizerError
+from nldc.runtime.reference.backbone import PlainBackbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.step.batch import Batch
@@ -213,6 +214,54 @@ def test_quantised_tensors_are_dequantised(tmp_path: Path, name: str) -> None:
         assert np.array_equal(found[f"encoder.{tensor}.weight"].numpy(), rounded)
         assert np.abs(rounded - wanted).max() < 0.1
     assert report.formats == {name: 15, "F32": 5}
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_1", "Q4_0"])
+def test_quantised_tensors_can_be_kept_as_they_are(tmp_path: Path, name: str) -> None:
+    kind = gguf.GGMLQuantizationType[name]
+    plain_kind = gguf.GGMLQuantizationType.F32
+    model = Model(formats=lambda key: plain_kind if "norm" in key else kind)
+    for folder in ("plain", "kept"):
+        (tmp_path / folder).mkdir()
+    _, plain = run(model, tmp_path / "plain")
+    report, kept = run(model, tmp_path / "kept", keep_quantised=True)
+    assert report.kept == (name,)
+    assert f"kept as they are: {report.formats[name]} {name}" in str(report)
+    config = json.loads((kept / "config.json").read_text())
+    own = config["quantization_config"]["quant_method"]
+    assert own == ("nldc" if name == "Q4_1" else "compressed-tensors")
+    assert config["torch_dtype"] == "bfloat16"
+    values, numbers = load_file(plain / "model.safetensors"), load_file(kept / "model.safetensors")
+    matrices = [key for key, tensor in values.items() if tensor.dim() == 2]
+    assert not set(matrices) & set(numbers)
+    exact = PlainBackbone.load(kept, torch.float32).weights
+    dense = PlainBackbone.load(plain, torch.float32).weights
+    assert_equal(exact.embedding, dense.embedding)
+    assert_equal(exact.head, dense.head)
+    for ours, theirs in zip(exact.layers, dense.layers, strict=True):
+        for part in ("qkv", "output", "gate", "up", "down"):
+            assert_equal(getattr(ours, part), getattr(theirs, part))
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    """Both are matrices, bitwise the same."""
+    assert isinstance(ours, Tensor)
+    assert torch.equal(ours, theirs)
+
+
+def test_formats_that_a_checkpoint_cannot_hold_are_dequantised_beside_those_kept(
+    tmp_path: Path,
+) -> None:
+    kinds = gguf.GGMLQuantizationType
+    model = Model(formats=lambda name: kinds.Q4_0 if "mlp" in name else kinds.F16)
+    report, kept = run(model, tmp_path, keep_quantised=True)
+    names = set(load_file(kept / "model.safetensors"))
+    assert report.kept == ("Q4_0",)
+    assert "encoder.layers.0.mlp.up_proj.weight_packed" in names
+    assert "encoder.layers.0.self_attn.q_proj.weight" in names
+    ignored = json.loads((kept / "config.json").read_text())["quantization_config"]["ignore"]
+    assert "encoder.layers.0.self_attn.q_proj" in ignored
+    assert ModelConfig.load(kept).quantised
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

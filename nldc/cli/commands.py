@@ -35,6 +35,7 @@ for command in (
     authoring.schema,
     models.doctor,
     models.import_gguf,
+    models.quantize,
     models.train,
 ):
     cli.add_command(command)

@@ -29,17 +29,55 @@ def doctor() -> None:
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="What the weights are stored as.",
+    help="What the weights are stored as and computed in: float32, if none are kept quantised.",
+)
+@click.option(
+    "--keep-quantised",
+    is_flag=True,
+    help="Keep matrices in Q8_0, Q4_0 and Q4_1 as they are, and compute in bfloat16.",
 )
 @click.option("--mask-token", help="Id or text of the token that stands for masked rows.")
-def import_gguf(file: str, out: str, dtype: str, mask_token: str | None) -> None:
+def import_gguf(
+    file: str, out: str, dtype: str | None, keep_quantised: bool, mask_token: str | None
+) -> None:
     """Turn a Llama model in a GGUF FILE into a checkpoint folder."""
     from nldc.import_gguf import import_gguf as import_gguf_
 
     mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
-    report = import_gguf_(file, out, dtype=dtype, mask_token=mask)
+    report = import_gguf_(file, out, dtype=dtype, mask_token=mask, keep_quantised=keep_quantised)
+    write(str(report))
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--bits", type=click.Choice(["4", "8"]), required=True, help="Bits of a weight.")
+@click.option(
+    "--group",
+    type=click.Choice(["32", "64", "128"]),
+    help="Neighbours in a row that share a scale. By itself 32 at 4 bits, a whole row at 8.",
+)
+@click.option("--symmetric", is_flag=True, help="No zero of its own for each group of 4 bits.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+def quantize(model: Path, bits: str, group: str | None, symmetric: bool, out: Path) -> None:
+    """Write the checkpoint in the folder MODEL with weights of 8 or 4 bits.
+
+    Matrices are rounded to whole numbers with a scale for each group, in the format
+    `pack-quantized` of compressed-tensors; at 4 bits, embedding and head get 8. All else of the
+    folder is copied. What is written decodes as any checkpoint: `nldc run ARTIFACT --model OUT`.
+    """
+    from nldc.cli.output import loading_bar
+    from nldc.quantize import quantize as quantize_
+
+    report = quantize_(
+        model,
+        out,
+        int(bits),
+        None if group is None else int(group),
+        symmetric=symmetric,
+        progress=loading_bar(),
+    )
     write(str(report))
 
 

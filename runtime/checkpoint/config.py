@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nldc.runtime.checkpoint.config_keys import FIXED, REASONS, ROPE, is_switched_off, unknown_keys
+from nldc.runtime.checkpoint.quantization import check_quantization
 from nldc.runtime.errors import CheckpointError, CheckpointWarning
 from nldc.runtime.json_file import read_json
 
@@ -72,7 +73,8 @@ class ModelConfig:
     """Geometry and special tokens of one checkpoint.
 
     `dtype` is the one that the checkpoint asks to be computed in, None if it names none.
-    `paradigm` is how it was trained, `vision` whether it has a vision part, which is left aside.
+    `paradigm` is how it was trained, `vision` whether it has a vision part, which is left aside;
+    `quantised` whether some of its weights are stored in 8 or 4 bits.
     `assumed` are keys that shape the weights and that the file leaves out, each with its default;
     `unknown` are keys that nothing is known of.
     """
@@ -96,6 +98,7 @@ class ModelConfig:
     dtype: str | None = None
     paradigm: str = PARADIGMS[0]
     vision: bool = False
+    quantised: bool = False
     assumed: tuple[tuple[str, int], ...] = ()
     unknown: tuple[str, ...] = ()
 
@@ -181,6 +184,7 @@ def parse_config(data: Mapping[str, Any], origin: str = CONFIG) -> ModelConfig:
         dtype=_dtype(data, origin),
         paradigm=read.one_of("dlm_paradigm", PARADIGMS, PARADIGMS[0]),
         vision=found == VISION_MODEL_TYPE,
+        quantised=check_quantization(data, origin),
         assumed=tuple((key, value) for key, value in released.items() if key not in data),
         unknown=_unknown_keys(data, vision=found == VISION_MODEL_TYPE),
     )

@@ -18,6 +18,7 @@ READ = frozenset(
         *("max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta"),
         *("mask_token_id", "eos_token_id", "bos_token_id", "end_think_token_id", "block_size"),
         *("tie_word_embeddings", "dtype", "torch_dtype", "dlm_paradigm", "layer_types"),
+        "quantization_config",
     }
 )
 """Keys that `config.py` reads."""
@@ -52,7 +53,7 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("residual_multiplier", "lm_head_multiplier", "scale_emb"), ONE),
     "attn_temperature_tuning": OFF,
     # weights in another form
-    **dict.fromkeys(("quantization_config", "quantization", "compression_config"), NONE),
+    **dict.fromkeys(("quantization", "compression_config"), NONE),
     "pruned_heads": (None, {}),
     # how the model was trained to predict
     "dlm_type": (None, "llada"),
@@ -65,9 +66,8 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 
 REASONS: Mapping[str, str] = {
     "sliding_window": "the backbone attends to the whole context: sliding_window must be null",
-    "quantization_config": "the backbone computes with unquantised weights; take those",
-    "quantization": "the backbone computes with unquantised weights; take those",
-    "compression_config": "the backbone computes with unquantised weights; take those",
+    "quantization": "quantised weights are read where quantization_config describes them",
+    "compression_config": "quantised weights are read where quantization_config describes them",
     "dlm_type": "masked rows predict the token at their own position, which is `llada`",
     "text_config": "the settings of the text model stand at the root of a released config",
 }

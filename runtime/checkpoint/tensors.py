@@ -30,6 +30,8 @@ FLOATS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+NUMBERS = {"I64": torch.int64, "I32": torch.int32}
+"""Whole numbers that are read as they are stored."""
 WIDTHS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
@@ -102,13 +104,29 @@ class TensorFile:
         entry = self._floats(name)
         if out is None:
             out = torch.empty(entry.shape, dtype=dtype, device=device)
-        values, kind = out.view(-1), FLOATS[entry.format]
+        self._read(name, entry, FLOATS[entry.format], out)
+        return out
+
+    def read_as_stored(self, name: str) -> Tensor:
+        """Return a copy of a tensor of floats, I32 or I64 as it is in the file, on the CPU.
+
+        Raises:
+            NldcRuntimeError: the tensor is of another format, or the file was changed meanwhile.
+        """
+        entry = self.entries[name]
+        kind = NUMBERS.get(entry.format) or FLOATS[self._floats(name).format]
+        out = torch.empty(entry.shape, dtype=kind)
+        self._read(name, entry, kind, out)
+        return out
+
+    def _read(self, name: str, entry: Entry, kind: torch.dtype, out: Tensor) -> None:
+        values = out.view(-1)
         try:
             with self.path.open("rb", buffering=0) as file:
                 if _state(file) != self.state:
                     raise self._changed()
                 file.seek(entry.start)
-                if out.device.type == "cpu" and dtype == kind:
+                if out.device.type == "cpu" and out.dtype == kind:
                     self._fill(file, values)
                 else:
                     room = torch.empty(min(CHUNK, len(values)), dtype=kind)
@@ -120,7 +138,6 @@ class TensorFile:
             raise self.error(
                 f"{self.path}: tensor `{name}` cannot be read: {problem.strerror}", AGAIN
             ) from problem
-        return out
 
     def expect(self, name: str, shape: tuple[int, ...], hint: str) -> None:
         """Raise, with `hint` where the shape differs, unless `name` is there, floats of a shape."""

@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.checkpoint.config import CONFIG, ModelConfig, left_out
+from nldc.runtime.checkpoint.quantised_tensors import QuantisedTensors, find, is_quantised
 from nldc.runtime.checkpoint.tensors import AGAIN, TensorFile, dtype_of, stored_dtype
 from nldc.runtime.errors import CheckpointError, is_out_of_memory
-from nldc.runtime.invariant.linear import Weight, pack
+from nldc.runtime.invariant.linear import Packed, Weight
+from nldc.runtime.invariant.quantised import Quantised, joined
+from nldc.runtime.invariant.quantised_ways import pack_weight
 from nldc.runtime.json_file import read_json
 
 SINGLE = "model.safetensors"
@@ -51,7 +54,7 @@ class LayerWeights:
 class Weights:
     """The whole model; embedding and head are [vocabulary, hidden]."""
 
-    embedding: Tensor
+    embedding: Tensor | Quantised
     layers: tuple[LayerWeights, ...]
     norm: Tensor
     head: Weight
@@ -86,7 +89,7 @@ def load_weights(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    form: Callable[[Tensor], Weight] = pack,
+    form: Callable[[Tensor | Quantised], Weight] = pack_weight,
     progress: Progress | None = None,
 ) -> Weights:
     """Read the weights below `folder`, in `dtype` on `device`, each matrix brought into its form.
@@ -102,23 +105,42 @@ def load_weights(
     # of one layer more than there are tensors, one is missing: no need to list a billion layers
     layers = min(config.num_layers, len(files) + 1)
     shapes = tensor_shapes(replace(config, num_layers=layers))
-    _check_tensors(folder, files, shapes, config)
-    total = sum(_bytes(files, name) for name in shapes)
+    quantised = _check_tensors(folder, files, shapes, config)
+    stored = {name: quantised[name].names if name in quantised else (name,) for name in shapes}
+    total = sum(_bytes(files, name) for names in stored.values() for name in names)
     done = 0
 
-    def read(name: str, out: Tensor | None = None) -> Tensor:
+    def told(name: str) -> None:
         nonlocal done
-        tensor = files[name].read(name, dtype, device, out)
-        done += _bytes(files, name)
+        done += sum(_bytes(files, each) for each in stored[name])
         if progress is not None:
             progress(done, total)
+
+    def read(name: str, out: Tensor | None = None) -> Tensor:
+        if name not in quantised:
+            tensor = files[name].read(name, dtype, device, out)
+        else:
+            tensor = quantised[name].read(dtype, device).to_dense()
+            tensor = tensor if out is None else out.copy_(tensor)
+        told(name)
         return tensor
+
+    def read_quantised(name: str) -> Quantised:
+        found = quantised[name].read(dtype, device)
+        told(name)
+        return found
 
     forming = _Forming(form, dtype, device)
 
     def matrix(*names: str) -> Weight:
         """Read matrices, one below the other, and bring them into form as one."""
         heights = [shapes[name][0] for name in names]
+        if all(name in quantised for name in names):
+            parts = [read_quantised(name) for name in names]
+            whole = joined(parts)
+            if whole is not None:
+                return form(whole)
+            return form(torch.cat([part.to_dense() for part in parts]))
         rows = forming.room(sum(heights), shapes[names[0]][1])
         for name, out in zip(names, torch.split(rows, heights), strict=True):
             read(name, out)
@@ -139,7 +161,8 @@ def load_weights(
     try:
         # The head comes first: to find its form takes most room, and there is most room now.
         head = None if config.tied_head else matrix(HEAD)
-        embedding = read(EMBEDDING)
+        whole_rows = EMBEDDING in quantised
+        embedding = read_quantised(EMBEDDING) if whole_rows else read(EMBEDDING)
         return Weights(
             embedding=embedding,
             layers=tuple(layer(index) for index in range(config.num_layers)),
@@ -165,7 +188,7 @@ class _Forming:
     """
 
     def __init__(
-        self, form: Callable[[Tensor], Weight], dtype: torch.dtype, device: torch.device
+        self, form: Callable[[Tensor | Quantised], Weight], dtype: torch.dtype, device: torch.device
     ) -> None:
         self._form = form
         self._copied: set[tuple[int, int]] = set()
@@ -182,8 +205,8 @@ class _Forming:
     def formed(self, matrix: Tensor) -> Weight:
         """Return the form of a matrix from `room`; such a matrix is not to be used any more."""
         made = self._form(matrix)
-        data = made if isinstance(made, Tensor) else made.data
-        if data.is_mkldnn or data.data_ptr() != matrix.data_ptr():
+        data = made.data if isinstance(made, Packed) else made
+        if not isinstance(data, Tensor) or data.is_mkldnn or data.data_ptr() != matrix.data_ptr():
             self._copied.add((matrix.shape[0], matrix.shape[1]))
         return made
 
@@ -193,9 +216,15 @@ def _check_tensors(
     files: Mapping[str, TensorFile],
     shapes: Mapping[str, tuple[int, ...]],
     config: ModelConfig,
-) -> None:
-    """Raise unless the files hold exactly these tensors, in these shapes."""
+) -> dict[str, QuantisedTensors]:
+    """Return which tensors are stored quantised; raise unless the files hold exactly these, in
+    these shapes.
+    """
+    quantised: dict[str, QuantisedTensors] = {}
     for name, shape in shapes.items():
+        if config.quantised and is_quantised(name, files):
+            quantised[name] = find(name, shape, files)
+            continue
         if name not in files:
             raise CheckpointError(
                 f"{folder}: tensor `{name}` is in none of the weight files",
@@ -206,10 +235,12 @@ def _check_tensors(
             shape,
             f"its shape follows from {CONFIG}; do the two belong together?" + left_out(config),
         )
+    parts = {part for found in quantised.values() for part in found.names}
+    known = parts.union(shapes)
     extra = sorted(
         name
         for name in files
-        if name not in shapes and not _harmless(name, config) and not is_vision(name, config)
+        if name not in known and not _harmless(name, config) and not is_vision(name, config)
     )
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
@@ -217,6 +248,7 @@ def _check_tensors(
             f"{files[extra[0]].path}: tensor `{extra[0]}`{more} does not belong to the model",
             f"{CONFIG} describes no such tensor; do the two belong together?",
         )
+    return quantised
 
 
 def own_dtype(folder: str | Path, config: ModelConfig) -> torch.dtype:

@@ -15,7 +15,7 @@ row of every product lies as every other.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypeAlias
@@ -23,6 +23,9 @@ from typing import Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from nldc.runtime.invariant.quantised import Quantised
+from nldc.runtime.invariant.quantised_product import QuantisedProduct
 
 EXPECTED_ROWS = 256
 """The number of rows that a library's packed form is made for; any number works."""
@@ -71,12 +74,15 @@ class Packed:
         return linear(unit, self).T
 
 
-Weight: TypeAlias = Tensor | Packed
+Weight: TypeAlias = Tensor | Packed | Quantised | QuantisedProduct
+"""A weight in any form. What is `Quantised` gets the form of its products in `quantised_ways`."""
 
 
 def pack(weight: Weight) -> Weight:
-    """Return `weight` [out, in] in the form that `linear` computes with, in the way found best."""
-    if isinstance(weight, Packed):
+    """Return a plain `weight` [out, in] in the form that `linear` computes with, in the way found
+    best; any other as it is.
+    """
+    if not isinstance(weight, Tensor):
         return weight
     out, width = weight.shape
     return formed(weight, choose(out, width, weight.dtype, weight.device, torch.get_num_threads()))
@@ -117,6 +123,10 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
     """
     if isinstance(weight, Tensor):
         return F.linear(x, weight)
+    if isinstance(weight, QuantisedProduct):
+        return weight.product(at_a_line(x))
+    if isinstance(weight, Quantised):
+        return F.linear(x, weight.to_dense())
     way, rows, x = weight.way, x.shape[0], at_a_line(x)
     if way.tile:
         short = -rows % way.tile
@@ -164,14 +174,15 @@ def ways(dtype: torch.dtype, device: torch.device) -> Iterator[Way]:
     if dtype == torch.float32 and torch._C.has_mkl:
         yield Way("mkl")
         yield Way("mkl", twice=True)
-    if _onednn_has(dtype):
+    if onednn_has(dtype):
         yield Way("onednn")
         yield Way("onednn", twice=True)
         yield Way("onednn", tile=32)
     yield Way(tile=16)
 
 
-def _onednn_has(dtype: torch.dtype) -> bool:
+def onednn_has(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes products of this dtype on this machine."""
     if not torch._C._has_mkldnn:
         return False
     if dtype == torch.bfloat16:
@@ -207,12 +218,17 @@ def holds(weight: Packed, rows: Tensor) -> bool:
     Where every product has the shape of one tile, two tiles tell as much as twenty.
     """
     counts = [count for count in COUNTS if not weight.way.tile or count <= 2 * weight.way.tile]
+    return rows_agree(lambda some: linear(some, weight), rows, counts)
+
+
+def rows_agree(product: Callable[[Tensor], Tensor], rows: Tensor, counts: Sequence[int]) -> bool:
+    """Whether rows have the same products in companies of so many rows, wherever they lie."""
     rows = rows[: counts[-1] + 8]
-    whole = linear(rows, weight)
+    whole = product(rows)
     for count in counts:
         for start, by in _trials(count):
             own = slice(start, start + count)
-            if not torch.equal(linear(_moved(rows[own], by), weight), whole[own]):
+            if not torch.equal(product(_moved(rows[own], by)), whole[own]):
                 return False
     return True
 

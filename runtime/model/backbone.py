@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.weights import Weights
-from nldc.runtime.invariant.linear import pack
 from nldc.runtime.invariant.norm import RMSNorm
+from nldc.runtime.invariant.quantised import Quantised
+from nldc.runtime.invariant.quantised_ways import pack_weight
 from nldc.runtime.model.rope import RopeTable
 
 
@@ -40,19 +41,22 @@ class Backbone:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return the embeddings [n, hidden] of token ids [n]."""
-        return F.embedding(tokens, self.weights.embedding)
+        embedding = self.weights.embedding
+        if isinstance(embedding, Quantised):
+            return embedding.rows(tokens)
+        return F.embedding(tokens, embedding)
 
 
 def _packed(weights: Weights) -> Weights:
     layers = tuple(
         replace(
             layer,
-            qkv=pack(layer.qkv),
-            output=pack(layer.output),
-            gate=pack(layer.gate),
-            up=pack(layer.up),
-            down=pack(layer.down),
+            qkv=pack_weight(layer.qkv),
+            output=pack_weight(layer.output),
+            gate=pack_weight(layer.gate),
+            up=pack_weight(layer.up),
+            down=pack_weight(layer.down),
         )
         for layer in weights.layers
     )
-    return replace(weights, layers=layers, head=pack(weights.head))
+    return replace(weights, layers=layers, head=pack_weight(weights.head))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nldc.runtime.checkpoint.weights import LayerWeights
-from nldc.runtime.invariant.linear import Weight
+from nldc.runtime.errors import BackendError
+from nldc.runtime.invariant.linear import Packed, Weight
 from nldc.runtime.kernels.product import Matrix
 
 
@@ -42,9 +43,15 @@ class KernelLayer:
 
 
 def matrix_of(weight: Weight) -> Matrix:
-    """Return a weight [out, width] as kernels read it, where it lies if it lies plainly."""
+    """Return a weight [out, width] as kernels read it, where it lies if it lies plainly.
+
+    Raises:
+        BackendError: it has 8 or 4 bits, which no kernel reads.
+    """
     if isinstance(weight, Tensor):
         return Matrix(weight.contiguous(), *weight.shape)
+    if not isinstance(weight, Packed):
+        raise BackendError("no kernel reads weights of 8 or 4 bits", "use backend torch")
     out, width = weight.shaped.shape
     if weight.way.form == "plain":
         return Matrix(weight.data, out, width)

@@ -7,7 +7,7 @@ Training computes with it, and the backbone that decodes is tested against it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,6 +47,7 @@ class PlainBackbone:
         """
         config = ModelConfig.load(folder)
         weights = load_weights(folder, config, dtype, torch.device("cpu"), form=plain)
+        weights = replace(weights, embedding=plain(weights.embedding))
         return PlainBackbone(config, weights)
 
     @property
@@ -56,7 +57,7 @@ class PlainBackbone:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return the embeddings [..., rows, hidden] of token ids, int64 [..., rows]."""
-        return F.embedding(tokens, self.weights.embedding)
+        return F.embedding(tokens, plain(self.weights.embedding))
 
     def forward(
         self,

@@ -23,6 +23,24 @@ def changed(**settings: Any) -> dict[str, Any]:
     return {**RELEASED, **settings}
 
 
+def _quantised(
+    weights: dict[str, Any] | None = None, inputs: dict[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Return a quantization_config that is read, but for what is given."""
+    group = {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", **(weights or {})}}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {**group, "input_activations": inputs}},
+        **settings,
+    }
+
+
+def test_a_config_says_whether_weights_are_quantised() -> None:
+    assert parse_config(changed(quantization_config=_quantised())).quantised
+    assert not parse_config(changed(quantization_config=None)).quantised
+
+
 def test_every_number_is_read_from_the_file() -> None:
     config = parse_config(
         changed(head_dim=10, eos_token_id=[2, 7], block_size=8, max_position_embeddings=99)
@@ -62,7 +80,10 @@ def test_rope_settings_of_older_configs_are_read() -> None:
         ({"attention_bias": True}, "c: attention_bias = True is not supported"),
         ({"mlp_bias": True}, "c: mlp_bias = True is not supported"),
         ({"sliding_window": 128}, "c: sliding_window = 128 is not supported"),
-        ({"quantization_config": {}}, "c: quantization_config = {} is not supported"),
+        (
+            {"quantization_config": {}},
+            "c: quantization_config: quant_method None is not supported",
+        ),
         ({"num_key_value_heads": 3}, "c: 2 attention heads cannot share 3 key-value heads evenly"),
         ({"head_dim": 9}, "c: head_dim 9 is odd"),
         ({"mask_token_id": 61}, "c: mask_token_id 61 is not in the vocabulary of 61"),
@@ -131,6 +152,33 @@ def test_a_missing_folder_file_and_broken_json_are_told_apart(tmp_path: Path) ->
         ({"dlm_paradigm": "causal"}, "c: dlm_paradigm = 'causal'"),
         ({"dlm_type": "dream"}, "c: dlm_type = 'dream' is not supported"),
         ({"num_ar_layers": 2}, "c: num_ar_layers = 2 is not supported"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "c: quantization_config: quant_method 'gptq' is not supported",
+        ),
+        (
+            {"quantization_config": _quantised(format="int-quantized")},
+            "c: quantization_config: format 'int-quantized' is not supported",
+        ),
+        (
+            {"quantization_config": _quantised(kv_cache_scheme={"num_bits": 8})},
+            "c: quantization_config: kv_cache_scheme is not supported",
+        ),
+        (
+            {"quantization_config": _quantised(weights={"num_bits": 3})},
+            "c: quantization_config.config_groups.group_0.weights: num_bits = 3 is not supported",
+        ),
+        (
+            {"quantization_config": _quantised(weights={"actorder": "group"})},
+            (
+                "c: quantization_config.config_groups.group_0.weights: "
+                "actorder = 'group' is not supported"
+            ),
+        ),
+        (
+            {"quantization_config": _quantised(inputs={"num_bits": 8})},
+            "c: quantization_config.config_groups.group_0: input_activations is not supported",
+        ),
         ({"quantization": {"bits": 4}}, "c: quantization = {'bits': 4} is not supported"),
         ({"use_qk_norm": True}, "c: use_qk_norm = True is not supported"),
         ({"final_logit_softcapping": 30.0}, "c: final_logit_softcapping = 30.0 is not supported"),

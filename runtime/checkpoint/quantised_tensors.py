@@ -1,0 +1,149 @@
+"""The tensors that hold one quantised weight: names and shapes, and how they are read.
+
+Beside `X.weight_packed` (int32 [out, in * bits / 32]) and `X.weight_scale` (floats [out, groups])
+lie `X.weight_shape` (two int64) and, if 0 is not the middle number, `X.weight_zero_point` (int32
+[out * bits / 32, groups], packed down the rows). Files of `nldc import-gguf` may have, in place of
+that, `X.weight_shift` (floats [out, groups]): what the number 0 without sign is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.checkpoint.tensors import AGAIN, FLOATS, TensorFile
+from nldc.runtime.errors import CheckpointError
+from nldc.runtime.invariant.quantised import BITS, WORD, Quantised, packed, unpacked
+
+PACKED, SCALE, ZERO, SHIFT, SHAPE = "_packed", "_scale", "_zero_point", "_shift", "_shape"
+"""What follows the name `X.weight` of the weight."""
+PARTS = (PACKED, SCALE, ZERO, SHIFT, SHAPE)
+
+
+@dataclass(frozen=True)
+class QuantisedTensors:
+    """The tensors of one weight `name` of `shape`, which were found to fit one another."""
+
+    name: str
+    shape: tuple[int, int]
+    bits: int
+    files: Mapping[str, TensorFile]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that there are of it."""
+        return tuple(self.name + part for part in PARTS if self.name + part in self.files)
+
+    def read(self, dtype: torch.dtype, device: torch.device) -> Quantised:
+        """Return the weight, to be computed with in `dtype`.
+
+        Raises:
+            CheckpointError: a tensor cannot be read, or says something else than its header.
+        """
+        name, files = self.name, self.files
+        told = self._read(SHAPE)
+        if told is not None and tuple(told.tolist()) != self.shape:
+            raise CheckpointError(
+                f"{files[name + SHAPE].path}: `{name}{SHAPE}` holds {told.tolist()}, "
+                f"not {list(self.shape)}",
+                AGAIN,
+            )
+        words = files[name + PACKED].read_as_stored(name + PACKED)
+        scale = files[name + SCALE].read_as_stored(name + SCALE)
+        if not bool(scale.isfinite().all()):
+            raise CheckpointError(
+                f"{files[name + SCALE].path}: `{name}{SCALE}` holds values that are no numbers",
+                AGAIN,
+            )
+        shift = self._read(SHIFT)
+        zeros = self._read(ZERO)
+        if zeros is not None:
+            # packed down the rows, so that a group's zeros follow one another
+            found = unpacked(zeros.T.contiguous(), self.bits, self.shape[0]).T
+            shift = -(found.float() + (1 << (self.bits - 1))) * scale.float()
+        return Quantised(
+            words.to(device),
+            scale.to(device),
+            None if shift is None else shift.to(device),
+            self.bits,
+            self.shape,
+            dtype,
+        )
+
+    def _read(self, part: str) -> Tensor | None:
+        name = self.name + part
+        return self.files[name].read_as_stored(name) if name in self.files else None
+
+
+def is_quantised(name: str, files: Mapping[str, TensorFile]) -> bool:
+    """Whether the weight `name` is there in packed numbers, and not as it is."""
+    return name not in files and name + PACKED in files
+
+
+def find(name: str, shape: tuple[int, ...], files: Mapping[str, TensorFile]) -> QuantisedTensors:
+    """Return the tensors of a weight of this shape that `is_quantised`.
+
+    Raises:
+        CheckpointError: one is missing, or does not fit the shape.
+    """
+    if len(shape) != 2:
+        raise CheckpointError(
+            f"{files[name + PACKED].path}: `{name}` is no matrix, and quantised", AGAIN
+        )
+    out, width = shape
+    words = _entry(name + PACKED, files, ("I32",))
+    fitting = [bits for bits in BITS if words == (out, -(-width * bits // WORD))]
+    if not fitting:
+        raise CheckpointError(
+            f"{files[name + PACKED].path}: tensor `{name}{PACKED}` has the shape {list(words)}, "
+            f"which is none of {list(shape)} in {' or '.join(map(str, BITS))} bits",
+            "does it belong to the model? " + AGAIN,
+        )
+    bits = fitting[0]
+    scales = _entry(name + SCALE, files, tuple(FLOATS))
+    if len(scales) != 2 or scales[0] != out or not scales[1] or width % scales[1]:
+        raise CheckpointError(
+            f"{files[name + SCALE].path}: tensor `{name}{SCALE}` has the shape {list(scales)}, "
+            f"which does not divide {list(shape)} into groups",
+            AGAIN,
+        )
+    for part, formats, want in (
+        (ZERO, ("I32",), (-(-out * bits // WORD), scales[1])),
+        (SHIFT, tuple(FLOATS), scales),
+        (SHAPE, ("I64", "I32"), (2,)),
+    ):
+        if name + part in files and _entry(name + part, files, formats) != want:
+            raise CheckpointError(
+                f"{files[name + part].path}: tensor `{name}{part}` is not of the shape "
+                f"{list(want)}",
+                AGAIN,
+            )
+    return QuantisedTensors(name, (out, width), bits, files)
+
+
+def _entry(name: str, files: Mapping[str, TensorFile], formats: tuple[str, ...]) -> tuple[int, ...]:
+    if name not in files:
+        raise CheckpointError(f"tensor `{name}` is in none of the weight files", AGAIN)
+    entry = files[name].entries[name]
+    if entry.format not in formats:
+        raise CheckpointError(
+            f"{files[name].path}: tensor `{name}` holds {entry.format}, not {formats[0]}", AGAIN
+        )
+    return entry.shape
+
+
+def tensors_of(
+    name: str, numbers: Tensor, bits: int, scale: Tensor, zero: Tensor | None
+) -> dict[str, Tensor]:
+    """Return the tensors to store of a weight: int8 numbers [out, in], zeros int8 [out, groups]."""
+    found = {
+        name + PACKED: packed(numbers, bits),
+        name + SCALE: scale.contiguous(),
+        name + SHAPE: torch.tensor(numbers.shape, dtype=torch.int64),
+    }
+    if zero is not None:
+        found[name + ZERO] = packed(zero.T.contiguous(), bits).T.contiguous()
+    return found
