@@ -17,7 +17,7 @@ from nldc.check.rules import examine
 from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
-from nldc.ir.graph import Graph, Guarantee
+from nldc.ir.graph import Graph, Guarantee, Setting
 from nldc.ir.header import SETTING
 from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nldc.codegen.stages import Stage
     from nldc.runtime.decoder import Decoder
 
-Settings = Mapping[str, int | float]
+Settings = Mapping[str, Setting]
 
 
 @dataclass(frozen=True)
