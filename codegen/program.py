@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from nldc.expr import Boolean, Expr, Number
-from nldc.ir.graph import Setting
 from nldc.ir.size import Size
 
 
@@ -459,7 +458,7 @@ class Program:
     summary: str
     guarantee: str
     compat: str | None
-    params: tuple[tuple[str, Setting], ...]
+    params: tuple[tuple[str, str], ...]
     kinds: tuple[str, ...]
     needs: Needs
     room: Room

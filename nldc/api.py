@@ -19,6 +19,7 @@ from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee, Setting
 from nldc.ir.header import SETTING
+from nldc.ir.taper import Profile
 from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
 
@@ -198,6 +199,25 @@ def check_together(
                 f"two of the strategies are named `{name}`", "rename one in its file: name: NAME"
             )
     return tuple(checked)
+
+
+def by_profile(files: Sequence[str | Path], profile: Profile) -> Settings:
+    """Return the settings that give an acceptance profile to every param of that type.
+
+    Raises:
+        StrategyError: none of the files has one.
+    """
+    names = [
+        name
+        for file in files
+        for name, declared in _declared(file).items()
+        if isinstance(declared, Mapping) and declared.get("type") == "profile"
+    ]
+    if not names:
+        message = "no strategy here has a param of the type profile"
+        help_text = "quadratic_ss_tapered has one"
+        raise StrategyError([Diagnostic(SETTING, "error", message, (), (help_text,))])
+    return dict.fromkeys(names, profile)
 
 
 def params_of(file: str | Path) -> frozenset[str]:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__, api
+from nldc.acceptance import longest_draft, profile_of, write_profile
 from nldc.prompts import choose_prompts
 from nldc.verify import (
     load_baseline,
@@ -60,7 +61,8 @@ def bench(
     strategies: Sequence[str],
     model: str | Path | None = None,
     *,
-    settings: Mapping[str, int | float] | None = None,
+    settings: api.Settings | None = None,
+    write_acceptance: str | Path | None = None,
     prompts: str | Path | None = None,
     count: int = 8,
     repeats: int = 3,
@@ -72,9 +74,10 @@ def bench(
 
     Each strategy runs once to warm up and then `repeats` times. Settings go to the strategies that
     have such a param; params that follow a checkpoint are as this one has them.
+    `write_acceptance` is the file to which the acceptance profile of the last strategy goes.
 
     Raises:
-        StrategyError: a strategy has mistakes.
+        StrategyError: a strategy has mistakes, or a profile of it would tell nothing.
         NldcRuntimeError: the checkpoint, a prompt or an option cannot be used.
     """
     import time
@@ -85,6 +88,9 @@ def bench(
         file: api.follow(file, _own(file, settings), folder) for file in ("ar", *strategies)
     }
     checked = {file: api.check(file, own, others=False) for file, own in chosen_settings.items()}
+    longest = 0
+    if write_acceptance is not None:
+        longest = longest_draft([*checked.values()][-1].graph)
     results: list[Measured] = []
     truth: list[list[int]] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,6 +117,10 @@ def bench(
                 result = decoder.generate(chosen, **(generation or {}))
                 times.append(now() - begun)
                 waits.append(median(s.time_to_first_token for s in result.stats))
+            if write_acceptance is not None and file == [*checked][-1]:
+                accepted = [stats.accepted for stats in warm.stats]
+                profile = profile_of(accepted, longest)
+                write_profile(write_acceptance, profile, strategy.graph.name)
             results.append(
                 Measured(
                     strategy=strategy.graph.name,
@@ -128,7 +138,7 @@ def bench(
     return results
 
 
-def _own(file: str, settings: Mapping[str, int | float] | None) -> dict[str, int | float]:
+def _own(file: str, settings: api.Settings | None) -> api.Settings:
     params = api.params_of(file) if settings else frozenset()
     return {name: value for name, value in (settings or {}).items() if name in params}
 

@@ -35,7 +35,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
     "ahead": ("api", "verify"),
-    "bench": ("", "api", "prompts", "verify"),
+    "acceptance": ("diagnostics", "ir", "runtime.files"),
+    "bench": ("", "acceptance", "api", "prompts", "verify"),
     "sol": ("api", "diagnostics", "prompts", "verify"),
     "training": ("diagnostics", "runtime.errors"),
     "doctor": ("", "verify"),
@@ -64,8 +65,8 @@ LAZY: dict[str, tuple[str, ...]] = {
     "training": ("runtime",),
     "certify": ("api",),
     "cli": (
-        "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
-        "prompts", "schema", "sol", "training", "verify", "runtime",
+        "acceptance", "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain",
+        "import_gguf", "prompts", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
 # The rooms of the runtime, from the lowest up: a module imports its own room and those before it.

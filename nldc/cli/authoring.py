@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nldc.cli.options import settings
+from nldc.cli.options import Settings, params, settings_of
 from nldc.cli.output import colored, say, say_painted, table, write
 from nldc.diagnostics import Diagnostic, StrategyError
 from nldc.render import render_json, render_line, render_text, summarize
@@ -29,7 +29,7 @@ def _promise(checked: Checked) -> str:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)
-@settings
+@params
 @click.option(
     "--format",
     "form",
@@ -38,14 +38,17 @@ def _promise(checked: Checked) -> str:
     show_default=True,
     help="How mistakes are written.",
 )
-def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...], form: str) -> None:
+def check(files: tuple[str, ...], settings: Settings, acceptance: str | None, form: str) -> None:
     """Check strategy FILES (or strategies of the library): all mistakes at once."""
     from nldc import api
 
     found: list[Diagnostic] = []
+    given = settings_of(files, settings, acceptance)
+    shared = set(given) - set(dict(settings))
     for file in files:
+        others = shared - api.params_of(file)
         try:
-            checked = api.check(file, dict(settings))
+            checked = api.check(file, {n: v for n, v in given.items() if n not in others})
         except StrategyError as error:
             found += error.diagnostics
         else:
@@ -67,7 +70,7 @@ def check(files: tuple[str, ...], settings: tuple[tuple[str, int | float], ...],
 
 def _for_params(checked: Checked) -> str:
     """Return for which values of its params a strategy was checked."""
-    values = ", ".join(f"{name} = {value}" for name, value in checked.graph.params.items())
+    values = ", ".join(f"{name} = {value}" for name, value in checked.graph.shown.items())
     return f", for {values}" if values else ""
 
 
@@ -80,7 +83,7 @@ def _for_params(checked: Checked) -> str:
     type=click.Choice(["graph", "program", "python", "kernels"]),
     help="Print this stage of one strategy instead of writing a folder.",
 )
-@settings
+@params
 @click.option(
     "--target",
     "targets",
@@ -108,7 +111,8 @@ def compile_(
     files: tuple[str, ...],
     out: str | None,
     stage: Stage | None,
-    settings: tuple[tuple[str, int | float], ...],
+    settings: Settings,
+    acceptance: str | None,
     targets: tuple[str, ...],
     model: str | None,
     dtype: str | None,
@@ -133,7 +137,7 @@ def compile_(
             raise click.UsageError(f"--emit prints one strategy, not {len(files)}: give one FILE")
     elif out is None:
         raise click.UsageError("Missing option '-o' / '--out', or '--emit' to print a stage.")
-    checked = api.check_together(files, dict(settings), model)
+    checked = api.check_together(files, settings_of(files, settings, acceptance), model)
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say_painted(render_text(warnings, color=colored(sys.stderr)))
@@ -193,8 +197,8 @@ def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 @click.command()
 @click.argument("what", metavar="FILE|CODE")
-@settings
-def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
+@params
+def explain(what: str, settings: Settings, acceptance: str | None) -> None:
     """Explain an error CODE, or the graph, masks and promise of a strategy FILE."""
     from nldc import errors
 
@@ -210,7 +214,8 @@ def explain(what: str, settings: tuple[tuple[str, int | float], ...]) -> None:
     from nldc import api
     from nldc.explain import explain as explain_
 
-    write(explain_(api.check(what, dict(settings), others=False)), end="")
+    given = settings_of([what], settings, acceptance)
+    write(explain_(api.check(what, given, others=False)), end="")
 
 
 def _nearest_code(code: str, known: Iterable[str]) -> str:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nldc.cli.options import (
+    Settings,
     chat_of,
     generation_of,
     loading,
     loading_of,
+    params,
     prompt_set,
     sampling,
-    settings,
+    settings_of,
     strategy,
     templating,
 )
@@ -226,30 +228,44 @@ def certify(artifact: str, tokens: int, seed: int) -> None:
 
 @click.command()
 @click.argument("strategies_", metavar="FILE...", nargs=-1, required=True)
-@settings
+@params
 @loading
 @prompt_set
 @sampling
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--write-acceptance",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write how many tokens the steps of the one strategy accepted, for --acceptance.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def bench(
     strategies_: tuple[str, ...],
-    settings: tuple[tuple[str, int | float], ...],
+    settings: Settings,
+    acceptance: str | None,
     model: str | None,
     prompts: str | None,
     count: int,
     chat: bool,
     repeats: int,
+    write_acceptance: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Time strategies on the same prompts beside AR; says of each whether its tokens are AR's."""
     from nldc import bench as bench_
 
+    if write_acceptance is not None and len(strategies_) > 1:
+        number = len(strategies_)
+        raise click.UsageError(
+            f"--write-acceptance is of one strategy, not {number}: give one FILE"
+        )
     measured = bench_.bench(
         strategies_,
         model,
-        settings=dict(settings),
+        settings=settings_of(strategies_, settings, acceptance),
+        write_acceptance=write_acceptance,
         prompts=prompts,
         count=count,
         repeats=repeats,

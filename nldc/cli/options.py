@@ -70,6 +70,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 settings = click.option(
     "--set", "settings", type=_Setting(), multiple=True, help="Give a param another value."
 )
+params = _options(
+    settings,
+    click.option(
+        "--acceptance",
+        type=click.Path(),
+        metavar="FILE",
+        help="Acceptance profile by which masks are dealt, as bench --write-acceptance writes it.",
+    ),
+)
 loading = _options(
     click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
     click.option(
@@ -165,6 +174,7 @@ strategy = click.option(
     "--strategy",
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
+Settings = Sequence[tuple[str, int | float]]
 _LOADING = ("dtype", "device", "backend", "kv_memory")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.+)", re.DOTALL)
 
@@ -189,6 +199,16 @@ _ARGUMENT = re.compile(
     r"|max_thinking_tokens|(?:start|end)_think_token_id|batch_size|template_variables)(?![\w'\"`.])"
 )
 """Arguments of `generate` as messages name them; not what is quoted, or part of a path."""
+
+
+def settings_of(files: Sequence[str], settings: Settings, acceptance: str | None) -> dict[str, Any]:
+    """Return the values of params that the options give to strategy files."""
+    if acceptance is None:
+        return dict(settings)
+    from nldc import api
+    from nldc.acceptance import read_profile
+
+    return {**dict(settings), **api.by_profile(files, read_profile(acceptance))}
 
 
 def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,13 @@ class Graph:
         return {**self.params, **self.profiles}
 
     @property
+    def shown(self) -> Mapping[str, str]:
+        """The settings as text; of a profile, how many steps it counts."""
+        numbers = {name: str(value) for name, value in self.params.items()}
+        counted = {name: sum(map(sum, profile)) for name, profile in self.profiles.items()}
+        return numbers | {name: f"a profile of {steps} steps" for name, steps in counted.items()}
+
+    @property
     def regions(self) -> tuple[Region, ...]:
         """The prefill, and every step."""
         return (self.prefill, *(step.region for step in self.steps))

@@ -55,9 +55,7 @@ class Header:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 
 
-def read_header(
-    source: Source, settings: Mapping[str, Setting], found: list[Diagnostic]
-) -> Header:
+def read_header(source: Source, settings: Mapping[str, Setting], found: list[Diagnostic]) -> Header:
     """Read the head of the file; mistakes are added to `found`.
 
     Raises:
@@ -165,12 +163,8 @@ def _params(
             place = (*path, "type") if isinstance(data, Mapping) and "type" in data else path
             message = f"param `{name}` has no type" if type_ is None else f"`{type_}` is no type"
             help_text = f"write it as `{name}: {_param_form(data)}`"
-            found.append(
-                _error(
-                    source, BAD_PARAM, message, place, "`int`, `float` or `profile`", False,
-                    help_text,
-                )  # fmt: skip
-            )
+            label = "`int`, `float` or `profile`"
+            found.append(_error(source, BAD_PARAM, message, place, label, False, help_text))
             continue
         if type_ == "profile":
             profile = fit(source, path, ProfileParam, found, f"param `{name}`")
@@ -191,9 +185,7 @@ def _params(
     return values
 
 
-def _is_profile(
-    source: Source, name: str, model: ProfileParam, found: list[Diagnostic]
-) -> bool:
+def _is_profile(source: Source, name: str, model: ProfileParam, found: list[Diagnostic]) -> bool:
     problem = bad_profile(model.default)
     if problem is not None:
         path: Path = ("params", name, "default")

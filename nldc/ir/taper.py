@@ -27,7 +27,7 @@ What stands behind the end of a short draft is taken as never accepted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -131,25 +131,24 @@ class _Search:
 
     def starts(self) -> Iterator[Any]:
         """Yield layouts to begin from: even ones, falling ones, and some at random."""
-        points = range(self.points)
-        yield self.filled(points, lambda point: 0)
-        for depth in range(2, self.points + 1):
-            share = self.budget // depth
-            yield self.filled(points, lambda point, depth=depth: depth)
-            yield self.filled((depth - 1, *points), lambda point, depth=depth: depth)
-            yield self.filled(range(depth), lambda point, share=share: share)
+        points, number = range(self.points), self.points
+        yield self.filled(points, [0] * number)
+        for depth in range(2, number + 1):
+            yield self.filled(points, [depth] * number)
+            yield self.filled((depth - 1, *points), [depth] * number)
+            yield self.filled(range(depth), [self.budget // depth] * number)
             for slope in (1, 2):
-                yield self.filled(points, lambda point, d=depth, slope=slope: d - slope * point)
+                yield self.filled(points, [depth - slope * point for point in points])
         random = Random(0)
         for _ in range(64 if self.is_thorough else 8):
-            order = random.sample(points, self.points)
-            yield self.filled(order, lambda point: random.randint(0, self.points))
+            order = random.sample(points, number)
+            yield self.filled(order, [random.randint(0, number) for _ in points])
 
-    def filled(self, order: Iterable[int], wanted: Callable[[int], int]) -> Any:
+    def filled(self, order: Iterable[int], wanted: Sequence[int]) -> Any:
         """Return the layout that gives each point in turn what is wanted, as long as masks last."""
         masks, left = np.zeros(self.points, dtype=np.int64), self.budget
         for point in order:
-            given = min(max(wanted(point), 0), self.points, left)
+            given = min(max(wanted[point], 0), self.points, left)
             if given > 1 and not masks[point]:
                 masks[point] = given
                 left -= given

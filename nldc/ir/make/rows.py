@@ -15,8 +15,8 @@ from nldc.ir.ops import Value
 from nldc.ir.reader import ATTRIBUTE, BAD_SIZE, UNKNOWN_NAME, WRONG_SIZE, Made, Reader
 from nldc.ir.scope import Scope
 from nldc.ir.size import Size
-from nldc.ir.types import Rows, Tokens, Type, Unknown
 from nldc.ir.taper import MOST_POINTS, taper
+from nldc.ir.types import Rows, Tokens, Type, Unknown
 from nldc.schema import DealtMasks, RowsOp
 from nldc.schema import Segment as SegmentModel
 from nldc.source import Path
@@ -60,8 +60,8 @@ def make_rows(reader: Reader, path: Path, full: str, model: RowsOp, scope: Scope
         )  # fmt: skip
         return None
     profiles = [s.masks.profile for s in model.segments if isinstance(s.masks, DealtMasks)]
-    seed = "masked" if is_masked else "given"
-    return ops.LayRows(layout, parts, seed, profiles[0] if profiles else None), Rows(layout)
+    profile = profiles[0] if profiles else None
+    return ops.LayRows(layout, parts, "masked" if is_masked else "given", profile), Rows(layout)
 
 
 def _seed(reader: Reader, full: str, model: RowsOp) -> Any:
@@ -99,9 +99,7 @@ def _mask_sizes(reader: Reader, path: Path, text: Any, groups: int) -> tuple[Siz
     return tuple(sizes)
 
 
-def _dealt(
-    reader: Reader, path: Path, masks: DealtMasks, groups: int
-) -> tuple[Size, ...] | None:
+def _dealt(reader: Reader, path: Path, masks: DealtMasks, groups: int) -> tuple[Size, ...] | None:
     """Return the masks that the budget allows, where an acceptance profile says they bring most.
 
     Group i stands behind the acceptance of i + 1 tokens; see `nldc.ir.taper`.
