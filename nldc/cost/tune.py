@@ -139,7 +139,7 @@ def _lines(tuned: Tuned) -> Iterator[str]:
         shown = tuple(choice for choice in shown if choice.rate >= rates[SHOWN - 1])[:SHOWN]
     names = list(best.params)
     heading = (
-        "", *names, "rows", "floor", "predicted", "tokens a step", "tokens/s", "to AR"
+        "", *names, "rows a step", "floor", "predicted", "tokens a step", "tokens/s", "to AR"
     )  # fmt: skip
     yield f"{tuned.strategy}: {len(tuned.choices)} choices"
     yield from aligned([heading, *(_row(each, tuned, each is best) for each in shown)])
