@@ -67,7 +67,7 @@ def emit_artifact(
             "strategy": graph.name,
             "summary": graph.summary,
             "source": {"file": file, "sha256": header.sha256},
-            "params": dict(graph.params),
+            "params": dict(graph.settings),
             "compat": graph.compat,
             "guarantee": {"claimed": graph.guarantee, "proved": proved},
         }

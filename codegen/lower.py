@@ -44,7 +44,7 @@ def lower(graph: Graph) -> Program:
         summary=graph.summary,
         guarantee=graph.guarantee,
         compat=graph.compat,
-        params=tuple(graph.params.items()),
+        params=tuple(graph.shown.items()),
         kinds=graph.kinds,
         needs=_needs(graph),
         room=room_of(graph, written),

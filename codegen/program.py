@@ -460,7 +460,7 @@ class Program:
     summary: str
     guarantee: str
     compat: str | None
-    params: tuple[tuple[str, int | float], ...]
+    params: tuple[tuple[str, str], ...]
     kinds: tuple[str, ...]
     needs: Needs
     room: Room

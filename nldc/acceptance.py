@@ -3,7 +3,9 @@
 A profile is a JSON object: `format` 1, the `strategy` and the `params` that it was measured with,
 and in `accepted`, for each number of tokens that a step emitted, how many steps emitted so many.
 `rounds` may say how many rounds a loop took on average, by its node; `most`, how many tokens a step
-could have emitted (by default: as many as any did).
+could have emitted (by default: as many as any did). `after` may count steps by the step before too:
+`after[i][j]` emitted j + 1 tokens after a step that emitted i + 1, the last list stands for all
+further counts, and the last number of a list counts whole drafts. Masks are dealt by it.
 
 What was measured at one block length predicts another through one number a position: the share of
 the steps that came to emit i tokens and went on to i + 1. That it does not depend on the block's
@@ -19,20 +21,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from operator import mul
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nldc.ir.graph import Graph
+from nldc.ir.taper import MOST_POINTS, Profile, bad_profile, survival, tokens_a_step
+from nldc.ir.types import Accepted
 from nldc.runtime.errors import ProfileError
-from nldc.runtime.json_file import read_json
+from nldc.runtime.files import write_whole
+from nldc.runtime.json_file import parse_json
 
 FORMAT = 1
-KEYS = ("format", "strategy", "params", "accepted", "rounds", "most")
+KEYS = ("format", "strategy", "params", "accepted", "rounds", "most", "after")
+MAX_BYTES = 1 << 20
+"""The largest file that is read."""
 FEW = 20
 """Steps below which the share of those that went on is taken from the tail."""
-TURNS = 1000
-STILL = 1e-9
-"""How often, and how closely, the chain of steps with drafts of several lengths is followed."""
+NEARLY = 1 - 1e-9
+"""The most that a share counts for in a chain of steps, so that every step may be followed by one
+of a single token, and the chain has one mean."""
 LONGEST = 8192
 """The most tokens that a step may emit: a layout has no more rows."""
 EXAMPLE = (
@@ -45,7 +54,8 @@ EXAMPLE = (
 class Acceptance:
     """A profile: `accepted` maps the number of tokens that a step emitted to how many steps did.
 
-    `rounds` are the mean rounds of loops, by node; `most` what a step could have emitted.
+    `rounds` are the mean rounds of loops, by node; `most` what a step could have emitted; `after`
+    the steps by what the one before emitted, empty where that was not counted.
     """
 
     strategy: str
@@ -53,6 +63,7 @@ class Acceptance:
     accepted: Mapping[int, int]
     rounds: Mapping[str, float] = field(default_factory=dict)
     most: int = 0
+    after: Profile = ()
 
     @property
     def steps(self) -> int:
@@ -69,6 +80,11 @@ class Acceptance:
         """How many steps emitted 1, 2, … tokens, up to the most that they could."""
         most = max(self.most, *self.accepted)
         return tuple(self.accepted.get(length, 0) for length in range(1, most + 1))
+
+    @property
+    def profile(self) -> Profile:
+        """The steps by the step before: `after`, or one list where that was not counted."""
+        return self.after or (self.counts,)
 
     @cached_property
     def _reached(self) -> tuple[int, ...]:
@@ -103,25 +119,14 @@ class Acceptance:
         """Return how many tokens a step emits in the long run whose draft is `drafts[n - 1]` tokens
         after a step that emitted n.
 
-        The numbers emitted are a Markov chain; half of each turn stays where it was, so that a
-        chain that goes round in a circle comes to rest too.
+        The numbers emitted are a Markov chain, whose moves `after` gives, smoothed as
+        `nldc.ir.taper.survival` says; without it they do not depend on the step before.
         """
         points = len(drafts)
-        reached = self.reaches(points)
-        moves = []
-        for draft in drafts:
-            seen = [*reached[: min(draft, points)], *[0.0] * (points - draft), 0.0]
-            moves.append([at_least - more for at_least, more in pairwise(seen)])
-        chances = [1.0, *[0.0] * (points - 1)]
-        for _ in range(TURNS):
-            columns = zip(*moves, strict=True)
-            moved = [_dot(chances, column) for column in columns]
-            after = [(old + new) / 2 for old, new in zip(chances, moved, strict=True)]
-            is_still = max(abs(a - b) for a, b in zip(chances, after, strict=True)) < STILL
-            chances = after
-            if is_still:
-                break
-        return _dot(chances, range(1, points + 1))
+        if self.after:
+            return tokens_a_step(drafts, survival(self.after, points))
+        shares = [1.0, *(min(self.goes_on(length), NEARLY) for length in range(1, points))]
+        return tokens_a_step(drafts, np.tile(np.cumprod(shares), (points, 1)))
 
     def data(self) -> dict[str, Any]:
         """Return the profile as a file holds it."""
@@ -135,7 +140,38 @@ class Acceptance:
             found["rounds"] = dict(self.rounds)
         if self.most:
             found["most"] = self.most
+        if self.after:
+            found["after"] = [list(row) for row in self.after]
         return found
+
+
+def profile_of(texts: Iterable[Sequence[int]], most: int) -> Profile:
+    """Return how many steps emitted 1 to `most` tokens after a step that emitted 1 to `most`.
+
+    Each text is the tokens that its steps emitted; no step comes before its first one. Empty if no
+    step comes after another, or if there are more counts than a profile holds.
+    """
+    if not 0 < most <= MOST_POINTS:
+        return ()
+    steps = [[0] * most for _ in range(most)]
+    for emitted in texts:
+        for before, now in pairwise(emitted):
+            steps[before - 1][now - 1] += 1
+    return tuple(map(tuple, steps)) if any(map(any, steps)) else ()
+
+
+def has_drafts(graph: Graph) -> bool:
+    """Say whether a strategy verifies drafts that a profile can be measured with.
+
+    Raises:
+        ProfileError: it does, but they are cut short, and tell nothing of whole ones.
+    """
+    nodes = (node for step in graph.steps for node in step.region.nodes)
+    drafts = any(isinstance(node.type, Accepted) for node in nodes)
+    if drafts and graph.profiles:
+        message = f"`{graph.name}` has no acceptance profile: its drafts are cut short by one"
+        raise ProfileError(message, "measure `quadratic_ss` or `quadratic_ss_lora`")
+    return drafts
 
 
 def read_acceptance(path: str | Path) -> Acceptance:
@@ -144,20 +180,46 @@ def read_acceptance(path: str | Path) -> Acceptance:
     Raises:
         ProfileError: there is no such file, or it holds no profile.
     """
+    hint = "`nldc bench STRATEGY --write-acceptance FILE` measures a profile"
     try:
-        data = read_json(Path(path))
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = "`nldc bench STRATEGY --profile FILE` measures a profile"
         raise ProfileError(f"there is no file {path}", hint) from None
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise ProfileError(f"{path} cannot be read: {reason}", hint) from None
+    if len(text) > MAX_BYTES:
+        raise ProfileError(f"{path} is too large for an acceptance profile", hint)
+    try:
+        data = parse_json(text)
     except ValueError as problem:
         raise ProfileError(f"{path} cannot be read as JSON: {problem}", EXAMPLE) from None
     return parse_acceptance(data, str(path))
 
 
 def write_acceptance(acceptance: Acceptance, path: str | Path) -> None:
-    """Write a profile into a file."""
-    text = json.dumps(acceptance.data(), indent=2)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    """Write a profile into a file, whole or not at all.
+
+    Raises:
+        ProfileError: it cannot be written.
+    """
+    text = _text(acceptance.data())
+    try:
+        write_whole(Path(path), lambda fresh: fresh.write_text(text, encoding="utf-8"))
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise ProfileError(f"{path} cannot be written: {reason}", None) from None
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    """Return a key a line, and of `after` a list a line."""
+    values = {key: json.dumps(value) for key, value in data.items()}
+    if "after" in data:
+        rows = ",\n    ".join(map(json.dumps, data["after"]))
+        values["after"] = f"[\n    {rows}\n  ]"
+    lines = ",\n  ".join(f"{json.dumps(key)}: {value}" for key, value in values.items())
+    return f"{{\n  {lines}\n}}\n"
 
 
 def parse_acceptance(data: Any, origin: str) -> Acceptance:
@@ -186,7 +248,8 @@ def parse_acceptance(data: Any, origin: str) -> Acceptance:
     most = data.get("most", 0)
     if not isinstance(most, int) or isinstance(most, bool) or not 0 <= most <= LONGEST:
         raise ProfileError(f"{origin}: most is {most!r}", f"give a whole number up to {LONGEST}")
-    return Acceptance(strategy, params, _accepted(data.get("accepted"), origin), rounds, most)
+    accepted, after = _accepted(data.get("accepted"), origin), _after(data, origin)
+    return Acceptance(strategy, params, accepted, rounds, most, after)
 
 
 def _accepted(data: Any, origin: str) -> dict[int, int]:
@@ -205,8 +268,17 @@ def _accepted(data: Any, origin: str) -> dict[int, int]:
     return found
 
 
-def _dot(one: Iterable[float], other: Iterable[float]) -> float:
-    return sum(map(mul, one, other), 0.0)
+def _after(data: Mapping[str, Any], origin: str) -> Profile:
+    if "after" not in data:
+        return ()
+    rows, hint = data["after"], "count steps by the step before: [[40, 25, 9], [20, 31, 16]]"
+    is_table = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+    if not is_table or not all(type(number) is int for row in rows for number in row):
+        raise ProfileError(f"{origin}: after is no lists of whole numbers", hint)
+    problem = bad_profile(rows)
+    if problem is not None:
+        raise ProfileError(f"{origin}: after {problem}", hint)
+    return tuple(map(tuple, rows))
 
 
 def _is_number(value: Any) -> bool:

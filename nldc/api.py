@@ -17,8 +17,9 @@ from nldc.check.rules import examine
 from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
-from nldc.ir.graph import Graph, Guarantee
+from nldc.ir.graph import Graph, Guarantee, Setting
 from nldc.ir.header import SETTING
+from nldc.ir.taper import Profile
 from nldc.limits import within_limits
 from nldc.source import CANNOT_READ, Source
 from nldc.source import load as load_source
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from nldc.codegen.stages import Stage
     from nldc.runtime.decoder import Decoder
 
-Settings = Mapping[str, int | float]
+Settings = Mapping[str, Setting]
 Limits = Mapping[str, int]
 
 
@@ -212,6 +213,29 @@ def check_together(
                 f"two of the strategies are named `{name}`", "rename one in its file: name: NAME"
             )
     return tuple(checked)
+
+
+def by_profile(files: Sequence[str | Path], profile: Profile) -> Settings:
+    """Return the settings that give an acceptance profile to every param of that type.
+
+    Raises:
+        StrategyError: none of the files has one.
+    """
+    names = [name for file in files for name in profiles_of(file)]
+    if not names:
+        message = "no strategy here has a param of the type profile"
+        help_text = "quadratic_ss_tapered has one"
+        raise StrategyError([Diagnostic(SETTING, "error", message, (), (help_text,))])
+    return dict.fromkeys(names, profile)
+
+
+def profiles_of(file: str | Path) -> frozenset[str]:
+    """Return the params that a file declares as acceptance profiles, as `params_of` does."""
+    return frozenset(
+        name
+        for name, declared in _declared(file).items()
+        if isinstance(declared, Mapping) and declared.get("type") == "profile"
+    )
 
 
 def params_of(file: str | Path) -> frozenset[str]:

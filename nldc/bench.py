@@ -14,7 +14,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__, api
-from nldc.acceptance import write_acceptance
+from nldc.acceptance import has_drafts
+from nldc.acceptance import write_acceptance as write_profile
 from nldc.observed import Observed, observe
 from nldc.prompts import Prompt, choose_prompts
 from nldc.runtime.errors import ProfileError
@@ -28,6 +29,7 @@ from nldc.verify import (
 if TYPE_CHECKING:
     from nldc.api import Checked
     from nldc.cost.device import Device
+    from nldc.ir.graph import Graph
     from nldc.runtime.decoder import Decoder, Result
 
 
@@ -70,31 +72,32 @@ def bench(
     strategies: Sequence[str],
     model: str | Path | None = None,
     *,
-    settings: Mapping[str, int | float] | None = None,
+    settings: api.Settings | None = None,
     prompts: str | Path | None = None,
     count: int = 8,
     repeats: int = 3,
     loading: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
     clock: Callable[[], float] | None = None,
-    profile: str | Path | None = None,
+    write_acceptance: str | Path | None = None,
     device: str | Path | None = None,
 ) -> list[Measured]:
     """Compile each strategy and time it on the same prompts; AR comes first, as the measure.
 
     Each strategy runs once to warm up and then `repeats` times. Settings go to the strategies that
-    have such a param; params that follow a checkpoint are as this one has them. With `profile`,
-    what the one strategy accepted is written into that file; with `device`, the name or the file of
+    have such a param; params that follow a checkpoint are as this one has them. Into the file
+    `write_acceptance` goes what the one strategy accepted; with `device`, the name or the file of
     one, a step is predicted for it. Either takes one more run.
 
     Raises:
         StrategyError: a strategy has mistakes.
-        ProfileError: there is no such device, or not one strategy to write a profile of.
+        ProfileError: there is no such device, not one strategy to write a profile of, or its
+            profile would tell nothing or cannot be written.
         NldcRuntimeError: the checkpoint, a prompt or an option cannot be used.
     """
     import time
 
-    if profile is not None and len(strategies) != 1:
+    if write_acceptance is not None and len(strategies) != 1:
         hint = "measure each with a file of its own"
         raise ProfileError(f"a profile is that of one strategy, not of {len(strategies)}", hint)
     figures = None if device is None else _device(device)
@@ -104,6 +107,7 @@ def bench(
         file: api.follow(file, _own(file, settings), folder) for file in ("ar", *strategies)
     }
     checked = {file: api.check(file, own, others=False) for file, own in chosen_settings.items()}
+    most_drafted = 0 if write_acceptance is None else _most_drafted(checked[strategies[0]].graph)
     results: list[Measured] = []
     truth: list[list[int]] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -131,10 +135,12 @@ def bench(
                 times.append(now() - begun)
                 waits.append(median(s.time_to_first_token for s in result.stats))
             seen = None
-            if profile is not None or figures is not None:
-                seen = _observed(decoder, strategy, chosen, generation or {})
-            if profile is not None and seen is not None and file in strategies:
-                _write_profile(strategy, seen, profile)
+            to = write_acceptance if file in strategies else None
+            if to is not None or figures is not None:
+                most = most_drafted if file in strategies else 0
+                seen = _observed(decoder, strategy, chosen, generation or {}, most)
+            if to is not None and seen is not None:
+                _write_profile(strategy, seen, to)
             floor, predicted = _predicted(decoder, strategy, seen, figures, folder)
             results.append(
                 Measured(
@@ -162,19 +168,34 @@ def _device(name: str | Path) -> Device:
     return load_device(name)
 
 
+def _most_drafted(graph: Graph) -> int:
+    """Return how many tokens a step emits at most if it verifies drafts, and else 0.
+
+    Raises:
+        ProfileError: its drafts tell nothing of whole ones.
+    """
+    from nldc.cost.step import most_emitted
+
+    return most_emitted(graph) if has_drafts(graph) else 0
+
+
 def _observed(
-    decoder: Decoder, checked: Checked, prompts: Sequence[Prompt], generation: Mapping[str, Any]
+    decoder: Decoder,
+    checked: Checked,
+    prompts: Sequence[Prompt],
+    generation: Mapping[str, Any],
+    most_drafted: int,
 ) -> Observed | None:
     from nldc.cost.step import loops
 
-    return observe(decoder, prompts, generation, loops(checked.graph))
+    return observe(decoder, prompts, generation, loops(checked.graph), most_drafted)
 
 
 def _write_profile(checked: Checked, seen: Observed, path: str | Path) -> None:
     from nldc.cost.step import most_emitted
 
     graph = checked.graph
-    write_acceptance(seen.acceptance(graph.name, graph.params, most_emitted(graph)), path)
+    write_profile(seen.acceptance(graph.name, graph.params, most_emitted(graph)), path)
 
 
 def _predicted(
@@ -190,7 +211,7 @@ def _predicted(
     return cost.floor, cost.predicted
 
 
-def _own(file: str, settings: Mapping[str, int | float] | None) -> dict[str, int | float]:
+def _own(file: str, settings: api.Settings | None) -> api.Settings:
     params = api.params_of(file) if settings else frozenset()
     return {name: value for name, value in (settings or {}).items() if name in params}
 

@@ -181,7 +181,7 @@ def _entries(graph: Graph) -> Iterator[_Entry]:
     adapters = ", ".join(f"{a.name} (optional)" if a.optional else a.name for a in graph.adapters)
     keys = {"guarantee": graph.guarantee, "adapters": adapters, "compat": graph.compat or ""}
     yield _Entry("strategy", "strategy", {key: text for key, text in keys.items() if text})
-    for name, value in graph.params.items():
+    for name, value in graph.settings.items():
         yield _Entry(f"param.{name}", "param", {"default": str(value)})
     yield from _nodes(graph.prefill)
     yield from _emit(f"prefill.{MARK}emit", graph.prefill_tokens)

@@ -10,7 +10,8 @@ from nldc.expr import evaluate, show
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph
 from nldc.ir.layout import Row
-from nldc.ir.ops import Forward, Node
+from nldc.ir.ops import Forward, LayRows, Node
+from nldc.ir.taper import survival, tokens_a_step
 from nldc.ir.text import show_graph
 from nldc.limits import counts_of, in_words
 
@@ -29,7 +30,8 @@ def explain(checked: Checked) -> str:
     head = f"{graph.name}: {graph.summary}"
     proof = promise(checked)
     counts = "\n".join(in_words(each) for each in counts_of(graph))
-    parts = [head, proof, between_steps(checked), counts, *followed(graph), show_graph(graph)]
+    about = [between_steps(checked), counts, *followed(graph), *dealt(graph)]
+    parts = [head, proof, *about, show_graph(graph)]
     parts += [picture(graph, node) for node in graph.nodes if isinstance(node.op, Forward)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
@@ -81,6 +83,28 @@ def followed(graph: Graph) -> Iterator[str]:
     for name, key in graph.checkpoint_params.items():
         value = graph.params[name]
         yield f"{name} follows a checkpoint's {key} (compile with --model); here it is {value}"
+
+
+def dealt(graph: Graph) -> Iterator[str]:
+    """Say where masks stand that an acceptance profile dealt, and what they should bring."""
+    for node in graph.nodes:
+        op = node.op
+        if not isinstance(op, LayRows) or op.profile is None:
+            continue
+        points = op.layout.groups
+        survives = survival(graph.profiles[op.profile], points)
+        whole = tokens_a_step([points] * points, survives)
+        for segment in op.layout.segments:
+            if segment.tokens:
+                continue
+            masks = [size.fixed for size in segment.sizes]
+            tokens = tokens_a_step(masks, survives)
+            listed = ", ".join(map(str, masks))
+            yield (
+                f"masks of {node.name} behind 1 to {points} accepted tokens: {listed}\n"
+                f"by {op.profile} a step accepts {tokens:.2f} tokens with these {sum(masks)}, and "
+                f"{whole:.2f} with all {points * points}"
+            )
 
 
 def _listed(rows: list[int | str]) -> str:

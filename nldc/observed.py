@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from nldc.acceptance import Acceptance
+from nldc.acceptance import Acceptance, profile_of
+from nldc.ir.taper import Profile
 from nldc.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class Observed:
     `accepted` counts the tokens that a sequence emitted in a step, `rounds` are the mean rounds of
     each loop. `seconds` is the median of the steps in which the most sequences were live, `live` of
     them; `prefix` the mean number of tokens in the cache, half of what was emitted included.
+    `after` counts, as a profile does, the tokens of each step by those of the step before it in the
+    same sequence; it is empty where no drafts were counted.
     """
 
     accepted: Mapping[int, int]
@@ -30,10 +34,11 @@ class Observed:
     seconds: float
     live: int
     prefix: int
+    after: Profile = ()
 
     def acceptance(self, strategy: str, params: Mapping[str, int | float], most: int) -> Acceptance:
         """Return the profile of the strategy that ran, whose steps may emit up to `most` tokens."""
-        return Acceptance(strategy, dict(params), self.accepted, self.rounds, most)
+        return Acceptance(strategy, dict(params), self.accepted, self.rounds, most, self.after)
 
 
 def observe(
@@ -41,10 +46,13 @@ def observe(
     prompts: Sequence[Prompt],
     generation: Mapping[str, Any],
     loops: Mapping[str, str],
+    most_drafted: int = 0,
 ) -> Observed | None:
     """Decode the prompts once more and return what its steps were; None if there was no step.
 
     `loops` are the loops of the strategy, each with the node of a forward that each round runs.
+    `most_drafted` is how many tokens a step emits at most whose drafts are to be counted; 0: it has
+    none.
     """
     records: list[StepRecord] = []
     result = decoder.generate(prompts, on_step=records.append, **generation)
@@ -54,13 +62,17 @@ def observe(
     if not steps:
         return None
     live = max(len(record.sequences) for record in steps)
+    texts: defaultdict[int, list[int]] = defaultdict(list)
+    for each in (sequence for record in steps for sequence in record.sequences):
+        texts[each.id].append(each.accepted)
     return Observed(
-        accepted=Counter(each.accepted for record in steps for each in record.sequences),
+        accepted=Counter(chain.from_iterable(texts.values())),
         rounds={loop: fmean(_rounds(record, node) for record in steps)
                 for loop, node in loops.items()},
         seconds=median(r.seconds for r in steps if len(r.sequences) == live),
         live=live,
         prefix=round(fmean(lengths) + fmean(map(len, result.tokens)) / 2),
+        after=profile_of(texts.values(), most_drafted),
     )  # fmt: skip
 
 

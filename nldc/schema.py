@@ -46,7 +46,19 @@ class FloatParam(Closed):
     help: str = ""
 
 
-Param = Annotated[IntParam | FloatParam, Field(discriminator="type")]
+class ProfileParam(Closed):
+    """An acceptance profile, which `--acceptance FILE` replaces.
+
+    It counts the steps that accepted 1, 2, … tokens: a list for those after a step that accepted
+    one, a list for those after two, and so on; the last list is for all further ones too.
+    """
+
+    type: Literal["profile"]
+    default: list[list[int]]
+    help: str = ""
+
+
+Param = Annotated[IntParam | FloatParam | ProfileParam, Field(discriminator="type")]
 
 
 class Adapter(Closed):
@@ -57,11 +69,18 @@ class Adapter(Closed):
     help: str = ""
 
 
+class DealtMasks(Closed):
+    """So many masks at most, dealt to the groups by an acceptance profile; see `nldc.ir.taper`."""
+
+    at_most: Expression
+    profile: Name
+
+
 class Segment(Closed):
     """A run of rows: either known tokens or masked rows, with an optional label."""
 
     tokens: Expression | None = None
-    masks: Expression | None = None
+    masks: Expression | DealtMasks | None = None
     kind: Name | None = None
 
 
@@ -120,13 +139,17 @@ class ForwardOp(OpModel):
 
 
 class SampleOp(OpModel):
-    """Choose one token a row: the argmax, or Gumbel-max with noise keyed by position."""
+    """Choose one token a row: the argmax, or Gumbel-max with noise keyed by position.
+
+    `pad_to` makes so many tokens of a choice of rows that has fewer for some count.
+    """
 
     REFERS = ("logits",)
 
     op: Literal["sample"]
     logits: Expression
     mask_token: Literal["allowed", "forbidden"] | None = None
+    pad_to: Expression | None = None
 
 
 class ScoreOp(OpModel):

@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "api": ("", "diagnostics", "source", "ir", "check", "limits"),
     "explain": ("api", "expr", "ir", "check", "limits"),
     "diff": ("api", "expr", "ir"),
-    "acceptance": ("runtime.errors", "runtime.json_file"),
+    "acceptance": ("ir", "runtime.errors", "runtime.files", "runtime.json_file"),
     "limits": ("diagnostics", "source", "ir", "check"),
     "cost": (
         *LANGUAGE,
@@ -52,7 +52,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "verify": ("api", "prompts"),
     "ahead": ("api", "verify"),
     "bench": ("", "acceptance", "api", "observed", "prompts", "runtime.errors", "verify"),
-    "observed": ("acceptance", "prompts"),
+    "observed": ("acceptance", "ir", "prompts"),
     "sol": ("api", "diagnostics", "prompts", "verify"),
     "training": ("diagnostics", "runtime.errors"),
     "doctor": ("", "verify"),

@@ -29,13 +29,14 @@ def test_bench_writes_what_the_strategy_accepted_and_how_long_its_loops_ran(tmp_
     figures.write_text(json.dumps(FIGURES))
     ar, blocks = bench(
         ["block_diffusion"], GOLDEN, settings={"block_length": 4}, count=2, repeats=1,
-        generation=SHORT, profile=path, device=figures,
+        generation=SHORT, write_acceptance=path, device=figures,
     )  # fmt: skip
     found = read_acceptance(path)
     assert (found.strategy, found.params["block_length"]) == ("block_diffusion", 4)
     assert set(found.accepted) == {4}
     assert 1 <= found.rounds["step.filled"] <= 4
     assert found.most == 4
+    assert found.after == ()  # there are no drafts
     for line in (ar, blocks):
         assert line.observed is not None
         assert line.predicted is not None
@@ -70,16 +71,18 @@ class Decodes:
 
 def test_a_step_takes_as_many_rounds_as_its_slowest_sequence_and_prefills_are_no_steps() -> None:
     prompts = [[1, 2, 3], [1, 2, 3, 4, 5]]
-    found = observe(Decodes(), prompts, {"batch_size": 2}, LOOPS)  # type: ignore[arg-type]
+    found = observe(Decodes(), prompts, {"batch_size": 2}, LOOPS, 4)  # type: ignore[arg-type]
     assert found is not None
     assert dict(found.accepted) == {2: 1, 3: 1, 4: 3}
     assert found.rounds == {"step.filled": 3.0}
+    # 3, 2, 4 in the one sequence and 4, 4 in the other; prefills come before nothing
+    assert found.after == ((0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0), (0, 0, 0, 1))
     assert (found.seconds, found.live, found.prefix) == (2.5, 2, 4 + 3)
 
 
 def test_a_profile_is_that_of_one_strategy() -> None:
     with pytest.raises(ProfileError, match="that of one strategy, not of 2"):
-        bench(["ar", "linear_ss"], GOLDEN, profile="profile.json")
+        bench(["ar", "linear_ss"], GOLDEN, write_acceptance="profile.json")
 
 
 def test_a_device_that_is_none_is_refused_before_anything_runs() -> None:

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nldc.cli.costing import (
-    DEVICE_HELP,
-    profile_of,
-    refuse_without_device,
-    setting,
-    setting_of,
-)
-from nldc.cli.options import limits, limits_of, settings
+from nldc.cli.costing import DEVICE_HELP, refuse_without_device, setting, setting_of
+from nldc.cli.options import Settings, limits, limits_of, params, settings_of
 from nldc.cli.output import colored, say, say_painted, table, write
 from nldc.diagnostics import Diagnostic, StrategyError
 from nldc.render import render_json, render_line, render_text, summarize
@@ -36,7 +30,7 @@ def _promise(checked: Checked) -> str:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)
-@settings
+@params
 @limits
 @click.option(
     "--format",
@@ -48,7 +42,8 @@ def _promise(checked: Checked) -> str:
 )
 def check(
     files: tuple[str, ...],
-    settings: tuple[tuple[str, int | float], ...],
+    settings: Settings,
+    acceptance: str | None,
     form: str,
     **options: Any,
 ) -> None:
@@ -56,9 +51,13 @@ def check(
     from nldc import api
 
     found: list[Diagnostic] = []
+    given = settings_of(files, settings, acceptance)
+    shared = set(given) - set(dict(settings))
     for file in files:
+        others = shared - api.params_of(file)
         try:
-            checked = api.check(file, dict(settings), limits=limits_of(options))
+            own = {n: v for n, v in given.items() if n not in others}
+            checked = api.check(file, own, limits=limits_of(options))
         except StrategyError as error:
             found += error.diagnostics
         else:
@@ -80,7 +79,7 @@ def check(
 
 def _for_params(checked: Checked) -> str:
     """Return for which values of its params a strategy was checked."""
-    values = ", ".join(f"{name} = {value}" for name, value in checked.graph.params.items())
+    values = ", ".join(f"{name} = {value}" for name, value in checked.graph.shown.items())
     return f", for {values}" if values else ""
 
 
@@ -93,7 +92,7 @@ def _for_params(checked: Checked) -> str:
     type=click.Choice(["graph", "program", "python", "kernels"]),
     help="Print this stage of one strategy instead of writing a folder.",
 )
-@settings
+@params
 @limits
 @click.option(
     "--target",
@@ -122,7 +121,8 @@ def compile_(
     files: tuple[str, ...],
     out: str | None,
     stage: Stage | None,
-    settings: tuple[tuple[str, int | float], ...],
+    settings: Settings,
+    acceptance: str | None,
     targets: tuple[str, ...],
     model: str | None,
     dtype: str | None,
@@ -148,7 +148,8 @@ def compile_(
             raise click.UsageError(f"--emit prints one strategy, not {len(files)}: give one FILE")
     elif out is None:
         raise click.UsageError("Missing option '-o' / '--out', or '--emit' to print a stage.")
-    checked = api.check_together(files, dict(settings), model, limits=limits_of(options))
+    given = settings_of(files, settings, acceptance)
+    checked = api.check_together(files, given, model, limits=limits_of(options))
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
         say_painted(render_text(warnings, color=colored(sys.stderr)))
@@ -219,19 +220,14 @@ def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 @click.command()
 @click.argument("what", metavar="FILE|CODE")
-@settings
+@params
 @click.option("--device", help=f"Predict what a step costs there: {DEVICE_HELP}")
-@click.option(
-    "--acceptance",
-    type=click.Path(),
-    help="Profile of what the strategy accepts, for tokens a second.",
-)
 @setting
 def explain(
     what: str,
-    settings: tuple[tuple[str, int | float], ...],
-    device: str | None,
+    settings: Settings,
     acceptance: str | None,
+    device: str | None,
     **options: Any,
 ) -> None:
     """Explain an error CODE, or the graph, masks and promise of a strategy FILE.
@@ -239,8 +235,9 @@ def explain(
     With --device, what each of its forwards and a whole step cost there: bytes, operations, the
     floor below which no kernel can be, and a prediction (docs/performance.md).
     """
+    profiles = _profiles_of(what) if acceptance is not None else ()
     if device is None:
-        refuse_without_device({"acceptance": acceptance, **options})
+        refuse_without_device({"acceptance": None if profiles else acceptance, **options})
     from nldc import errors
 
     code = what.upper()
@@ -253,17 +250,25 @@ def explain(
         write(errors.page(errors.REGISTRY[code]), end="")
         return
     from nldc import api
+    from nldc.acceptance import read_acceptance
 
-    checked = api.check(what, dict(settings), others=False)
+    profile = None if acceptance is None else read_acceptance(acceptance)
+    dealt = {} if profile is None else dict.fromkeys(profiles, profile.profile)
+    checked = api.check(what, {**dict(settings), **dealt}, others=False)
     if device is not None:
         from nldc.cost.text import show_costs
 
-        found = show_costs(checked.graph, setting_of(device, options), profile_of(acceptance))
-        write(found, end="")
+        write(show_costs(checked.graph, setting_of(device, options), profile), end="")
         return
     from nldc.explain import explain as explain_
 
     write(explain_(checked), end="")
+
+
+def _profiles_of(file: str) -> frozenset[str]:
+    from nldc import api
+
+    return api.profiles_of(file)
 
 
 def _nearest_code(code: str, known: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ import click
 from nldc.cli.output import write
 
 if TYPE_CHECKING:
-    from nldc.acceptance import Acceptance
     from nldc.cost.step import Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -140,13 +139,6 @@ def refuse_without_device(options: Mapping[str, Any]) -> None:
             raise click.UsageError(f"--{name} is for a prediction: give --device as well")
 
 
-def profile_of(path: str | None) -> Acceptance | None:
-    """Return the acceptance profile in a file; None without one."""
-    from nldc.acceptance import read_acceptance
-
-    return None if path is None else read_acceptance(path)
-
-
 @click.command()
 @click.argument("strategy", metavar="FILE")
 @click.option("--device", required=True, help=DEVICE_HELP)
@@ -154,7 +146,7 @@ def profile_of(path: str | None) -> Acceptance | None:
     "--acceptance",
     required=True,
     type=click.Path(),
-    help="Profile of what the strategy accepts, as `nldc bench --profile` writes it.",
+    help="Profile of what the strategy accepts, as bench --write-acceptance writes it.",
 )
 @setting
 @click.option(

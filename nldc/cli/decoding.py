@@ -11,13 +11,15 @@ import click
 
 from nldc.cli.costing import DEVICE_HELP
 from nldc.cli.options import (
+    Settings,
     chat_of,
     generation_of,
     loading,
     loading_of,
+    params,
     prompt_set,
     sampling,
-    settings,
+    settings_of,
     strategy,
     templating,
 )
@@ -228,27 +230,29 @@ def certify(artifact: str, tokens: int, seed: int) -> None:
 
 @click.command()
 @click.argument("strategies_", metavar="FILE...", nargs=-1, required=True)
-@settings
+@params
 @loading
 @prompt_set
 @sampling
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
-    "--profile",
+    "--write-acceptance",
     type=click.Path(),
-    help="Write what the one strategy accepted into this file, for --acceptance.",
+    metavar="FILE",
+    help="Write how many tokens the steps of the one strategy accepted, for --acceptance.",
 )
 @click.option("--predict", "figures", help=f"Predict each step beside: {DEVICE_HELP}")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def bench(
     strategies_: tuple[str, ...],
-    settings: tuple[tuple[str, int | float], ...],
+    settings: Settings,
+    acceptance: str | None,
     model: str | None,
     prompts: str | None,
     count: int,
     chat: bool,
     repeats: int,
-    profile: str | None,
+    write_acceptance: str | None,
     figures: str | None,
     as_json: bool,
     **options: Any,
@@ -259,13 +263,13 @@ def bench(
     measured = bench_.bench(
         strategies_,
         model,
-        settings=dict(settings),
+        settings=settings_of(strategies_, settings, acceptance),
         prompts=prompts,
         count=count,
         repeats=repeats,
         loading=loading_of(options),
         generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
-        profile=profile,
+        write_acceptance=write_acceptance,
         device=figures,
     )
     environment = bench_.environment()

@@ -90,6 +90,16 @@ limits = _options(
         help="Refuse a strategy of which a step may let the device wait more often.",
     ),
 )
+params = _options(
+    settings,
+    click.option(
+        "--acceptance",
+        type=click.Path(),
+        metavar="FILE",
+        help="Acceptance profile, as bench --write-acceptance writes it: masks are dealt by it, "
+        "and tokens a second predicted.",
+    ),
+)
 loading = _options(
     click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
     click.option(
@@ -185,6 +195,7 @@ strategy = click.option(
     "--strategy",
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
+Settings = Sequence[tuple[str, int | float]]
 _LOADING = ("dtype", "device", "backend", "kv_memory")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.+)", re.DOTALL)
 
@@ -216,6 +227,21 @@ def limits_of(options: Mapping[str, Any]) -> dict[str, int]:
     names = ("launches", "host_waits", "device_waits")
     given = {name: options[f"max_{name}"] for name in names}
     return {name: most for name, most in given.items() if most is not None}
+
+
+def settings_of(files: Sequence[str], settings: Settings, acceptance: str | None) -> dict[str, Any]:
+    """Return the values of params that the options give to strategy files.
+
+    Raises:
+        StrategyError: there is an acceptance profile, and no file has a param for it.
+        ProfileError: the profile cannot be read.
+    """
+    if acceptance is None:
+        return dict(settings)
+    from nldc import api
+    from nldc.acceptance import read_acceptance
+
+    return {**dict(settings), **api.by_profile(files, read_acceptance(acceptance).profile)}
 
 
 def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:

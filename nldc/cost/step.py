@@ -85,7 +85,7 @@ class StepCost:
     behind loops is one, and each round is one. `bounded` are loops whose rounds nobody said: they
     count with as many as they may take. `most` is how many tokens it may emit for each sequence,
     `varies` whether that depends on what is accepted; `drafts`, how many tokens the next draft has
-    after 1, 2, … emitted ones, where that depends on them.
+    after 1, 2, … emitted ones, where the rows that it is drafted from depend on them.
     """
 
     step: str
@@ -143,10 +143,10 @@ def taken(graph: Graph, costs: tuple[StepCost, ...], live: int) -> StepCost:
 
 
 def drafts_of(program: Program, method: Method) -> tuple[int, ...]:
-    """Return how many tokens the next draft has after 1, 2, … accepted ones; () if always as many.
+    """Return how many tokens the next draft has after 1, 2, … accepted ones.
 
-    It is drafted from the rows that the count chooses, behind the bonus token. Rows of a group that
-    is not that of the count, and rows that are chosen again, only fill it up.
+    It is drafted from the rows that the count chooses, behind the bonus token; () if none are. Rows
+    of a group that is not that of the count, and rows that are chosen again, only fill it up.
     """
     layouts = {each.name: each for each in program.layouts}
     tables = {each.name: each for each in program.tables}
@@ -156,8 +156,7 @@ def drafts_of(program: Program, method: Method) -> tuple[int, ...]:
             case Choose(logits=States(use=Use(register, _, ByCount(table, _, 1)))):
                 layout = layouts[forwards[register].layout] if register in forwards else None
                 if isinstance(layout, FixedLayout):
-                    found = tuple(_drafted(layout, tables[table]))
-                    return found if len(set(found)) > 1 else ()
+                    return tuple(_drafted(layout, tables[table]))
             case _:
                 pass
     return ()

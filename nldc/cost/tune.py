@@ -13,6 +13,7 @@ from nldc.acceptance import Acceptance
 from nldc.cost.step import Setting, StepCost, step_costs, taken
 from nldc.cost.text import aligned, ar_cost
 from nldc.ir.build import build
+from nldc.ir.graph import Graph
 from nldc.runtime.errors import ProfileError
 from nldc.source import Source, load
 
@@ -38,7 +39,8 @@ class Choice:
 class Tuned:
     """All choices that were tried, in order, tokens a second of AR, and choices that were none.
 
-    `profile` is the strategy that the acceptance profile is of.
+    `profile` is the strategy that the acceptance profile is of; `is_dealt` says whether masks are
+    dealt by it.
     """
 
     strategy: str
@@ -46,6 +48,7 @@ class Tuned:
     choices: tuple[Choice, ...]
     ar: float
     refused: int
+    is_dealt: bool = False
 
     @property
     def best(self) -> Choice:
@@ -58,7 +61,8 @@ def tune(
 ) -> Tuned:
     """Try every combination of values of a strategy's params; by default those of the profile.
 
-    Other params have their defaults. What is chosen has not been checked: compile it.
+    A param of the type profile is the acceptance profile; others have their defaults. What is
+    chosen has not been checked: compile it.
 
     Raises:
         StrategyError: the strategy has mistakes, or a value lies outside a param's bounds.
@@ -74,9 +78,12 @@ def tune(
             "narrow it with --param NAME=LOW..HIGH, or a step: NAME=LOW..HIGH:STEP",
         )
     setting = replace(setting, rounds={**acceptance.rounds, **setting.rounds})
+    dealt = dict.fromkeys(api.profiles_of(file), acceptance.profile)
     choices, refused = [], 0
     for each in product(*chosen.values()):
-        found = _choice(source, file, dict(zip(chosen, each, strict=True)), setting, acceptance)
+        params = dict(zip(chosen, each, strict=True))
+        graph = build(source, {**dealt, **params}, api.split_preset(file)[1]).graph
+        found = None if graph is None else _choice(graph, params, setting, acceptance)
         if found is None:
             refused += 1
         else:
@@ -90,6 +97,7 @@ def tune(
         tuple(choices),
         setting.batch / ar_cost(setting).predicted,
         refused,
+        is_dealt=bool(dealt),
     )
 
 
@@ -111,15 +119,8 @@ def _of_profile(source: Source, acceptance: Acceptance) -> dict[str, range]:
 
 
 def _choice(
-    source: Source,
-    file: str | Path,
-    params: Mapping[str, int | float],
-    setting: Setting,
-    acceptance: Acceptance,
-) -> Choice | None:
-    graph = build(source, params, api.split_preset(file)[1]).graph
-    if graph is None:
-        return None
+    graph: Graph, params: Mapping[str, int | float], setting: Setting, acceptance: Acceptance
+) -> Choice:
     cost = taken(graph, step_costs(graph, setting), setting.batch)
     tokens = cost.tokens(acceptance)
     assert tokens is not None
@@ -138,7 +139,7 @@ def _lines(tuned: Tuned) -> Iterator[str]:
         shown = tuple(choice for choice in shown if choice.rate >= rates[SHOWN - 1])[:SHOWN]
     names = list(best.params)
     heading = (
-        "", *names, "rows", "floor", "predicted", "tokens a step", "tokens/s", "to AR"
+        "", *names, "rows a step", "floor", "predicted", "tokens a step", "tokens/s", "to AR"
     )  # fmt: skip
     yield f"{tuned.strategy}: {len(tuned.choices)} choices"
     yield from aligned([heading, *(_row(each, tuned, each is best) for each in shown)])
@@ -148,6 +149,8 @@ def _lines(tuned: Tuned) -> Iterator[str]:
         yield f"  the profile is that of {tuned.profile}, whose drafts may be others"
     if tuned.refused:
         yield f"  {tuned.refused} more have mistakes: `nldc check` tells them"
+    if tuned.is_dealt:
+        yield "  masks are dealt by the profile: compile with its --acceptance as well"
     yield " ".join(f"--set {name}={value}" for name, value in best.params.items())
 
 

@@ -43,7 +43,7 @@ ENTRIES = (
         "rows that cannot be chosen",
         "A choice of rows (`node[…]`) is a place, a range, or a predicate over rows, and it "
         "must pick the same number of rows whatever the step's counts turn out to be, because "
-        "sizes are known when a strategy is compiled.",
+        "sizes are known when a strategy is compiled. `sample` with `pad_to` makes it the same.",
         '  choice:  {op: sample, logits: "checked[block_length]"}',
         '  choice:  {op: sample, logits: "checked[0:block_length]"}',
     ),

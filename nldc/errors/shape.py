@@ -39,7 +39,9 @@ ENTRIES = (
         "NLD014",
         "a param that is declared wrongly",
         "A param has a type, `int` or `float`, and a default that lies between its `min` and "
-        "`max`, which are finite. `--set name=value` may then choose any value between them.",
+        "`max`, which are finite. `--set name=value` may then choose any value between them. One "
+        "of the type `profile` has a default alone, lists of numbers of steps, which "
+        "`--acceptance FILE` replaces.",
         "  block_length: {type: int, default: 128, min: 2, max: 64}",
         "  block_length: {type: int, default: 16, min: 2, max: 64}",
     ),
@@ -62,7 +64,8 @@ ENTRIES = (
         "NLD017",
         "a segment that is neither tokens nor masks",
         "A segment of `rows` is a run of rows with known tokens (`tokens`) or a number of "
-        "masked rows (`masks`): one of the two, and not both.",
+        "masked rows (`masks`): one of the two, and not both. Masks that a profile deals out "
+        "(`masks: {at_most: …, profile: …}`) need `groups` to be dealt to.",
         "  block:   {op: rows, segments: [{tokens: seed, masks: block_length - 1}]}",
         "  block:   {op: rows, segments: [{tokens: seed}, {masks: block_length - 1}]}",
     ),

@@ -14,7 +14,7 @@ from typing import Any
 from nldc.diagnostics import Diagnostic, Label, counted, nearest
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import ROW_FACTS
-from nldc.ir.graph import Carried, Emission, Graph, Step, leading_to, run_order
+from nldc.ir.graph import Carried, Emission, Graph, Setting, Step, leading_to, run_order
 from nldc.ir.header import read_header
 from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
@@ -53,7 +53,7 @@ class Built:
 
 def build(
     source: Source,
-    settings: Mapping[str, int | float] | None = None,
+    settings: Mapping[str, Setting] | None = None,
     compat: str | None = None,
 ) -> Built:
     """Build the graph of a strategy for its params' defaults, changed by `settings`.
@@ -69,7 +69,7 @@ def build(
 @dataclass
 class _Builder:
     source: Source
-    settings: Mapping[str, int | float]
+    settings: Mapping[str, Setting]
     compat: str | None = None
     found: list[Diagnostic] = field(default_factory=list)
 
@@ -86,6 +86,7 @@ class _Builder:
             self.found,
             compat,
             broken=header.broken,
+            profiles=header.profiles,
         )
         self._check_labels(labels)
         prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
@@ -104,6 +105,7 @@ class _Builder:
             params=header.params,
             checkpoint_params=header.checkpoint_params,
             limits=header.limits,
+            profiles=header.profiles,
             adapters=header.adapters,
             prefill=prefill,
             prefill_tokens=handed_out,

@@ -15,9 +15,12 @@ import networkx as nx
 from nldc.diagnostics import Span
 from nldc.expr import Expr
 from nldc.ir.ops import Node, Region, Repeat, Value
+from nldc.ir.taper import Profile
 from nldc.ir.types import Type
 
 Guarantee = Literal["exact", "distribution", "none"]
+Setting = int | float | Profile
+"""The value of a param: a number, or an acceptance profile."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Graph:
     Of several `steps` the first that may be taken is; the last always may. All read the same
     carried values. `compat` names the preset that set the attributes the file leaves open; the
     nodes already have them. `checkpoint_params` are the params that follow a checkpoint, each with
-    the key of its config; `limits` the most that a step may count, see `nldc.limits`.
+    the key of its config; `limits` the most that a step may count, see `nldc.limits`; `profiles`
+    the params that are acceptance profiles.
     """
 
     name: str
@@ -83,6 +87,19 @@ class Graph:
     compat: str | None = None
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """All that was compiled in, by which the same graph can be built again."""
+        return {**self.params, **self.profiles}
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """The settings as text; of a profile, how many steps it counts."""
+        numbers = {name: str(value) for name, value in self.params.items()}
+        counted = {name: sum(map(sum, profile)) for name, profile in self.profiles.items()}
+        return numbers | {name: f"a profile of {steps} steps" for name, steps in counted.items()}
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
-from nldc.ir.graph import Adapter, Guarantee
+from nldc.ir.graph import Adapter, Guarantee, Setting
+from nldc.ir.taper import Profile, bad_profile
 from nldc.ir.words import NAME, PARAM, RULE
 from nldc.schema import Adapter as AdapterModel
-from nldc.schema import FloatParam, IntParam, Limits, StrategyFile
+from nldc.schema import FloatParam, IntParam, Limits, ProfileParam, StrategyFile
 from nldc.shape import MISSING_KEY, UNKNOWN_KEY, WRONG_VALUE, fit
 from nldc.source import Path, Source
 
@@ -31,7 +32,7 @@ FORMS = {
     "prefill": "write `prefill:` with nodes that read `$prompt`, as `nldc explain ar` shows them",
 }
 """What may stand for each required key, for who left it out."""
-PARAM_TYPES = ("int", "float")
+PARAM_TYPES = ("int", "float", "profile")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Header:
     """What the head of the file says, with the values of the params that are compiled in.
 
     `checkpoint_params` are those that follow a checkpoint, with the key of its config. `broken` are
-    params that are declared wrongly: nothing that uses them is at fault.
+    params that are declared wrongly: nothing that uses them is at fault. `profiles` are the params
+    that are acceptance profiles, and no numbers.
     """
 
     name: str = "unnamed"
@@ -51,11 +53,10 @@ class Header:
     compat: str | None = None
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
 
-def read_header(
-    source: Source, settings: Mapping[str, int | float], found: list[Diagnostic]
-) -> Header:
+def read_header(source: Source, settings: Mapping[str, Setting], found: list[Diagnostic]) -> Header:
     """Read the head of the file; mistakes are added to `found`.
 
     Raises:
@@ -86,17 +87,19 @@ def read_header(
     if version != 1 or isinstance(version, bool):
         message = f"version {version} of the language is unknown"
         found.append(_error(source, VERSION, message, ("nldc",), "this compiler reads version 1"))
-    params = _params(source, settings, found)
+    values = _params(source, settings, found)
+    params = {name: value for name, value in values.items() if not isinstance(value, tuple)}
     return Header(
         name=_name(source, found),
         summary=_text(source, "summary", found),
         guarantee=_guarantee(source, found),
         params=params,
-        broken=frozenset(map(str, _mapping(source, "params", []))) - set(params),
+        broken=frozenset(map(str, _mapping(source, "params", []))) - set(values),
         adapters=_adapters(source, found),
         compat=_compat(source, found),
         checkpoint_params=followed(source, params),
         limits=_limits(source, found),
+        profiles={name: value for name, value in values.items() if isinstance(value, tuple)},
     )
 
 
@@ -142,10 +145,10 @@ def _compat(source: Source, found: list[Diagnostic]) -> str | None:
 
 
 def _params(
-    source: Source, settings: Mapping[str, int | float], found: list[Diagnostic]
-) -> dict[str, int | float]:
+    source: Source, settings: Mapping[str, Setting], found: list[Diagnostic]
+) -> dict[str, Setting]:
     declared = _mapping(source, "params", found)
-    values: dict[str, int | float] = {}
+    values: dict[str, Setting] = {}
     bounds: dict[str, Any] = {}
     for name, data in declared.items():
         path: Path = ("params", name)
@@ -162,9 +165,13 @@ def _params(
             place = (*path, "type") if isinstance(data, Mapping) and "type" in data else path
             message = f"param `{name}` has no type" if type_ is None else f"`{type_}` is no type"
             help_text = f"write it as `{name}: {_param_form(data)}`"
-            found.append(
-                _error(source, BAD_PARAM, message, place, "`int` or `float`", False, help_text)
-            )
+            label = "`int`, `float` or `profile`"
+            found.append(_error(source, BAD_PARAM, message, place, label, False, help_text))
+            continue
+        if type_ == "profile":
+            profile = fit(source, path, ProfileParam, found, f"param `{name}`")
+            if profile is not None and _is_profile(source, name, profile, found):
+                values[name], bounds[name] = tuple(map(tuple, profile.default)), profile
             continue
         model: IntParam | FloatParam | None
         if type_ == "int":
@@ -178,6 +185,15 @@ def _params(
     for name, value in settings.items():
         values[name] = _setting(name, value, bounds)
     return values
+
+
+def _is_profile(source: Source, name: str, model: ProfileParam, found: list[Diagnostic]) -> bool:
+    problem = bad_profile(model.default)
+    if problem is not None:
+        path: Path = ("params", name, "default")
+        message = f"the profile of `{name}` {problem}"
+        found.append(_error(source, BAD_PARAM, message, path, "numbers of steps are needed here"))
+    return problem is None
 
 
 def _param_form(data: object) -> str:
@@ -225,7 +241,7 @@ def _check_declared(
     )
 
 
-def _setting(name: str, value: int | float, bounds: Mapping[str, Any]) -> int | float:
+def _setting(name: str, value: Setting, bounds: Mapping[str, Any]) -> Setting:
     model = bounds.get(name)
     if model is None:
         meant = nearest(name, bounds)
@@ -233,6 +249,8 @@ def _setting(name: str, value: int | float, bounds: Mapping[str, Any]) -> int | 
         help_lines = (help_text,) if bounds else ("this strategy has no params",)
         message = f"there is no param `{name}` to set"
         raise StrategyError([Diagnostic(SETTING, "error", message, (), help_lines)])
+    if isinstance(model, ProfileParam) or isinstance(value, tuple):
+        return _profile(name, value, model)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if isinstance(model, IntParam) and not whole:
         message = f"`{name}` is a whole number, not {value}"
@@ -241,6 +259,20 @@ def _setting(name: str, value: int | float, bounds: Mapping[str, Any]) -> int | 
         message = f"`{name}` = {value} is not between {model.min} and {model.max}"
         raise StrategyError([Diagnostic(SETTING, "error", message)])
     return value if whole and isinstance(model, IntParam) else float(value)
+
+
+def _profile(name: str, value: Setting, model: object) -> Profile:
+    if not isinstance(model, ProfileParam):
+        message = f"`{name}` is a number, and no acceptance profile"
+        raise StrategyError([Diagnostic(SETTING, "error", message)])
+    if not isinstance(value, tuple):
+        message = f"`{name}` is an acceptance profile, and no number"
+        help_text = "give its file with --acceptance FILE"
+        raise StrategyError([Diagnostic(SETTING, "error", message, (), (help_text,))])
+    problem = bad_profile(value)
+    if problem is not None:
+        raise StrategyError([Diagnostic(SETTING, "error", f"the profile of `{name}` {problem}")])
+    return value
 
 
 def _adapters(source: Source, found: list[Diagnostic]) -> tuple[Adapter, ...]:

@@ -44,7 +44,17 @@ class Between:
     stop: Expr | None
 
 
-Pick = OfKind | Where | At | Between
+@dataclass(frozen=True)
+class Padded:
+    """The rows, and the last of them again until there are `size`.
+
+    Where there are none it is the last of those among which the choice before found none.
+    """
+
+    size: int
+
+
+Pick = OfKind | Where | At | Between | Padded
 
 Seed = Literal["given", "masked"]
 Choosing = Literal["allowed", "forbidden"]
@@ -76,12 +86,14 @@ class Value:
 class LayRows:
     """Rows [n] from tokens and masks. `parts[i]` fills segment i; None where it is masks.
 
-    `seed` is masked where the first row would hold a token, and is a mask instead.
+    `seed` is masked where the first row would hold a token, and is a mask instead. `profile` is
+    the param by which masks were dealt to the groups, if they were.
     """
 
     layout: Layout
     parts: tuple[Value | None, ...]
     seed: Seed = "given"
+    profile: str | None = None
 
 
 @dataclass(frozen=True)

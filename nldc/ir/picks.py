@@ -13,7 +13,7 @@ from nldc.expr import Expr, Number, Value, evaluate, fold
 from nldc.ir.course import course
 from nldc.ir.facts import NO_KIND, BadPickError, facts_of, row_lookup, row_ranges
 from nldc.ir.layout import Layout, Row, Segment
-from nldc.ir.ops import At, Between, OfKind, Pick, Where
+from nldc.ir.ops import At, Between, OfKind, Padded, Pick, Where
 from nldc.ir.ranges import UndecidedError, evaluate_range
 from nldc.ir.size import Size
 
@@ -33,8 +33,9 @@ def picked(
         BadPickError: an index lies outside.
         ExprError: a predicate has no value.
     """
-    left = tuple(rows)
+    left = among = tuple(rows)
     for pick in picks:
+        among = left or among
         match pick:
             case OfKind(kind):
                 left = tuple(row for row in left if row.kind == kind)
@@ -54,6 +55,8 @@ def picked(
             case Between(start, stop):
                 bounds = [None if b is None else _integer(b, others) for b in (start, stop)]
                 left = left[slice(*bounds)]
+            case Padded(size):
+                left = (*left, *among[-1:] * (size - len(left)))
     return tuple(row.row for row in left)
 
 
@@ -73,8 +76,9 @@ def picked_of(
     """
     rows, facts = layout.rows(prompt_length), _facts(layout, prompt_length, kinds)
     numbers: dict[str, Value] = dict(others)
-    left = np.arange(len(rows))
+    left = among = np.arange(len(rows))
     for pick in picks:
+        among = left if len(left) else among
         match pick:
             case OfKind(kind):
                 left = left[[rows[row].kind == kind for row in left]]
@@ -83,6 +87,8 @@ def picked_of(
                     left = left[_hold(predicate, facts, left, kinds, numbers)]
                 except UndecidedError:  # the rows one by one say which of them it is, and why
                     return picked(rows, picks, kinds, numbers)
+            case Padded(size):
+                left = np.append(left, among[-1:].repeat(max(size - len(left), 0)))
             case At() | Between():
                 at = picked([rows[row] for row in left], (pick,), kinds, numbers)
                 left = np.array(at, dtype=np.int64)
@@ -129,17 +135,23 @@ def picked_size(
             length, or if no finite list of prompts decides which rows they are.
     """
     if layout.dynamic:
+        if any(isinstance(pick, Padded) for pick in picks):
+            message = "rows that depend on the prompt cannot be padded to a fixed number"
+            raise BadPickError(message, *span(), "lay out a fixed number of rows")
         if others != [{}]:
             message = "a count cannot choose among rows that depend on the prompt"
             raise BadPickError(message, *span(), "lay out a fixed number of rows, or name a place")
         return sum((count for _, count in prompt_runs(layout, picks, kinds, span)), Size(0))
     chosen = (picked_of(layout, 0, tuple(picks), tuple(kinds), tuple(e.items())) for e in others)
     sizes = {len(rows) for rows in chosen}
+    if picks and isinstance(picks[-1], Padded) and max(sizes) > picks[-1].size:
+        message = f"up to {max(sizes)} rows cannot be padded to {picks[-1].size}"
+        raise BadPickError(message, *span(), "choose no more rows than `pad_to` says")
     if len(sizes) > 1:
         raise BadPickError(
             f"the number of rows varies with the count, from {min(sizes)} to {max(sizes)}",
             *span(),
-            "choose the same number of rows for every count",
+            "choose the same number of rows for every count, or `sample` them with `pad_to`",
         )
     return Size(sizes.pop())
 

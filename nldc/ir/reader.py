@@ -27,6 +27,7 @@ from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import Op, Value
 from nldc.ir.scope import Resolver, Scope, constant
 from nldc.ir.size import Size
+from nldc.ir.taper import Profile
 from nldc.ir.types import Accepted, Count, Logits, Rows, Tokens, Type, Unknown
 from nldc.source import Path, Source
 
@@ -47,7 +48,8 @@ class Reader:
 
     What uses one of the `broken` params is passed over: the mistake is where that is declared.
     `compat` sets the attributes that the file leaves open, but for the seed of the blocks in
-    `verified`: a draft that `accept` checks begins with it in every engine.
+    `verified`: a draft that `accept` checks begins with it in every engine. `profiles` are the
+    params that no expression has.
     """
 
     source: Source
@@ -58,6 +60,7 @@ class Reader:
     compat: str | None = None
     verified: set[str] = field(default_factory=set)
     broken: frozenset[str] = frozenset()
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     def attribute(self, name: str, written: str | None) -> Any:
         """Return the value of an attribute, by what is written or the file's preset."""
@@ -85,10 +88,12 @@ class Reader:
         *wanted: type,
         offset: int = 0,
         ragged: bool = False,
+        pad_to: int | None = None,
     ) -> tuple[Value, Type] | None:
         """Return a value of one of the wanted types, or None after adding what is wrong.
 
-        `ragged`: tokens whose number differs by sequence will do.
+        `ragged`: tokens whose number differs by sequence will do. `pad_to`: a choice of rows is
+        padded to so many.
         """
         expr = self.expression(path, text, offset)
         if expr is None:
@@ -96,7 +101,7 @@ class Reader:
         if not isinstance(expr, Ref):
             self.error(WRONG_TYPE, f"`{text}` is not a value of the graph", path, "name a node")
             return None
-        resolver = Resolver(scope, self.params, self.kinds)
+        resolver = Resolver(scope, self.params, self.kinds, pad_to)
         span = self.source.inside(path, expr.start + offset, expr.end + offset)
         try:
             value, type_ = resolver.resolve(expr, span)

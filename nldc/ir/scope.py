@@ -28,7 +28,7 @@ from nldc.expr import (
 from nldc.expr import Value as Constant
 from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, check_whole, row_kinds
 from nldc.ir.layout import Layout, plain
-from nldc.ir.ops import At, Between, OfKind, Pick, Value, Where
+from nldc.ir.ops import At, Between, OfKind, Padded, Pick, Value, Where
 from nldc.ir.picks import picked_size
 from nldc.ir.types import (
     Accepted,
@@ -77,11 +77,15 @@ class Scope:
 
 @dataclass(frozen=True)
 class Resolver:
-    """Resolves references in a scope, for concrete params and the labels of the whole file."""
+    """Resolves references in a scope, for concrete params and the labels of the whole file.
+
+    A choice of rows is padded to `pad_to` of them, if that is a number.
+    """
 
     scope: Scope
     params: Mapping[str, Constant]
     kinds: Sequence[str]
+    pad_to: int | None = None
 
     def resolve(self, ref: Ref, span: Span) -> tuple[Value, Type]:
         """Return the Value and its type.
@@ -143,6 +147,8 @@ class Resolver:
                     return value, found
                 count = found
             picks.append(self._selector(selector, kind, layout, count))
+        if self.pad_to is not None:
+            picks.append(Padded(self.pad_to))
         name = None if count is None else count[0]
         others: list[dict[str, Constant]] = [{}]
         if count is not None:

@@ -19,18 +19,20 @@ from nldc.ir.ops import (
     Node,
     OfKind,
     Op,
+    Padded,
     Region,
     Repeat,
     Value,
     Where,
 )
+from nldc.ir.size import Size
 
 
 def show_graph(graph: Graph) -> str:
     """Return the graph as text: params, regions, and what a step emits and carries."""
     lines = [f"strategy {graph.name} guarantee {graph.guarantee}"]
     lines += [f"compat {graph.compat}"] * (graph.compat is not None)
-    lines += [f"param {name} = {value}" for name, value in graph.params.items()]
+    lines += [f"param {name} = {value}" for name, value in graph.settings.items()]
     lines += [f"adapter {a.name}{' optional' if a.optional else ''}" for a in graph.adapters]
     lines += [f"limit {name} = {most}" for name, most in graph.limits.items()]
     lines.append("prefill:")
@@ -117,12 +119,18 @@ def _layout(layout: Layout) -> str:
     segments = [
         f"{'tokens' if s.tokens else 'masks'}"
         f"{'' if s.kind is None else ':' + s.kind}"
-        f"*{','.join(dict.fromkeys(str(size) for size in s.sizes))}"
+        f"*{_sizes(s.sizes)}"
         for s in layout.segments
     ]
     groups = f"{layout.groups}x" if layout.groups > 1 else ""
     groups += "by segment " if layout.by_segment else ""
     return f"{groups}{{{' '.join(segments)}}}"
+
+
+def _sizes(sizes: tuple[Size, ...]) -> str:
+    """Show the size of a segment in each group: once if it is the same in all."""
+    each = [str(size) for size in sizes]
+    return each[0] if len(set(each)) == 1 else ",".join(each)
 
 
 def show_value(value: Value) -> str:
@@ -138,4 +146,6 @@ def show_value(value: Value) -> str:
                 text += show(Item(index))
             case Between(start, stop):
                 text += show(Slice(start, stop))
+            case Padded(size):
+                text += f" padded to {size}"
     return text

@@ -117,7 +117,7 @@ step:
 @pytest.mark.parametrize(
     ("pick", "drafts"),
     [
-        ("group == kept.rows - 1][1:", ()),  # two tokens behind either
+        ("group == kept.rows - 1][1:", (2, 2)),  # two tokens behind either
         # behind the second place a mask of the first stands in, which drafts nothing there
         ("group == 0 and row < kept.rows * 0 + 3][1:", (2, 1)),
     ],
@@ -128,8 +128,7 @@ def test_a_draft_is_as_long_as_the_groups_own_rows(pick: str, drafts: tuple[int,
     (found,) = step_costs(graph, SETTING)
     assert found.drafts == drafts
     profile = Acceptance("short", {}, {1: 50, 2: 50})
-    expected = profile.expected_of(drafts) if drafts else 1.5
-    assert found.tokens(profile) == pytest.approx(expected)
+    assert found.tokens(profile) == pytest.approx(profile.expected_of(drafts))
 
 
 def test_of_several_steps_the_one_for_the_batch_is_taken() -> None:

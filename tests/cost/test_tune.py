@@ -15,11 +15,14 @@ from nldc.cost.geometry import RELEASED
 from nldc.cost.step import Setting
 from nldc.cost.tune import show_tuned, tune
 from nldc.diagnostics import StrategyError
+from nldc.ir.taper import survival, taper, tokens_a_step
 from nldc.runtime.errors import ProfileError
 
 SETTING = Setting(load_device("h100"), RELEASED["8b"])
 LONG = dict.fromkeys(range(1, 33), 1000)
 """Steps that are long now and then: 16.5 tokens on average."""
+AFTER = ((9, 2, 1), (1, 3, 9), (0, 1, 30))
+ROWS = (5, 8, 9, 12)
 
 
 def profile(accepted: dict[int, int], strategy: str = "linear_ss") -> Acceptance:
@@ -52,6 +55,22 @@ def test_a_strategy_that_is_hardly_accepted_wants_short_blocks_and_one_that_is_l
     long = tune("linear_ss", SETTING, profile(LONG), values).best
     assert short.params["block_length"] < long.params["block_length"]
     assert long.params["block_length"] == 32
+
+
+def test_masks_are_dealt_anew_for_every_budget_of_rows() -> None:
+    measured = Acceptance("quadratic_ss", {}, {1: 10, 2: 6, 3: 40}, {}, 3, AFTER)
+    choices = tune("quadratic_ss_tapered", SETTING, measured, {"block_length": (3,), "rows": ROWS})
+    tokens = [choice.tokens for choice in choices.choices]
+    survives = survival(AFTER, 3)
+    best = [tokens_a_step(taper(AFTER, 3, rows - 3), survives) for rows in ROWS]
+    assert tokens == pytest.approx(best)
+    assert tokens == sorted(set(tokens))
+    assert "compile with its --acceptance as well" in show_tuned(choices)
+    alone = replace(measured, after=())  # then steps do not depend on those before
+    others = tune("quadratic_ss_tapered", SETTING, alone, {"block_length": (3,), "rows": ROWS})
+    assert [choice.tokens for choice in others.choices] != pytest.approx(tokens, rel=0.01)
+    with pytest.raises(StrategyError, match="is an acceptance profile, and no number"):
+        tune("quadratic_ss_tapered", SETTING, measured, {"acceptance": (4,)})
 
 
 def test_large_batches_want_fewer_rows() -> None:

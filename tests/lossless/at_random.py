@@ -344,7 +344,9 @@ def quadratic(pick: Pick) -> str:
     order = pick((", order: groups", ", order: segments"))
     masks_first = pick(("", "first")) == "first"
     tokens = "{tokens: drafts, kind: dk}"
-    masks = f"{{masks: {pick((size, size, f'{size} + group'))}, kind: mk}}"
+    dealt = f"{{at_most: {pick.even(('3', '4', '2', '0'))}, profile: counted}}"
+    number = pick.even((size, size, f"{size} + group", dealt))
+    masks = f"{{masks: {number}, kind: mk}}"
     segments = f"{masks}, {tokens}" if masks_first else f"{tokens}, {masks}"
     turned = f"(index + 1) % ({size} + 1)" if masks_first else "index"
     position = pick(
@@ -398,7 +400,9 @@ def quadratic(pick: Pick) -> str:
     seed = pick(("opening.pk.last", "opening.pk.last", "opening.mk.first", "opening.pk.first"))
     group = pick(("kept.rows - 1", "kept.matches", "0"))
     width = "1:" if "+ group" not in masks else f"1:{size}"
-    return f"""prefill:
+    padded = f", pad_to: {int(size) - 1}" if number == dealt else ""
+    return f"""params: {{counted: {{type: profile, default: [[5, 3, 2], [2, 3, 5]]}}}}
+prefill:
   start: {{op: rows, segments: [{{tokens: $prompt, kind: pk}}, {{masks: {size}, kind: mk}}]}}
   opening: {{op: forward, tokens: start, attention: "{first}", predicts: {{next: "kind == pk"}}, cache: {{append: "kind == pk"}}}}
   seed: {{op: sample, logits: {seed}}}
@@ -415,7 +419,7 @@ step:
 {adapter}    cache: {{append: {append}}}
   choice: {{op: sample, logits: {choice}}}
   kept: {{op: accept, draft: drafts, target: choice, rule: longest_prefix}}
-  guess: {{op: sample, logits: "both.mk[group == {group}][{width}]"}}
+  guess: {{op: sample, logits: "both.mk[group == {group}][{width}]"{padded}}}
   emit: {{tokens: {drafted}, cache: {keep}, next: {{drafts: [{bonus}, guess]}}}}
 """  # fmt: skip
 

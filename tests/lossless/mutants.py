@@ -20,7 +20,7 @@ from nldc.source import Source, parse
 HERE = Path(__file__).parent
 STRATEGIES = HERE.parents[1] / "strategies"
 UNUSUAL = HERE / "unusual"
-SMALL: Mapping[str, int] = {"block_length": 4, "k": 4, "length": 4, "ngram": 2}
+SMALL: Mapping[str, int] = {"block_length": 4, "rows": 11, "k": 4, "length": 4, "ngram": 2}
 
 
 @dataclass(frozen=True)

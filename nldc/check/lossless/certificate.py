@@ -8,7 +8,7 @@ from typing import Any
 
 from nldc.check.lossless.codes import Obligation
 from nldc.diagnostics import Span
-from nldc.ir.graph import Guarantee
+from nldc.ir.graph import Guarantee, Setting
 
 VERSION = 1
 
@@ -64,7 +64,7 @@ class Certificate:
     """
 
     strategy: str
-    params: Mapping[str, int | float]
+    params: Mapping[str, Setting]
     claimed: Guarantee
     proved: Guarantee
     prompt_lengths: tuple[int, ...]

@@ -21,7 +21,7 @@ def certificate_of(solution: Solution) -> Certificate:
     proved = boundary is not None and not solution.problems
     return Certificate(
         strategy=graph.name,
-        params=graph.params,
+        params=graph.settings,
         claimed=graph.guarantee,
         proved="exact" if proved else "none",
         prompt_lengths=solution.lengths,

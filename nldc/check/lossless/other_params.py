@@ -94,7 +94,7 @@ class _Tries:
 
     def _with(self, value: int) -> Graph | None:
         if value not in self._built:
-            params = {**self.graph.params, self.name: value}
+            params = {**self.graph.settings, self.name: value}
             self._built[value] = build(self.source, params, self.graph.compat).graph
         return self._built[value]
 

@@ -8,7 +8,7 @@ from nldc.expr import Expr
 from nldc.expr import Value as Constant
 from nldc.ir import ops
 from nldc.ir.facts import row_kinds
-from nldc.ir.layout import plain
+from nldc.ir.layout import MAX_ROWS, plain
 from nldc.ir.reader import WRONG_SIZE, Made, Reader, size_of
 from nldc.ir.scope import Scope
 from nldc.ir.types import Logits, RowMask, Scores, Tokens, Unknown
@@ -19,9 +19,20 @@ SCORE_RULE = "NLD054"
 
 
 def make_sample(reader: Reader, path: Path, model: SampleOp, scope: Scope) -> Made | None:
-    """Tokens from logits."""
-    found = reader.reference((*path, "logits"), model.logits, scope, Logits)
+    """Tokens from logits, of so many rows as `pad_to` says."""
+    pad_to = None
+    if model.pad_to is not None:
+        pad_to = reader.whole((*path, "pad_to"), model.pad_to, low=1, high=MAX_ROWS)
+        if pad_to is None:
+            return None
+    found = reader.reference((*path, "logits"), model.logits, scope, Logits, pad_to=pad_to)
     if found is None or isinstance(found[1], Unknown):
+        return None
+    if pad_to is not None and not found[0].picks:
+        reader.error(
+            WRONG_SIZE, "all rows of a forward cannot be padded", (*path, "pad_to"),
+            "choose rows of it", key=True,
+        )  # fmt: skip
         return None
     mask_token = reader.attribute("sample.mask_token", model.mask_token)
     return ops.Sample(found[0], mask_token), Tokens(size_of(found[1]))

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from nldc.diagnostics import nearest
 from nldc.expr import Value as Constant
 from nldc.ir import ops
 from nldc.ir.attributes import choose
 from nldc.ir.layout import MAX_ROWS, Layout, Segment
 from nldc.ir.ops import Value
-from nldc.ir.reader import ATTRIBUTE, BAD_SIZE, WRONG_SIZE, Made, Reader
+from nldc.ir.reader import ATTRIBUTE, BAD_SIZE, UNKNOWN_NAME, WRONG_SIZE, Made, Reader
 from nldc.ir.scope import Scope
 from nldc.ir.size import Size
+from nldc.ir.taper import MOST_POINTS, taper
 from nldc.ir.types import Rows, Tokens, Type, Unknown
-from nldc.schema import RowsOp
+from nldc.schema import DealtMasks, RowsOp
 from nldc.schema import Segment as SegmentModel
 from nldc.source import Path
 
 SEGMENT = "NLD017"
+PROFILE_FORM = "{type: profile, default: [[60, 30, 10]]}"
 
 
 def make_rows(reader: Reader, path: Path, full: str, model: RowsOp, scope: Scope) -> Made | None:
@@ -56,7 +59,9 @@ def make_rows(reader: Reader, path: Path, full: str, model: RowsOp, scope: Scope
             f"between 1 and {MAX_ROWS} rows",
         )  # fmt: skip
         return None
-    return ops.LayRows(layout, parts, "masked" if is_masked else "given"), Rows(layout)
+    profiles = [s.masks.profile for s in model.segments if isinstance(s.masks, DealtMasks)]
+    profile = profiles[0] if profiles else None
+    return ops.LayRows(layout, parts, "masked" if is_masked else "given", profile), Rows(layout)
 
 
 def _seed(reader: Reader, full: str, model: RowsOp) -> Any:
@@ -70,6 +75,9 @@ def _segment(
     if (segment.tokens is None) == (segment.masks is None):
         reader.error(SEGMENT, "a segment has `tokens` or `masks`", path, "one of the two")
         return None
+    if isinstance(segment.masks, DealtMasks):
+        dealt = _dealt(reader, (*path, "masks"), segment.masks, groups)
+        return None if dealt is None else (Segment(dealt, False, segment.kind), None)
     if segment.masks is not None:
         sizes = _mask_sizes(reader, (*path, "masks"), segment.masks, groups)
         return None if sizes is None else (Segment(sizes, False, segment.kind), None)
@@ -89,6 +97,33 @@ def _mask_sizes(reader: Reader, path: Path, text: Any, groups: int) -> tuple[Siz
             return None
         sizes.append(Size(size))
     return tuple(sizes)
+
+
+def _dealt(reader: Reader, path: Path, masks: DealtMasks, groups: int) -> tuple[Size, ...] | None:
+    """Return the masks that the budget allows, where an acceptance profile says they bring most.
+
+    Group i stands behind the acceptance of i + 1 tokens; see `nldc.ir.taper`.
+    """
+    at_most = reader.whole((*path, "at_most"), masks.at_most, low=0, high=MAX_ROWS)
+    if masks.profile in reader.broken or at_most is None:
+        return None
+    profile = reader.profiles.get(masks.profile)
+    if profile is None:
+        meant = nearest(masks.profile, reader.profiles)
+        reader.error(
+            UNKNOWN_NAME, f"`{masks.profile}` is no param of the type profile", (*path, "profile"),
+            f"did you mean `{meant}`?" if meant else "an acceptance profile is needed here",
+            help_text=f"declare it under params: `{masks.profile}: {PROFILE_FORM}`",
+        )  # fmt: skip
+        return None
+    if not 1 < groups <= MOST_POINTS:
+        reader.error(
+            SEGMENT, f"masks cannot be dealt to {groups} group{'s' * (groups != 1)}",
+            (*path, "at_most"), f"these are for 2 to {MOST_POINTS} groups",
+            help_text="each of the `groups` stands behind a point where a draft may be cut off",
+        )  # fmt: skip
+        return None
+    return tuple(map(Size, taper(profile, groups, at_most)))
 
 
 def _token_sizes(reader: Reader, path: Path, type_: Type, groups: int) -> tuple[Size, ...] | None:
