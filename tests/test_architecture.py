@@ -100,6 +100,7 @@ ROOMS = (
     "kernels",
     "model",
     "step",
+    "graph",
     "engine",
 )
 GROUND = ("abi", "errors", "files", "json_file", "whole_numbers")

@@ -10,7 +10,9 @@ from nldc.runtime.rows.plan import Plan
 
 
 class TritonBackend(TorchBackend):
-    """As torch's, but for the attention; imports triton."""
+    """As torch's, but for the attention, which reads the tables of the device; imports triton."""
+
+    capturable = True
 
     def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
         """Return the attention of one forward."""
