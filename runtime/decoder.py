@@ -92,8 +92,8 @@ class Decoder:
     forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
     largest number of rows that one step, or the prefill beyond its prompt, writes behind the
     committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
-    or the text. `LOOKS_UP` says whether a step looks up what the text says. `KERNELS` says whether
-    every pattern has a Triton part.
+    or the text. `LOOKS_UP` says whether a step looks up what the text says, `ROUTES` whether
+    it goes by how many sequences there are. `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
@@ -105,6 +105,7 @@ class Decoder:
     PROMPT_ROWS: ClassVar[int] = 1
     TOKEN_ROWS: ClassVar[int] = 1
     LOOKS_UP: ClassVar[bool] = False
+    ROUTES: ClassVar[bool] = False
     KERNELS: ClassVar[bool] = False
 
     def __init__(
@@ -143,7 +144,9 @@ class Decoder:
 
     def as_strategy(self, handover: Handover | None = None) -> Strategy:
         """Return the decoder's own strategy as an engine runs it."""
-        return Strategy(self.prefill, self.step, handover, self.SCRATCH_ROWS, self.LOOKS_UP)
+        return Strategy(
+            self.prefill, self.step, handover, self.SCRATCH_ROWS, self.LOOKS_UP, self.ROUTES
+        )
 
     @classmethod
     def declared(cls) -> Declared:

@@ -150,9 +150,12 @@ class Holdings:
         if wanted <= pool.pages.free:
             return
         needed = pool.pages.used + wanted
-        most = max(needed, min(self._most, self.promised + len(pool.prefixes.idle)))
-        roomy = most if self._steady else pool.size + pool.size // 2
-        comfortable = min(most, max(needed, roomy, FIRST_PAGES))
+        promised = self.promised + len(pool.prefixes.idle)
+        roomy = pool.size + pool.size // 2
+        if self._steady:
+            comfortable = max(needed, min(self._most, max(promised, roomy, FIRST_PAGES)))
+        else:
+            comfortable = max(needed, min(self._most, promised, max(roomy, FIRST_PAGES)))
         try:
             fresh = pool.memory(comfortable)
         except OutOfMemoryError:

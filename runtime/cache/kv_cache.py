@@ -268,6 +268,15 @@ class KVCache:
         """Return the pages of a slot, in the order of its rows."""
         return tuple(self._holdings.held[slot].table)
 
+    def rows_behind(self, slots: Sequence[int], rows: int) -> Tensor:
+        """Return the bytes of the pages that hold the next so many rows of each slot, as a copy."""
+        found: list[int] = []
+        for slot in slots:
+            first, last = self.committed[slot], self.committed[slot] + rows
+            found += self._holdings.held[slot].table[first // KEY_TILE : -(-last // KEY_TILE)]
+        index = torch.tensor(found, dtype=torch.int64).to(self.device)
+        return self.data.index_select(2, index).view(torch.uint8)
+
     def runs(self, slot: int, pages: int) -> Runs:
         """Return the first so many pages of a slot as runs that lie in a row."""
         runs = self._holdings.held[slot].runs

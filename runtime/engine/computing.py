@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nldc.runtime.engine.request import Request
 from nldc.runtime.engine.seats import Seats
-from nldc.runtime.engine.strategy import Step
+from nldc.runtime.engine.strategy import Strategy
 from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.graph.step_graphs import Moment, StepGraphs
 from nldc.runtime.step.batch import Batch, Model
@@ -57,7 +57,7 @@ def stepped(
     seats: Seats,
     live: Sequence[Request],
     name: str,
-    step: Step,
+    strategy: Strategy,
     carried: dict[str, Tensor],
     *,
     watch: bool,
@@ -69,15 +69,16 @@ def stepped(
     """
     with torch.inference_mode():
         members = [seats.members[request.id] for request in live]
-        moment = Moment(name, step, seats.cache, seats.state, members, watch)
+        cache, state = seats.cache, seats.state
+        moment = Moment(name, strategy.step, cache, state, members, watch, strategy.routes)
         record = graphs.replayed(moment, carried)
         if record is not None:
             return _read(live, record, {})
-        batch = Batch(model, seats.cache, members, seats.state)
+        batch = Batch(model, cache, members, state)
         if watch:
             batch.watch()
         carried.update(batch.carried())
-        record = commit(batch, step(batch, dict(carried)))
+        record = commit(batch, strategy.step(batch, dict(carried)))
         graphs.learn(name, batch, record)
         return _read(live, record, batch.failed)
 

@@ -117,7 +117,7 @@ class Steps:
                 self._seats,
                 live,
                 name,
-                self._strategies[name].step,
+                self._strategies[name],
                 before,
                 watch=watch,
             )

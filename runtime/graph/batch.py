@@ -65,7 +65,12 @@ class Seating:
         """Return the lineup that fills the graph, with these as what is on the device."""
         spare = len(self.slots) - len(lineup.members)
         members = [*lineup.members, *lineup.members[-1:] * spare]
-        return Lineup.known(members, self.slots, self.facts, self.eos, mask_token_id)
+        found = Lineup.known(members, self.slots, self.facts, self.eos, mask_token_id)
+        if found.thoughts is None:
+            return found
+        # The lengths of prompts say which rows need not be looked at: of others it may be any.
+        thoughts = replace(found.thoughts, prompts=(0,) * len(members))
+        return replace(found, thoughts=thoughts)
 
 
 @dataclass
@@ -121,4 +126,5 @@ class FixedBatch(Batch):
 
     def who(self, active: Tensor) -> NoReturn:
         """Refuse: what the host is told would be the same in each replay."""
+        del active
         raise NeedsHostError("a loop asks the host whether it goes on")

@@ -1,11 +1,11 @@
 """The graphs of an engine's steps: which there are, when they are made, and when they are replayed.
 
-A step launches hundreds of kernels, each of which takes the host longer than it takes the device. So
-what a step asks of the device is captured once and replayed: a graph a strategy, for so many
-sequences of a kind, up to a number of keys (see `Key`), all of which are bounds, so that steps go on
-in the same graph while sequences join, leave and grow. Lengths, pages, what the sequences carry and
-bring: all of that is read from the device's memory. Before a replay the host writes there what it
-alone changed, as before every step, and counts on with what a step always does.
+A step launches hundreds of kernels, each of which takes the host longer than it takes the device.
+So what a step asks of the device is captured once and replayed: a graph a strategy, for so many
+sequences of a kind, up to a number of keys (see `Key`), all of which are bounds, so that steps go
+on in the same graph while sequences join, leave and grow. Lengths, pages, what the sequences carry
+and bring: all of that is read from the device's memory. Before a replay the host writes there what
+it alone changed, as before every step, and counts on with what a step always does.
 
 A graph is used only after it was seen to do in a step what that step then does without it. What
 cannot be captured is launched as ever; `eager` counts why.
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache
@@ -33,7 +34,7 @@ from nldc.runtime.step.host import Copy
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.record import Form, Record, lengths_after, lines_of
-from nldc.runtime.step.state import StepState
+from nldc.runtime.step.state import Lines, StepState
 from nldc.runtime.step.values import Emit
 
 MOST = 64
@@ -67,23 +68,34 @@ class _Graph:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A graph that was replayed, and what it said; the step is now done without it."""
+    """A graph that was replayed, and what came of it; the step is now done without it.
+
+    `lines` are what it said, `state` what it left of the sequences, `rows` what it wrote into the
+    cache.
+    """
 
     key: Key
     graph: _Graph
+    lineup: Lineup
     lines: list[list[int]]
+    state: Lines
+    rows: Tensor
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A step that is to be done: of `members`, by a strategy."""
+    """A step that is to be done: of `members`, by a strategy.
+
+    `watched`: forwards are counted by node; `routes`: the step goes by the number of sequences.
+    """
 
     strategy: str
     step: Step
     cache: KVCache
     state: StepState
     members: Sequence[Member]
-    watched: bool
+    watched: bool = False
+    routes: bool = False
 
 
 class StepGraphs:
@@ -103,7 +115,9 @@ class StepGraphs:
         self._met: set[Key] = set()
         self._refused: dict[Key | str, str] = {}
         self._where: tuple[int, ...] = ()
-        self._kinds: weakref.WeakKeyDictionary[Lineup, Kind | str] = weakref.WeakKeyDictionary()
+        self._kinds: weakref.WeakKeyDictionary[Lineup, dict[bool, Kind | str]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._trial: _Trial | None = None
 
     @staticmethod
@@ -140,7 +154,7 @@ class StepGraphs:
             return self._eagerly(self.off)
         cache, state = moment.cache, moment.state
         lineup = state.lineup(moment.members)
-        kind = self._kind(lineup)
+        kind = self._kind(lineup, routes=moment.routes)
         why = self._refused.get(moment.strategy) or (kind if isinstance(kind, str) else None)
         lengths = [cache.length(slot) for slot in lineup.slots]
         if why is None and not all(lengths):
@@ -169,7 +183,7 @@ class StepGraphs:
         trial, self._trial = self._trial, None
         if trial is None:
             return
-        if trial.graph.made.form == record.form and trial.lines == record.values.read():
+        if _agree(trial, batch, record):
             if len(self._graphs) >= MOST:
                 del self._graphs[next(iter(self._graphs))]
             self._graphs[trial.key] = trial.graph
@@ -209,12 +223,12 @@ class StepGraphs:
 
     # Which graph
 
-    def _kind(self, lineup: Lineup) -> Kind | str:
+    def _kind(self, lineup: Lineup, *, routes: bool) -> Kind | str:
         """Return the kind of the graph that a lineup goes into, or why it goes into none."""
-        known = self._kinds.get(lineup)
-        if known is None:
-            known = self._kinds[lineup] = _kind_of(lineup)
-        return known
+        known = self._kinds.setdefault(lineup, {})
+        if routes not in known:
+            known[routes] = _kind_of(lineup, routes=routes)
+        return known[routes]
 
     def _key(self, moment: Moment, lineup: Lineup, kind: Kind, lengths: Sequence[int]) -> Key:
         state, texts = moment.state, 0
@@ -252,7 +266,14 @@ class StepGraphs:
             state.restore(lineup, saved)
             graph.recorded.replay()
             values = graph.made.values[: len(lineup.members)]
-            self._trial = _Trial(key, graph, Copy.of(values).read())
+            self._trial = _Trial(
+                key,
+                graph,
+                lineup,
+                Copy.of(values).read(),
+                state.save(lineup),
+                moment.cache.rows_behind(lineup.slots, state.reach),
+            )
         except NeedsHostError as problem:
             self._refused[moment.strategy] = str(problem)
         except Exception as problem:
@@ -301,14 +322,31 @@ class StepGraphs:
         )
 
 
-def _kind_of(lineup: Lineup) -> Kind | str:
-    """Return the kind of the graph that a lineup goes into, or why it goes into none."""
+def _agree(trial: _Trial, batch: Batch, record: Record) -> bool:
+    """Whether a step that was done without a graph came to what the graph came to, bit for bit."""
+    if trial.graph.made.form != record.form or trial.lines != record.values.read():
+        return False
+    was, now = trial.state, batch.state.save(trial.lineup)
+    pairs = [
+        (was.lengths, now.lengths),
+        (was.counts, now.counts),
+        (trial.rows, batch.cache.rows_behind(batch.slots, batch.state.reach)),
+        *((each, now.carried[name]) for name, each in was.carried.items()),
+    ]
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def _kind_of(lineup: Lineup, *, routes: bool) -> Kind | str:
+    """Return the kind of the graph that a lineup goes into, or why it goes into none.
+
+    A step that goes by the number of sequences has a graph for each.
+    """
     if any(group.sampling.processors for group in lineup.rules.groups):
         return "a processor looks at the logits"
     if lineup.embedded:
         return "a prompt is given as embeddings"
     count = len(lineup.members)
-    size = bucket(count)
+    size = count if routes else bucket(count)
     kind = Kind.of(lineup)
     groups = list(kind.groups)
     last = next(n for n, (_, members) in enumerate(groups) if count - 1 in members)

@@ -23,9 +23,9 @@ STEP = 256
 
 
 class TextTable:
-    """The token ids behind every row of a cache, int64 [slots, rows]; it grows.
+    """The token ids behind every row of a cache, `ids` int64 [slots, rows]; it grows.
 
-    `ids` are these; what is no token of the text is `UNSEEN`: masks, rows that stand for embeddings, codes.
+    What is no token of the text is `UNSEEN`: masks, rows that stand for embeddings, codes.
     """
 
     def __init__(self, vocabulary: int, mask_token_id: int, device: torch.device) -> None:

@@ -233,7 +233,7 @@ class StepState:
 
     @property
     def addresses(self) -> tuple[int, ...]:
-        """Where everything lies that a step reads or writes of its sequences, and how wide it is."""
+        """Where all lies that a step reads or writes of its sequences, and how wide it is."""
         texts, rows = self._texts, self.rows.ids
         return (
             self._facts.data_ptr(),

@@ -1,8 +1,8 @@
-"""What a CUDA graph does, on the CPU: calls of torch are recorded with their tensors, and run again.
+"""What a CUDA graph does, on the CPU: calls of torch are recorded, and run again.
 
 A replay runs no line of the step: each recorded call is made again on the same memory, and what it
-returns is written into the memory that it returned first. So an address that is stale, a length that
-was written into a call, or a table that nobody wrote again comes out as wrong tokens.
+returns is written into the memory that it returned first. So an address that is stale, a length
+that became a constant, or a table that nobody wrote again comes out as wrong tokens.
 """
 
 from __future__ import annotations

@@ -70,12 +70,12 @@ class TableAttention:
             scores.append(score.masked_fill(~self.sees[:, None, None, :, here], -torch.inf))
         top = torch.stack([score.amax(-1) for score in scores]).amax(0).unsqueeze(-1)
         top = top.masked_fill(top.isneginf(), 0)
-        total, found = 0, 0
+        total = torch.zeros_like(top)
+        found = torch.zeros_like(scaled)
         for score, own in zip(scores, read, strict=True):
             weight = (score - top).exp()
             total = total + weight.sum(-1, keepdim=True)
             found = found + weight @ own
-        assert isinstance(total, Tensor) and isinstance(found, Tensor)
         found = found / total.masked_fill(total == 0, 1)
         return found.permute(0, 3, 1, 2, 4).reshape(count, heads * dim)
 
