@@ -64,8 +64,10 @@ class Tape:
 
 
 def _memory(value: Any) -> set[int]:
+    """Return what tells memory apart; weights that a library packed have none to show."""
+    tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
     return {
-        leaf.untyped_storage()._cdata for leaf in tree_leaves(value) if isinstance(leaf, Tensor)
+        one.untyped_storage()._cdata if one.layout == torch.strided else id(one) for one in tensors
     }
 
 

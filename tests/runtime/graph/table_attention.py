@@ -26,12 +26,14 @@ class TableAttention:
         table = cache.table
         keys = max(places.lengths) + rows
         self.tiles = min(-(-keys // KEY_TILE), table.shape[1])
-        start = places.start.unsqueeze(1)
-        targets = start + torch.arange(rows)
+        start, device = places.start.unsqueeze(1), cache.device
+        targets = start + torch.arange(rows, device=device)
         self.table = table.index_select(0, places.slot_index)[:, : self.tiles].long()
         self.pages = table[places.slot_index.unsqueeze(1), targets // KEY_TILE].long()
         self.lines = targets % KEY_TILE
-        place = torch.arange(self.tiles * KEY_TILE) - start  # of keys, from the prefix's end
+        place = (
+            torch.arange(self.tiles * KEY_TILE, device=device) - start
+        )  # of keys, from the prefix's end
         self.there = place < rows
         facts = plan.facts.long()
         own = facts[place.clamp(0, rows - 1)]
@@ -41,7 +43,7 @@ class TableAttention:
         query = dict(zip(names, (each.view(1, -1, 1) for each in facts.unbind(1)), strict=True))
         key = {name: column.unsqueeze(1) for name, column in zip(names, columns, strict=True)}
         key["position"] = torch.where(cached, place, own[..., 4]).unsqueeze(1)
-        none = torch.zeros((1, rows, 1), dtype=torch.bool)
+        none = torch.zeros((1, rows, 1), dtype=torch.bool, device=device)
         seen = plan.pattern.mask(
             RowFacts(**query, prefix=none), RowFacts(**key, prefix=cached.unsqueeze(1))
         )
