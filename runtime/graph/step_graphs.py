@@ -38,7 +38,9 @@ from nldc.runtime.step.state import Lines, StepState
 from nldc.runtime.step.values import Emit
 
 MOST = 64
-"""Graphs that are kept; the one that was made first goes first."""
+"""Graphs that are kept; the one that was replayed least lately goes first."""
+MOST_MET = 1024
+"""Kinds of steps that are remembered as met, before all of them are forgotten."""
 
 Step = Callable[[Batch, dict[str, Tensor]], Emit]
 
@@ -168,12 +170,15 @@ class StepGraphs:
         if key in self._refused:
             return self._eagerly(self._refused[key])
         self._settle(moment)
-        graph = self._graphs.get(key)
+        graph = self._graphs.pop(key, None)
         if graph is None:
             if key in self._met:
                 self._try(moment, lineup, key)
+            elif len(self._met) >= MOST_MET:
+                self._met.clear()
             self._met.add(key)
             return self._eagerly("a step of its kind is seen for the first times")
+        self._graphs[key] = graph  # the last one again
         return self._replayed(moment, lineup, lengths, graph, carried)
 
     def learn(self, strategy: str, batch: Batch, record: Record) -> None:
