@@ -175,6 +175,8 @@ def _class(out: Writer, program: p.Program) -> None:
             out.line("DIFFUSES = True")
         if program.needs.texts:
             out.line("LOOKS_UP = True")
+        if program.choices:
+            out.line("ROUTES = True")
         print_room(out, program.room)
         out.line("KERNELS = True")
 

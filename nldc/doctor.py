@@ -37,6 +37,7 @@ def examine() -> Iterator[Finding]:
     yield from _torch()
     yield from _triton()
     yield from _backend()
+    yield _graphs()
     yield _package("gguf", purpose="`nldc import-gguf`: pip install 'nldc[gguf]'")
     yield _demo()
 
@@ -110,6 +111,18 @@ def _backend() -> Iterator[Finding]:
         yield Finding("backend", True, f"triton, whole layers in kernels; torch in float64: {wide}")
     else:
         yield Finding("backend", True, f"torch: {why}")
+
+
+def _graphs() -> Finding:
+    """Say whether steps are captured and replayed, and what they need for it."""
+    if importlib.util.find_spec("triton") is None or importlib.util.find_spec("torch") is None:
+        return Finding("CUDA graphs", False, "off: only steps on the triton backend are captured")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("CUDA graphs", False, "off: steps are captured on a CUDA device only")
+    detail = "steps on the triton backend are captured and replayed; --no-graphs turns it off"
+    return Finding("CUDA graphs", True, detail)
 
 
 def _demo() -> Finding:

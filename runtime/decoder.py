@@ -92,8 +92,8 @@ class Decoder:
     forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
     largest number of rows that one step, or the prefill beyond its prompt, writes behind the
     committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
-    or the text. `LOOKS_UP` says whether a step looks up what the text says. `KERNELS` says whether
-    every pattern has a Triton part.
+    or the text. `LOOKS_UP` says whether a step looks up what the text says, `ROUTES` whether
+    it goes by how many sequences there are. `KERNELS` says whether every pattern has a Triton part.
     """
 
     STRATEGY: ClassVar[str] = ""
@@ -105,6 +105,7 @@ class Decoder:
     PROMPT_ROWS: ClassVar[int] = 1
     TOKEN_ROWS: ClassVar[int] = 1
     LOOKS_UP: ClassVar[bool] = False
+    ROUTES: ClassVar[bool] = False
     KERNELS: ClassVar[bool] = False
 
     def __init__(
@@ -115,6 +116,7 @@ class Decoder:
         backend: Backend = "torch",
         folder: Path | None = None,
         kv_memory: str | int | None = None,
+        graphs: bool | None = None,
     ) -> None:
         self.declared().check(adapters or {})
         self.config = backbone.config
@@ -123,6 +125,7 @@ class Decoder:
         self.model = Model(backend_of(backend, backbone), dict(adapters or {}), plans)
         self.folder = folder
         self.kv_memory = kv_memory
+        self.graphs = graphs
         self.adapters_by_folder: dict[Path, Adapter] = {}
         self._engine: Engine | None = None
         self._making = threading.Lock()
@@ -143,7 +146,9 @@ class Decoder:
 
     def as_strategy(self, handover: Handover | None = None) -> Strategy:
         """Return the decoder's own strategy as an engine runs it."""
-        return Strategy(self.prefill, self.step, handover, self.SCRATCH_ROWS, self.LOOKS_UP)
+        return Strategy(
+            self.prefill, self.step, handover, self.SCRATCH_ROWS, self.LOOKS_UP, self.ROUTES
+        )
 
     @classmethod
     def declared(cls) -> Declared:
@@ -160,6 +165,7 @@ class Decoder:
         device: str | torch.device | None = None,
         backend: Backend | None = None,
         kv_memory: str | int | None = None,
+        graphs: bool | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Load the checkpoint folder `path`; None is the demo model that comes with the package.
@@ -170,8 +176,9 @@ class Decoder:
         name. `dtype` None is the checkpoint's own. `device` None is the GPU if there is one.
         `backend` None is triton on a GPU if the decoder was compiled with kernels, else torch.
         `kv_memory` is how much keys and values may take, as bytes, `2GiB` or `50%` of what is free
-        (None: a share of that). `progress` is called while weights are read, with how many bytes of
-        how many have been.
+        (None: a share of that). `graphs` False launches every step anew; otherwise a GPU replays
+        those that it can capture, see `Engine`. `progress` is called while weights are read, with
+        how many bytes of how many have been.
 
         What is worth knowing of the outcome, such as an adapter that is not there, is logged as
         warnings of the logger `nldc`, and stays in `notes`. A file that changes afterwards changes
@@ -180,7 +187,7 @@ class Decoder:
         Raises:
             CheckpointError, AdapterError, BackendError: what was asked for cannot be loaded.
         """
-        return load(cls, path, adapter, dtype, device, backend, kv_memory, progress)
+        return load(cls, path, adapter, dtype, device, backend, kv_memory, graphs, progress)
 
     @classmethod
     def beside(cls, other: Decoder, adapter: AdapterChoice = AUTO) -> Self:
@@ -293,6 +300,7 @@ class Decoder:
             kv_memory=None if memory is None else budget_of(memory, device),
             keep_prefixes=0 if keep_prefixes is None else budget_of(keep_prefixes, device),
             observer=observer,
+            graphs=self.graphs,
         )
 
     def request(

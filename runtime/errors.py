@@ -42,6 +42,10 @@ class CheckpointWarning(UserWarning):
     """A checkpoint can be loaded, but something in it was passed over that may matter."""
 
 
+class GraphWarning(UserWarning):
+    """A step could not be captured as a graph, or did something else then: it is launched anew."""
+
+
 class AdapterError(NldcRuntimeError):
     """The adapter is missing, damaged, or made for another model."""
 

@@ -34,6 +34,7 @@ def load(
     device: str | torch.device | None,
     backend: Backend | None,
     kv_memory: str | int | None,
+    graphs: bool | None,
     progress: Progress | None,
 ) -> D:
     """Return a decoder of this kind with a checkpoint's weights; see `Decoder.from_checkpoint`."""
@@ -55,7 +56,14 @@ def load(
     }
     weights = load_weights(folder, config, number, place, progress=progress)
     backbone = Backbone(config, weights, number, place)
-    decoder = kind(backbone, adapters=adapters, backend=chosen, folder=folder, kv_memory=kv_memory)
+    decoder = kind(
+        backbone,
+        adapters=adapters,
+        backend=chosen,
+        folder=folder,
+        kv_memory=kv_memory,
+        graphs=graphs,
+    )
     decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
     for note in decoder.notes:
         LOG.warning("%s", note)
@@ -79,6 +87,7 @@ def load_beside(kind: type[D], other: Decoder, adapter: AdapterChoice) -> D:
         backend=other.backend,
         folder=other.folder,
         kv_memory=other.kv_memory,
+        graphs=other.graphs,
     )
     for note in kind.declared().missing(decoder.model.adapters):
         LOG.warning("%s", note)

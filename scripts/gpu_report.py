@@ -407,9 +407,10 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
     tokens = torch.randint(
         4, backbone.config.vocab_size, (prefix,), generator=torch.Generator().manual_seed(1)
     ).tolist()
-    cases: list[tuple[str, dict[str, int], str]] = [
-        (name, settings, backend)
+    cases: list[tuple[str, dict[str, int], str, bool]] = [
+        (name, settings, backend, graphs)
         for backend in backends(options)
+        for graphs in ((True, False) if backend == "triton" else (False,))
         for name, settings in (
             ("ar", {}),
             ("linear_ss", {"block_length": 16}),
@@ -417,17 +418,18 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
             ("linear_ss", {"block_length": 32}),
             ("quadratic_ss", {"block_length": 16}),
         )
-        if backend == backends(options)[0] or (name, settings.get("block_length")) in SLOW
+        if (backend == backends(options)[0] and graphs == (backend == "triton"))
+        or (name, settings.get("block_length")) in SLOW
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, settings, backend) in enumerate(cases):
+        for number, (name, settings, backend, graphs) in enumerate(cases):
             kind, _ = compiled(name, Path(scratch) / str(number), **settings)
-            decoder = kind(backbone, backend=backend)
+            decoder = kind(backbone, backend=backend, graphs=graphs)
             step_ms, prefill_ms, forwards, emitted = [], [], 0.0, 0.0
             for turn in range(2 if options.small else 4):
-                made = decoder.generate([tokens], max_new_tokens=steps if turn else 3, eos=())
+                made = decoder.generate([tokens], max_new_tokens=steps, eos=())
                 if not turn:
-                    continue  # kernels are compiled and memory is taken
+                    continue  # kernels are compiled, memory is taken, and graphs are made
                 (stats,) = made.stats
                 cycles = max(len(stats.accepted), 1)
                 step_ms.append((stats.seconds - stats.time_to_first_token) / cycles * 1e3)
@@ -439,6 +441,8 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
                 "strategy": name,
                 "settings": settings,
                 "backend": backend,
+                "replayed": decoder.engine.graphs.replays,
+                "captured": decoder.engine.graphs.captures,
                 "ms": median(step_ms),
                 "least_ms": min(step_ms),
                 "forwards": forwards,
@@ -741,12 +745,13 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
     steps = [one for one in records if one["what"] == "step"]
     alone = [one for one in records if one["what"] == "attention"]
     text += "\nSteps.\n\n" + table(
-        ("strategy", "backend", "ms a step", "least", "forwards", "floor", "ms/floor",
-         "tokens a step", "prefill, ms"),
+        ("strategy", "backend", "graphs, replays", "ms a step", "least", "forwards", "floor",
+         "ms/floor", "tokens a step", "prefill, ms"),
         [
             (
                 " ".join([one["strategy"], *(f"{k}={v}" for k, v in one["settings"].items())]),
                 one["backend"],
+                f"{one['captured']}, {one['replayed']}",
                 f"{one['ms']:.2f}",
                 f"{one['least_ms']:.2f}",
                 one["forwards"],

@@ -112,6 +112,7 @@ ROOMS = (
     "kernels",
     "model",
     "step",
+    "graph",
     "engine",
 )
 GROUND = ("abi", "errors", "files", "json_file", "whole_numbers")

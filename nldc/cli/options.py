@@ -124,6 +124,11 @@ loading = _options(
         help="The most that keys and values may take, as 512MiB, 2GiB or 50% of what is free "
         "(default: a share of that).",
     ),
+    click.option(
+        "--graphs/--no-graphs",
+        default=None,
+        help="Capture steps on a GPU and replay them (default: where they can be).",
+    ),
 )
 sampling = _options(
     click.option("--max-new-tokens", type=int, default=128, show_default=True),
@@ -196,7 +201,7 @@ strategy = click.option(
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
 Settings = Sequence[tuple[str, int | float]]
-_LOADING = ("dtype", "device", "backend", "kv_memory")
+_LOADING = ("dtype", "device", "backend", "kv_memory", "graphs")
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(.+)", re.DOTALL)
 
 

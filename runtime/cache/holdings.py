@@ -43,15 +43,24 @@ class Holdings:
     """`held` are the pages of each slot, of a pool that never has more than `most_pages`.
 
     `promised` is how many the sequences may need together. `changed` is told of every slot whose
-    pages are others than before.
+    pages are others than before. With `steady`, the pool has room for all that is promised, and
+    stays as large as it is.
     """
 
-    def __init__(self, pool: Pool, most_pages: int, changed: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        most_pages: int,
+        changed: Callable[[int], None],
+        *,
+        steady: bool = False,
+    ) -> None:
         self.held: dict[int, Held] = {}
         self.promised = 0
         self._pool = pool
         self._most = most_pages
         self._changed = changed
+        self._steady = steady
 
     def open(self, slot: int, most: int) -> None:
         """Let a slot hold pages, none yet and at most so many."""
@@ -141,8 +150,12 @@ class Holdings:
         if wanted <= pool.pages.free:
             return
         needed = pool.pages.used + wanted
-        most = max(needed, min(self._most, self.promised + len(pool.prefixes.idle)))
-        comfortable = min(most, max(needed, pool.size + pool.size // 2, FIRST_PAGES))
+        promised = self.promised + len(pool.prefixes.idle)
+        roomy = pool.size + pool.size // 2
+        if self._steady:
+            comfortable = max(needed, min(self._most, max(promised, roomy, FIRST_PAGES)))
+        else:
+            comfortable = max(needed, min(self._most, promised, max(roomy, FIRST_PAGES)))
         try:
             fresh = pool.memory(comfortable)
         except OutOfMemoryError:
@@ -154,6 +167,8 @@ class Holdings:
     def _shrink(self) -> None:
         """Give memory back if little of it is used."""
         pool = self._pool
+        if self._steady:
+            return
         used = pool.pages.used
         count = max(used + used // 2, FIRST_PAGES) if used else 0
         if count < pool.size and used * 3 <= pool.size:

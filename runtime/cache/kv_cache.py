@@ -51,6 +51,8 @@ class KVCache:
     more than `budget` bytes (None: see `budget.budget_of`), but for a moment while it is copied.
     `reserve`, `claim` and `release` may move pages, so views are taken after them.
     `keep_prefixes` is how many bytes of shared pages are kept when nobody uses them any more.
+    With `steady`, memory is taken at once for all that the sequences may need, and not given back:
+    it seldom moves.
     """
 
     def __init__(
@@ -61,25 +63,32 @@ class KVCache:
         budget: int | None = None,
         *,
         keep_prefixes: int = 0,
+        steady: bool = False,
     ) -> None:
         self.config = config
         self.dtype = dtype
         self.device = device
         self.budget = budget_of(None, device) if budget is None else budget
         self.keep_prefixes = keep_prefixes
+        self.steady = steady
         self.committed: dict[int, int] = {}
         self.speculative: dict[int, int] = {}
         self._pool = Pool(config, dtype, device, keep_prefixes)
         self.page_bytes = self._pool.page_bytes
         self.most_pages = self.budget // self.page_bytes
         self._table = PageTable(device)
-        self._holdings = Holdings(self._pool, self.most_pages, self._table.stale.add)
+        self._holdings = Holdings(self._pool, self.most_pages, self._table.stale.add, steady=steady)
         self._unused: list[int] = []
 
     def renewed(self) -> KVCache:
         """Return a cache like this one that holds nothing, whatever became of this one."""
         return KVCache(
-            self.config, self.dtype, self.device, self.budget, keep_prefixes=self.keep_prefixes
+            self.config,
+            self.dtype,
+            self.device,
+            self.budget,
+            keep_prefixes=self.keep_prefixes,
+            steady=self.steady,
         )
 
     # What it consists of
@@ -118,6 +127,12 @@ class KVCache:
 
     def _write_table(self) -> None:
         self._table.write({slot: held.table for slot, held in self._holdings.held.items()})
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the pages and their table lie, and how many and how wide they are."""
+        data, table = self._pool.data, self.table
+        return (data.data_ptr(), data.shape[2], table.data_ptr(), *table.shape)
 
     # Sequences
 
@@ -252,6 +267,15 @@ class KVCache:
     def pages(self, slot: int) -> tuple[int, ...]:
         """Return the pages of a slot, in the order of its rows."""
         return tuple(self._holdings.held[slot].table)
+
+    def rows_behind(self, slots: Sequence[int], rows: int) -> Tensor:
+        """Return the bytes of the pages that hold the next so many rows of each slot, as a copy."""
+        found: list[int] = []
+        for slot in slots:
+            first, last = self.committed[slot], self.committed[slot] + rows
+            found += self._holdings.held[slot].table[first // KEY_TILE : -(-last // KEY_TILE)]
+        index = torch.tensor(found, dtype=torch.int64).to(self.device)
+        return self.data.index_select(2, index).view(torch.uint8)
 
     def runs(self, slot: int, pages: int) -> Runs:
         """Return the first so many pages of a slot as runs that lie in a row."""

@@ -13,7 +13,8 @@ TABLE_STEP = 16
 class PageTable:
     """int32 [slots, n] on the host, and as `there` on the device.
 
-    `stale` are the slots whose pages are others than its lines say.
+    `stale` are the slots whose pages are others than its lines say. It doubles where it grows, so
+    that it seldom moves.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,9 +32,11 @@ class PageTable:
         width = max(len(tables[slot]) for slot in slots)
         have = self._here.shape
         if slots[-1] >= have[0] or width > have[1]:
-            width = max(-(-width // TABLE_STEP) * TABLE_STEP, have[1])
+            if width > have[1]:
+                width = max(-(-width // TABLE_STEP) * TABLE_STEP, 2 * have[1] if have[0] else 0)
+            lines = max(slots[-1] + 1, 2 * have[0]) if slots[-1] >= have[0] else have[0]
             with torch.inference_mode(False):
-                grown = torch.zeros((max(slots[-1] + 1, have[0]), width), dtype=torch.int32)
+                grown = torch.zeros((lines, max(width, have[1])), dtype=torch.int32)
                 self.there = grown.to(self._device, copy=True)
             grown[: have[0], : have[1]] = self._here
             self._here = grown

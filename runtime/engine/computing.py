@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from nldc.runtime.engine.request import Request
 from nldc.runtime.engine.seats import Seats
+from nldc.runtime.engine.strategy import Strategy
 from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.graph.step_graphs import Moment, StepGraphs
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.record import Outcome, commit
+from nldc.runtime.step.record import Outcome, Record, commit
 from nldc.runtime.step.values import Emit
 
 
@@ -45,7 +48,44 @@ def computed(
         if watch:
             batch.watch()
         emit = call(batch)
-        record = commit(batch, emit)
-        outcomes = record.outcomes()
-    lines = [(request, outcomes[n], batch.failed.get(n)) for n, request in enumerate(live)]
+        return _read(live, commit(batch, emit), batch.failed)
+
+
+def stepped(
+    graphs: StepGraphs,
+    model: Model,
+    seats: Seats,
+    live: Sequence[Request],
+    name: str,
+    strategy: Strategy,
+    carried: dict[str, Tensor],
+    *,
+    watch: bool,
+) -> Stepped:
+    """Do a step of live requests by the strategy `name`, and wait for what it emits.
+
+    It is replayed where there is a graph of it. `carried` gets what the sequences carry, [B, n]
+    each, before that is changed. `watch` is that of `computed`.
+    """
+    with torch.inference_mode():
+        members = [seats.members[request.id] for request in live]
+        cache, state = seats.cache, seats.state
+        moment = Moment(name, strategy.step, cache, state, members, watch, strategy.routes)
+        record = graphs.replayed(moment, carried)
+        if record is not None:
+            return _read(live, record, {})
+        batch = Batch(model, cache, members, state)
+        if watch:
+            batch.watch()
+        carried.update(batch.carried())
+        record = commit(batch, strategy.step(batch, dict(carried)))
+        graphs.learn(name, batch, record)
+        return _read(live, record, batch.failed)
+
+
+def _read(
+    live: Sequence[Request], record: Record, failed: Mapping[int, NldcRuntimeError]
+) -> Stepped:
+    outcomes = record.outcomes()
+    lines = [(request, outcomes[n], failed.get(n)) for n, request in enumerate(live)]
     return Stepped(lines[::-1], record.width)

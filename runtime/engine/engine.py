@@ -31,6 +31,8 @@ from nldc.runtime.engine.steps import Steps
 from nldc.runtime.engine.strategy import Room, Strategy
 from nldc.runtime.engine.waiting import Waiting
 from nldc.runtime.errors import NldcRuntimeError, OutOfMemoryError, PromptError, QueueFullError
+from nldc.runtime.graph.recorder import Recorder
+from nldc.runtime.graph.step_graphs import StepGraphs
 from nldc.runtime.step.batch import Model
 from nldc.runtime.whole_numbers import whole
 
@@ -45,6 +47,8 @@ class Engine:
     `kv_memory` bytes; None: a share of what is free), and at most `max_queue` wait (None: any
     number). Of prompts that have left, `keep_prefixes` bytes stay in the cache for those that begin
     alike, until they are needed. `observer` is told of every step; without one nothing is recorded.
+    With `graphs`, steps are captured and replayed (None: where they can be, on a GPU and a backend
+    that is `capturable`) by a `recorder` (None: CUDA's).
 
     Every method may be called from any thread; one at a time steps.
     """
@@ -60,6 +64,8 @@ class Engine:
         kv_memory: int | None = None,
         keep_prefixes: int = 0,
         observer: Observer | None = None,
+        graphs: bool | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         hint = "use 1 or more, or None"
         bounds = range(1, 2**63)
@@ -69,8 +75,14 @@ class Engine:
         self._room = room
         backbone = model.backbone
         self._computing = device_lock(backbone.device)
+        self.graphs = StepGraphs.on(model, graphs, recorder)
         cache = KVCache(
-            backbone.config, backbone.dtype, backbone.device, kv_memory, keep_prefixes=keep_prefixes
+            backbone.config,
+            backbone.dtype,
+            backbone.device,
+            kv_memory,
+            keep_prefixes=keep_prefixes,
+            steady=not self.graphs.off,
         )
         self._ids = count()
         self._gate = threading.RLock()
@@ -84,7 +96,9 @@ class Engine:
         self._ledger = Ledger(seats, self._ends, self._news)
         if observer is not None:
             self._ledger.observers = (as_observer(observer),)
-        self._steps = Steps(self.strategies, model, seats, self._groups, self._ends, self._ledger)
+        self._steps = Steps(
+            self.strategies, model, seats, self._groups, self._ends, self._ledger, self.graphs
+        )
         self._waiting = Waiting(self._waits)
 
     # What callers may ask
@@ -244,6 +258,7 @@ class Engine:
         begun = [known[each] for each in self._seats.members if each in known]
         joined = [*self._groups.everyone()]
         self._seats.renew()
+        self.graphs.forget()
         self._groups.clear()
         for request in begun:
             if request in joined:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from nldc.runtime.engine.computing import computed
+from nldc.runtime.engine.computing import computed, stepped
 from nldc.runtime.engine.ends import Ends
 from nldc.runtime.engine.failures import tears_the_books
 from nldc.runtime.engine.group import Groups
@@ -20,6 +20,7 @@ from nldc.runtime.engine.request import Request
 from nldc.runtime.engine.seats import Seats
 from nldc.runtime.engine.strategy import Strategy
 from nldc.runtime.engine.switch import Switch
+from nldc.runtime.graph.step_graphs import StepGraphs
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.values import Emit
 
@@ -35,6 +36,7 @@ class Steps:
         groups: Groups,
         ends: Ends,
         ledger: Ledger,
+        graphs: StepGraphs,
     ) -> None:
         self._strategies = strategies
         self._model = model
@@ -42,6 +44,7 @@ class Steps:
         self._groups = groups
         self._ends = ends
         self._ledger = ledger
+        self._graphs = graphs
         self._switch = Switch(strategies, seats, groups, ends)
 
     def begin(self, request: Request, rows: int) -> None:
@@ -105,16 +108,19 @@ class Steps:
         """
         since = time.perf_counter()
         before: dict[str, Tensor] = {}
-
-        def step(batch: Batch) -> Emit:
-            nonlocal before
-            before = batch.carried()
-            return self._strategies[name].step(batch, before)
-
         outcome = None
         try:
             watch = bool(self._ledger.observers)
-            outcome = computed(self._model, self._seats, live, step, watch=watch)
+            outcome = stepped(
+                self._graphs,
+                self._model,
+                self._seats,
+                live,
+                name,
+                self._strategies[name],
+                before,
+                watch=watch,
+            )
             self._ledger.write("step", name, outcome, since)
         except Exception as problem:
             if outcome is not None:

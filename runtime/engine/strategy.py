@@ -19,7 +19,8 @@ Step = Callable[[StepBatch, dict[str, Tensor]], Emit]
 class Strategy:
     """One way to decode, and how it hands sequences over; None: it is the only one.
 
-    A step writes at most `reach` rows behind a length; `looks_up`: it asks for texts.
+    A step writes at most `reach` rows behind a length; `looks_up`: it asks for texts; `routes`: it
+    goes by the number of sequences.
     """
 
     prefill: Prefill
@@ -27,6 +28,7 @@ class Strategy:
     handover: Handover | None = None
     reach: int = 1
     looks_up: bool = False
+    routes: bool = False
 
 
 @dataclass(frozen=True)

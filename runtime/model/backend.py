@@ -43,7 +43,13 @@ class Choice:
 
 
 class Backend(Protocol[R]):
-    """Computes with one model's weights; `R` is what it knows of the rows of one forward."""
+    """Computes with one model's weights; `R` is what it knows of the rows of one forward.
+
+    `capturable`: a forward asks the host for nothing but what is the same whatever the lengths
+    and the pages are, up to the lengths of its `places`. So it can be captured and replayed.
+    """
+
+    capturable: bool
 
     @property
     def backbone(self) -> Backbone:

@@ -54,6 +54,11 @@ class RopeTable:
         """How many positions can be asked for."""
         return self._tables.size
 
+    @property
+    def address(self) -> int:
+        """Where the tables lie."""
+        return self._tables.cos.data_ptr()
+
     def reserve(self, size: int) -> None:
         """Make the tables cover positions 0 to size - 1."""
         if size <= self._tables.size:

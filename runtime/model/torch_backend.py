@@ -33,7 +33,12 @@ class TorchRows:
 
 
 class TorchBackend:
-    """A layer is some ten calls of torch, in shapes in which a row's bits are its own."""
+    """A layer is some ten calls of torch, in shapes in which a row's bits are its own.
+
+    Its attention looks at pages one sequence after another, as the host knows them.
+    """
+
+    capturable = False
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone

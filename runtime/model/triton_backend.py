@@ -58,6 +58,8 @@ class TritonRows:
 class TritonBackend:
     """Computes with the kernels on a GPU, or in Triton's interpreter; imports triton."""
 
+    capturable = True
+
     def __init__(self, backbone: Backbone) -> None:
         if backbone.dtype not in TYPES:
             raise BackendError(

@@ -27,6 +27,7 @@ from nldc.runtime.rows.table import Table
 from nldc.runtime.step.choose import choice_of
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
+from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.places import behind_held, further
 from nldc.runtime.step.sequences import Sequences
@@ -68,19 +69,33 @@ class Batch(Sequences):
     ) -> None:
         if state is None:
             state = StepState(model.backbone.config, model.backbone.device)
-        super().__init__(state.lineup(members))
-        self.model = model
-        self.cache = cache
-        self.state = state
-        self.committed = [cache.length(slot) for slot in self.slots]
-        self.lengths = list(self.committed)
-        self.start = self.begin = state.starts(self.lineup, self.lengths)
+        lineup = state.lineup(members)
+        lengths = [cache.length(slot) for slot in lineup.slots]
+        self._begin(model, cache, state, lineup, lengths, state.starts(lineup, lengths))
         if all(self.committed):  # a step, of which the next one is thought to be like
             cache.prepare(self.slots, [length + state.reach for length in self.committed])
         if self.lineup.embedded:
             state.keep_texts(self.lineup)
         else:
             state.refresh(self.lineup)
+
+    def _begin(
+        self,
+        model: Model,
+        cache: KVCache,
+        state: StepState,
+        lineup: Lineup,
+        lengths: list[int],
+        start: Tensor,
+    ) -> None:
+        """Begin with sequences of these lengths in the cache, which are `start`, int64 [B]."""
+        super().__init__(lineup)
+        self.model = model
+        self.cache = cache
+        self.state = state
+        self.committed = lengths
+        self.lengths = list(lengths)
+        self.start = self.begin = start
 
     def forward(
         self,
@@ -116,10 +131,7 @@ class Batch(Sequences):
             if self.size == 1 and not hold and embeddings is None:
                 names = self._names(tokens, used, adapter_rows)
                 there = self._adopt(names, first) if names else 0
-        ends = [length + rows for length in before.lengths]
-        self.cache.reserve(self.slots, ends)
-        if all(self.committed):
-            self.state.reach = max(self.state.reach, *map(sub, ends, self.committed))
+        self._make_room(before, rows)
         model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
         due, sight = self._seen(tokens, plan, before)
@@ -159,6 +171,13 @@ class Batch(Sequences):
         if not wanted:
             return hidden.take(slice(0, 0))
         return hidden.take(slice(wanted.start - first, wanted.stop - first, wanted.step))
+
+    def _make_room(self, places: Places, rows: int) -> None:
+        """Let the cache have room for so many rows at these places."""
+        ends = [length + rows for length in places.lengths]
+        self.cache.reserve(self.slots, ends)
+        if all(self.committed):
+            self.state.reach = max(self.state.reach, *map(sub, ends, self.committed))
 
     def append(self, rows: int) -> None:
         """Let the first `rows` rows of the last forward stay in the cache, as speculative ones."""

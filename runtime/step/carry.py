@@ -68,6 +68,21 @@ class Carry:
         for slot in slots:
             self._forms[slot] = form
 
+    def mark(self, slots: Sequence[int], form: Form) -> None:
+        """Note that slots carry values of this form, which the device writes by itself."""
+        for slot in slots:
+            self._forms[slot] = form
+
+    def form(self, slot: int) -> Form | None:
+        """Return what a slot carries; None: nothing."""
+        return self._forms[slot]
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the tables lie, and how wide they are."""
+        tables = self._tables.values()
+        return tuple([number for each in tables for number in (each.data_ptr(), each.shape[1])])
+
     def put(self, slot: int, values: Mapping[str, Sequence[int]]) -> None:
         """Let a slot carry these numbers, which the host has, and no others."""
         form = tuple([(name, len(value)) for name, value in values.items()])

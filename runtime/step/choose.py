@@ -56,7 +56,7 @@ def grouped(members: Sequence[Member], device: torch.device) -> tuple[Group, ...
     """Return the groups of members that are sampled alike but for their seeds."""
     found: dict[tuple[object, ...], list[int]] = {}
     for number, member in enumerate(members):
-        found.setdefault(_kind(member.sampling), []).append(number)
+        found.setdefault(kind_of(member.sampling), []).append(number)
     if len(found) == 1:
         return (Group(members[0].sampling, tuple(range(len(members))), None),)
     return tuple(
@@ -65,7 +65,7 @@ def grouped(members: Sequence[Member], device: torch.device) -> tuple[Group, ...
     )
 
 
-def _kind(sampling: Sampling) -> tuple[object, ...]:
+def kind_of(sampling: Sampling) -> tuple[object, ...]:
     """Return what is equal for samplings of one group: greedy ones have no filters."""
     processors = tuple(map(id, sampling.processors))
     if sampling.temperature == 0:

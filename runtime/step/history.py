@@ -44,7 +44,7 @@ class History:
         matched = torch.zeros_like(self.tokens)
         for back in range(1, min(ngram, size - 1) + 1):
             wanted = self.at(self.count.unsqueeze(1) - back)
-            there[:, :back] = False
+            there[:, :back].fill_(False)
             there[:, back:] &= self.tokens[:, : size - back] == wanted
             matched += there
         best = (matched * size + end).argmax(1, keepdim=True)  # the most tokens, then the latest

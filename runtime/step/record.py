@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.host import Copy
+from nldc.runtime.step.state import StepState
 from nldc.runtime.step.values import Emit
 
 
@@ -27,38 +29,72 @@ class Outcome:
     by_node: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Record:
-    """The outcomes of a step on their way to the host: lines of `width` tokens and what follows.
+@dataclass(frozen=True)
+class Form:
+    """What the numbers of a record's line are: `width` tokens, and what follows them.
 
-    `texts` are how long the sequences' texts were before it, where the device has them.
+    `counts`: how many of the tokens count; `keeps`: how many rows stay; `nodes`: whose forwards.
     """
 
-    batch: Batch
-    values: Copy
     width: int
     counts: bool
     keeps: bool
-    texts: list[int | None]
     nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The outcomes of a step on their way to the host, a line of `form` for each of the `slots`.
+
+    `before` are the lengths in the cache that the step began with, and `after` those with all rows
+    that it appended. `texts` are how long the sequences' texts were, where the device has them.
+    """
+
+    state: StepState
+    slots: tuple[int, ...]
+    before: Sequence[int]
+    after: Sequence[int]
+    values: Copy
+    form: Form
+    texts: list[int | None]
+
+    @property
+    def width(self) -> int:
+        """How many tokens a line has."""
+        return self.form.width
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcome of each sequence, in order; waits until they are there."""
         return [self._outcome(number, line) for number, line in enumerate(self.values.read())]
 
     def _outcome(self, number: int, line: list[int]) -> Outcome:
-        batch, more = self.batch, iter(line[self.width :])
+        form, more = self.form, iter(line[self.form.width :])
         forwards = next(more)
-        count = next(more) if self.counts else self.width
-        keep = next(more) if self.keeps else None
+        count = next(more) if form.counts else form.width
+        keep = next(more) if form.keeps else None
         text = self.texts[number]
-        batch.state.learn(
-            batch.slots[number],
-            batch.lengths[number] if keep is None else batch.committed[number] + keep,
+        self.state.learn(
+            self.slots[number],
+            self.after[number] if keep is None else self.before[number] + keep,
             None if text is None else text + count,
         )
-        ran = {node: times for node, times in zip(self.nodes, more, strict=True) if times}
+        ran = {node: times for node, times in zip(form.nodes, more, strict=True) if times}
         return Outcome(line[:count], keep, forwards, ran)
+
+
+def lines_of(batch: Batch, emit: Emit) -> tuple[Form, Tensor]:
+    """Return what a step says of its sequences, int64 [B, n], and the form of that."""
+    columns = [emit.tokens, batch.forwards().unsqueeze(1)]
+    columns += [extra.unsqueeze(1) for extra in (emit.count, emit.keep) if extra is not None]
+    by_node = batch.by_node or {}
+    columns += [times.unsqueeze(1) for times in by_node.values()]
+    form = Form(emit.tokens.shape[1], emit.count is not None, emit.keep is not None, tuple(by_node))
+    return form, torch.cat(columns, 1)
+
+
+def lengths_after(batch: Batch, emit: Emit) -> Tensor:
+    """Return how many rows of the cache each sequence has behind a step, int64 [B]."""
+    return batch.start if emit.keep is None else batch.begin + emit.keep
 
 
 def commit(batch: Batch, emit: Emit) -> Record:
@@ -66,18 +102,13 @@ def commit(batch: Batch, emit: Emit) -> Record:
 
     What stays of the cache on the host is up to whoever reads the outcomes.
     """
-    columns = [emit.tokens, batch.forwards().unsqueeze(1)]
-    columns += [extra.unsqueeze(1) for extra in (emit.count, emit.keep) if extra is not None]
-    by_node = batch.by_node or {}
-    columns += [times.unsqueeze(1) for times in by_node.values()]
-    values = Copy.of(torch.cat(columns, 1))
-    end = batch.start if emit.keep is None else batch.begin + emit.keep
+    form, values = lines_of(batch, emit)
     return Record(
-        batch=batch,
-        values=values,
-        width=emit.tokens.shape[1],
-        counts=emit.count is not None,
-        keeps=emit.keep is not None,
-        nodes=tuple(by_node),
-        texts=batch.state.after(batch.lineup, end, emit),
+        state=batch.state,
+        slots=batch.slots,
+        before=batch.committed,
+        after=batch.lengths,
+        values=Copy.of(values),
+        form=form,
+        texts=batch.state.after(batch.lineup, lengths_after(batch, emit), emit),
     )

@@ -118,6 +118,11 @@ class Sequences:
             self._asked = (active, Copy.of(active).read())
         return self._asked[1]
 
+    @property
+    def asks(self) -> bool:
+        """Whether somebody asked which sequences go on, as loops do."""
+        return self._asked is not None
+
     def count(self, active: Tensor | None) -> None:
         """Count a forward, for the active sequences (None: all)."""
         if active is None:

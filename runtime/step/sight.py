@@ -23,13 +23,13 @@ STEP = 256
 
 
 class TextTable:
-    """The token ids behind every row of a cache, int64 [slots, rows]; it grows.
+    """The token ids behind every row of a cache, `ids` int64 [slots, rows]; it grows.
 
     What is no token of the text is `UNSEEN`: masks, rows that stand for embeddings, codes.
     """
 
     def __init__(self, vocabulary: int, mask_token_id: int, device: torch.device) -> None:
-        self._ids = torch.empty((0, 0), dtype=torch.int64, device=device)
+        self.ids = torch.empty((0, 0), dtype=torch.int64, device=device)
         self._vocabulary = vocabulary
         self._mask = mask_token_id
 
@@ -37,9 +37,9 @@ class TextTable:
         """Enter the ids [B, R] of a forward's rows; return them as the table has them."""
         is_text = (tokens >= 0) & (tokens < self._vocabulary) & (tokens != self._mask)
         ids = torch.where(is_text, tokens, UNSEEN)
-        self._reserve(max(places.slots) + 1, max(places.lengths) + ids.shape[1])
+        self.reserve(max(places.slots) + 1, max(places.lengths) + ids.shape[1])
         behind = places.start.unsqueeze(1) + torch.arange(ids.shape[1], device=ids.device)
-        self._ids[places.slot_index.unsqueeze(1), behind] = ids
+        self.ids[places.slot_index.unsqueeze(1), behind] = ids
         return ids
 
     def prefix(self, places: Places) -> Tensor:
@@ -48,21 +48,22 @@ class TextTable:
         There is one column where no prefix has a row.
         """
         length = max(1, *places.lengths)
-        cached = self._ids[places.slot_index, :length]
+        cached = self.ids[places.slot_index, :length]
         place = torch.arange(length, device=cached.device)
         return cached.masked_fill(place >= places.start.unsqueeze(1), UNSEEN)
 
-    def _reserve(self, slots: int, rows: int) -> None:
-        held = self._ids.shape
+    def reserve(self, slots: int, rows: int) -> None:
+        """Have room for so many slots and rows."""
+        held = self.ids.shape
         if slots <= held[0] and rows <= held[1]:
             return
         room = (
             held[0] if slots <= held[0] else max(slots, 2 * held[0]),
             held[1] if rows <= held[1] else max(STEP, 2 * held[1], rows),
         )
-        grown = self._ids.new_full(room, UNSEEN)
-        grown[: held[0], : held[1]] = self._ids
-        self._ids = grown
+        grown = self.ids.new_full(room, UNSEEN)
+        grown[: held[0], : held[1]] = self.ids
+        self.ids = grown
 
 
 @dataclass(frozen=True, eq=False)

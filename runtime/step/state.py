@@ -14,6 +14,7 @@ sequence of a loaded model takes with it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,6 +30,15 @@ from nldc.runtime.step.values import Emit
 
 LINEUPS = 16
 """How many lineups are remembered; one for each strategy whose sequences step together will do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """What a step changes of sequences: `lengths` and `counts`, int64 [B], and what they carry."""
+
+    lengths: Tensor
+    counts: Tensor
+    carried: Mapping[str, Tensor]
 
 
 class StepState:
@@ -144,10 +154,18 @@ class StepState:
 
         They are on the device already, but for those that the host changed between the steps.
         """
+        self.correct(lineup, lengths)
+        return self.lengths(lineup)
+
+    def correct(self, lineup: Lineup, lengths: Sequence[int]) -> None:
+        """Write the lengths that the device does not have as the host says they are."""
         for slot, length in zip(lineup.slots, lengths, strict=True):
             if self._known_lengths[slot] != length:
                 self._lengths[slot] = length
                 self._known_lengths[slot] = length
+
+    def lengths(self, lineup: Lineup) -> Tensor:
+        """Return the sequences' lengths in the cache as the device has them, int64 [B]."""
         return self._lengths.index_select(0, lineup.slot_index)
 
     def after(self, lineup: Lineup, lengths: Tensor, emit: Emit) -> list[int | None]:
@@ -156,13 +174,23 @@ class StepState:
         The host does not know lengths and texts until it is told what was read, by `learn`. Returns
         how long the texts were before, for those that are kept.
         """
+        before = self.unlearn(lineup.slots)
+        longest = max(0 if length is None else length for length in before)
+        self.write(lineup, lengths, emit, longest)
+        return before
+
+    def write(self, lineup: Lineup, lengths: Tensor, emit: Emit, longest: int) -> None:
+        """Do what `after` does on the device; no text is longer than `longest`."""
         self._lengths.index_copy_(0, lineup.slot_index, lengths)
         self.carry.write(lineup.slots, lineup.slot_index, emit.carry)
-        before = [self._known_counts[slot] for slot in lineup.slots]
-        for slot in lineup.slots:
-            self._known_lengths[slot] = self._known_counts[slot] = None
         if self._keeps_texts:
-            self._extend(lineup, before, emit.tokens, emit.count)
+            self._extend(lineup, longest, emit.tokens, emit.count)
+
+    def unlearn(self, slots: Sequence[int]) -> list[int | None]:
+        """Know lengths and texts no more until they are learned; return how long the texts were."""
+        before = [self._known_counts[slot] for slot in slots]
+        for slot in slots:
+            self._known_lengths[slot] = self._known_counts[slot] = None
         return before
 
     def learn(self, slot: int, length: int, count: int | None) -> None:
@@ -170,7 +198,62 @@ class StepState:
         self._known_lengths[slot] = length
         self._known_counts[slot] = count
 
+    # What a step may be given again
+
+    def save(self, lineup: Lineup) -> Lines:
+        """Return what a step will change of sequences, as it is now."""
+        return Lines(
+            self.lengths(lineup),
+            self._counts.index_select(0, lineup.slot_index),
+            self.carry.read(lineup.slots, lineup.slot_index),
+        )
+
+    def restore(self, lineup: Lineup, lines: Lines) -> None:
+        """Let the device have of sequences what it had."""
+        self._lengths.index_copy_(0, lineup.slot_index, lines.lengths)
+        self._counts.index_copy_(0, lineup.slot_index, lines.counts)
+        self.carry.write(lineup.slots, lineup.slot_index, lines.carried)
+
+    @property
+    def ends(self) -> int:
+        """How many ids may end a sequence, at most."""
+        return self._eos.shape[1]
+
+    def brought(self, slot_index: Tensor, facts: Tensor, eos: Tensor) -> None:
+        """Write what the sequences of slots, int64 [B], bring into `facts` and `eos`; see `Lineup`.
+
+        They are int64 [B, FACTS] and [B, `ends`].
+        """
+        torch.index_select(self._facts, 0, slot_index, out=facts)
+        torch.index_select(self._eos, 0, slot_index, out=eos)
+
+    def reserve_rows(self, rows: int) -> None:
+        """Have room for the ids behind so many rows of every slot."""
+        self.rows.reserve(len(self._members), rows)
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where all lies that a step reads or writes of its sequences, and how wide it is."""
+        texts, rows = self._texts, self.rows.ids
+        return (
+            self._facts.data_ptr(),
+            self._eos.shape[1],
+            self._lengths.data_ptr(),
+            self._counts.data_ptr(),
+            texts.data_ptr(),
+            texts.shape[1],
+            rows.data_ptr(),
+            rows.shape[1],
+            self._keeps_texts,
+            *self.carry.addresses,
+        )
+
     # Texts
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether the device has the sequences' texts."""
+        return self._keeps_texts
 
     def keep_texts(self, lineup: Lineup) -> None:
         """Keep texts from now on, beginning with those of the lineup."""
@@ -188,20 +271,22 @@ class StepState:
                 self._write(self._texts[slot, : len(text)], text)
                 self._counts[slot] = self._known_counts[slot] = len(text)
 
-    def history(self, lineup: Lineup) -> History:
-        """Return the texts of the sequences as they were before the step."""
+    def history(self, lineup: Lineup, longest: int | None = None) -> History:
+        """Return the texts of the sequences as they were before the step.
+
+        No text is longer than `longest`; None: than the host says.
+        """
         if not self._keeps_texts:
             self.keep_texts(lineup)
-        longest = max(len(member.history()) for member in lineup.members)
+        if longest is None:
+            longest = max(len(member.history()) for member in lineup.members)
         texts = self._texts[:, :longest].index_select(0, lineup.slot_index)
         return History(texts, self._counts.index_select(0, lineup.slot_index))
 
-    def _extend(
-        self, lineup: Lineup, known: list[int | None], tokens: Tensor, count: Tensor | None
-    ) -> None:
+    def _extend(self, lineup: Lineup, longest: int, tokens: Tensor, count: Tensor | None) -> None:
         """Let the first `count` [B] (None: all) of tokens [B, n] follow the texts."""
         width = tokens.shape[1]
-        self._make_room(width + max(0 if length is None else length for length in known))
+        self._make_room(width + longest)
         before = self._counts.index_select(0, lineup.slot_index)
         place = before.unsqueeze(1) + torch.arange(width, device=self.device)
         self._texts[lineup.slot_index.unsqueeze(1), place] = tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 from torch import Tensor
@@ -25,9 +25,12 @@ RowIndex = slice | Sequence[int] | Tensor | Table
 """Static rows: a slice, row numbers, a table, or an int64 [n] tensor on the batch's device."""
 
 
-@lru_cache(maxsize=256)
+@cache
 def table_of(numbers: tuple[int, ...]) -> Table:
-    """Return the table of row numbers that a strategy fixes, the same one for the same numbers."""
+    """Return the table of row numbers that a strategy fixes, the same one for the same numbers.
+
+    It stays: what was captured reads it where it lies.
+    """
     return Table.of(numbers)
 
 

@@ -1,0 +1,360 @@
+"""The graphs of an engine's steps: which there are, when they are made, and when they are replayed.
+
+A step launches hundreds of kernels, each of which takes the host longer than it takes the device.
+So what a step asks of the device is captured once and replayed: a graph a strategy, for so many
+sequences of a kind, up to a number of keys (see `Key`), all of which are bounds, so that steps go
+on in the same graph while sequences join, leave and grow. Lengths, pages, what the sequences carry
+and bring: all of that is read from the device's memory. Before a replay the host writes there what
+it alone changed, as before every step, and counts on with what a step always does.
+
+A graph is used only after it was seen to do in a step what that step then does without it. What
+cannot be captured is launched as ever; `eager` counts why.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.errors import GraphWarning
+from nldc.runtime.graph.batch import FixedBatch, NeedsHostError, Seating
+from nldc.runtime.graph.key import FIRST_KEYS, Key, Kind, bucket
+from nldc.runtime.graph.recorder import CudaRecorder, Recorded, Recorder
+from nldc.runtime.step.batch import Batch, Model
+from nldc.runtime.step.carry import Form as CarryForm
+from nldc.runtime.step.host import Copy
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.record import Form, Record, lengths_after, lines_of
+from nldc.runtime.step.state import Lines, StepState
+from nldc.runtime.step.values import Emit
+
+MOST = 64
+"""Graphs that are kept; the one that was replayed least lately goes first."""
+MOST_MET = 1024
+"""Kinds of steps that are remembered as met, before all of them are forgotten."""
+
+Step = Callable[[Batch, dict[str, Tensor]], Emit]
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What a step came to when it was captured: lines of a record, rows that it appends, carry.
+
+    `held` is memory that the graph reads and nobody else may keep.
+    """
+
+    form: Form
+    values: Tensor
+    rows: int
+    carry: CarryForm
+    held: list[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """A graph, the sequences that are in it, and what a replay does."""
+
+    recorded: Recorded
+    seating: Seating
+    made: _Made
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A graph that was replayed, and what came of it; the step is now done without it.
+
+    `lines` are what it said, `state` what it left of the sequences, `rows` what it wrote into the
+    cache.
+    """
+
+    key: Key
+    graph: _Graph
+    lineup: Lineup
+    lines: list[list[int]]
+    state: Lines
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step that is to be done: of `members`, by a strategy.
+
+    `watched`: forwards are counted by node; `routes`: the step goes by the number of sequences.
+    """
+
+    strategy: str
+    step: Step
+    cache: KVCache
+    state: StepState
+    members: Sequence[Member]
+    watched: bool = False
+    routes: bool = False
+
+
+class StepGraphs:
+    """Graphs of the steps on one model; `recorder` None: there are none, since `off`.
+
+    `captures` and `replays` count; `eager` says how many steps were launched anew, and why.
+    """
+
+    def __init__(self, model: Model, recorder: Recorder | None, off: str = "") -> None:
+        self.off = off if recorder is None else ""
+        self.captures = 0
+        self.replays = 0
+        self.eager: Counter[str] = Counter()
+        self._model = model
+        self._recorder = recorder
+        self._graphs: dict[Key, _Graph] = {}
+        self._met: set[Key] = set()
+        self._refused: dict[Key | str, str] = {}
+        self._where: tuple[int, ...] = ()
+        self._kinds: weakref.WeakKeyDictionary[Lineup, dict[bool, Kind | str]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._trial: _Trial | None = None
+
+    @staticmethod
+    def on(
+        model: Model, wanted: bool | None = None, recorder: Recorder | None = None
+    ) -> StepGraphs:
+        """Return the graphs of a model's steps, where they are `wanted` (None: where it can be).
+
+        `recorder` None is CUDA's.
+        """
+        device = model.backbone.device
+        if wanted is False:
+            return StepGraphs(model, None, "graphs are turned off")
+        if not model.backend.capturable:
+            return StepGraphs(model, None, "the backend's attention asks the host for lengths")
+        if recorder is None and device.type == "cuda":
+            recorder = CudaRecorder(device)
+        return StepGraphs(model, recorder, f"nothing captures steps on {device.type}")
+
+    def forget(self) -> None:
+        """Let go of all graphs, and of the memory that they hold."""
+        self._graphs.clear()
+        self._where = ()
+
+    # What a step does
+
+    def replayed(self, moment: Moment, carried: dict[str, Tensor]) -> Record | None:
+        """Replay a step and return what comes of it; None: it is to be done without a graph.
+
+        `carried` gets what the sequences carry, [B, n] each, before the step changes it.
+        """
+        self._trial = None
+        if self._recorder is None:
+            return self._eagerly(self.off)
+        cache, state = moment.cache, moment.state
+        lineup = state.lineup(moment.members)
+        kind = self._kind(lineup, routes=moment.routes)
+        why = self._refused.get(moment.strategy) or (kind if isinstance(kind, str) else None)
+        lengths = [cache.length(slot) for slot in lineup.slots]
+        if why is None and not all(lengths):
+            why = "a sequence has nothing in the cache"
+        if why is not None or isinstance(kind, str):
+            return self._eagerly(why or "")
+        state.correct(lineup, lengths)
+        cache.prepare(lineup.slots, [length + state.reach for length in lengths])
+        state.refresh(lineup)
+        key = self._key(moment, lineup, kind, lengths)
+        if key in self._refused:
+            return self._eagerly(self._refused[key])
+        self._settle(moment)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            if key in self._met:
+                self._try(moment, lineup, key)
+            elif len(self._met) >= MOST_MET:
+                self._met.clear()
+            self._met.add(key)
+            return self._eagerly("a step of its kind is seen for the first times")
+        self._graphs[key] = graph  # the last one again
+        return self._replayed(moment, lineup, lengths, graph, carried)
+
+    def learn(self, strategy: str, batch: Batch, record: Record) -> None:
+        """Learn from a step that was done without a graph."""
+        if batch.asks:
+            self._refused.setdefault(strategy, "a loop asks the host whether it goes on")
+        trial, self._trial = self._trial, None
+        if trial is None:
+            return
+        if _agree(trial, batch, record):
+            if len(self._graphs) >= MOST:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[trial.key] = trial.graph
+        else:
+            self._refuse(trial.key, "its graph did something else than the step")
+
+    def _eagerly(self, why: str) -> Record | None:
+        self.eager[why] += 1
+        return None
+
+    def _replayed(
+        self,
+        moment: Moment,
+        lineup: Lineup,
+        lengths: list[int],
+        graph: _Graph,
+        carried: dict[str, Tensor],
+    ) -> Record:
+        cache, state, made = moment.cache, moment.state, graph.made
+        graph.seating.hold(lineup, state)
+        carried.update(state.carry.read(lineup.slots, lineup.slot_index))
+        texts = state.unlearn(lineup.slots)
+        state.carry.mark(lineup.slots, made.carry)
+        graph.recorded.replay()
+        for slot in lineup.slots:
+            cache.append(slot, made.rows)
+        self.replays += 1
+        return Record(
+            state=state,
+            slots=lineup.slots,
+            before=lengths,
+            after=[length + made.rows for length in lengths],
+            values=Copy.of(made.values[: len(lengths)]),
+            form=made.form,
+            texts=texts,
+        )
+
+    # Which graph
+
+    def _kind(self, lineup: Lineup, *, routes: bool) -> Kind | str:
+        """Return the kind of the graph that a lineup goes into, or why it goes into none."""
+        known = self._kinds.setdefault(lineup, {})
+        if routes not in known:
+            known[routes] = _kind_of(lineup, routes=routes)
+        return known[routes]
+
+    def _key(self, moment: Moment, lineup: Lineup, kind: Kind, lengths: Sequence[int]) -> Key:
+        state, texts = moment.state, 0
+        if state.keeps_texts:
+            longest = max(len(member.history()) for member in lineup.members)
+            texts = bucket(longest, FIRST_KEYS)
+        return Key(
+            strategy=moment.strategy,
+            kind=kind,
+            keys=bucket(max(lengths), FIRST_KEYS),
+            texts=texts,
+            carry=state.carry.form(lineup.slots[0]) or (),
+            watched=moment.watched,
+        )
+
+    def _settle(self, moment: Moment) -> None:
+        """Let go of graphs that read memory where nothing lies any more."""
+        where = self._places(moment)
+        if where != self._where:
+            self._graphs.clear()
+            self._where = where
+
+    def _places(self, moment: Moment) -> tuple[int, ...]:
+        rope = self._model.backbone.rope
+        return (*moment.cache.addresses, *moment.state.addresses, rope.address)
+
+    # How a graph is made
+
+    def _try(self, moment: Moment, lineup: Lineup, key: Key) -> None:
+        """Capture a step and replay it, and let everything be as it was."""
+        state = moment.state
+        saved = state.save(lineup)
+        try:
+            graph = self._captured(moment, lineup, key)
+            state.restore(lineup, saved)
+            graph.recorded.replay()
+            values = graph.made.values[: len(lineup.members)]
+            self._trial = _Trial(
+                key,
+                graph,
+                lineup,
+                Copy.of(values).read(),
+                state.save(lineup),
+                moment.cache.rows_behind(lineup.slots, state.reach),
+            )
+        except NeedsHostError as problem:
+            self._refused[moment.strategy] = str(problem)
+        except Exception as problem:
+            self._refuse(key, f"{type(problem).__name__}: {problem}")
+        finally:
+            state.restore(lineup, saved)
+
+    def _captured(self, moment: Moment, lineup: Lineup, key: Key) -> _Graph:
+        """Return the graph of a step, which may or may not have been done meanwhile."""
+        state, recorder = moment.state, self._recorder
+        assert recorder is not None
+        saved = state.save(lineup)
+        seating = Seating.of(key.kind.size, state)
+        seating.hold(lineup, state)
+        filled = seating.filled(lineup, state.mask_token_id)
+        step = self._step(moment, filled, key)
+        step()  # so that all is compiled, and has room
+        state.restore(lineup, saved)
+        self._settle(moment)
+        recorded, made = recorder.record(step)
+        self.captures += 1
+        if self._places(moment) != self._where:
+            raise RuntimeError("memory moved while the step was captured")
+        return _Graph(recorded, seating, made)
+
+    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[], _Made]:
+        """Return the work of a step, from the device's memory to the lines of a record."""
+
+        def step() -> _Made:
+            batch = FixedBatch(self._model, moment.cache, moment.state, filled, key)
+            emit = moment.step(batch, batch.carried())
+            form, values = lines_of(batch, emit)
+            moment.state.write(filled, lengths_after(batch, emit), emit, key.texts)
+            carry = tuple([(name, value.shape[1]) for name, value in emit.carry.items()])
+            groups = [group.index for group in filled.rules.groups]
+            return _Made(form, values, batch.rows, carry, [*batch.plans, *groups])
+
+        return step
+
+    def _refuse(self, key: Key, why: str) -> None:
+        self._refused[key] = why
+        warnings.warn(
+            f"steps of `{key.strategy}` with {key.kind.size} sequences are not replayed: {why}",
+            GraphWarning,
+            stacklevel=2,
+        )
+
+
+def _agree(trial: _Trial, batch: Batch, record: Record) -> bool:
+    """Whether a step that was done without a graph came to what the graph came to, bit for bit."""
+    if trial.graph.made.form != record.form or trial.lines != record.values.read():
+        return False
+    was, now = trial.state, batch.state.save(trial.lineup)
+    pairs = [
+        (was.lengths, now.lengths),
+        (was.counts, now.counts),
+        (trial.rows, batch.cache.rows_behind(batch.slots, batch.state.reach)),
+        *((each, now.carried[name]) for name, each in was.carried.items()),
+    ]
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def _kind_of(lineup: Lineup, *, routes: bool) -> Kind | str:
+    """Return the kind of the graph that a lineup goes into, or why it goes into none.
+
+    A step that goes by the number of sequences has a graph for each.
+    """
+    if any(group.sampling.processors for group in lineup.rules.groups):
+        return "a processor looks at the logits"
+    if lineup.embedded:
+        return "a prompt is given as embeddings"
+    count = len(lineup.members)
+    size = count if routes else bucket(count)
+    kind = Kind.of(lineup)
+    groups = list(kind.groups)
+    last = next(n for n, (_, members) in enumerate(groups) if count - 1 in members)
+    how, members = groups[last]
+    groups[last] = (how, (*members, *range(count, size)))
+    return Kind(size, tuple(groups), kind.budgets, kind.starts)
