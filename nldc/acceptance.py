@@ -238,7 +238,7 @@ def parse_acceptance(data: Any, origin: str) -> Acceptance:
         found = data.get("format", "none")
         raise ProfileError(f"{origin}: format is {found!r}", f"this nldc reads format {FORMAT}")
     strategy, params = data.get("strategy"), data.get("params", {})
-    if not isinstance(strategy, str):
+    if not isinstance(strategy, str) or not strategy.isprintable():
         raise ProfileError(f"{origin}: strategy is {strategy!r}", "give the strategy's name")
     if not isinstance(params, dict) or not all(map(_is_number, params.values())):
         raise ProfileError(f"{origin}: params is {params!r}", "give a number for each param")
@@ -249,6 +249,9 @@ def parse_acceptance(data: Any, origin: str) -> Acceptance:
     if not isinstance(most, int) or isinstance(most, bool) or not 0 <= most <= LONGEST:
         raise ProfileError(f"{origin}: most is {most!r}", f"give a whole number up to {LONGEST}")
     accepted, after = _accepted(data.get("accepted"), origin), _after(data, origin)
+    if 0 < most < max(length for length, steps in accepted.items() if steps):
+        message = f"{origin}: accepted counts steps of more tokens than most, which is {most}"
+        raise ProfileError(message, "leave most out, or give what a step could have emitted")
     return Acceptance(strategy, params, accepted, rounds, most, after)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEVICE_HELP = "h100, h200, a100, or a file with another device's figures."
+MOST = 2**31 - 1
+"""The largest number of tokens or sequences: beyond, a rate is no longer a finite number."""
 _DEFAULTS: Mapping[str, Any] = {
     "geometry": "8b", "prefix": 1024, "batch": 1, "dtype": "bfloat16", "execution": "graph",
 }  # fmt: skip
@@ -84,9 +86,11 @@ setting = _options(
         help="Released checkpoint, or the folder of another (default: 8b).",
     ),
     click.option(
-        "--prefix", type=click.IntRange(1), help="Tokens in the cache, a sequence (default: 1024)."
+        "--prefix",
+        type=click.IntRange(1, MOST),
+        help="Tokens in the cache, a sequence (default: 1024).",
     ),
-    click.option("--batch", type=click.IntRange(1), help="Live sequences (default: 1)."),
+    click.option("--batch", type=click.IntRange(1, MOST), help="Live sequences (default: 1)."),
     click.option(
         "--dtype",
         type=click.Choice(["bfloat16", "float16", "float32"]),

@@ -87,11 +87,35 @@ def load_device(name: str | Path) -> Device:
     if len(text) > MOST_BYTES:
         raise ProfileError(f"{name} is larger than {MOST_BYTES >> 10} KiB", "it holds one device")
     try:
+        _refuse_repeats(text, str(name))
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise ProfileError(f"{name} is not YAML: {reason}", "see docs/performance.md") from None
     return parse_device(data, str(name))
+
+
+def _refuse_repeats(text: bytes, origin: str) -> None:
+    """Refuse YAML's aliases, of which a few lines can stand for gigabytes, and a key given twice.
+
+    Raises:
+        ProfileError: there is one.
+        yaml.YAMLError: it is no YAML.
+    """
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AliasToken | yaml.AnchorToken):
+            line = token.start_mark.line + 1
+            raise ProfileError(f"{origin}:{line}: aliases are not read", "write figures out")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    maps = [root, *(value for _, value in root.value)] if isinstance(root, yaml.MappingNode) else []
+    for each in maps:
+        seen = set()
+        for key, _ in each.value if isinstance(each, yaml.MappingNode) else ():
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise ProfileError(f"{origin}:{line}: `{name}` is given twice", "give it once")
+            seen.add(name)
 
 
 def parse_device(data: Any, origin: str) -> Device:
@@ -104,17 +128,17 @@ def parse_device(data: Any, origin: str) -> Device:
         raise ProfileError(f"{origin} holds no mapping", f"give {', '.join(KEYS)}")
     for key in data:
         if key not in KEYS:
-            meant = nearest(str(key), KEYS)
+            meant = nearest(_shown(key).strip("'"), KEYS)
             hint = f"did you mean {meant}?" if meant else f"the figures are {', '.join(KEYS)}"
-            raise ProfileError(f"{origin} has an unknown figure {key!r}", hint)
+            raise ProfileError(f"{origin} has an unknown figure {_shown(key)}", hint)
     name = data.get("name")
     if not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable():
-        raise ProfileError(f"{origin}: name is {name!r}", "give the device's name")
+        raise ProfileError(f"{origin}: name is {_shown(name)}", "give the device's name")
     numbers = {key: _number(data.get(key), key, origin, hint) for key, hint in NUMBERS.items()}
     flops = data.get("flops")
     if not isinstance(flops, dict) or not flops or not set(flops) <= set(DTYPES):
         hint = f"give operations a second by dtype ({', '.join(DTYPES)}): {{bfloat16: 7.9e14}}"
-        raise ProfileError(f"{origin}: flops is {flops!r}", hint)
+        raise ProfileError(f"{origin}: flops is {_shown(flops)}", hint)
     hint = "operations a second, as 7.9e14"
     return Device(
         name=name,
@@ -128,7 +152,7 @@ def parse_device(data: Any, origin: str) -> Device:
 
 
 def _number(value: Any, key: str, origin: str, hint: str) -> float:
-    """Return a number above 0, or 0 for microseconds; YAML takes 3e12 for a text."""
+    """Return a number from 1, or from 0 for microseconds; YAML takes 3e12 for a text."""
     if value is None:
         raise ProfileError(f"{origin} lacks `{key}`", f"give {hint}")
     try:
@@ -136,7 +160,15 @@ def _number(value: Any, key: str, origin: str, hint: str) -> float:
     except (ValueError, OverflowError):
         number = float("nan")
     is_time = key.endswith("_us")
-    fine = 0 <= number <= LARGEST if is_time else 0 < number <= LARGEST
+    fine = (0 if is_time else 1) <= number <= LARGEST
     if isinstance(value, bool) or not fine or (key == "sms" and not number.is_integer()):
-        raise ProfileError(f"{origin}: {key} is {value!r}", f"give {hint}")
+        raise ProfileError(f"{origin}: {key} is {_shown(value)}", f"give {hint}")
     return number
+
+
+def _shown(value: Any) -> str:
+    """Return a value as messages show it; Python prints no number of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of thousands of digits"

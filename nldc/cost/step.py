@@ -38,6 +38,7 @@ from nldc.expr import evaluate
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Value
 from nldc.ir.types import Tokens
+from nldc.runtime.errors import ProfileError
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,15 @@ def loops(graph: Graph) -> dict[str, str]:
                 if forwards:
                     found[each.origin.node] = forwards[0].origin.node
     return found
+
+
+def refuse_unknown_loops(graph: Graph, rounds: Mapping[str, float]) -> None:
+    """Raise ProfileError where rounds are given of a node that is no loop of a step."""
+    known = loops(graph) if rounds else {}
+    for node in rounds:
+        if node not in known:
+            hint = f"its loops are {', '.join(known)}" if known else "it has no loops"
+            raise ProfileError(f"`{graph.name}` has no loop `{node}`", hint)
 
 
 def most_emitted(graph: Graph) -> int:

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from nldc import api
 from nldc.acceptance import Acceptance
-from nldc.cost.step import Part, Setting, StepCost, prefill_cost, step_costs, taken
+from nldc.cost.step import (
+    Part,
+    Setting,
+    StepCost,
+    prefill_cost,
+    refuse_unknown_loops,
+    step_costs,
+    taken,
+)
 from nldc.cost.work import Work
 from nldc.diagnostics import counted
 from nldc.ir.graph import Graph
@@ -20,6 +28,7 @@ HEADING = (
 
 def show_costs(graph: Graph, setting: Setting, acceptance: Acceptance | None = None) -> str:
     """Return what the prefill and each step of a strategy cost, and tokens a second if known."""
+    refuse_unknown_loops(graph, setting.rounds)
     return "\n".join(_lines(graph, _with_rounds(setting, acceptance), acceptance)) + "\n"
 
 

@@ -74,7 +74,8 @@ class ModelConfig:
 
     `dtype` is the one that the checkpoint asks to be computed in, None if it names none.
     `paradigm` is how it was trained, `vision` whether it has a vision part, which is left aside;
-    `quantised` whether some of its weights are stored in 8 or 4 bits.
+    `quantised` the kinds of its weights that are stored in 8 or 4 bits: how many, and whether 0 is
+    the middle number.
     `assumed` are keys that shape the weights and that the file leaves out, each with its default;
     `unknown` are keys that nothing is known of.
     """
@@ -98,7 +99,7 @@ class ModelConfig:
     dtype: str | None = None
     paradigm: str = PARADIGMS[0]
     vision: bool = False
-    quantised: bool = False
+    quantised: frozenset[tuple[int, bool]] = frozenset()
     assumed: tuple[tuple[str, int], ...] = ()
     unknown: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ that, `X.weight_shift` (floats [out, groups]): what the number 0 without sign is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -83,11 +83,18 @@ def is_quantised(name: str, files: Mapping[str, TensorFile]) -> bool:
     return name not in files and name + PACKED in files
 
 
-def find(name: str, shape: tuple[int, ...], files: Mapping[str, TensorFile]) -> QuantisedTensors:
+def find(
+    name: str,
+    shape: tuple[int, ...],
+    files: Mapping[str, TensorFile],
+    kinds: Collection[tuple[int, bool]],
+) -> QuantisedTensors:
     """Return the tensors of a weight of this shape that `is_quantised`.
 
+    `kinds` are the bits that the config describes, and whether 0 is the middle number of them.
+
     Raises:
-        CheckpointError: one is missing, or does not fit the shape.
+        CheckpointError: one is missing, or does not fit the shape or any of the kinds.
     """
     if len(shape) != 2:
         raise CheckpointError(
@@ -121,7 +128,28 @@ def find(name: str, shape: tuple[int, ...], files: Mapping[str, TensorFile]) -> 
                 f"{list(want)}",
                 AGAIN,
             )
+    _check_kind(name, bits, files, kinds)
     return QuantisedTensors(name, (out, width), bits, files)
+
+
+def _check_kind(
+    name: str, bits: int, files: Mapping[str, TensorFile], kinds: Collection[tuple[int, bool]]
+) -> None:
+    """Refuse zeros that are not there, or that the config denies: all numbers would be off."""
+    described = {symmetric for each, symmetric in kinds if each == bits}
+    zeros = [name + part for part in (ZERO, SHIFT) if name + part in files]
+    where = f"{files[name + PACKED].path}: `{name}` "
+    if not described:
+        problem = f"has {bits} bits, and config.json describes no weights of so many"
+    elif described == {False} and not zeros:
+        problem = f"lacks its tensor `{name}{ZERO}`; config.json has symmetric false"
+    elif described == {True} and zeros:
+        problem = f"has the tensor `{zeros[0]}`, and config.json has symmetric true"
+    elif len(zeros) > 1:
+        problem = f"has both `{zeros[0]}` and `{zeros[1]}`, which contradict each other"
+    else:
+        return
+    raise CheckpointError(where + problem, "do the two belong together? " + AGAIN)
 
 
 def _entry(name: str, files: Mapping[str, TensorFile], formats: tuple[str, ...]) -> tuple[int, ...]:

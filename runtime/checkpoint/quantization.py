@@ -25,15 +25,17 @@ STATUSES = (None, "compressed", "frozen")
 REMEDY = f"take a checkpoint in {METHOD}'s format {FORMAT}, or quantise one with nldc quantize"
 
 
-def check_quantization(data: Mapping[str, Any], origin: str) -> bool:
-    """Return whether a config says that weights are quantised, in a way that is read.
+def check_quantization(data: Mapping[str, Any], origin: str) -> frozenset[tuple[int, bool]]:
+    """Return the kinds of quantised weights that a config describes, none if it describes none.
+
+    A kind is the bits of a number, and whether 0 is the middle one (`symmetric`).
 
     Raises:
         CheckpointError: they are, in a way that is not.
     """
     given = data.get(KEY)
     if given is None:
-        return False
+        return frozenset()
     where = f"{origin}: {KEY}"
     if not isinstance(given, Mapping):
         raise CheckpointError(f"{where} is no object", REMEDY)
@@ -51,12 +53,12 @@ def check_quantization(data: Mapping[str, Any], origin: str) -> bool:
     groups = given.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise CheckpointError(f"{where}: config_groups holds no groups", REMEDY)
-    for name, group in groups.items():
-        _check_group(group, f"{where}.config_groups.{name}")
-    return True
+    return frozenset(
+        _kind(group, f"{where}.config_groups.{name}") for name, group in groups.items()
+    )
 
 
-def _check_group(group: Any, where: str) -> None:
+def _kind(group: Any, where: str) -> tuple[int, bool]:
     if not isinstance(group, Mapping) or not isinstance(group.get("weights"), Mapping):
         raise CheckpointError(f"{where} describes no weights", REMEDY)
     if group.get("format") not in (None, FORMAT):
@@ -74,10 +76,13 @@ def _check_group(group: Any, where: str) -> None:
         ("actorder", (None, False, "weight", "static")),
         ("dynamic", (None, False)),
         ("block_structure", (None,)),
+        ("symmetric", (True, False, None)),
     ):
         value = weights.get(key, 8 if key == "num_bits" else None)
         if isinstance(value, list | dict) or value not in fine:
             raise CheckpointError(f"{where}.weights: {key} = {value!r} is not supported", REMEDY)
+    # left out or null, either is what compressed-tensors takes by itself
+    return weights.get("num_bits", 8), weights.get("symmetric") is not False
 
 
 def scheme(bits: int, group: int | None, *, symmetric: bool, targets: list[str]) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def _check_tensors(
     quantised: dict[str, QuantisedTensors] = {}
     for name, shape in shapes.items():
         if config.quantised and is_quantised(name, files):
-            quantised[name] = find(name, shape, files)
+            quantised[name] = find(name, shape, files, config.quantised)
             continue
         if name not in files:
             raise CheckpointError(

@@ -93,3 +93,33 @@ def test_a_misspelt_device_is_recognised_and_a_missing_rate_named() -> None:
     assert refused.value.hint == "did you mean h100?"
     with pytest.raises(ProfileError, match="no flops for float32"):
         parse_device(GOOD, "file").peak("float32")
+
+
+BOMB = "name: [&a [x, x, x, x], " + ", ".join(
+    f"&{name} [*{before}, *{before}, *{before}, *{before}]"
+    for before, name in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{BOMB}]", "device.yaml:1: aliases are not read"),
+        (f"sms: 0x{'F' * 9000}", "sms is a number of thousands of digits"),
+        (f"name: 0x{'F' * 9000}", "name is a number of thousands of digits"),
+        (f"flops: [0x{'F' * 9000}]", "flops is a number of thousands of digits"),
+        ("memory: 5e-324", "memory is '5e-324'"),
+        ("flops: {bfloat16: 1e-300}", "flops.bfloat16 is '1e-300'"),
+        ("memory: 1e9\nmemory: 2e9", "device.yaml:9: `memory` is given twice"),
+        ("flops: {bfloat16: 1e9, bfloat16: 2e9}", "`bfloat16` is given twice"),
+    ],
+)
+def test_hostile_figures_are_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
+    key = text.partition(":")[0]
+    lines = [f"{name}: {json.dumps(value)}" for name, value in GOOD.items() if name != key]
+    path = tmp_path / "device.yaml"
+    path.write_text("\n".join([text, *lines] if "twice" not in said else [*lines, "", text]))
+    with pytest.raises(ProfileError) as caught:
+        load_device(path)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400

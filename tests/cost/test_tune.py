@@ -152,3 +152,20 @@ def test_an_option_of_a_prediction_without_a_device_is_refused(option: str, valu
     refused = nldc("explain", "ar", option, value)
     assert refused.exit_code == 2
     assert "give --device as well" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--batch", "--prefix"])
+def test_sizes_of_no_machine_are_refused(option: str) -> None:
+    result = nldc("explain", "ar", "--device", "h200", option, "9" * 400)
+    assert result.exit_code == 2
+    assert "is not in the range 1<=x<=2147483647" in result.stderr
+
+
+def test_rounds_of_what_is_no_loop_are_refused_with_the_loops_that_there_are() -> None:
+    options = ("--device", "h200", "--rounds")
+    result = nldc("explain", "block_diffusion", *options, "step.fill=3")
+    assert result.exit_code == 1
+    assert "`block_diffusion` has no loop `step.fill`" in result.stderr
+    assert "its loops are step.filled" in result.stderr
+    assert "it has no loops" in nldc("explain", "ar", *options, "step.x=3").stderr
+    assert nldc("explain", "block_diffusion", *options, "step.filled=3").exit_code == 0

@@ -280,3 +280,29 @@ def test_a_gpu_without_kernels_for_it_is_refused(
     monkeypatch.setattr("nldc.runtime.loading._device", lambda _device: torch.device("cuda"))
     with pytest.raises(BackendError, match="is quantised, and no kernel reads such weights"):
         load(Decoder, model, None, None, None, None, None, None)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zeros_that_the_config_denies_or_that_are_missing_are_refused(
+    tmp_path: Path, symmetric: bool
+) -> None:
+    """Taken without its zeros, a group of numbers would be off, and nothing would show it."""
+    out = tmp_path / "out"
+    quantize(source_of(tmp_path), out, 4, symmetric=symmetric)
+    path = out / "config.json"
+    given = path.read_text()
+    swapped = '"symmetric": false', '"symmetric": true'
+    path.write_text(given.replace(*(swapped if not symmetric else swapped[::-1])))
+    said = str(refusal(lambda: load_weights(out, ModelConfig.load(out), torch.bfloat16, CPU)))
+    assert ("lacks its tensor" if symmetric else "has the tensor") in said
+    assert "weight_zero_point" in said
+    assert "model.safetensors" in said
+
+
+def test_bits_that_the_config_does_not_describe_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quantize(source_of(tmp_path), out, 4)
+    path = out / "config.json"
+    path.write_text(path.read_text().replace('"num_bits": 4', '"num_bits": 8'))
+    said = str(refusal(lambda: load_weights(out, ModelConfig.load(out), torch.bfloat16, CPU)))
+    assert "has 4 bits, and config.json describes no weights of so many" in said
