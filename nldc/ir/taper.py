@@ -41,6 +41,8 @@ last row stands for all further counts too. The last number of a row counts whol
 MOST_POINTS = 64
 MOST_STEPS = 2**31 - 1
 """The most rows of a profile, and numbers in one; the most steps that a number counts."""
+MOST_GROUPS = 32
+"""The most points that masks are dealt to; the search takes seconds, by their fourth power."""
 PRIOR = 4.0
 """How many steps the average over all points weighs beside those that were counted behind one."""
 GAIN = 1e-9

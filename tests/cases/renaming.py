@@ -173,7 +173,11 @@ def _segment(segment: Mapping[str, Any], names: Names) -> dict[str, Any]:
     changed = dict(segment)
     if "tokens" in segment:
         changed["tokens"] = _value(segment["tokens"], names)
-    if "masks" in segment:
+    if isinstance(segment.get("masks"), dict):
+        dealt = segment["masks"]
+        at_most, profile = _number(dealt["at_most"], names), names.params[dealt["profile"]]
+        changed["masks"] = {"at_most": at_most, "profile": profile}
+    elif "masks" in segment:
         changed["masks"] = _number(segment["masks"], names)
     if "kind" in segment:
         changed["kind"] = names.kinds[segment["kind"]]

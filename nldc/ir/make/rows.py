@@ -15,7 +15,7 @@ from nldc.ir.ops import Value
 from nldc.ir.reader import ATTRIBUTE, BAD_SIZE, UNKNOWN_NAME, WRONG_SIZE, Made, Reader
 from nldc.ir.scope import Scope
 from nldc.ir.size import Size
-from nldc.ir.taper import MOST_POINTS, taper
+from nldc.ir.taper import MOST_GROUPS, taper
 from nldc.ir.types import Rows, Tokens, Type, Unknown
 from nldc.schema import DealtMasks, RowsOp
 from nldc.schema import Segment as SegmentModel
@@ -116,10 +116,10 @@ def _dealt(reader: Reader, path: Path, masks: DealtMasks, groups: int) -> tuple[
             help_text=f"declare it under params: `{masks.profile}: {PROFILE_FORM}`",
         )  # fmt: skip
         return None
-    if not 1 < groups <= MOST_POINTS:
+    if not 1 < groups <= MOST_GROUPS:
         reader.error(
             SEGMENT, f"masks cannot be dealt to {groups} group{'s' * (groups != 1)}",
-            (*path, "at_most"), f"these are for 2 to {MOST_POINTS} groups",
+            (*path, "at_most"), f"these are for 2 to {MOST_GROUPS} groups",
             help_text="each of the `groups` stands behind a point where a draft may be cut off",
         )  # fmt: skip
         return None
