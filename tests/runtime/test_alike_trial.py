@@ -55,7 +55,7 @@ def test_a_gpu_s_cut_of_attention_keeps_rows_alike_too(
         return Cut((ON_A_DEVICE,), AT_ONCE * kv_heads, trees=True)
 
     def by_trees(self: _Piece, *given: torch.Tensor) -> torch.Tensor:
-        pieces.append(self.sizes)
+        pieces.append(self.room.sizes)
         return own(self, *given)
 
     own = _Piece._tile_by_trees

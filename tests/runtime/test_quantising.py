@@ -279,7 +279,7 @@ def test_a_gpu_without_kernels_for_it_is_refused(
 ) -> None:
     monkeypatch.setattr("nldc.runtime.loading._device", lambda _device: torch.device("cuda"))
     with pytest.raises(BackendError, match="is quantised, and no kernel reads such weights"):
-        load(Decoder, model, None, None, None, None, None, None)
+        load(Decoder, model, None, None, None, None, None, None, None)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
