@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc.cli.options import together
 from nldc.cli.output import write
 
 if TYPE_CHECKING:
     from nldc.cost.step import Setting
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 DEVICE_HELP = "h100, h200, a100, or a file with another device's figures."
 MOST = 2**31 - 1
 """The largest number of tokens or sequences: beyond, a rate is no longer a finite number."""
@@ -70,16 +70,7 @@ def _is_whole(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-setting = _options(
+setting = together(
     click.option(
         "--geometry",
         metavar="3b|8b|14b|DIR",

@@ -58,7 +58,9 @@ class _Variable(click.ParamType[tuple[str, Any]]):
             return name, text
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return the decorator that adds options to a command, in their order."""
+
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -70,7 +72,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 settings = click.option(
     "--set", "settings", type=_Setting(), multiple=True, help="Give a param another value."
 )
-limits = _options(
+limits = together(
     click.option(
         "--max-launches",
         type=click.IntRange(0),
@@ -90,7 +92,7 @@ limits = _options(
         help="Refuse a strategy of which a step may let the device wait more often.",
     ),
 )
-params = _options(
+params = together(
     settings,
     click.option(
         "--acceptance",
@@ -100,7 +102,7 @@ params = _options(
         "and tokens a second predicted.",
     ),
 )
-loading = _options(
+loading = together(
     click.option("--model", type=click.Path(), help="Checkpoint folder (default: the demo model)."),
     click.option(
         "--adapter",
@@ -130,7 +132,7 @@ loading = _options(
         help="Capture steps on a GPU and replay them (default: where they can be).",
     ),
 )
-sampling = _options(
+sampling = together(
     click.option("--max-new-tokens", type=int, default=128, show_default=True),
     click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
     click.option("--top-k", type=int),
@@ -156,7 +158,7 @@ sampling = _options(
         "files name; may be given again.",
     ),
 )
-templating = _options(
+templating = together(
     click.option("--system", metavar="TEXT", help="Message that begins each conversation."),
     click.option(
         "--tools",
@@ -179,7 +181,7 @@ templating = _options(
         help="Chat template to use: one of the checkpoint's by its name, or a file.",
     ),
 )
-prompt_set = _options(
+prompt_set = together(
     click.option(
         "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
     ),
