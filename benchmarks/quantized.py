@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from ar_vs_transformers import PROMPT, our_decoder
 from torch import Tensor
 
-from nldc.quantize import quantize
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.quantising import quantize
 from nldc.runtime.checkpoint.weights import Weights, load_weights
 from nldc.runtime.invariant.quantised_ways import pack_weight
 from nldc.runtime.reference.attention import causal, over

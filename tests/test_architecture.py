@@ -68,7 +68,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "gguf_numbers",
         "gguf_tokenizer",
     ),
-    "quantize": (),
     "gguf_file": ("runtime.errors",),
     "gguf_numbers": (),
     "gguf_tokenizer": ("runtime.errors",),
@@ -91,13 +90,12 @@ LAZY: dict[str, tuple[str, ...]] = {
     "observed": ("runtime",),
     "sol": ("runtime",),
     "training": ("runtime",),
-    "quantize": ("runtime",),
     "certify": ("api",),
     "doctor": ("runtime",),
     "cli": (
         "ahead", "api", "bench", "certify", "diff", "doctor", "errors", "explain", "import_gguf",
         "acceptance", "cost", "limits",
-        "prompts", "quantize", "schema", "sol", "training", "verify", "runtime",
+        "prompts", "schema", "sol", "training", "verify", "runtime",
     ),
 }  # fmt: skip
 # The rooms of the runtime, from the lowest up: a module imports its own room and those before it.

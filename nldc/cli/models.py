@@ -68,7 +68,7 @@ def quantize(model: Path, bits: str, group: str | None, symmetric: bool, out: Pa
     folder is copied. What is written decodes as any checkpoint: `nldc run ARTIFACT --model OUT`.
     """
     from nldc.cli.output import loading_bar
-    from nldc.quantize import quantize as quantize_
+    from nldc.runtime.checkpoint.quantising import quantize as quantize_
 
     report = quantize_(
         model,

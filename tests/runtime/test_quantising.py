@@ -13,11 +13,11 @@ from random_model import decoders_on, random_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nldc.quantize import quantize
 from nldc.runtime import Decoder
 from nldc.runtime.checkpoint import quantising
 from nldc.runtime.checkpoint.adapter import Adapter, Selected
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.quantising import quantize
 from nldc.runtime.checkpoint.weights import load_weights
 from nldc.runtime.errors import BackendError, CheckpointError
 from nldc.runtime.invariant.linear import linear
