@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from nldc.runtime.cache.capacity import grown, slots_for
+
 TABLE_STEP = 16
 """The pages of a table on the device are a multiple of this."""
 
@@ -30,17 +32,14 @@ class PageTable:
         """
         slots = sorted(self.stale)
         width = max(len(tables[slot]) for slot in slots)
-        have = self._here.shape
-        if slots[-1] >= have[0] or width > have[1]:
-            if width > have[1]:
-                width = max(-(-width // TABLE_STEP) * TABLE_STEP, 2 * have[1] if have[0] else 0)
-            lines = max(slots[-1] + 1, 2 * have[0]) if slots[-1] >= have[0] else have[0]
+        lines, have = self._here.shape
+        if width > have:
+            width = max(-(-width // TABLE_STEP) * TABLE_STEP, 2 * have if lines else 0)
+        here = grown(self._here, slots_for(slots[-1] + 1, lines), width)
+        if here is not self._here:
+            self._here = here
             with torch.inference_mode(False):
-                grown = torch.zeros((lines, max(width, have[1])), dtype=torch.int32)
-                self.there = grown.to(self._device, copy=True)
-            grown[: have[0], : have[1]] = self._here
-            self._here = grown
-            slots = sorted({*slots, *tables})
+                self.there = here.to(self._device, copy=True)
         for slot in slots:
             table = tables[slot]
             self._here[slot] = 0

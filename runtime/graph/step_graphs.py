@@ -29,7 +29,6 @@ from nldc.runtime.graph.batch import FixedBatch, NeedsHostError, Seating
 from nldc.runtime.graph.key import FIRST_KEYS, Key, Kind, bucket
 from nldc.runtime.graph.recorder import CudaRecorder, Recorded, Recorder
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.carry import Form as CarryForm
 from nldc.runtime.step.host import Copy
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
@@ -47,7 +46,7 @@ Step = Callable[[Batch, dict[str, Tensor]], Emit]
 
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """What a step came to when it was captured: lines of a record, rows that it appends, carry.
+    """What a step came to when it was captured: lines of a record, and rows that it appends.
 
     `held` is memory that the graph reads and nobody else may keep.
     """
@@ -55,7 +54,6 @@ class _Made:
     form: Form
     values: Tensor
     rows: int
-    carry: CarryForm
     held: list[Any]
 
 
@@ -211,7 +209,6 @@ class StepGraphs:
         graph.seating.hold(lineup, state)
         carried.update(state.carry.read(lineup.slots, lineup.slot_index))
         texts = state.unlearn(lineup.slots)
-        state.carry.mark(lineup.slots, made.carry)
         graph.recorded.replay()
         for slot in lineup.slots:
             cache.append(slot, made.rows)
@@ -267,7 +264,7 @@ class StepGraphs:
         state = moment.state
         saved = state.save(lineup)
         try:
-            graph = self._captured(moment, lineup, key)
+            graph = self._captured(moment, lineup, key, saved)
             state.restore(lineup, saved)
             graph.recorded.replay()
             values = graph.made.values[: len(lineup.members)]
@@ -286,11 +283,13 @@ class StepGraphs:
         finally:
             state.restore(lineup, saved)
 
-    def _captured(self, moment: Moment, lineup: Lineup, key: Key) -> _Graph:
-        """Return the graph of a step, which may or may not have been done meanwhile."""
+    def _captured(self, moment: Moment, lineup: Lineup, key: Key, saved: Lines) -> _Graph:
+        """Return the graph of a step, which may or may not have been done meanwhile.
+
+        `saved` is what the device has of the sequences before it.
+        """
         state, recorder = moment.state, self._recorder
         assert recorder is not None
-        saved = state.save(lineup)
         seating = Seating.of(key.kind.size, state)
         seating.hold(lineup, state)
         filled = seating.filled(lineup, state.mask_token_id)
@@ -312,9 +311,8 @@ class StepGraphs:
             emit = moment.step(batch, batch.carried())
             form, values = lines_of(batch, emit)
             moment.state.write(filled, lengths_after(batch, emit), emit, key.texts)
-            carry = tuple([(name, value.shape[1]) for name, value in emit.carry.items()])
             groups = [group.index for group in filled.rules.groups]
-            return _Made(form, values, batch.rows, carry, [*batch.plans, *groups])
+            return _Made(form, values, batch.rows, [*batch.plans, *groups])
 
         return step
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nldc.runtime.step.capacity import grown
+from nldc.runtime.cache.capacity import grown
 
 Form = tuple[tuple[str, int], ...]
 """The names that a sequence carries, and how many numbers under each."""
@@ -65,11 +65,6 @@ class Carry:
         views = self._views.get(form) or self._made(form)
         for name, value in values.items():
             views[name].index_copy_(0, slot_index, value)
-        for slot in slots:
-            self._forms[slot] = form
-
-    def mark(self, slots: Sequence[int], form: Form) -> None:
-        """Note that slots carry values of this form, which the device writes by itself."""
         for slot in slots:
             self._forms[slot] = form
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from nldc.runtime.cache.capacity import grown, slots_for
 from nldc.runtime.cache.kv_cache import Places
 from nldc.runtime.rows.pattern import row_facts
 from nldc.runtime.rows.plan import QUERY_TILE, Plan
@@ -54,16 +55,10 @@ class TextTable:
 
     def reserve(self, slots: int, rows: int) -> None:
         """Have room for so many slots and rows."""
-        held = self.ids.shape
-        if slots <= held[0] and rows <= held[1]:
-            return
-        room = (
-            held[0] if slots <= held[0] else max(slots, 2 * held[0]),
-            held[1] if rows <= held[1] else max(STEP, 2 * held[1], rows),
-        )
-        grown = self.ids.new_full(room, UNSEEN)
-        grown[: held[0], : held[1]] = self.ids
-        self.ids = grown
+        lines, width = self.ids.shape
+        if rows > width:
+            width = max(STEP, 2 * width, rows)
+        self.ids = grown(self.ids, slots_for(slots, lines), width, UNSEEN)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nldc.runtime.cache.capacity import grown, slots_for
 from nldc.runtime.checkpoint.config import ModelConfig
-from nldc.runtime.step.capacity import grown, slots_for
 from nldc.runtime.step.carry import Carry
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import FACTS, NO_END, Lineup, ends_of, facts_of
