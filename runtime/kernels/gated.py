@@ -23,9 +23,10 @@ from nldc.runtime.kernels.product import (
     Shape,
     Tile,
     ask_for,
-    prefetched,
     row_block,
+    rows_of_tile,
     store_rows,
+    tile_constants,
     tile_of,
     weight_block,
 )
@@ -94,11 +95,8 @@ def gated_kernel(  # type: ignore[no-untyped-def]
             ask_for(gate_ptr, held, 0, STRIDE, PREFETCH)
             ask_for(up_ptr, held, 0, STRIDE, PREFETCH)
         gdc_wait()
-    row = tl.arange(0, ROWS)
-    other_row = ROWS + tl.arange(0, MORE if MORE > 0 else 16)
+    row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
-    x_row = tl.minimum(row, rows - 1 - first_row)
-    x_other = tl.minimum(other_row, rows - 1 - first_row)
     gate, up, other_gate, other_up = _sums(
         x_ptr, gate_ptr, up_ptr, x_row, x_other, held,
         WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
@@ -137,18 +135,8 @@ def launchable(
         "out_ptr": number,
     }
     constants = {
-        "OUT": shape.out,
-        "WIDTH": shape.width,
-        "STRIDE": shape.stride,
-        "ROWS": tile.rows,
-        "MORE": tile.more,
-        "FEATURES": tile.features,
-        "BLOCK": shape.block,
-        "ONCE": once,
-        "PREFETCH": prefetched(shape, target, weights=2),
+        **tile_constants(shape, tile, target, once=once, weights=2),
         "ADAPTED": adapted,
-        "UPCAST": target.upcast,
-        "DEPENDENT": target.dependent,
     }
     return Launchable(
         f"gated {shape.out}x{shape.width} rows {tile.height}" + " adapted" * adapted,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -243,6 +244,17 @@ def segment_sums(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def rows_of_tile(left, ROWS: tl.constexpr, MORE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the numbers of a tile's rows, [ROWS] and [MORE], and which of its `left` rows to read.
+
+    The latter repeat the last one.
+    """
+    row = tl.arange(0, ROWS)
+    other_row = ROWS + tl.arange(0, MORE if MORE > 0 else 16)
+    return row, other_row, tl.minimum(row, left - 1), tl.minimum(other_row, left - 1)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def store_rows(out_ptr, values, row, out, rows, OUT: tl.constexpr):  # type: ignore[no-untyped-def]
     """Store [N, R] as rows [., OUT]."""
     place = out_ptr + row[None, :].to(tl.int64) * OUT + out[:, None]
@@ -274,11 +286,8 @@ def product_kernel(  # type: ignore[no-untyped-def]
         if PREFETCH > 0:
             ask_for(w_ptr, held, segment * SPAN, STRIDE, PREFETCH)
         gdc_wait()
-    row = tl.arange(0, ROWS)
-    other_row = ROWS + tl.arange(0, MORE if MORE > 0 else 16)
+    row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
-    x_row = tl.minimum(row, rows - 1 - first_row)
-    x_other = tl.minimum(other_row, rows - 1 - first_row)
     if APART or SEGMENTS == 1:
         first = segment * SPAN
         total, other = segment_sums(
@@ -306,25 +315,37 @@ def product_kernel(  # type: ignore[no-untyped-def]
         store_rows(out_ptr, other, first_row + other_row, first_out + out, rows, OUT)
 
 
-@lru_cache(maxsize=4096)
-def launchable(shape: Shape, tile: Tile, target: Target, *, once: bool) -> Launchable:
-    """Return the product of a shape of weights in tiles; `once`: one program has all the rows."""
-    number = TYPES[shape.dtype]
-    constants = {
+def tile_constants(
+    shape: Shape, tile: Tile, target: Target, *, once: bool, weights: int = 1
+) -> dict[str, Any]:
+    """Return what a product in tiles has to know at compile time, whatever it does with its sums.
+
+    `once`: one program has all the rows; `weights` are read side by side.
+    """
+    return {
         "OUT": shape.out,
         "WIDTH": shape.width,
         "STRIDE": shape.stride,
-        "SEGMENTS": shape.segments,
-        "SPAN": shape.span,
-        "APART": tile.apart,
         "ROWS": tile.rows,
         "MORE": tile.more,
         "FEATURES": tile.features,
         "BLOCK": shape.block,
         "ONCE": once,
-        "PREFETCH": prefetched(shape, target),
+        "PREFETCH": prefetched(shape, target, weights),
         "UPCAST": target.upcast,
         "DEPENDENT": target.dependent,
+    }
+
+
+@lru_cache(maxsize=4096)
+def launchable(shape: Shape, tile: Tile, target: Target, *, once: bool) -> Launchable:
+    """Return the product of a shape of weights in tiles; `once`: one program has all the rows."""
+    number = TYPES[shape.dtype]
+    constants = {
+        **tile_constants(shape, tile, target, once=once),
+        "SEGMENTS": shape.segments,
+        "SPAN": shape.span,
+        "APART": tile.apart,
     }
     pointers = {"x_ptr": f"*{number}", "w_ptr": f"*{number}", "out_ptr": "*fp32"}
     return Launchable(
