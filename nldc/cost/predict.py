@@ -56,7 +56,9 @@ EAGER = Execution("eager", layer=28, forward=8, head=3, op=3, adapted=6, graph=F
 """Every kernel launched from Python: what the layers took when they were counted on a device."""
 
 RUNTIME = EAGER
-"""How the runtime executes a step."""
+"""What measured steps are held against: how they were executed when they were last measured on a
+device. Since then layers are fused there, and steps replayed.
+"""
 EXECUTIONS = {each.name: each for each in (GRAPH, EAGER)}
 
 

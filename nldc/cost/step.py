@@ -61,6 +61,11 @@ class Setting:
         """Bytes of a number."""
         return DTYPES[self.dtype]
 
+    def as_measured(self, acceptance: Acceptance | None) -> Setting:
+        """Return the setting with the rounds of loops that were measured; those given stand."""
+        measured = {} if acceptance is None else acceptance.rounds
+        return replace(self, rounds={**measured, **self.rounds})
+
 
 @dataclass(frozen=True)
 class Part:

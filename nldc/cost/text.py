@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from nldc import api
 from nldc.acceptance import Acceptance
@@ -29,13 +28,7 @@ HEADING = (
 def show_costs(graph: Graph, setting: Setting, acceptance: Acceptance | None = None) -> str:
     """Return what the prefill and each step of a strategy cost, and tokens a second if known."""
     refuse_unknown_loops(graph, setting.rounds)
-    return "\n".join(_lines(graph, _with_rounds(setting, acceptance), acceptance)) + "\n"
-
-
-def _with_rounds(setting: Setting, acceptance: Acceptance | None) -> Setting:
-    """Return the setting with the rounds of loops that a profile measured; those given stand."""
-    measured = {} if acceptance is None else acceptance.rounds
-    return replace(setting, rounds={**measured, **setting.rounds})
+    return "\n".join(_lines(graph, setting.as_measured(acceptance), acceptance)) + "\n"
 
 
 def _lines(graph: Graph, setting: Setting, acceptance: Acceptance | None) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ from nldc.cost.text import aligned, ar_cost
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
 from nldc.runtime.errors import ProfileError
-from nldc.source import Source, load
+from nldc.source import Source
 
 MOST = 1024
 """The most choices that are tried."""
@@ -68,8 +68,8 @@ def tune(
         StrategyError: the strategy has mistakes, or a value lies outside a param's bounds.
         ProfileError: nothing says what to try, or it is too much.
     """
-    api.check(file, others=False)
-    source = load(api.find(api.split_preset(file)[0]))
+    checked = api.check(file, others=False)
+    source, preset = checked.source, api.split_preset(file)[1]
     chosen = dict(values or {}) or _of_profile(source, acceptance)
     count = prod(map(len, chosen.values()))
     if count > MOST:
@@ -77,12 +77,12 @@ def tune(
             f"{count} combinations are more than the {MOST} that are tried",
             "narrow it with --param NAME=LOW..HIGH, or a step: NAME=LOW..HIGH:STEP",
         )
-    setting = replace(setting, rounds={**acceptance.rounds, **setting.rounds})
-    dealt = dict.fromkeys(api.profiles_of(file), acceptance.profile)
+    setting = setting.as_measured(acceptance)
+    dealt = dict.fromkeys(checked.graph.profiles, acceptance.profile)
     choices, refused = [], 0
     for each in product(*chosen.values()):
         params = dict(zip(chosen, each, strict=True))
-        graph = build(source, {**dealt, **params}, api.split_preset(file)[1]).graph
+        graph = build(source, {**dealt, **params}, preset).graph
         found = None if graph is None else _choice(graph, params, setting, acceptance)
         if found is None:
             refused += 1

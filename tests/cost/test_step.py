@@ -13,6 +13,8 @@ from nldc.cost.device import load_device
 from nldc.cost.geometry import RELEASED
 from nldc.cost.predict import EAGER
 from nldc.cost.step import Setting, StepCost, loops, prefill_cost, step_costs, taken
+from nldc.cost.text import show_costs
+from nldc.cost.tune import tune
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
 from nldc.source import parse
@@ -68,6 +70,19 @@ def test_a_loop_counts_with_the_rounds_that_are_expected_within_its_bounds() -> 
     none = step("block_diffusion", replace(SETTING, rounds={"step.filled": 0}))
     assert none.parts[0].times == 1
     assert loops(graph_of("block_diffusion")) == {"step.filled": "step.filled.seen"}
+
+
+def test_rounds_that_a_profile_measured_count_unless_others_are_given() -> None:
+    measured = Acceptance("block_diffusion", {}, {16: 10}, rounds={"step.filled": 3.5})
+    graph = graph_of("block_diffusion")
+    (found,) = step_costs(graph, SETTING.as_measured(measured))
+    assert (found.bounded, found.parts[0].times) == ((), 3.5)
+    assert "give --rounds" in show_costs(graph, SETTING)
+    assert "give --rounds" not in show_costs(graph, SETTING, measured)
+    given = replace(SETTING, rounds={"step.filled": 2.0})
+    assert given.as_measured(measured) == given
+    (tuned,) = tune("block_diffusion", SETTING, measured, {"threshold": (0.9,)}).choices
+    assert tuned.cost == found
 
 
 def test_a_graph_is_launched_once_and_again_for_each_round_of_a_loop() -> None:
