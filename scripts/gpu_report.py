@@ -298,9 +298,7 @@ def kernel_times(options: Options, rate: float) -> Iterator[dict[str, Any]]:
         return
     import torch
 
-    folder = ROOT / "benchmarks" / "gpu"
-    sys.path.insert(0, str(folder))
-    timing = importlib.import_module("timing")
+    folder, timing = ROOT / "benchmarks" / "gpu", clock()
     for stem in STEMS:
         spec = importlib.util.spec_from_file_location(f"benchmark_{stem}", folder / f"{stem}.py")
         assert spec is not None
@@ -514,11 +512,20 @@ def bandwidth(options: Options) -> tuple[float, float]:
             found.append(time.perf_counter() - begun)
         return moved / median(found)
 
-    read = max(
-        rate(lambda: given.sum(dtype=torch.int32), 4 * count), rate(lambda: given.amax(), 4 * count)
-    )
+    read = rate(lambda: given.sum(dtype=torch.int32), 4 * count)
     copied = rate(lambda: taken.copy_(given), 8 * count)
+    if options.device != "cpu":
+        del given, taken
+        read = max(read, clock().read_rate(torch.device(options.device)))
     return max(read, copied), copied
+
+
+def clock() -> ModuleType:
+    """Return benchmarks/gpu/timing.py, which the benchmarks of kernels import too."""
+    folder = str(ROOT / "benchmarks" / "gpu")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module("timing")
 
 
 def attention_alone() -> ModuleType:

@@ -86,9 +86,10 @@ def compare(
     """Return microseconds a layer, ours and FlexAttention's, and how far these are apart."""
     import torch
 
-    from nldc.runtime.cache.kv_cache import KVCache, Places, untiled
+    from nldc.runtime.cache.kv_cache import KVCache, Places
     from nldc.runtime.model.triton_attention import TritonAttention
     from nldc.runtime.rows.plan import Plan
+    from tests.runtime.tiles import untiled
 
     place, rows = torch.device(device), layout.size
     cache = KVCache(config(), torch.bfloat16, place)

@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -80,18 +82,36 @@ def microseconds(case: Case, repeats: int = 10) -> float:
     return median(found[2:])
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def read_kernel(given_ptr, found_ptr, turns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """Read `turns` blocks a program, one behind that of the last program, and leave their sum."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.int32)
+    for _ in range(turns):
+        total += tl.load(given_ptr + place)
+        place += tl.num_programs(0) * BLOCK
+    tl.store(found_ptr + tl.program_id(0), tl.sum(total, 0))
+
+
 def read_rate(device: torch.device) -> float:
-    """Return the bytes a second of the best read."""
+    """Return the bytes a second of the best read: torch's library reads a tenth slower."""
     given = torch.empty(1 << 29, dtype=torch.int32, device=device).random_()
-    found = []
-    for _ in range(7):
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begun.record()
-        given.sum(dtype=torch.int32)
-        ended.record()
-        torch.cuda.synchronize()
-        found.append(given.numel() * 4 / (begun.elapsed_time(ended) * 1e-3))
-    return max(found)
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    rates = []
+    for block, warps, blocks in ((4096, 4, 4), (4096, 8, 4), (8192, 8, 4), (4096, 4, 8)):
+        programs = processors * blocks
+        found = torch.empty(programs, dtype=torch.int32, device=device)
+        turns = given.numel() // (programs * block)
+        times = []
+        for _ in range(7):
+            begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begun.record()
+            read_kernel[(programs,)](given, found, turns, BLOCK=block, num_warps=warps)
+            ended.record()
+            torch.cuda.synchronize()
+            times.append(begun.elapsed_time(ended) * 1e-3)
+        rates.append(4 * programs * block * turns / median(times))
+    return max(rates)
 
 
 def main(cases: Cases) -> None:

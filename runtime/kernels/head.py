@@ -34,9 +34,10 @@ from nldc.runtime.kernels.product import (
     Shape,
     Tile,
     ask_for,
-    prefetched,
+    rows_of_tile,
     segment_sums,
     store_rows,
+    tile_constants,
     tile_of,
 )
 
@@ -62,7 +63,8 @@ class Asked:
 class Noise:
     """What keys the noise of the rows of B sequences, equally many of each, and scales its share.
 
-    `positions` int64 [rows], `sequences` and `seeds` int64 [B], `temperature` float64 [B].
+    `positions` int64 [rows], `sequences` and `seeds` int64 [B], `temperature` float64 [B]. They may
+    be columns of a table, as a lineup has them.
     """
 
     positions: Tensor
@@ -201,11 +203,8 @@ def head_kernel(  # type: ignore[no-untyped-def]
         if PREFETCH > 0:
             ask_for(w_ptr, held, 0, STRIDE, PREFETCH)
         gdc_wait()
-    row = tl.arange(0, ROWS)
-    other_row = ROWS + tl.arange(0, MORE if MORE > 0 else 16)
+    row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
-    x_row = tl.minimum(row, rows - 1 - first_row)
-    x_other = tl.minimum(other_row, rows - 1 - first_row)
     total, other = segment_sums(
         x_ptr, w_ptr, x_row, x_other, held, 0, WIDTH, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST
     )
@@ -301,22 +300,12 @@ def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: 
         "temperature_ptr": "*fp64" if asked.noisy else number,
     }
     constants: dict[str, Any] = {
-        "OUT": shape.out,
-        "WIDTH": shape.width,
-        "STRIDE": shape.stride,
-        "ROWS": tile.rows,
-        "MORE": tile.more,
-        "FEATURES": tile.features,
-        "BLOCK": shape.block,
-        "ONCE": once,
-        "PREFETCH": prefetched(shape, target),
+        **tile_constants(shape, tile, target, once=once),
         "LOGITS": asked.logits,
         "TOKEN": asked.token,
         "NOISY": asked.noisy,
         "MEASURED": asked.measures,
         "MEASURES": MEASURES,
-        "UPCAST": target.upcast,
-        "DEPENDENT": target.dependent,
     }
     kinds = [name for name, value in vars(asked).items() if value]
     return Launchable(
@@ -385,11 +374,14 @@ def head(
     score = room(asked.token, torch.float64 if asked.noisy else torch.float32, rows, tiles)
     token = room(asked.token, torch.int32, rows, tiles)
     measure = room(asked.measures, torch.float32, rows, tiles, MEASURES)
-    keys = (
-        (x, x, x, x)
-        if noise is None
-        else (noise.positions, noise.sequences, noise.seeds, noise.temperature)
-    )
+    keys = (x, x, x, x)
+    if noise is not None:  # the kernel counts from one value to the next
+        keys = (
+            noise.positions.contiguous(),
+            noise.sequences.contiguous(),
+            noise.seeds.contiguous(),
+            noise.temperature.contiguous(),
+        )
     own_rows = rows if noise is None else rows // max(1, noise.sequences.shape[0])
     launchable(shape, tile, target, asked, once=row_tiles == 1).launch(
         (row_tiles * tiles,),

@@ -89,7 +89,8 @@ def test_sampled_tokens_are_those_of_the_keyed_noise(temperature: float) -> None
     batch, own = 3, 7
     x, weight = numbers(batch * own, 40, dtype=dtype) / 4, matrix(300, 40, dtype)
     positions = numbers(batch, own).mul(1e6).abs().long()
-    keys, seeds = torch.tensor([0, 7, 2**40 + 1]), torch.tensor([-1, 2**62, 5])
+    facts = torch.tensor([[0, 9, -1], [7, 9, 2**62], [2**40 + 1, 9, 5]])
+    keys, _, seeds = facts.unbind(1)  # columns, as a lineup has them
     heat = torch.full((batch,), temperature, dtype=torch.float64)
     noise = Noise(positions.view(-1), keys, seeds, heat)
     found = head(x, weight, replace(NOISY, logits=True), TARGET, noise, barred=9)
