@@ -66,6 +66,11 @@ STEMS = ("product", "gated", "summed", "rotary", "low_rank", "head")
 STEM_ROWS = (1, 32, 72, 272)
 FORWARD_ROWS = (1, 8, 16, 32, 64, 72, 128, 272, 1056)
 """How many rows the kernels, and whole forwards, are timed with."""
+FORWARDS = (
+    *((rows, 1024) for rows in FORWARD_ROWS),
+    *((rows, prefix) for prefix in (128, 4096, 16384) for rows in (1, 32, 272)),
+)
+"""Forwards that are timed: rows, and the prefix behind which they lie."""
 
 
 @dataclass(frozen=True)
@@ -298,13 +303,9 @@ def kernel_times(options: Options, rate: float) -> Iterator[dict[str, Any]]:
         return
     import torch
 
-    folder, timing = ROOT / "benchmarks" / "gpu", clock()
+    timing = clock()
     for stem in STEMS:
-        spec = importlib.util.spec_from_file_location(f"benchmark_{stem}", folder / f"{stem}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = script(stem)
         for rows in STEM_ROWS:
             for case in module.cases(rows, torch.bfloat16, torch.device(options.device)):
                 yield {
@@ -332,8 +333,7 @@ def forward_times(
     name: Any = backends(options)[0]
     backend, device = backend_of(name, backbone), backbone.device
     plans = Plans(device, backbone.dtype)
-    prefix = 40 if options.small else 1024
-    for rows in FORWARD_ROWS[:2] if options.small else FORWARD_ROWS:
+    for rows, prefix in ((1, 40), (8, 40)) if options.small else FORWARDS:
         layout = Layout.causal(rows, append=False)
         plan = plans(layout, pattern)
         backbone.rope.reserve(prefix + rows)
@@ -356,13 +356,8 @@ def forward_times(
                 return backend.head_choose(states, choice)
 
             call = forward if options.device == "cpu" else replayed(forward)
-            found = []
-            for _ in range(3 if options.small else 12):
-                synchronize(options)
-                begun = time.perf_counter()
-                call()
-                synchronize(options)
-                found.append((time.perf_counter() - begun) * 1e3)
+            times = 3 if options.small else 8
+            found = [milliseconds(call, options, turns=3) for _ in range(times)]
         yield {
             "what": "forward",
             "backend": name,
@@ -371,6 +366,46 @@ def forward_times(
             "ms": median(found[1:]),
             "floor_ms": floor,
         }
+
+
+def milliseconds(call: Callable[[], object], options: Options, turns: int) -> float:
+    """Return what a call takes of some that follow one another, by the device's clock."""
+    import torch
+
+    if options.device == "cpu":
+        begun = time.perf_counter()
+        call()
+        return (time.perf_counter() - begun) * 1e3
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(turns):
+        call()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / turns
+
+
+def idle(decode: Callable[[], object]) -> dict[str, float]:
+    """Return the share of a call in which the device had no kernel to run, and how many it ran.
+
+    The prompt's part counts too, so that many tokens should follow it.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as watched:
+        decode()
+        torch.cuda.synchronize()
+    spans = sorted(
+        (one.time_range.start, one.time_range.end)
+        for one in watched.events()
+        if one.device_type == torch.autograd.DeviceType.CUDA
+    )
+    busy, reached = 0.0, spans[0][0]
+    for begin, end in spans:
+        busy += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return {"idle": 1 - busy / (reached - spans[0][0]), "launches": len(spans)}
 
 
 def replayed(call: Callable[[], object]) -> Callable[[], object]:
@@ -434,8 +469,15 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
                 prefill_ms.append(stats.time_to_first_token * 1e3)
                 emitted = sum(stats.accepted) / cycles
                 forwards = max(round((stats.nfe - 1) / cycles), 1)
+            on_device = options.device != "cpu" and backend == "triton" and graphs
+            share = (
+                idle(lambda d=decoder: d.generate([tokens], max_new_tokens=2 * steps, eos=()))
+                if on_device
+                else {}
+            )
             yield {
                 "what": "step",
+                **share,
                 "strategy": name,
                 "settings": settings,
                 "backend": backend,
@@ -449,11 +491,14 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
                 "prefix": prefix,
                 "prefill_ms": median(prefill_ms),
             }
+    del decoder, backbone
+    until = begun + options.limit - 5
     if options.device != "cpu":
-        del decoder, backbone
         torch.cuda.empty_cache()
-        until = begun + options.limit - 5
-        yield from attention_alone().measure(options.device, small=options.small, until=until)
+        yield from script("attention").measure(options.device, small=options.small, until=until)
+    rivals = script("rivals")
+    shape = rivals.SMALL if options.small else rivals.LARGE
+    yield from rivals.measure(shape, prefix, torch.device(options.device), until)
 
 
 PHASES = (
@@ -528,13 +573,15 @@ def clock() -> ModuleType:
     return importlib.import_module("timing")
 
 
-def attention_alone() -> ModuleType:
-    """Return benchmarks/gpu/attention.py."""
-    path = ROOT / "benchmarks" / "gpu" / "attention.py"
-    spec = importlib.util.spec_from_file_location("attention_alone", path)
+def script(name: str) -> ModuleType:
+    """Return a script of benchmarks/gpu."""
+    clock()
+    path = ROOT / "benchmarks" / "gpu" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -753,7 +800,7 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
     alone = [one for one in records if one["what"] == "attention"]
     text += "\nSteps.\n\n" + table(
         ("strategy", "backend", "graphs, replays", "ms a step", "least", "forwards", "floor",
-         "ms/floor", "tokens a step", "prefill, ms"),
+         "ms/floor", "tokens a step", "prefill, ms", "device idle"),
         [
             (
                 " ".join([one["strategy"], *(f"{k}={v}" for k, v in one["settings"].items())]),
@@ -766,6 +813,7 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
                 f"{one['ms'] / one['floor_ms']:.2f}",
                 f"{one['tokens']:.2f}",
                 f"{one['prefill_ms']:.1f} ({one['prefix']})",
+                f"{100 * one['idle']:.1f} %" if "idle" in one else "",
             )
             for one in steps
         ],
@@ -773,7 +821,11 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
     if alone:
         text += "\nAttention alone, microseconds a layer.\n\n"
         head = ("mask", "rows", "prefix", "ours", "FlexAttention", "ratio")
-        text += table(head, attention_alone().lines(alone))
+        text += table(head, script("attention").lines(alone))
+    others = [one for one in records if one["what"] == "rival"]
+    if others:
+        text += "\nWhat else there is.\n\n"
+        text += table(("what", "rows", "ms"), script("rivals").lines(others))
     return text
 
 

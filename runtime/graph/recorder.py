@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -37,15 +38,21 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs of one device. They share memory, so one of them runs at a time."""
+    """CUDA graphs of one device. They share memory, so one of them runs at a time.
+
+    That memory is given back with the last of them, and its handle is void from then on.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
+        self._alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def record(self, work: Callable[[], T]) -> tuple[Recorded, T]:
         """See `Recorder`. Other threads may use the device meanwhile."""
+        if not self._alive:
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), _kept_garbage():
@@ -55,6 +62,7 @@ class CudaRecorder:
             finally:
                 graph.capture_end()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        self._alive.add(graph)
         return graph, found
 
 

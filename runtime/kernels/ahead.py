@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import triton
@@ -20,14 +18,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from nldc.runtime.errors import BackendError
-from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
+from nldc.runtime.kernels import attention
+from nldc.runtime.kernels.attention_tiles import tiles_for
 from nldc.runtime.kernels.device import interpreted
-from nldc.runtime.kernels.launchable import SHARED_KIB, TYPES, Launchable
+from nldc.runtime.kernels.launchable import SHARED_KIB, TYPES, Launchable, Target
 from nldc.runtime.rows.pattern import Pattern
 
-SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
-"""Bytes of a value, by what Triton calls its type."""
 HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
 """Threads of a wave."""
 
@@ -75,25 +71,19 @@ def compile_pattern(
         raise BackendError(f"the kernels do not compute in {dtype}", "use dtype bfloat16")
     if pattern.kernel is None:
         raise BackendError(f"the pattern `{pattern.name}` has no kernel", "compile it with kernels")
-    predicate = pattern.kernel()
+    predicate, own = pattern.kernel(), kernel_target(target)
     found = [
-        compile_source(
-            attention_source(
-                predicate,
-                TYPES[dtype],
-                group,
-                head_dim,
-                tile,
-                sees_prefix=pattern.sees_prefix,
-                partial=partial,
+        _compiled(
+            attention.launchable(
+                predicate, dtype, group, head_dim, tile, own,
+                sees_prefix=pattern.sees_prefix, partial=partial, upcast=dtype == torch.float32,
             ),
             target,
-            tile.options(partial=partial),
-            pattern.name,
+            f"the kernel of `{pattern.name}`",
         )
         for tile in tiles_for(head_dim, dtype.itemsize)
         for partial in ((True, False) if tile.whole else (True,))
-    ]
+    ]  # fmt: skip
     registers = [one.registers for one in found if one.registers is not None]
     stacks = [one.stack for one in found if one.stack is not None]
     return KernelReport(
@@ -101,15 +91,9 @@ def compile_pattern(
     )
 
 
-def compile_source(
-    source: ASTSource, target: GPUTarget, options: Mapping[str, Any], name: str
-) -> KernelReport:
-    """Compile the attention kernel of a pattern, which messages call `name`.
-
-    Raises:
-        BackendError: as `compile_pattern`.
-    """
-    return _compiled(source, target, options, f"the kernel of `{name}`")
+def kernel_target(target: GPUTarget) -> Target:
+    """Return the target as kernels are made for it."""
+    return Target(target.arch if target.backend == "cuda" else None)
 
 
 def compile_launchable(launchable: Launchable, target: GPUTarget) -> KernelReport:
@@ -119,8 +103,7 @@ def compile_launchable(launchable: Launchable, target: GPUTarget) -> KernelRepor
         BackendError: it does not compile, or takes more shared memory than the target has.
     """
     _check_compiler()
-    source, name = source_of(launchable), f"the kernel `{launchable.name}`"
-    return _compiled(source, target, launchable.options, name)
+    return _compiled(launchable, target, f"the kernel `{launchable.name}`")
 
 
 def source_of(launchable: Launchable) -> ASTSource:
@@ -138,12 +121,10 @@ def _check_compiler() -> None:
         )
 
 
-def _compiled(
-    source: ASTSource, target: GPUTarget, options: Mapping[str, Any], what: str
-) -> KernelReport:
-    name = f"{target.backend}:{target.arch}"
+def _compiled(launchable: Launchable, target: GPUTarget, what: str) -> KernelReport:
+    name, source = f"{target.backend}:{target.arch}", source_of(launchable)
     try:
-        compiled = triton.compile(source, target=target, options=dict(options))
+        compiled = triton.compile(source, target=target, options=dict(launchable.options))
     except Exception as problem:  # a compiler fails in its own ways
         reason = str(problem).strip().splitlines()
         raise BackendError(
@@ -160,56 +141,6 @@ def _compiled(
         )
     registers, stack = _resources(compiled.asm.get("cubin"))
     return KernelReport(shared, registers, stack)
-
-
-def attention_source(
-    predicate: Any,
-    dtype: str,
-    group: int,
-    head_dim: int,
-    tile: Tile,
-    *,
-    sees_prefix: bool,
-    partial: bool,
-) -> ASTSource:
-    """Return the attention kernel as Triton compiles it, specialised as a launch would have it."""
-    constants = kernels.constants(
-        group, head_dim, tile, sees_prefix=sees_prefix, upcast=SIZES[dtype] == 4, partial=partial
-    )
-    constants["PREDICATE"] = predicate
-    pointers = {
-        **dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "output_ptr"), f"*{dtype}"),
-        **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
-        **dict.fromkeys(("room_ptr", "factor_ptr"), "*fp32"),
-        **dict.fromkeys(("table_ptr", "fact_ptr", "seen_ptr"), "*i32"),
-    }
-    return _source(
-        kernels.attention_kernel, pointers, constants, aligned=("query_stride", "page_stride")
-    )
-
-
-def merge_source(dtype: str, heads: int, group: int, head_dim: int, *, chunks: bool) -> ASTSource:
-    """Return the kernel that joins partial results, as `attention_source` does that one."""
-    constants = kernels.merge_constants(heads, group, head_dim, chunks=chunks)
-    pointers = {
-        "output_ptr": f"*{dtype}",
-        "room_ptr": "*fp32",
-        "length_ptr": "*i64",
-        "seen_ptr": "*i32",
-    }
-    return _source(kernels.merge_kernel, pointers, constants)
-
-
-def _source(
-    kernel: Any, pointers: dict[str, str], constants: dict[str, Any], aligned: tuple[str, ...] = ()
-) -> ASTSource:
-    """Return a kernel whose other arguments are int32, those of `aligned` divisible by 16."""
-    names = kernel.arg_names
-    signature = dict.fromkeys(names, "i32")
-    signature.update(pointers)
-    signature.update(dict.fromkeys(constants, "constexpr"))
-    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in (*pointers, *aligned)}
-    return ASTSource(kernel, signature, constants, hints)
 
 
 def _resources(cubin: bytes | None) -> tuple[int | None, int | None]:

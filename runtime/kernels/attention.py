@@ -14,22 +14,23 @@ inlined.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.attention_tiles import CHUNK, Division, Tile, block_of, half_of
-from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of
 
 FACTS = 5
 """Columns of the facts: kind, group, index, row, position."""
 MANY = 256
 """Lines that a program joins where it is interpreted, and each takes its time."""
-MERGE_OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -235,7 +236,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HALF: tl.constexpr,
     LINES: tl.constexpr, PAGE: tl.constexpr, CHUNK_KEYS: tl.constexpr, FACT_COUNT: tl.constexpr,
     SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr, PARTIAL: tl.constexpr,
-    PREDICATE: tl.constexpr,
+    DEPENDENT: tl.constexpr, PREDICATE: tl.constexpr,
 ):  # fmt: skip
     """Attend from one tile of query rows of one sequence and key head, to some keys or to all.
 
@@ -255,6 +256,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     length = tl.load(length_ptr + sequence).to(tl.int32)
     if begin >= length + rows:
         return
+    if DEPENDENT:  # lengths are older than the launch before this one
+        gdc_wait()
     # Lines are counted from the tile's first row: the fewer numbers are alive, the more registers
     # are left for sums.
     line = tl.arange(0, LINES)
@@ -311,6 +314,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
             own, live, LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX, UPCAST,
             PREDICATE,
         )  # fmt: skip
+        if DEPENDENT:
+            gdc_launch_dependents()
         tl.store(room_ptr + LINES + kept, total)
         tl.store(room_ptr + kept, top)
         tl.store(room_ptr + cell, left)
@@ -342,6 +347,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
                 if HALF < BLOCK_D:
                     right = _both(tl.load(room_ptr + HALF + cell), fade, right, grow)
                 tl.debug_barrier()
+        if DEPENDENT:
+            gdc_launch_dependents()
         stride = kv_heads * (GROUP * HEAD_DIM)
         output_ptr += first_row * stride + kv_head * (GROUP * HEAD_DIM)
         # Another range than `line`, or the addresses would be computed before all keys were read,
@@ -364,7 +371,7 @@ def attention_kernel(  # type: ignore[no-untyped-def]
 def merge_kernel(  # type: ignore[no-untyped-def]
     output_ptr, room_ptr, length_ptr, seen_ptr, lines, rows, span, pairs, tiles, tile,
     HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
-    LINES: tl.constexpr, UNITS: tl.constexpr,
+    LINES: tl.constexpr, UNITS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Join what the programs of `attention_kernel` wrote of some lines, unit by unit.
 
@@ -392,6 +399,8 @@ def merge_kernel(  # type: ignore[no-untyped-def]
     total = tl.zeros([LINES], dtype=tl.float32)
     top = tl.full([LINES], float("-inf"), dtype=tl.float32)
     found = tl.zeros([LINES, BLOCK_D], dtype=tl.float32)
+    if DEPENDENT:
+        gdc_wait()
     for first in range(0, tl.max(units, 0), UNITS):
         chunk_total = tl.zeros([LINES], dtype=tl.float32)
         chunk_top = tl.full([LINES], float("-inf"), dtype=tl.float32)
@@ -411,16 +420,38 @@ def merge_kernel(  # type: ignore[no-untyped-def]
         top, fade, grow = _scales(top, chunk_top)
         total = _both(total, fade, chunk_total, grow)
         found = _both(found, fade, chunk, grow)
+    if DEPENDENT:
+        gdc_launch_dependents()
     output = _mean(total, found).to(output_ptr.dtype.element_ty)
     cell = here.to(tl.int64)[:, None] * HEAD_DIM + feature[None, :]
     tl.store(output_ptr + cell, output, mask=live[:, None] & (feature < HEAD_DIM)[None, :])
 
 
-def constants(
-    group: int, head_dim: int, tile: Tile, *, sees_prefix: bool, upcast: bool, partial: bool
-) -> dict[str, Any]:
-    """Return the compile-time values of `attention_kernel` but for the predicate."""
-    return {
+@lru_cache(maxsize=1024)
+def launchable(
+    predicate: Any,
+    dtype: torch.dtype,
+    group: int,
+    head_dim: int,
+    tile: Tile,
+    target: Target,
+    *,
+    sees_prefix: bool,
+    partial: bool,
+    upcast: bool,
+) -> Launchable:
+    """Return the kernel for `group` query heads a key head; the rest is as in `attention`."""
+    number = f"*{TYPES[dtype]}"
+    pointers = {
+        **dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "output_ptr"), number),
+        "room_ptr": "*fp32",
+        "table_ptr": "*i32",
+        **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
+        "factor_ptr": "*fp32",
+        **dict.fromkeys(("fact_ptr", "seen_ptr"), "*i32"),
+    }
+    scalars = ("rows", "span", "kv_heads", "query_stride", "page_stride", "table_stride")
+    constants = {
         "GROUP": group,
         "HEAD_DIM": head_dim,
         "BLOCK_D": block_of(head_dim),
@@ -432,21 +463,51 @@ def constants(
         "SEES_PREFIX": sees_prefix,
         "UPCAST": upcast,
         "PARTIAL": partial,
+        "DEPENDENT": target.dependent,
+        "PREDICATE": predicate,
     }
+    options = options_of(target, tile.warps, tile.stages)
+    if not partial:
+        options["maxnreg"] = 255  # a compiler would rather spill, to have more programs at once
+    return Launchable(
+        f"attention lines {tile.lines}" + " partial" * partial,
+        attention_kernel,
+        {**pointers, **dict.fromkeys(scalars, "i32")},
+        constants,
+        options,
+        (*pointers, "query_stride", "page_stride"),
+    )
 
 
-def merge_constants(
-    heads: int, group: int, head_dim: int, *, chunks: bool, lines: int = 1
-) -> dict[str, Any]:
-    """Return the compile-time values of `merge_kernel`, for units that are chunks or else pages."""
-    return {
+@lru_cache(maxsize=1024)
+def merging(
+    dtype: torch.dtype, heads: int, group: int, head_dim: int, target: Target, *, chunks: bool
+) -> Launchable:
+    """Return what joins partial results, for units that are chunks or else pages."""
+    pointers = {
+        "output_ptr": f"*{TYPES[dtype]}",
+        "room_ptr": "*fp32",
+        "length_ptr": "*i64",
+        "seen_ptr": "*i32",
+    }
+    scalars = ("lines", "rows", "span", "pairs", "tiles", "tile")
+    constants = {
         "HEADS": heads,
         "GROUP": group,
         "HEAD_DIM": head_dim,
         "BLOCK_D": block_of(head_dim),
-        "LINES": lines,
+        "LINES": MANY if target.upcast else 1,
         "UNITS": 1 if chunks else CHUNK,
+        "DEPENDENT": target.dependent,
     }
+    return Launchable(
+        "attention merge" + " chunks" * chunks,
+        merge_kernel,
+        {**pointers, **dict.fromkeys(scalars, "i32")},
+        constants,
+        options_of(target, 1, 1),
+        tuple(pointers),
+    )
 
 
 def room_for(division: Division, pairs: int, head_dim: int, device: torch.device) -> Tensor:
@@ -471,6 +532,7 @@ def attention(
     predicate: Any,
     division: Division,
     room: Tensor,
+    target: Target,
     *,
     sees_prefix: bool,
     upcast: bool,
@@ -480,30 +542,28 @@ def attention(
     `keys` and `values` [pages, kv_heads, KEY_TILE, head_dim] hold the rows already, behind each
     sequence's length. `table` int32 [slots, n] are the pages of every slot; `slots`, `lengths`
     int64 [B]; `factor` float32 [B * R]; `facts` int32 [R, FACTS] and `seen` int32 [R, 3] are the
-    plan's. `division` serves lengths up to that which it was made for, with `room` of
-    `room_for`. `upcast` computes 16-bit
-    values in float32 throughout.
+    plan's. `division` serves lengths up to that which it was made for, with `room`
+    of `room_for`. `upcast` computes 16-bit values in float32 throughout.
     """
     count, heads, dim = query.shape
     rows, batch, kv_heads = facts.shape[0], slots.shape[0], keys.shape[1]
     group, pairs = heads // kv_heads, batch * kv_heads
     tile, partial = division.tile, division.partial
     output = torch.empty((count, heads * dim), dtype=keys.dtype, device=query.device)
-    attention_kernel[division.tiles, pairs, division.units](
+    launchable(
+        predicate, keys.dtype, group, dim, tile, target,
+        sees_prefix=sees_prefix, partial=partial, upcast=upcast,
+    ).launch(
+        (division.tiles, pairs, division.units),
         query, keys, values, output, room, table, slots, lengths, factor, facts, seen, rows,
         division.span, kv_heads, query.stride(0), keys.stride(0), table.stride(0),
-        **constants(
-            group, dim, tile, sees_prefix=sees_prefix, upcast=upcast, partial=partial
-        ),
-        PREDICATE=predicate,
-        **tile.options(partial=partial),
     )  # fmt: skip
     if partial:
-        lines, together = count * heads, MANY if interpreted() else 1
-        merge_kernel[(triton.cdiv(lines, together),)](
+        merge = merging(keys.dtype, heads, group, dim, target, chunks=division.chunked)
+        lines = count * heads
+        merge.launch(
+            (triton.cdiv(lines, merge.constants["LINES"]),),
             output, room, lengths, seen, lines, rows, division.span, pairs, division.tiles,
             tile.lines,
-            **merge_constants(heads, group, dim, chunks=division.chunked, lines=together),
-            **MERGE_OPTIONS,
         )  # fmt: skip
     return output

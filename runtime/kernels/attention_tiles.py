@@ -13,7 +13,6 @@ four heads; there too, results of every page were too dear to write down for man
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 
@@ -36,21 +35,6 @@ class Tile:
     warps: int
     stages: int
     whole: bool = True
-
-    def options(self, *, partial: bool) -> dict[str, Any]:
-        """Return what Triton is told of a kernel with such tiles.
-
-        No products are fused with sums: a compiler fuses the copies of one formula as it likes, and
-        there is a copy for keys that all rows see, one for the others, and more in other tiles.
-        """
-        options = {
-            "num_warps": self.warps,
-            "num_stages": self.stages,
-            "enable_fp_fusion": False,
-        }
-        if not partial:
-            options["maxnreg"] = 255  # a compiler would rather spill, to have more programs at once
-        return options
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ a row's bits depend on; these sums are never cut, since the activation needs the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -16,13 +17,13 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of
+from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
 from nldc.runtime.kernels.low_rank import Delta
 from nldc.runtime.kernels.product import (
+    FEW,
     Matrix,
     Shape,
     Tile,
-    ask_for,
     row_block,
     rows_of_tile,
     store_rows,
@@ -76,7 +77,7 @@ def gated_kernel(  # type: ignore[no-untyped-def]
     x_ptr, gate_ptr, up_ptr, delta_ptr, mark_ptr, out_ptr, rows,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
-    PREFETCH: tl.constexpr, ADAPTED: tl.constexpr, UPCAST: tl.constexpr, DEPENDENT: tl.constexpr,
+    ADAPTED: tl.constexpr, UPCAST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Write [rows, OUT] for x [rows, WIDTH] and two weights [OUT, WIDTH].
 
@@ -91,9 +92,6 @@ def gated_kernel(  # type: ignore[no-untyped-def]
     gate_ptr += first_out.to(tl.int64) * STRIDE
     up_ptr += first_out.to(tl.int64) * STRIDE
     if DEPENDENT:
-        if PREFETCH > 0:
-            ask_for(gate_ptr, held, 0, STRIDE, PREFETCH)
-            ask_for(up_ptr, held, 0, STRIDE, PREFETCH)
         gdc_wait()
     row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
@@ -115,9 +113,35 @@ def gated_kernel(  # type: ignore[no-untyped-def]
         store_rows(out_ptr, found, other_row, out, rows, OUT)
 
 
-def gated_tile(rows: int, shape: Shape, target: Target) -> Tile:
-    """Return what a program takes of so many rows."""
-    return tile_of(rows, shape, target, weights=2)
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
+def activated_kernel(  # type: ignore[no-untyped-def]
+    gate_ptr, up_ptr, delta_ptr, mark_ptr, out_ptr, rows,
+    OUT: tl.constexpr, FEATURES: tl.constexpr, ADAPTED: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Write [rows, OUT] of the products with gate and up, float32 [., OUT], as `gated_kernel` does.
+
+    Grid: rows, tiles of features.
+    """
+    row = tl.program_id(0) + tl.arange(0, 1)
+    out = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
+    place = row[None, :].to(tl.int64) * OUT + out[:, None]
+    held = (out < OUT)[:, None]
+    if DEPENDENT:
+        gdc_wait()
+    gate = tl.load(gate_ptr + place, mask=held, other=0.0)
+    up = tl.load(up_ptr + place, mask=held, other=0.0)
+    found = _activated(gate, up, delta_ptr, mark_ptr, row, out, rows, OUT, ADAPTED)
+    if DEPENDENT:
+        gdc_launch_dependents()
+    store_rows(out_ptr, found, row, out, rows, OUT)
+
+
+def gated_tile(rows: int, shape: Shape, target: Target, *, adapted: bool = False) -> Tile:
+    """Return what a program takes of so many rows; an adapter's part takes registers too."""
+    tile = tile_of(rows, shape, target, weights=2)
+    if not adapted or target.upcast or tile.rows < FEW:
+        return tile
+    return replace(tile, rows=FEW, features=64, warps=8, stages=min(tile.stages, 3))
 
 
 @lru_cache(maxsize=1024)
@@ -135,7 +159,7 @@ def launchable(
         "out_ptr": number,
     }
     constants = {
-        **tile_constants(shape, tile, target, once=once, weights=2),
+        **tile_constants(shape, tile, target, once=once),
         "ADAPTED": adapted,
     }
     return Launchable(
@@ -146,6 +170,59 @@ def launchable(
         options_of(target, tile.warps, tile.stages),
         tuple(pointers),
     )
+
+
+@lru_cache(maxsize=1024)
+def activating(out: int, dtype: torch.dtype, target: Target, *, adapted: bool) -> Launchable:
+    """Return the kernel that is left of `gated` where products are at hand."""
+    pointers = {
+        "gate_ptr": "*fp32",
+        "up_ptr": "*fp32",
+        "delta_ptr": "*fp32",
+        "mark_ptr": "*i8" if adapted else "*fp32",
+        "out_ptr": f"*{TYPES[dtype]}",
+    }
+    constants = {
+        "OUT": out,
+        "FEATURES": min(1024, power_above(out, 16)),
+        "ADAPTED": adapted,
+        "DEPENDENT": target.dependent,
+    }
+    return Launchable(
+        f"activated {out}" + " adapted" * adapted,
+        activated_kernel,
+        {**pointers, "rows": "i32"},
+        constants,
+        options_of(target, 4, 1),
+        tuple(pointers),
+    )
+
+
+def activated(
+    gate: Tensor,
+    up: Tensor,
+    rows: int,
+    dtype: torch.dtype,
+    target: Target,
+    beside: Delta | None = None,
+) -> Tensor:
+    """Return what `gated` does, of the products float32 [n, out] with gate and up, for `rows` rows.
+
+    Those are the first of the n.
+    """
+    out = gate.shape[1]
+    found = torch.empty((rows, out), dtype=dtype, device=gate.device)
+    kernel = activating(out, dtype, target, adapted=beside is not None)
+    kernel.launch(
+        (rows, -(-out // kernel.constants["FEATURES"])),
+        gate,
+        up,
+        gate if beside is None else beside.values,
+        gate if beside is None else beside.marks,
+        found,
+        rows,
+    )
+    return found
 
 
 def gated(
@@ -161,7 +238,7 @@ def gated(
     `beside` [rows, 2 * out] is an adapter's part of both products. Both weights have one shape.
     """
     rows, shape = x.shape[0], gate.shape
-    tile = tile or gated_tile(rows, shape, target)
+    tile = tile or gated_tile(rows, shape, target, adapted=beside is not None)
     found = torch.empty((rows, shape.out), dtype=x.dtype, device=x.device)
     row_tiles = -(-rows // tile.height)
     kernel = launchable(shape, tile, target, once=row_tiles == 1, adapted=beside is not None)

@@ -33,7 +33,6 @@ from nldc.runtime.kernels.product import (
     Matrix,
     Shape,
     Tile,
-    ask_for,
     rows_of_tile,
     segment_sums,
     store_rows,
@@ -181,7 +180,7 @@ def head_kernel(  # type: ignore[no-untyped-def]
     seed_ptr, temperature_ptr, rows, own_rows, barred,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
-    PREFETCH: tl.constexpr, LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
+    LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
     MEASURED: tl.constexpr, MEASURES: tl.constexpr, UPCAST: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -200,8 +199,6 @@ def head_kernel(  # type: ignore[no-untyped-def]
     held = tl.minimum(out, OUT - 1 - first_out)
     w_ptr += first_out.to(tl.int64) * STRIDE
     if DEPENDENT:
-        if PREFETCH > 0:
-            ask_for(w_ptr, held, 0, STRIDE, PREFETCH)
         gdc_wait()
     row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH

@@ -22,8 +22,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
-from nldc.runtime.kernels.product import Matrix, block_of, product
+from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of
+from nldc.runtime.kernels.product import FEW, Matrix, block_of, product, sum_of_parts
 
 FEATURES = 64
 """Columns of a tile."""
@@ -114,10 +114,7 @@ def low_rank_kernel(  # type: ignore[no-untyped-def]
         up = tl.load(up_ptr + place, mask=held, other=0.0)
         held = (row < rows)[None, :] & (rank < RANK)[:, None]
         place = row[None, :].to(tl.int64) * RANKS + (first_rank + rank)[:, None]
-        x = tl.zeros((BLOCK, ROWS), tl.float32)
-        for part in tl.range(0, PARTS, num_stages=1):
-            distance = rows.to(tl.int64) * RANKS * part
-            x += tl.load(part_ptr + distance + place, mask=held, other=0.0)
+        x = sum_of_parts(part_ptr, place, held, rows.to(tl.int64) * RANKS, PARTS)
         x = x.to(up_ptr.dtype.element_ty)
         if UPCAST:
             up = up.to(tl.float32)
@@ -168,8 +165,8 @@ def launchable(
 
 
 def row_tile(rows: int) -> int:
-    """Return how many rows a program takes of so many."""
-    return min(32, power_above(rows, 16))
+    """Return how many rows a program takes of so many: few where the first product is in parts."""
+    return 16 if rows <= FEW else 32
 
 
 def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target) -> Delta:

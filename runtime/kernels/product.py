@@ -39,32 +39,35 @@ FULL = 128
 """Programs that keep a device busy."""
 FEW = 128
 """Up to so many rows each segment is a program."""
-PREFETCHED = 8 << 20
-"""Bytes of a weight that are asked for before a kernel waits for the one it follows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A weight [out, width] in memory that has `stride` values from row to row."""
+    """A weight [out, width] in memory that has `stride` values from row to row.
+
+    `whole`: its sums are never cut.
+    """
 
     data: Tensor
     out: int
     width: int
+    whole: bool = False
 
     @property
     def shape(self) -> Shape:
         """What kernels have to know of it at compile time."""
-        return Shape(self.out, self.width, self.data.stride(0), self.data.dtype)
+        return Shape(self.out, self.width, self.data.stride(0), self.data.dtype, self.whole)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a weight, and `stride`, its values from row to row."""
+    """The shape of a weight, and `stride`, its values from row to row; `whole` as of `Matrix`."""
 
     out: int
     width: int
     stride: int
     dtype: torch.dtype
+    whole: bool = False
 
     @property
     def block(self) -> int:
@@ -74,7 +77,7 @@ class Shape:
     @property
     def segments(self) -> int:
         """Into how many segments its sums are cut."""
-        return segments_of(self.out, self.width)
+        return 1 if self.whole else segments_of(self.out, self.width)
 
     @property
     def span(self) -> int:
@@ -127,65 +130,56 @@ def segments_of(out: int, width: int) -> int:
 def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Tile:
     """Return what a program takes of so many rows; `weights` are read side by side.
 
-    Any choice gives the same bits. Up to 128 rows this one follows what was quickest on an H200 for
-    the products of the 8B model; above, it keeps all processors busy and computes few rows in vain.
+    Any choice gives the same bits. This one follows what was quickest on an H200 for the products
+    of the 8B model (benchmarks/README.md): it keeps all processors busy, computes few rows in vain,
+    and reads ahead as far as lets all programs be there at once.
     """
     wide = shape.dtype == torch.float32
-    few = next((size for size in (16, 32, 64) if rows <= size), 64)
-    more = 0
-    if wide:  # without tensor cores a tile lies in registers, and so do sums of segments
-        few = min(few, 32 if weights > 1 or rows > FEW else 64)
-    elif rows <= 64:
-        pass
-    elif rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
-        few, more = 64, 16 if rows <= 64 + 16 else 32
-    else:  # and one of sixteen 272
-        few = 128
-        over = rows - rows // few * few
-        roomy = weights == 1 or target.dependent  # registers: accumulators of wgmma take fewer
-        more = 16 if roomy and rows < 3 * few and 0 < over <= rows // few * 16 else 0
-    apart = weights == 1 and shape.segments > 1 and rows <= FEW
+    cut = shape.segments if weights == 1 else 1
+    few, more = _rows_of_tile(rows, shape, target, weights)
+    parts = cut if rows <= FEW or few == 256 else 1
     if target.upcast:  # a program costs milliseconds there
-        return Tile(few, more, min(512, power_above(shape.out, 16)), 4, 1, apart)
+        return Tile(few, more, min(512, power_above(shape.out, 16)), 4, 1, parts > 1)
+    row_tiles = -(-rows // (few + more))
     features, warps = 64, 8 if wide else 4
-    if few == 16 and -(-shape.out // UNIT) * shape.segments < UNITS // 4:
+    if few == 16 and weights == 1 and -(-shape.out // UNIT) * parts < UNITS // 4:
         features = 16 if wide else 32  # a small weight is spread over more programs
-    elif few > 16 and wide:
-        features = 32
-    elif few >= 64 and weights > 1:
-        warps = 8
-    elif rows > FEW and not wide and -(-shape.out // 128) * -(-rows // (few + more)) >= FULL:
+    elif wide:
+        features = 32 if few > 16 else 64
+    elif weights > 1:
+        warps = 8 if few == 16 or rows > FEW else 4
+        features = 128 if -(-shape.out // 128) * row_tiles >= 4 * FULL else 64
+    elif few == 256:
         features, warps = 128, 8
+    elif (few == 16 or rows > FEW) and -(-shape.out // 128) * parts * row_tiles >= FULL:
+        features, warps = 128, 4 if parts > 1 else 8
     stage = (features * weights + few + more) * shape.block * shape.dtype.itemsize
     room = (target.shared_kib - 3) * 1024 // stage
-    return Tile(few, more, features, warps, max(2, min(5 if few < 64 else 4, room)), apart)
+    beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
+    if few >= 64 and (beside > 3 or warps == 8):
+        beside = 1  # they come one after another
+    deep = 5 if few < 64 and features < 128 else 4
+    stages = min(deep, room, max(3, room // min(3, beside)))
+    return Tile(few, more, features, warps, max(2, stages), parts > 1)
 
 
-def prefetched(shape: Shape, target: Target, weights: int = 1) -> int:
-    """Return how many bytes of each row of a weight's segment are asked for early: whole lines.
-
-    None where the hardware cannot, or where a segment is shorter than what would be asked for.
-    """
-    if not target.dependent or shape.stride * shape.dtype.itemsize % 16:
-        return 0
-    segments = shape.segments if weights == 1 else 1
-    share = PREFETCHED // (weights * shape.out * segments) // 128 * 128
-    last = shape.width - (segments - 1) * shape.span if segments > 1 else shape.width
-    return share if share <= last * shape.dtype.itemsize else 0
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def ask_for(w_ptr, out, first, STRIDE: tl.constexpr, BYTES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Let the cache of the device fetch the first BYTES of rows `out` [N] of a weight."""
-    size = tl.full(out.shape, BYTES, tl.int32)
-    tl.inline_asm_elementwise(
-        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
-        "=r,l,r",
-        [(w_ptr + out * STRIDE + first).to(tl.int64), size],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
+def _rows_of_tile(rows: int, shape: Shape, target: Target, weights: int) -> tuple[int, int]:
+    """Return how many rows a program takes, as two powers of two, of which the other may be 0."""
+    few = next((size for size in (16, 32, 64) if rows <= size), 64)
+    if shape.dtype == torch.float32:  # a tile lies in registers, and so do sums of segments
+        return min(few, 32 if weights > 1 or rows > FEW else 64), 0
+    if rows <= 64:
+        return few, 0
+    if rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
+        return 64, 16 if rows <= 64 + 16 else 32
+    over = rows - rows // 128 * 128
+    roomy = weights == 1 or target.dependent  # registers: accumulators of wgmma take fewer
+    more = 16 if roomy and rows < 3 * 128 and 0 < over <= rows // 128 * 16 else 0
+    if rows == 2 * 128 + over and more and target.dependent and over <= 16:  # one of sixteen 272
+        alone = -(-shape.out // 128) * shape.segments <= FULL  # all programs are there at once
+        if weights > 1 or (shape.segments > 1 and alone):
+            return 256, 16
+    return 128, more
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -262,13 +256,24 @@ def store_rows(out_ptr, values, row, out, rows, OUT: tl.constexpr):  # type: ign
     tl.store(place, values.to(out_ptr.dtype.element_ty), mask=held)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def sum_of_parts(  # type: ignore[no-untyped-def]
+    part_ptr, place, held, distance, PARTS: tl.constexpr
+):
+    """Return the sum of PARTS values each, `distance` apart, in order."""
+    total = tl.zeros(place.shape, tl.float32)
+    for part in tl.static_range(PARTS):
+        total += tl.load(part_ptr + part * distance + place, mask=held, other=0.0)
+    return total
+
+
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def product_kernel(  # type: ignore[no-untyped-def]
     x_ptr, w_ptr, out_ptr, rows,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, SEGMENTS: tl.constexpr,
     SPAN: tl.constexpr, APART: tl.constexpr, ROWS: tl.constexpr, MORE: tl.constexpr,
-    FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr, PREFETCH: tl.constexpr,
-    UPCAST: tl.constexpr, DEPENDENT: tl.constexpr,
+    FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr, UPCAST: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Write `x @ w.T` for x [rows, WIDTH] and w [OUT, WIDTH].
 
@@ -283,8 +288,6 @@ def product_kernel(  # type: ignore[no-untyped-def]
     w_ptr += first_out.to(tl.int64) * STRIDE
     segment = tl.program_id(1)
     if DEPENDENT:
-        if PREFETCH > 0:
-            ask_for(w_ptr, held, segment * SPAN, STRIDE, PREFETCH)
         gdc_wait()
     row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
@@ -315,12 +318,10 @@ def product_kernel(  # type: ignore[no-untyped-def]
         store_rows(out_ptr, other, first_row + other_row, first_out + out, rows, OUT)
 
 
-def tile_constants(
-    shape: Shape, tile: Tile, target: Target, *, once: bool, weights: int = 1
-) -> dict[str, Any]:
+def tile_constants(shape: Shape, tile: Tile, target: Target, *, once: bool) -> dict[str, Any]:
     """Return what a product in tiles has to know at compile time, whatever it does with its sums.
 
-    `once`: one program has all the rows; `weights` are read side by side.
+    `once`: one program has all the rows.
     """
     return {
         "OUT": shape.out,
@@ -331,7 +332,6 @@ def tile_constants(
         "FEATURES": tile.features,
         "BLOCK": shape.block,
         "ONCE": once,
-        "PREFETCH": prefetched(shape, target, weights),
         "UPCAST": target.upcast,
         "DEPENDENT": target.dependent,
     }

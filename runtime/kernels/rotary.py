@@ -19,7 +19,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
 from nldc.runtime.kernels.low_rank import Delta
-from nldc.runtime.kernels.summed import sum_of_parts
+from nldc.runtime.kernels.product import sum_of_parts
 
 LINES = 8
 """Heads of rows that a program takes; any number gives the same bits."""

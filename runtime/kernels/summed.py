@@ -19,17 +19,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
 from nldc.runtime.kernels.low_rank import Delta
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def sum_of_parts(  # type: ignore[no-untyped-def]
-    part_ptr, place, held, distance, PARTS: tl.constexpr
-):
-    """Return the sum of PARTS values each, `distance` apart, in order."""
-    total = tl.zeros(place.shape, tl.float32)
-    for part in tl.static_range(PARTS):
-        total += tl.load(part_ptr + part * distance + place, mask=held, other=0.0)
-    return total
+from nldc.runtime.kernels.product import sum_of_parts
 
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]

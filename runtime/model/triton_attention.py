@@ -14,6 +14,7 @@ from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.attention import attention, room_for
 from nldc.runtime.kernels.attention_tiles import divide
 from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.rows.plan import Plan
 
 
@@ -37,6 +38,7 @@ class TritonAttention:
         self.cache = cache
         self.places = places
         self.predicate = plan.pattern.kernel()
+        self.target = Target.of(cache.device)
         self.facts = plan.facts
         rows = torch.arange(count, device=cache.device)
         targets = places.start.unsqueeze(1) + rows
@@ -86,6 +88,7 @@ class TritonAttention:
             self.predicate,
             self.division,
             self.room,
+            self.target,
             sees_prefix=self.plan.pattern.sees_prefix,
             upcast=self.upcast,
         )

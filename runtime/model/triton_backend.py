@@ -16,10 +16,9 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
-from nldc.runtime.kernels.gated import gated
 from nldc.runtime.kernels.head import Asked, Found, Noise, head
 from nldc.runtime.kernels.launchable import TYPES, Target
-from nldc.runtime.kernels.product import product
+from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
 from nldc.runtime.kernels.summed import added, added_normed, normed
 from nldc.runtime.model.backbone import Backbone
@@ -68,6 +67,7 @@ class TritonBackend:
         config = backbone.config
         self._backbone = backbone
         self.target = Target.of(backbone.device)
+        self.products = Products.on(self.target)
         self.layers = tuple(KernelLayer.of(layer) for layer in backbone.weights.layers)
         self.heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, KEY_TILE)
         self.head_weight = matrix_of(backbone.weights.head)
@@ -104,13 +104,14 @@ class TritonBackend:
     def layer(self, number: int, states: Tensor, rows: TritonRows) -> Tensor:
         """See `Backend`."""
         layer, target, adapted = self.layers[number], self.target, rows.adapted
+        product = self.products.product
         eps = self._backbone.config.rms_norm_eps
         is_own, x = rows.normed(states)
         if x is None:
             states = states.contiguous()
             x = normed(states, layer.input_norm, eps, target)
         query = rotary(
-            product(x, layer.qkv, target),
+            product(x, layer.qkv),
             rows.positions,
             rows.cos,
             rows.sin,
@@ -124,11 +125,11 @@ class TritonBackend:
         x = rows.attention.attend(number, query, rows.factor)
         beside = adapted.beside(number, "output", x)
         into = states if is_own else None  # what the caller brought stays as it is
-        parts = product(x, layer.output, target)
+        parts = product(x, layer.output)
         states, x = added_normed(parts, states, layer.post_norm, eps, target, beside, into)
-        x = gated(x, layer.gate, layer.up, target, adapted.beside(number, GATED, x))
+        x = self.products.gated(x, layer.gate, layer.up, adapted.beside(number, GATED, x))
         beside = adapted.beside(number, "down", x)
-        parts = product(x, layer.down, target)
+        parts = product(x, layer.down)
         if number + 1 == len(self.layers):
             rows.ahead = added(parts, states, target, beside, states), None
         else:

@@ -9,9 +9,13 @@ import json
 import sys
 from importlib import import_module
 
+import torch
+
 from nldc import api
-from nldc.runtime.kernels.ahead import attention_source
+from nldc.runtime.kernels import attention
+from nldc.runtime.kernels.ahead import source_of
 from nldc.runtime.kernels.attention_tiles import tiles_for
+from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.rows.pattern import Pattern
 
 
@@ -25,16 +29,11 @@ def keys(folder: str) -> dict[str, list[str]]:
         if isinstance(pattern, Pattern):
             assert pattern.kernel is not None
             predicate = pattern.kernel()
-            source = attention_source(
-                predicate,
-                "bf16",
-                4,
-                128,
-                tiles_for(128, 2)[0],
-                sees_prefix=pattern.sees_prefix,
-                partial=True,
-            )
-            found[pattern.name] = [predicate.cache_key, source.hash()]
+            kernel = attention.launchable(
+                predicate, torch.bfloat16, 4, 128, tiles_for(128, 2)[0], Target(90),
+                sees_prefix=pattern.sees_prefix, partial=True, upcast=False,
+            )  # fmt: skip
+            found[pattern.name] = [predicate.cache_key, source_of(kernel).hash()]
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 from nldc.runtime import Decoder, Engine
 from nldc.runtime.engine.strategy import Room
 from nldc.runtime.graph.step_graphs import StepGraphs
+from tests.gpu.waits import without_waits
 from tests.library import short_steps
 from tests.runtime.graph.emulator import Emulator
 from tests.runtime.graph.table_attention import TableBackend
@@ -96,15 +97,25 @@ def test_a_replay_waits_for_nothing_but_its_tokens(
 
     def watched(self: StepGraphs, *arguments: Any) -> Any:
         nonlocal waited
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        waited += 1
+        with without_waits():
             return replayed(self, *arguments)
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-            waited += 1
 
     wanted = tokens_of(decoder, engine)
     monkeypatch.setattr(StepGraphs, "_replayed", watched)
     assert tokens_of(decoder, engine) == wanted
     assert waited > 4
+
+
+def test_graphs_are_made_anew_when_memory_has_moved(
+    compiled: Any, device: torch.device, capturable: str
+) -> None:
+    decoder = decoder_of(compiled, device, "linear_ss", capturable)
+    engine, plain = engine_of(decoder, graphs=True), engine_of(decoder, graphs=False)
+    for _ in range(2):
+        assert tokens_of(decoder, engine) == tokens_of(decoder, plain)
+        captures, replays = engine.graphs.captures, engine.graphs.replays
+        engine.graphs.forget()
+    assert captures > 1
+    assert replays > 8
+    assert set(engine.graphs.eager) == {"a step of its kind is seen for the first times"}

@@ -21,6 +21,7 @@ from nldc.runtime.kernels.device import interpreted
 from nldc.runtime.kernels.gated import gated
 from nldc.runtime.kernels.head import Asked, Noise, head
 from nldc.runtime.kernels.launchable import Target
+from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import LowRankProducts, low_rank
 from nldc.runtime.kernels.product import Matrix, product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
@@ -92,6 +93,30 @@ def test_products_of_a_row_have_the_same_bits(
                 assert torch.equal(whole(product(rows[own], weight, way)), of_all[own]), count
                 found = gated(large[own], weight, beside, way)
                 assert torch.equal(found, gated_of_all[own]), count
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_products_of_many_rows_have_the_bits_of_few_whoever_computes_them(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    products, plain = Products.on(target), Products(target)
+    for out, width in ((4096, 14336), (2048, 4096)) if device.type == "cuda" else ((40, 90),):
+        weight, beside = (
+            Matrix(numbers(out, width, dtype=dtype) / width**0.5, out, width) for _ in range(2)
+        )
+        x = numbers(MOST if device.type == "cuda" else 33, width, dtype=dtype)
+        few = whole(plain.product(x[:32], weight)), plain.gated(x[:32], weight, beside)
+        for rows in (192, 200, 257, 272, 700, MOST):
+            some = x[:rows]
+            many = whole(products.product(some, weight)), products.gated(some, weight, beside)
+            for found, wanted, first in zip(
+                many, (whole(plain.product(some, weight)), plain.gated(some, weight, beside)), few,
+                strict=True,
+            ):  # fmt: skip
+                assert torch.equal(found, wanted), rows
+                assert torch.equal(found[:32], first), rows
+    if device.type == "cuda" and torch.version.hip is None:
+        assert any(products._held.values()), "the library is of no use here"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling, filtered
 from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.verify import model_folder
+from tests.gpu.waits import without_waits
 from tests.library import exact
 from tests.runtime.company import Company
 from tests.runtime.tiles import untiled
@@ -249,16 +249,6 @@ def test_a_long_prompt_takes_memory_with_its_length(
 
     peak(400)
     assert peak(3600) < 6 * peak(900)  # its square would be 16 times
-
-
-@contextmanager
-def without_waits() -> Iterator[None]:
-    """Let every wait for the device be an error, but those for a copy's event."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", sorted(api.library()))

@@ -57,8 +57,9 @@ def layer(
         parts.append(shape.segments if tile.apart else 1)
         yield product.launchable(shape, tile, target, once=rows <= tile.height)
     shape = Shape(mlp, hidden, hidden, dtype)
-    tile = gated.gated_tile(rows, shape, target)
     for adapted in (False, True):
+        tile = gated.gated_tile(rows, shape, target, adapted=adapted)
+        yield gated.activating(mlp, dtype, target, adapted=adapted)
         yield gated.launchable(shape, tile, target, once=rows <= tile.height, adapted=adapted)
         yield rotary.launchable(heads, parts[0], dtype, target, adapted=adapted)
         for count in {*parts[1:3]}:

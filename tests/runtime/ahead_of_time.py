@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from itertools import product
-from typing import Any
 
+import torch
 from interpreted import quadratic_kernel, window_kernel
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from nldc.runtime.errors import BackendError
-from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.kernels.ahead import (
-    SIZES,
-    attention_source,
-    compile_source,
-    merge_source,
-)
+from nldc.runtime.kernels import attention
+from nldc.runtime.kernels.ahead import compile_launchable, kernel_target
 from nldc.runtime.kernels.attention_tiles import tiles_for
+from nldc.runtime.kernels.launchable import TYPES, Launchable
 
 TARGETS = (
     GPUTarget("cuda", 80, 32),
@@ -42,43 +37,36 @@ def failures(*, everything: bool) -> list[str]:
     It is a failure too if values are spilled.
     """
     found = []
-    for number, dtype in product(range(len(TARGETS)), SIZES):
+    for number, (dtype, kind) in product(range(len(TARGETS)), TYPES.items()):
         target = TARGETS[number]
-        for place, tile in enumerate(tiles_for(128, SIZES[dtype])):
+        for place, tile in enumerate(tiles_for(128, dtype.itemsize)):
             for predicate, partial in product((quadratic_kernel, window_kernel), (True, False)):
-                few = (number, dtype, place, predicate, partial) in FEW
+                few = (number, kind, place, predicate, partial) in FEW
                 if not few and not (everything and (partial or tile.whole)):
                     continue
-                source = attention_source(
-                    predicate,
-                    dtype,
-                    4,
-                    128,
-                    tile,
+                kernel = attention.launchable(
+                    predicate, dtype, 4, 128, tile, kernel_target(target),
                     sees_prefix=predicate is quadratic_kernel,
-                    partial=partial,
-                )
+                    partial=partial, upcast=dtype == torch.float32,
+                )  # fmt: skip
                 # Once a chunk: see `tiles_for`. Of predicates that look first, more is allowed.
                 allowed = 0 if predicate is quadratic_kernel else 800
                 if tile.lines == 128 and not partial:
                     allowed += 96
-                found += problems(source, target, tile.options(partial=partial), allowed)
-        if everything or (number, dtype) == (1, "bf16"):
+                found += problems(kernel, target, allowed)
+        if everything or (number, kind) == (1, "bf16"):
             for chunks in (True, False) if everything else (True,):
-                source = merge_source(dtype, 32, 4, 128, chunks=chunks)
-                found += problems(source, target, kernels.MERGE_OPTIONS, 0)
+                own = kernel_target(target)
+                merge = attention.merging(dtype, 32, 4, 128, own, chunks=chunks)
+                found += problems(merge, target, 0)
     return found
 
 
-def problems(
-    source: ASTSource, target: GPUTarget, options: dict[str, Any], allowed: int
-) -> list[str]:
+def problems(kernel: Launchable, target: GPUTarget, allowed: int) -> list[str]:
     """Return what is wrong with a kernel on a target, of which so many bytes may be spilled."""
-    what = (
-        f"{source.name} {options} {target.backend}:{target.arch} {source.signature['output_ptr']}"
-    )
+    what = f"{kernel.name} {kernel.signature['output_ptr']} {target.backend}:{target.arch}"
     try:
-        report = compile_source(source, target, options, what)
+        report = compile_launchable(kernel, target)
     except BackendError as problem:
         return [f"{what}: {problem}"]
     return [f"{what}: {report}"] if (report.stack or 0) > allowed else []

@@ -26,6 +26,7 @@ from triton.runtime import interpreter
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels import attention as kernels
 from nldc.runtime.kernels.attention_tiles import CHUNK, Division, divide, tiles_for
+from nldc.runtime.kernels.launchable import Launchable, Target
 from nldc.runtime.reference.attention import attention as reference
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
@@ -158,7 +159,7 @@ class Forward:
         assert self.pattern.kernel is not None
         return kernels.attention(
             self.query, *pages, by_slot, slots, torch.tensor(self.lengths), self.factor,
-            plan.facts, plan.seen, self.pattern.kernel(), division, room,
+            plan.facts, plan.seen, self.pattern.kernel(), division, room, Target.of(CPU),
             sees_prefix=self.pattern.sees_prefix, upcast=self.query.dtype != torch.float16,
         )  # fmt: skip
 
@@ -248,14 +249,18 @@ def otherwise() -> dict[str, bool]:
     forward = Forward.drawn(Layout.causal(3), CAUSAL, Heads(4, 1, 16), (700,), torch.float32)
     first, *others = forward.divisions()
     want = forward.attend(first)
-    constants = kernels.constants
+    launchable = kernels.launchable
     found = {}
     for pages in (7,):
-        kernels.constants = lambda *a, **k: {  # type: ignore[assignment]
-            **constants(*a, **k), "CHUNK_KEYS": pages * KEY_TILE,  # noqa: B023
-        }  # fmt: skip
+        keys = {"CHUNK_KEYS": pages * KEY_TILE}
+
+        def otherwise_cut(*a: Any, keys: dict[str, int] = keys, **k: Any) -> Launchable:
+            made = launchable(*a, **k)
+            return replace(made, constants={**made.constants, **keys})
+
+        kernels.launchable = otherwise_cut  # type: ignore[assignment]
         found[str(pages)] = same(forward.attend(others[1]), want)
-    kernels.constants = constants  # type: ignore[assignment]
+    kernels.launchable = launchable
     return found
 
 

@@ -10,14 +10,17 @@ import re
 from collections import Counter
 from typing import Any
 
+import torch
 import triton
 from interpreted import causal_kernel
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from nldc.runtime.kernels import attention as kernels
-from nldc.runtime.kernels.ahead import SIZES, attention_source, merge_source
+from nldc.runtime.kernels.ahead import source_of
 from nldc.runtime.kernels.attention_tiles import tiles_for
+from nldc.runtime.kernels.launchable import TYPES, Launchable, Target
+
+KINDS = {name: dtype for dtype, name in TYPES.items()}
 
 OPERATION = re.compile(
     r"^\s*(?:@!?%p\d+\s+)?((?:fma|mul|add|sub|ex2|max|mma|wgmma)\.\S*f32\S*)", re.MULTILINE
@@ -30,14 +33,22 @@ def arithmetic(
     dtype: str, arch: int, lines: int, *, partial: bool, **options: Any
 ) -> dict[str, Any]:
     """Return how often each loop does what in float32, and how many operations may be fused yet."""
-    (tile,) = (one for one in tiles_for(64, SIZES[dtype]) if one.lines == lines)
-    source = attention_source(causal_kernel, dtype, 4, 64, tile, sees_prefix=True, partial=partial)
-    return of(source, arch, {**tile.options(partial=partial), **options})
+    kind = KINDS[dtype]
+    (tile,) = (one for one in tiles_for(64, kind.itemsize) if one.lines == lines)
+    kernel = kernels.launchable(
+        causal_kernel, kind, 4, 64, tile, Target(arch),
+        sees_prefix=True, partial=partial, upcast=kind == torch.float32,
+    )  # fmt: skip
+    return of(kernel, arch, **options)
 
 
-def of(source: ASTSource, arch: int, options: dict[str, Any]) -> dict[str, Any]:
+def of(kernel: Launchable, arch: int, **options: Any) -> dict[str, Any]:
     """Return that of a kernel; of loops, those that have none within."""
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    compiled = triton.compile(
+        source_of(kernel),
+        target=GPUTarget("cuda", arch, 32),
+        options={**kernel.options, **options},
+    )
     text = compiled.asm["ptx"]
     spans = []
     for label in re.finditer(r"^(\$L\w+):", text, re.MULTILINE):
@@ -65,6 +76,6 @@ if __name__ == "__main__":
         )
         for dtype, arch, lines, partial in SHIPPED
     }
-    merge = of(merge_source("bf16", 32, 4, 64, chunks=True), 90, kernels.MERGE_OPTIONS)
+    merge = of(kernels.merging(torch.bfloat16, 32, 4, 64, Target(90), chunks=True), 90)
     fused = arithmetic("bf16", 90, 16, partial=True, enable_fp_fusion=True)
     print(json.dumps({"shipped": shipped, "merge": merge, "fused": fused}))
