@@ -40,6 +40,7 @@ class Tokenizer:
         self.inner = inner
         self.settings = settings
         self.folder = folder
+        self.file = str(folder / TOKENIZER)  # messages name it, once a token
         self.markers: dict[int, str] = {
             number: token.content
             for number, token in inner.get_added_tokens_decoder().items()
@@ -100,7 +101,7 @@ class Tokenizer:
         size = max(self.inner.get_vocab_size(), max(added, default=-1) + 1)
         if size > vocabulary:
             warnings.warn(
-                f"{self.folder / TOKENIZER} has {size} tokens, and the model {vocabulary}: is it "
+                f"{self.file} has {size} tokens, and the model {vocabulary}: is it "
                 "another model's?",
                 CheckpointWarning,
                 stacklevel=3,
@@ -111,7 +112,7 @@ class Tokenizer:
         wrong = next((token for token in tokens if token >= vocabulary), None)
         if wrong is not None:
             raise TokenizerError(
-                f"{name} holds `{self._text_of(wrong)}`, which {self.folder / TOKENIZER} makes "
+                f"{name} holds `{self._text_of(wrong)}`, which {self.file} makes "
                 f"token {wrong}; the model has {vocabulary} tokens",
                 "take the released model's tokenizer, or leave this out of the prompt",
             )
@@ -144,7 +145,7 @@ class Tokenizer:
             )
         found = _guarded(
             lambda: self.inner.encode(text, add_special_tokens=special),
-            f"{self.folder / TOKENIZER} fails on the prompt",
+            f"{self.file} fails on the prompt",
             "take the released model's file",
         )
         return list(found.ids)
@@ -179,14 +180,14 @@ class Tokenizer:
                 lambda: self.inner.decode(
                     list(tokens), skip_special_tokens=not keep_special_tokens
                 ),
-                f"{self.folder / TOKENIZER} fails on tokens",
+                f"{self.file} fails on tokens",
                 "take the released model's file",
             )
         shown = [token for token in tokens if keep_special_tokens or token not in self.markers]
         texts = [text for token in shown if (text := self._text_of(token)) is not None]
         return _guarded(
             lambda: str(self.inner.decoder.decode(_without_bad_bytes(texts))),
-            f"{self.folder / TOKENIZER} fails on tokens",
+            f"{self.file} fails on tokens",
             "take the released model's file",
         )
 
