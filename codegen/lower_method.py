@@ -231,6 +231,7 @@ class MethodLowering:
         if leaves_rows(op):
             forward, _ = forward_of(op)
             append = self.held.get(forward.name, self.module.layouts[forward.name].name)
+        fills = op.exhausted == "fill"
         asked = any(isinstance(n.op, Select) and _asks_round(n.op) for n in op.body.nodes)
         return p.Loop(
             name=name,
@@ -245,7 +246,8 @@ class MethodLowering:
             iteration=iteration if asked else None,
             eos=op.eos,
             eos_ids=op.eos_ids,
-            left=self._value(_last_fill(op).tokens) if op.exhausted == "fill" else None,
+            left=self._value(_last_fill(op).tokens) if fills else None,
+            kept=self.scope.allot(f"{name}_left") if fills and not op.at_least else None,
             append=append,
         )
 

@@ -343,40 +343,36 @@ class _Methods:
 
     def _loop(self, each: p.Loop) -> None:
         out, name = self.out, each.name
-        out.line(f"{name} = {self._use(each.initial)}")
+        out.line(f"{name} = {self._ops('begun')}({self._use(each.initial)})")
         ends = ", first=True" if each.eos_ids == "first" else ""
         goes_on = f"{self._ops('unfinished')}(batch, {name}{ends})"
         if each.eos == "ignored":
             goes_on = f"{self._ops('has_masks')}({name})"
         if each.at_least:
-            begin = each.within or "batch.everyone()"
+            begin = f"{each.within}.clone()" if each.within else "batch.everyone()"
         else:
             begin = f"{each.within} & {goes_on}" if each.within else goes_on
         out.line(f"{each.active} = {begin}")
-        out.line(f"for {each.iteration or '_'} in range({each.at_most}):")
+        if each.kept is not None:
+            out.line(f"{each.kept} = {name}.tokens")
+        given = [each.active, str(each.at_most)]
+        given += [f"least={each.at_least}"] if each.at_least else []
+        given += ["apart=True"] if each.iteration else []
+        out.line(f"for {each.iteration or '_'} in batch.rounds({', '.join(given)}):")
         with out.indent():
-            if not each.at_least:
-                self._leave(each)
             self._body(each.body)
             after = self._use(each.result)
             if each.eos == "fills":
                 after = f"{self._ops('fill_after_eos')}(batch, {after}{ends})"
-            out.assign(name, self._ops("advance"), [each.active, name, after])
-            out.line(f"{each.active} = {each.active} & {goes_on}")
-            if each.at_least:
-                self._leave(each)
+            out.assign("", self._ops("advance"), [each.active, name, after])
+            out.line(f"{each.active} &= {goes_on}")
+            if each.left is not None and each.kept is not None:
+                out.line(f"{each.kept} = {self._use(each.left)}")
         if each.left is not None:
-            out.line("else:")
-            with out.indent():
-                filled = f"{self._ops('fill_left')}({each.active}, {name}, {self._use(each.left)})"
-                out.line(f"{name} = {filled}")
+            left = each.kept or self._use(each.left)
+            out.assign(name, self._ops("fill_left"), [each.active, name, left])
         if each.append is not None:
             out.line(f"batch.append({each.append}.size)")
-
-    def _leave(self, each: p.Loop) -> None:
-        self.out.line(f"if batch.done({each.active}):")
-        with self.out.indent():
-            self.out.line("break")
 
     def _commit(self, commit: p.Commit) -> None:
         if commit.tokens is None:

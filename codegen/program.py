@@ -371,7 +371,8 @@ class Loop:
     `active` says which sequences go on; `within`, those of the loop around it. Who has a mask goes
     on, and has met no EOS unless `eos` is ignored; it is asked before the first round if `at_least`
     is 0. `iteration` counts the rounds where somebody asks. `left` fills what is left when the
-    rounds are used up; `append` names the layout of the forward whose keys stay.
+    rounds are used up, and is called `kept` where there may have been no round; `append` names the
+    layout of the forward whose keys stay.
     """
 
     name: str
@@ -387,6 +388,7 @@ class Loop:
     eos: str = "stops"
     eos_ids: str = "all"
     left: Use | None = None
+    kept: str | None = None
     append: str | None = None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 """Rises whenever code generated before would no longer run as it did."""
 
 PREDICATE_ARGUMENTS = (
@@ -48,7 +48,6 @@ NAMES = (
 
 BATCH = (
     "append",
-    "done",
     "entropy",
     "everyone",
     "forward",
@@ -56,6 +55,7 @@ BATCH = (
     "head_choose",
     "margin",
     "probability",
+    "rounds",
     "sample",
     "size",
 )
@@ -64,6 +64,7 @@ BATCH = (
 OPS = (
     "accept_longest_prefix",
     "advance",
+    "begun",
     "choose_rows",
     "fill",
     "fill_after_eos",

@@ -79,7 +79,7 @@ def stepped(
             batch.watch()
         carried.update(batch.carried())
         record = commit(batch, strategy.step(batch, dict(carried)))
-        graphs.learn(name, batch, record)
+        graphs.learn(batch, record)
         return _read(live, record, batch.failed)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.graph.key import Key
+from nldc.runtime.graph.work import Rounds, Taking, Work
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
@@ -18,6 +21,11 @@ from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import FACTS, Lineup
 from nldc.runtime.step.state import StepState
+
+NODES = 64
+"""Nodes whose forwards are counted apart."""
+MOST_APART = 64
+"""Rounds that are captured one by one."""
 
 
 class NeedsHostError(Exception):
@@ -92,10 +100,20 @@ class FixedBatch(Batch):
     Whatever is measured by a length on the host (grids, masks, room) is thus large enough for every
     replay, and whatever must be right is read from the device. Nothing of the cache's books is
     changed: `rows` counts what the step appends. `plans` are to be kept as long as the graph is.
+
+    A loop has one round here, which is captured by itself, or as many as it may take where each is
+    other work. Forwards are counted where every round counts on. Without `taking`, nothing is
+    captured.
     """
 
     def __init__(
-        self, model: Model, cache: KVCache, state: StepState, lineup: Lineup, key: Key
+        self,
+        model: Model,
+        cache: KVCache,
+        state: StepState,
+        lineup: Lineup,
+        key: Key,
+        taking: Taking | None = None,
     ) -> None:
         plans = _Plans(model)
         lengths = [key.keys] * len(lineup.members)
@@ -104,6 +122,9 @@ class FixedBatch(Batch):
         self.plans = plans.held
         self.rows = 0
         self._longest_text = key.texts
+        self._taking = taking
+        self._rounds = 0
+        self._counted = torch.zeros((1 + NODES, self.size), dtype=torch.int64, device=self.device)
         if key.watched:
             self.watch()
 
@@ -114,6 +135,8 @@ class FixedBatch(Batch):
 
     def append(self, rows: int) -> None:
         """See `Batch`."""
+        if self._rounds:
+            raise NeedsHostError("a round of a loop leaves rows in the cache")
         self.rows += rows
         self.lengths = [length + rows for length in self.lengths]
         self.start = self.start + rows
@@ -124,7 +147,41 @@ class FixedBatch(Batch):
             raise NeedsHostError("the texts are not on the device yet")
         return self.state.history(self.lineup, self._longest_text)
 
-    def who(self, active: Tensor) -> NoReturn:
-        """Refuse: what the host is told would be the same in each replay."""
-        del active
-        raise NeedsHostError("a loop asks the host whether it goes on")
+    def rounds(
+        self, active: Tensor, most: int, *, least: int = 0, apart: bool = False
+    ) -> Iterator[int]:
+        """See `StepBatch.rounds`."""
+        if apart and most > MOST_APART:
+            raise NeedsHostError(f"more than {MOST_APART} rounds of a loop are each other work")
+        each: list[Work] = []
+        if self._taking is not None:
+            self._taking.piece()
+        for number in range(most if apart else 1):
+            self._rounds += 1
+            with nullcontext() if self._taking is None else self._taking.round(each):
+                yield number
+            self._rounds -= 1
+        if self._taking is not None:
+            self._taking.add(Rounds(active, most, least, tuple(each)))
+
+    def who(self, active: Tensor) -> list[bool]:
+        """Return that nobody goes on, who needs the most room: see `places.behind_held`."""
+        return [False] * len(active)
+
+    def count(self, active: Tensor | None) -> None:
+        """See `Sequences.count`."""
+        self._counted[0].add_(1 if active is None else active)
+
+    def forwards(self) -> Tensor:
+        """See `Sequences.forwards`."""
+        return self._counted[0]
+
+    def note(self, node: str, active: Tensor | None) -> None:
+        """See `Sequences.note`."""
+        if self.by_node is None:
+            return
+        if node not in self.by_node:
+            if len(self.by_node) == NODES:
+                raise NeedsHostError(f"forwards of more than {NODES} nodes are counted")
+            self.by_node[node] = self._counted[1 + len(self.by_node)]
+        self.by_node[node].add_(1 if active is None else active)

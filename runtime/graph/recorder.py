@@ -21,15 +21,20 @@ class Recorded(Protocol):
         ...
 
 
+Cut = Callable[[], Recorded]
+"""Ends the piece that is being captured, returns it, and begins another."""
+
+
 class Recorder(Protocol):
     """Captures work of one device."""
 
-    def record(self, work: Callable[[], T]) -> tuple[Recorded, T]:
+    def record(self, work: Callable[[Cut], T]) -> tuple[Recorded, T]:
         """Capture what `work` asks of the device, and return it with what `work` returns.
 
-        Tensors in that are the graph's own, which every replay writes. Whether the work is done
-        meanwhile is not said. Whatever it asked of the host or sent from there would be the same in
-        each replay, and is refused.
+        Where `work` cuts, what is returned is the last piece. Tensors in what it returns are the
+        graph's own, which every replay writes. Whether the work is done meanwhile is not said.
+        Whatever it asked of the host or sent from there would be the same in each replay, and is
+        refused.
 
         Raises:
             Exception: it cannot be captured.
@@ -49,21 +54,34 @@ class CudaRecorder:
         self._pool: Any = None
         self._alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def record(self, work: Callable[[], T]) -> tuple[Recorded, T]:
+    def record(self, work: Callable[[Cut], T]) -> tuple[Recorded, T]:
         """See `Recorder`. Other threads may use the device meanwhile."""
-        if not self._alive:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), _kept_garbage():
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph = self._begun()
+
+            def cut() -> Recorded:
+                nonlocal graph
+                graph.capture_end()
+                done: Recorded = graph
+                graph = self._begun()
+                return done
+
             try:
-                found = work()
+                found = work(cut)
             finally:
                 graph.capture_end()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
-        self._alive.add(graph)
         return graph, found
+
+    def _begun(self) -> Any:
+        """Return a graph into which what follows is captured."""
+        if not self._alive:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        self._alive.add(graph)
+        return graph
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.errors import GraphWarning
 from nldc.runtime.graph.batch import FixedBatch, NeedsHostError, Seating
 from nldc.runtime.graph.key import FIRST_KEYS, Key, Kind, bucket
-from nldc.runtime.graph.recorder import CudaRecorder, Recorded, Recorder
+from nldc.runtime.graph.recorder import CudaRecorder, Cut, Recorder
+from nldc.runtime.graph.work import Taking, Work, replay
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.host import Copy
 from nldc.runtime.step.lineup import Lineup
@@ -59,9 +60,9 @@ class _Made:
 
 @dataclass(frozen=True, eq=False)
 class _Graph:
-    """A graph, the sequences that are in it, and what a replay does."""
+    """What a replay does, the sequences that are in it, and what comes of it."""
 
-    recorded: Recorded
+    work: Work
     seating: Seating
     made: _Made
 
@@ -179,10 +180,8 @@ class StepGraphs:
         self._graphs[key] = graph  # the last one again
         return self._replayed(moment, lineup, lengths, graph, carried)
 
-    def learn(self, strategy: str, batch: Batch, record: Record) -> None:
+    def learn(self, batch: Batch, record: Record) -> None:
         """Learn from a step that was done without a graph."""
-        if batch.asks:
-            self._refused.setdefault(strategy, "a loop asks the host whether it goes on")
         trial, self._trial = self._trial, None
         if trial is None:
             return
@@ -209,7 +208,7 @@ class StepGraphs:
         graph.seating.hold(lineup, state)
         carried.update(state.carry.read(lineup.slots, lineup.slot_index))
         texts = state.unlearn(lineup.slots)
-        graph.recorded.replay()
+        replay(graph.work)
         for slot in lineup.slots:
             cache.append(slot, made.rows)
         self.replays += 1
@@ -266,7 +265,7 @@ class StepGraphs:
         try:
             graph = self._captured(moment, lineup, key, saved)
             state.restore(lineup, saved)
-            graph.recorded.replay()
+            replay(graph.work)
             values = graph.made.values[: len(lineup.members)]
             self._trial = _Trial(
                 key,
@@ -294,20 +293,26 @@ class StepGraphs:
         seating.hold(lineup, state)
         filled = seating.filled(lineup, state.mask_token_id)
         step = self._step(moment, filled, key)
-        step()  # so that all is compiled, and has room
+        step(None)  # so that all is compiled, and has room
         state.restore(lineup, saved)
         self._settle(moment)
-        recorded, made = recorder.record(step)
+        takings: list[Taking] = []
+
+        def work(cut: Cut) -> _Made:
+            takings.append(Taking(cut))
+            return step(takings[0])
+
+        last, made = recorder.record(work)
         self.captures += 1
         if self._places(moment) != self._where:
             raise RuntimeError("memory moved while the step was captured")
-        return _Graph(recorded, seating, made)
+        return _Graph(takings[0].whole(last), seating, made)
 
-    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[], _Made]:
+    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[Taking | None], _Made]:
         """Return the work of a step, from the device's memory to the lines of a record."""
 
-        def step() -> _Made:
-            batch = FixedBatch(self._model, moment.cache, moment.state, filled, key)
+        def step(taking: Taking | None) -> _Made:
+            batch = FixedBatch(self._model, moment.cache, moment.state, filled, key, taking)
             emit = moment.step(batch, batch.carried())
             form, values = lines_of(batch, emit)
             moment.state.write(filled, lengths_after(batch, emit), emit, key.texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -109,8 +109,15 @@ class StepBatch(Protocol):
         """Return bool [B], all true: the sequences that a loop begins with."""
         ...
 
-    def done(self, active: Tensor) -> bool:
-        """Whether a loop may end, as none of `active`, bool [B], goes on."""
+    def rounds(
+        self, active: Tensor, most: int, *, least: int = 0, apart: bool = False
+    ) -> Iterator[int]:
+        """Yield the numbers of a loop's rounds: up to `most`, and not on when nobody is active.
+
+        `active` bool [B] says who goes on; a round changes it where it lies. From `least` on it is
+        asked before each round. `apart`: a round does other work than the one before it, as it uses
+        its number.
+        """
         ...
 
     def history(self) -> History:

@@ -20,6 +20,7 @@ __all__ = [
     "Accepted",
     "accept_longest_prefix",
     "advance",
+    "begun",
     "choose_rows",
     "fill",
     "fill_after_eos",
@@ -205,12 +206,19 @@ def fill_left(active: Tensor, held: Rows, tokens: Tensor) -> Rows:
     return fill(held, held.masked & active.unsqueeze(1), tokens)
 
 
-def advance(active: Tensor, before: Rows, after: Rows) -> Rows:
-    """Return `after` for the active sequences, bool [B], and `before` for the others."""
+def begun(held: Rows) -> Rows:
+    """Return the rows in memory of their own, which the rounds of a loop write: see `advance`."""
+    return Rows(held.tokens.clone(), held.masked.clone())
+
+
+def advance(active: Tensor, held: Rows, after: Rows) -> None:
+    """Let the active sequences, bool [B], hold `after`; the others keep what they hold.
+
+    It is written where `held` lies, so that every round is the same work on the same memory.
+    """
     on = active.unsqueeze(1)
-    return Rows(
-        torch.where(on, after.tokens, before.tokens), torch.where(on, after.masked, before.masked)
-    )
+    torch.where(on, after.tokens, held.tokens, out=held.tokens)
+    torch.where(on, after.masked, held.masked, out=held.masked)
 
 
 def left(among: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -101,6 +103,18 @@ class Sequences:
         self._asked = (active, [True] * self.size)
         return active
 
+    def rounds(
+        self, active: Tensor, most: int, *, least: int = 0, apart: bool = False
+    ) -> Iterator[int]:
+        """See `StepBatch.rounds`."""
+        del apart
+        for number in range(most):
+            if number:
+                self._asked = None  # a round has changed it
+            if number >= least and self.done(active):
+                return
+            yield number
+
     def done(self, active: Tensor) -> bool:
         """Whether a loop may end, as none of `active`, bool [B], goes on: a round's one wait.
 
@@ -113,15 +127,10 @@ class Sequences:
         return not any(self.who(active))
 
     def who(self, active: Tensor) -> list[bool]:
-        """Return which sequences are active, on the host; what was asked last is known."""
+        """Return which sequences are active, on the host; what was asked in this round is known."""
         if self._asked is None or self._asked[0] is not active:
             self._asked = (active, Copy.of(active).read())
         return self._asked[1]
-
-    @property
-    def asks(self) -> bool:
-        """Whether somebody asked which sequences go on, as loops do."""
-        return self._asked is not None
 
     def count(self, active: Tensor | None) -> None:
         """Count a forward, for the active sequences (None: all)."""

@@ -375,7 +375,7 @@ def test_what_is_counted_is_what_is_printed() -> None:
         assert text.count("batch.forward(") == sum(cost.forwards for cost in counted)
         heads = text.count("batch.head(") + text.count("batch.head_choose(")
         assert heads == sum(cost.heads for cost in counted)
-        assert text.count("batch.done(") == sum(cost.waits for cost in counted)
+        assert text.count("batch.rounds(") == sum(cost.waits for cost in counted)
         assert text.count("ops.lookup(") == sum(cost.host_reads for cost in counted)
 
 

@@ -267,10 +267,10 @@ def _repeat(asked: _Asked, held: HeldRows) -> None:
         for active in (True, False):
             found = ops.fill_left(torch.tensor([active]), rows, tensor(new))
             same_rows(found, fill(some, some.masked, new) if active else some)
-            same_rows(
-                ops.advance(torch.tensor([active]), rows, rows_of(between)),
-                between if active else some,
-            )
+            own = ops.begun(rows)
+            ops.advance(torch.tensor([active]), own, rows_of(between))
+            same_rows(own, between if active else some)
+            same_rows(rows, some)
 
 
 Row = Callable[[_Asked, Any], None]

@@ -90,9 +90,9 @@ class LinearSS(Decoder):
 
     def draft(self, batch: Batch, seed: Tensor) -> Tensor:
         layout = block_layout(self.BLOCK)
-        block = ops.rows(batch, seed, self.BLOCK - 1)
+        block = ops.begun(ops.rows(batch, seed, self.BLOCK - 1))
         active = batch.everyone()
-        for _ in range(self.BLOCK - 1):
+        for _ in batch.rounds(active, self.BLOCK - 1, least=1):
             seen = batch.forward(
                 block.tokens, layout, BIDIRECTIONAL, adapter="drafter", active=active
             )
@@ -103,10 +103,8 @@ class LinearSS(Decoder):
             else:
                 score = batch.probability(logits, guess)
                 where = ops.select(block.masked, score, at_least=self.THRESHOLD, always_best=1)
-            block = ops.advance(active, block, ops.fill(block, where, guess))
-            active = active & ops.unfinished(batch, block)
-            if not active.any():
-                break
+            ops.advance(active, block, ops.fill(block, where, guess))
+            active &= ops.unfinished(batch, block)
         return block.tokens
 
     def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
@@ -187,9 +185,9 @@ class BlockDiffusion(Decoder):
     def step(self, batch: Batch, carry: dict[str, Tensor]) -> Emit:
         size = self.BLOCK
         layout = block_layout(size)
-        block = ops.rows(batch, carry["seed"], size - 1)
+        block = ops.begun(ops.rows(batch, carry["seed"], size - 1))
         active = batch.everyone()
-        for number in range(size - 1):
+        for number in batch.rounds(active, size - 1, least=1, apart=True):
             seen = batch.forward(block.tokens, layout, BIDIRECTIONAL, active=active)
             logits = batch.head(seen)
             guess = batch.sample(logits)
@@ -199,10 +197,8 @@ class BlockDiffusion(Decoder):
                 where = ops.select(block.masked, score, best=share)
             else:
                 where = ops.select(block.masked, score, at_least=self.THRESHOLD, always_best=1)
-            block = ops.advance(active, block, ops.fill(block, where, guess))
-            active = active & ops.unfinished(batch, block)
-            if not active.any():
-                break
+            ops.advance(active, block, ops.fill(block, where, guess))
+            active &= ops.unfinished(batch, block)
         context = batch.forward(block.tokens, Layout.causal(size), CAUSAL)
         seed = batch.sample(batch.head(context.take(LAST)))
         return Emit(block.tokens, carry={"seed": seed})

@@ -89,7 +89,9 @@ def test_filled_rows_are_no_longer_masked_and_idle_sequences_stay() -> None:
     where = torch.tensor([[False, True, False]] * 2)
     filled = ops.fill(held, where, torch.full((2, 3), 9))
     assert filled.masked.tolist() == [[False, False, True]] * 2
-    after = ops.advance(torch.tensor([True, False]), held, filled)
+    after = ops.begun(held)
+    ops.advance(torch.tensor([True, False]), after, filled)
+    assert held.masked.tolist() == [[False, True, True]] * 2
     assert after.masked.tolist() == [[False, False, True], [False, True, True]]
     assert ops.left(after.masked).tolist() == [[1], [2]]
 

@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 LOOPED = [
     name
     for name in STRATEGIES
-    if "batch.done(" in (GOLDEN / name / "decode.py.txt").read_text(encoding="utf-8")
+    if "batch.rounds(" in (GOLDEN / name / "decode.py.txt").read_text(encoding="utf-8")
 ]
 FIRST = 1
 """Steps of a strategy that may put there what it fixes: tables of rows, what rows see."""

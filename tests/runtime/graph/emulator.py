@@ -131,13 +131,18 @@ class Emulator:
 
     tapes: list[Tape] = field(default_factory=list)
 
-    def record(self, work: Callable[[], T]) -> tuple[Tape, T]:
-        """See `Recorder`; the work is done meanwhile."""
-        tape = Tape()
-        with _unread(), _Recording(tape):
-            found = work()
-        self.tapes.append(tape)
-        return tape, found
+    def record(self, work: Callable[[Callable[[], Tape]], T]) -> tuple[Tape, T]:
+        """See `Recorder`; the work is done meanwhile, one round of each loop."""
+        recording = _Recording(Tape())
+
+        def cut() -> Tape:
+            done, recording.tape = recording.tape, Tape()
+            self.tapes.append(done)
+            return done
+
+        with _unread(), recording:
+            found = work(cut)
+        return cut(), found
 
 
 def names(tape: Tape) -> Counter[str]:

@@ -71,12 +71,12 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 def test_graphs_share_memory_as_long_as_one_of_them_lives(cuda: FakeCuda) -> None:
     recorder = CudaRecorder(torch.device("cuda"))
-    first, found = recorder.record(lambda: 7)
-    second, _ = recorder.record(lambda: 8)
+    first, found = recorder.record(lambda _cut: 7)
+    second, _ = recorder.record(lambda _cut: 8)
     assert found == 7
     assert cuda.handles == 1
     del first
-    third, _ = recorder.record(lambda: 9)
+    third, _ = recorder.record(lambda _cut: 9)
     assert cuda.handles == 1
     del second, third
     assert cuda.users == {1: 0}
@@ -85,7 +85,7 @@ def test_graphs_share_memory_as_long_as_one_of_them_lives(cuda: FakeCuda) -> Non
 def test_steps_are_captured_again_after_all_graphs_were_let_go(cuda: FakeCuda) -> None:
     recorder = CudaRecorder(torch.device("cuda"))
     for turn in range(3):
-        graph, found = recorder.record(lambda turn=turn: turn)  # type: ignore[misc]
+        graph, found = recorder.record(lambda _cut, turn=turn: turn)  # type: ignore[misc]
         assert found == turn
         del graph
     assert cuda.handles == 3
@@ -94,10 +94,10 @@ def test_steps_are_captured_again_after_all_graphs_were_let_go(cuda: FakeCuda) -
 def test_work_that_cannot_be_captured_leaves_no_graph(cuda: FakeCuda) -> None:
     recorder = CudaRecorder(torch.device("cuda"))
 
-    def fails() -> None:
+    def fails(_cut: object) -> None:
         raise ValueError("asks the host")
 
     with pytest.raises(ValueError, match="asks the host"):
         recorder.record(fails)
-    assert recorder.record(lambda: 1)[1] == 1
+    assert recorder.record(lambda _cut: 1)[1] == 1
     assert cuda.handles == 2

@@ -29,6 +29,10 @@ STRAIGHT = (
     "ar", "linear_ss", "linear_ss_lora", "quadratic_ss", "quadratic_ss_ensemble", "tidar",
     "prompt_lookup",
 )  # fmt: skip
+LOOPED = (
+    "block_diffusion", "block_diffusion_steps", "entropy_bounded", "factor_threshold",
+    "margin_confidence", "slow_fast", "token_editing",
+)  # fmt: skip
 LONG = [7, 9, 11] * 20  # 60 tokens: the first page ends within the answer
 SAMPLED = {"temperature": 0.9, "seed": 11}
 SETTINGS: dict[str, int | float] = {"block_length": 3}
@@ -38,7 +42,7 @@ SETTINGS: dict[str, int | float] = {"block_length": 3}
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     """Return a decoder of several strategies, on attention that can be captured."""
     root = tmp_path_factory.mktemp("graphs")
-    names = [*STRAIGHT, "block_diffusion", "concurrency_router"]
+    names = [*STRAIGHT, *LOOPED, "concurrency_router"]
     artifact = api.compile(names, root / "several", SETTINGS, certify=False)
     model = random_checkpoint(root / "model", num_hidden_layers=1)
     made = api.load(artifact).from_checkpoint(model, dtype="float64", device="cpu")
@@ -113,6 +117,17 @@ def test_every_strategy_without_loops_is_replayed_token_for_token(
 ) -> None:
     asked = [
         replace(one, options={**one.options, "strategy": strategy}) for one in COMING_AND_GOING
+    ]
+    engine = same(decoder, asked)
+    assert engine.graphs.replays >= 4
+    assert set(engine.graphs.eager) == {"a step of its kind is seen for the first times"}
+
+
+@pytest.mark.parametrize("strategy", LOOPED)
+def test_loops_are_replayed_as_long_as_somebody_goes_on(decoder: Decoder, strategy: str) -> None:
+    asked = [
+        replace(one, tokens=3 * one.tokens, options={**one.options, "strategy": strategy})
+        for one in COMING_AND_GOING
     ]
     engine = same(decoder, asked)
     assert engine.graphs.replays >= 4
@@ -278,19 +293,10 @@ def forbids(logits: Tensor, positions: Tensor) -> Tensor:
     return logits.masked_fill((ids + positions.unsqueeze(-1)) % 5 == 0, -torch.inf)
 
 
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"strategy": "block_diffusion"}, "a loop asks the host whether it goes on"),
-        ({"processors": (forbids,)}, "a processor looks at the logits"),
-    ],
-)
-def test_what_asks_the_host_is_launched_as_ever(
-    decoder: Decoder, options: dict[str, Any], why: str
-) -> None:
-    engine = same(decoder, [Asked([3, 4], 12, options=options)])
+def test_steps_with_a_processor_are_launched_as_ever(decoder: Decoder) -> None:
+    engine = same(decoder, [Asked([3, 4], 12, options={"processors": (forbids,)})])
     assert engine.graphs.replays == engine.graphs.captures == 0
-    assert engine.graphs.eager[why]
+    assert engine.graphs.eager["a processor looks at the logits"]
 
 
 def test_prompts_of_embeddings_are_launched_as_ever(decoder: Decoder) -> None:
@@ -369,11 +375,11 @@ def test_buckets_double(size: int, first: int, wanted: int) -> None:
 def test_the_emulator_refuses_what_a_graph_cannot_hold() -> None:
     line = torch.arange(4)
     for work in (
-        lambda: line.tolist(),
-        lambda: bool(line[0] == 0),
-        lambda: torch.tensor([1, 2]) + line[:2],
-        lambda: line.nonzero(),
-        lambda: line[line > 2],
+        lambda _: line.tolist(),
+        lambda _: bool(line[0] == 0),
+        lambda _: torch.tensor([1, 2]) + line[:2],
+        lambda _: line.nonzero(),
+        lambda _: line[line > 2],
     ):
         with torch.inference_mode(), pytest.raises(RefusedError):
             Emulator().record(work)
@@ -382,7 +388,7 @@ def test_the_emulator_refuses_what_a_graph_cannot_hold() -> None:
 def test_the_emulator_replays_on_the_same_memory() -> None:
     line = torch.arange(4)
     with torch.inference_mode():
-        tape, found = Emulator().record(lambda: (line + 1).view(2, 2).mul_(2))
+        tape, found = Emulator().record(lambda _: (line + 1).view(2, 2).mul_(2))
         line.fill_(10)
         tape.replay()
     assert found.tolist() == [[22, 22], [22, 22]]
