@@ -59,8 +59,21 @@ NEEDED = {  # what is imported, and the package that brings it
 }
 LINKS = ("codegen", "runtime", "strategies")
 DTYPES = ("float32", "bfloat16", "float16")
-SLOW = (("ar", None), ("linear_ss", 16))
-"""What is timed on the slower backend: strategies and their block lengths."""
+STEPS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("ar", {}),
+    ("linear_ss", {"block_length": 16}),
+    ("quadratic_ss", {"block_length": 8}),
+    ("linear_ss", {"block_length": 32}),
+    ("block_diffusion", {"block_length": 8}),
+    ("quadratic_ss", {"block_length": 16}),
+    ("quadratic_ss_tapered", {}),
+    ("tidar", {}),
+    ("prompt_lookup", {}),
+)
+"""Strategies whose steps are timed."""
+LOOPED = ("block_diffusion",)
+SLOW = STEPS[:2]
+"""Those that are timed without graphs and on the slower backend too."""
 STEMS = ("product", "gated", "summed", "rotary", "low_rank", "head")
 """The kernels that have a benchmark of their own, in benchmarks/gpu."""
 STEM_ROWS = (1, 32, 72, 272)
@@ -238,7 +251,7 @@ def suite(options: Options) -> Iterator[dict[str, Any]]:
         "no:benchmark",
     ]
     if importlib.util.find_spec("xdist") is not None and not options.small:
-        command += ["-n", "6"]
+        command += ["-n", str(max(2, (os.cpu_count() or 8) - 2))]
     if options.small:
         command += ["-k", "products and float32 and 61 or norms and float32-61"]
     log = options.out / "pytest.log"
@@ -297,16 +310,16 @@ def compiling(options: Options) -> Iterator[dict[str, Any]]:
         }
 
 
-def kernel_times(options: Options, rate: float) -> Iterator[dict[str, Any]]:
+def kernel_times(options: Options, rate: float, until: float) -> Iterator[dict[str, Any]]:
     """How long each kernel takes of the 8B's shape in bfloat16, beside its floor."""
-    if options.device == "cpu":
-        return
     import torch
 
     timing = clock()
     for stem in STEMS:
         module = script(stem)
         for rows in STEM_ROWS:
+            if time.monotonic() > until:
+                return
             for case in module.cases(rows, torch.bfloat16, torch.device(options.device)):
                 yield {
                     "what": "kernel",
@@ -319,7 +332,12 @@ def kernel_times(options: Options, rate: float) -> Iterator[dict[str, Any]]:
 
 
 def forward_times(
-    options: Options, backbone: Any, pattern: Any, floor: float
+    options: Options,
+    backbone: Any,
+    pattern: Any,
+    floor: float,
+    cases: Sequence[tuple[int, int]],
+    until: float = float("inf"),
 ) -> Iterator[dict[str, Any]]:
     """Forwards of rows behind a prefix, from their tokens to a greedy choice, in one CUDA graph."""
     import torch
@@ -333,7 +351,9 @@ def forward_times(
     name: Any = backends(options)[0]
     backend, device = backend_of(name, backbone), backbone.device
     plans = Plans(device, backbone.dtype)
-    for rows, prefix in ((1, 40), (8, 40)) if options.small else FORWARDS:
+    for rows, prefix in cases:
+        if time.monotonic() > until:
+            return
         layout = Layout.causal(rows, append=False)
         plan = plans(layout, pattern)
         backbone.rope.reserve(prefix + rows)
@@ -388,7 +408,7 @@ def milliseconds(call: Callable[[], object], options: Options, turns: int) -> fl
 def idle(decode: Callable[[], object]) -> dict[str, float]:
     """Return the share of a call in which the device had no kernel to run, and how many it ran.
 
-    The prompt's part counts too, so that many tokens should follow it.
+    Of its time the second half is looked at, which the prompt has no part in.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -401,6 +421,8 @@ def idle(decode: Callable[[], object]) -> dict[str, float]:
         for one in watched.events()
         if one.device_type == torch.autograd.DeviceType.CUDA
     )
+    half = (spans[0][0] + spans[-1][1]) / 2
+    spans = [one for one in spans if one[0] >= half]
     busy, reached = 0.0, spans[0][0]
     for begin, end in spans:
         busy += max(0.0, end - max(begin, reached))
@@ -424,81 +446,96 @@ def replayed(call: Callable[[], object]) -> Callable[[], object]:
 
 
 def times(options: Options) -> Iterator[dict[str, Any]]:
-    """Steps and prefill of the 8B shape in bfloat16 with random weights, beside their floors."""
+    """Steps and prefill of the 8B shape in bfloat16 with random weights, beside their floors.
+
+    What matters most comes first: where time runs out, the rest is missing.
+    """
     import torch
 
-    begun = time.monotonic()
+    until = time.monotonic() + options.limit - 5
     rate, copied = bandwidth(options)
     yield {"what": "bandwidth", "read": rate, "copy": copied}
     backbone, streamed = random_8b(options)
     floor = streamed / rate * 1e3
     yield {"what": "weights", "bytes": streamed, "floor_ms": floor}
-    yield from kernel_times(options, rate)
+    prefix, fast = 40 if options.small else 1024, backends(options)[0]
+    near = ((1, 40), (8, 40)) if options.small else FORWARDS[: len(FORWARD_ROWS)]
     with tempfile.TemporaryDirectory() as scratch:
-        yield from forward_times(options, backbone, compiled("ar", Path(scratch))[1], floor)
-    prefix, steps = (40, 4) if options.small else (1024, 24)
+        pattern = compiled("ar", Path(scratch))[1]
+        yield from forward_times(options, backbone, pattern, floor, near)
+        graphs = fast == "triton"
+        some = STEPS[:3] if options.small else STEPS
+        yield from step_times(options, backbone, floor, prefix, some, fast, graphs, until)
+        rivals = script("rivals")
+        shape = rivals.SMALL if options.small else rivals.LARGE
+        yield from rivals.measure(shape, prefix, torch.device(options.device), until)
+        if options.small:
+            return
+        if options.device != "cpu":
+            yield from script("attention").measure(options.device, small=False, until=until)
+            yield from kernel_times(options, rate, until)
+        far = FORWARDS[len(FORWARD_ROWS) :]
+        yield from forward_times(options, backbone, pattern, floor, far, until)
+        for backend, graphs in ((fast, False), (backends(options)[-1], False)):
+            yield from step_times(options, backbone, floor, prefix, SLOW, backend, graphs, until)
+
+
+def step_times(
+    options: Options,
+    backbone: Any,
+    floor: float,
+    prefix: int,
+    cases: Sequence[tuple[str, dict[str, int]]],
+    backend: str,
+    graphs: bool,
+    until: float,
+) -> Iterator[dict[str, Any]]:
+    """Steps of strategies behind a prefix, and its prefill."""
+    import torch
+
+    steps = 4 if options.small else 24
     tokens = torch.randint(
         4, backbone.config.vocab_size, (prefix,), generator=torch.Generator().manual_seed(1)
     ).tolist()
-    cases: list[tuple[str, dict[str, int], str, bool]] = [
-        (name, settings, backend, graphs)
-        for backend in backends(options)
-        for graphs in ((True, False) if backend == "triton" else (False,))
-        for name, settings in (
-            ("ar", {}),
-            ("linear_ss", {"block_length": 16}),
-            ("quadratic_ss", {"block_length": 8}),
-            ("linear_ss", {"block_length": 32}),
-            ("quadratic_ss", {"block_length": 16}),
-        )
-        if (backend == backends(options)[0] and graphs == (backend == "triton"))
-        or (name, settings.get("block_length")) in SLOW
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, settings, backend, graphs) in enumerate(cases):
-            kind, _ = compiled(name, Path(scratch) / str(number), **settings)
-            decoder = kind(backbone, backend=backend, graphs=graphs)
-            step_ms, prefill_ms, forwards, emitted = [], [], 0.0, 0.0
-            for turn in range(2 if options.small else 4):
-                made = decoder.generate([tokens], max_new_tokens=steps, eos=())
-                if not turn:
-                    continue  # kernels are compiled, memory is taken, and graphs are made
-                (stats,) = made.stats
-                cycles = max(len(stats.accepted), 1)
-                step_ms.append((stats.seconds - stats.time_to_first_token) / cycles * 1e3)
-                prefill_ms.append(stats.time_to_first_token * 1e3)
-                emitted = sum(stats.accepted) / cycles
-                forwards = max(round((stats.nfe - 1) / cycles), 1)
-            on_device = options.device != "cpu" and backend == "triton" and graphs
-            share = (
-                idle(lambda d=decoder: d.generate([tokens], max_new_tokens=2 * steps, eos=()))
-                if on_device
-                else {}
-            )
-            yield {
-                "what": "step",
-                **share,
-                "strategy": name,
-                "settings": settings,
-                "backend": backend,
-                "replayed": decoder.engine.graphs.replays,
-                "captured": decoder.engine.graphs.captures,
-                "ms": median(step_ms),
-                "least_ms": min(step_ms),
-                "forwards": forwards,
-                "floor_ms": floor * forwards,
-                "tokens": emitted,
-                "prefix": prefix,
-                "prefill_ms": median(prefill_ms),
-            }
-    del decoder, backbone
-    until = begun + options.limit - 5
-    if options.device != "cpu":
-        torch.cuda.empty_cache()
-        yield from script("attention").measure(options.device, small=options.small, until=until)
-    rivals = script("rivals")
-    shape = rivals.SMALL if options.small else rivals.LARGE
-    yield from rivals.measure(shape, prefix, torch.device(options.device), until)
+    for name, settings in cases:
+        if time.monotonic() > until:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            kind, _ = compiled(name, Path(scratch), **settings)
+        decoder = kind(backbone, backend=backend, graphs=graphs)
+        most = max(steps, 4 * settings.get("block_length", 1)) if name in LOOPED else steps
+        step_ms, prefill_ms, forwards, emitted = [], [], 0.0, 0.0
+        for turn in range(2 if options.small else 4):
+            made = decoder.generate([tokens], max_new_tokens=most, eos=())
+            if not turn:
+                continue  # kernels are compiled, memory is taken, and graphs are made
+            (stats,) = made.stats
+            cycles = max(len(stats.accepted), 1)
+            step_ms.append((stats.seconds - stats.time_to_first_token) / cycles * 1e3)
+            prefill_ms.append(stats.time_to_first_token * 1e3)
+            emitted = sum(stats.accepted) / cycles
+            forwards = max(round((stats.nfe - 1) / cycles), 1)
+
+        def decode(decoder: Any = decoder, most: int = 2 * most) -> object:
+            return decoder.generate([tokens], max_new_tokens=most, eos=())
+
+        share = idle(decode) if options.device != "cpu" and graphs else {}
+        yield {
+            "what": "step",
+            **share,
+            "strategy": name,
+            "settings": settings,
+            "backend": backend,
+            "replayed": decoder.engine.graphs.replays,
+            "captured": decoder.engine.graphs.captures,
+            "ms": median(step_ms),
+            "least_ms": min(step_ms),
+            "forwards": forwards,
+            "floor_ms": floor * forwards,
+            "tokens": emitted,
+            "prefix": prefix,
+            "prefill_ms": median(prefill_ms),
+        }
 
 
 PHASES = (
@@ -901,7 +938,7 @@ def wait(running: Sequence[Running], report: dict[str, Any], options: Options) -
                 state["error"] += f"{one.stem}: {outcome}\n{log[-3000:]}"
             if state["outcome"] in ("not run", "done"):
                 state["outcome"] = outcome
-        for phase in PHASES:
+        for phase in (one for one in PHASES if one.name in report["phases"]):
             records = [
                 record
                 for path in (
@@ -950,6 +987,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-report")
     parser.add_argument("--wheels", type=Path, help="a folder of wheels for what is missing")
     parser.add_argument("--limit", type=float, default=330.0, help="seconds for all of it")
+    parser.add_argument("--only", nargs="+", choices=[phase.name for phase in PHASES],
+                        help="only these phases")  # fmt: skip
     parser.add_argument("--phase", choices=[phase.name for phase in PHASES], help="one phase alone")
     parser.add_argument("--part", nargs=2, metavar=("BACKEND", "DTYPE"), help="of that phase")
     given = parser.parse_args()
@@ -981,7 +1020,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="gpu-report-") as work:
         options = Options(given.device, given.small, out, Path(work), given.limit)
-        report = run_all(options, until)
+        report = run_all(options, until, given.only or [phase.name for phase in PHASES])
         if (options.work / "pytest.log").exists():
             shutil.copy(options.work / "pytest.log", out)
     print((out / "report.md").read_text(encoding="utf-8"))
@@ -990,8 +1029,9 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def run_all(options: Options, until: float) -> dict[str, Any]:
-    """Run every phase, writing the report as it grows, and return it."""
+def run_all(options: Options, until: float, names: Sequence[str]) -> dict[str, Any]:
+    """Run the phases of these names, writing the report as it grows, and return it."""
+    phases = [phase for phase in PHASES if phase.name in names]
     report: dict[str, Any] = {
         "machine": machine(options),
         "phases": {
@@ -1002,16 +1042,18 @@ def run_all(options: Options, until: float) -> dict[str, Any]:
                 "error": "",
                 "records": [],
             }
-            for phase in PHASES
+            for phase in phases
         },
     }
     write(report, options.out)
-    *checks, timed = PHASES
+    checks = [phase for phase in phases if phase.name != "times"]
+    timed = PHASES[-1]
     # What checks may run side by side; what is timed runs alone, and keeps its time.
-    reserve = min(timed.limit, options.limit / 2)
+    reserve = min(timed.limit, options.limit / 2) if timed in phases else 0.0
     begun = [one for phase in checks for one in start(phase, options, until - reserve)]
     wait(begun, report, options)
-    wait(start(timed, options, until), report, options)
+    if timed in phases:
+        wait(start(timed, options, until), report, options)
     return report
 
 

@@ -18,9 +18,9 @@ from tests.runtime.graph.emulator import Emulator
 from tests.runtime.graph.table_attention import TableBackend
 
 pytestmark = pytest.mark.gpu
-STRAIGHT = (
+CAPTURED = (
     "ar", "linear_ss", "linear_ss_lora", "quadratic_ss", "quadratic_ss_ensemble", "tidar",
-    "prompt_lookup",
+    "prompt_lookup", "block_diffusion", "block_diffusion_steps", "slow_fast", "token_editing",
 )  # fmt: skip
 PROMPTS = ([7, 9, 11] * 20, [3, 4], [200] * 9)
 OPTIONS: tuple[dict[str, Any], ...] = ({}, {"temperature": 0.8, "seed": 3}, {})
@@ -72,7 +72,7 @@ def capturable(request: pytest.FixtureRequest, device: torch.device) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("name", STRAIGHT)
+@pytest.mark.parametrize("name", CAPTURED)
 def test_replayed_steps_give_the_tokens_of_launched_ones(
     compiled: Any, device: torch.device, capturable: str, name: str
 ) -> None:
