@@ -101,10 +101,11 @@ def interleaved(weight: Quantised, lanes: int) -> Interleaved:
             found = found | raised[:, :, part] << (part * weight.bits)
         to.copy_(found.flatten(1))
     one = weight.scale.shape[1] == 1
+    scale = weight.scale if weight.scale.dtype in DTYPES else weight.scale.float()
     return Interleaved(
         words,
-        weight.scale.T.contiguous(),
-        _offset(weight),
+        scale.T.contiguous(),
+        _offset(weight, scale.dtype),
         weight.bits,
         0 if one else weight.group,
         lanes,
@@ -113,17 +114,17 @@ def interleaved(weight: Quantised, lanes: int) -> Interleaved:
     )
 
 
-def _offset(weight: Quantised) -> Tensor | None:
+def _offset(weight: Quantised, stored: torch.dtype) -> Tensor | None:
     """Return what the middle number of each group is worth, if not 0: [groups, out].
 
-    Of 4 bits in bfloat16 it has the scale's dtype, as on a CPU: the groups are small, and it would
-    be a fifth of what is read; a weight is rounded by as much. Else float32.
+    Of 4 bits in bfloat16 it is `stored` as the scale is, as on a CPU: groups are small, in float32
+    it would be a sixth of what is read, and a weight is rounded by as much. Else it is float32.
     """
     if weight.shift is None:
         return None
     scale = weight.scale.float()
     offset = (weight.shift.float() + weight.middle * scale).T.contiguous()
     if weight.bits == 4 and weight.dtype == torch.bfloat16:
-        small = offset.to(weight.scale.dtype)
+        small = offset.to(stored)
         return small if bool(small.isfinite().all()) else offset
     return offset

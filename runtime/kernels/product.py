@@ -213,10 +213,11 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
     do those of another weight.
     """
     assert shape.numbers is not None
-    grouped = shape.numbers.group > 0
-    most = 128 if weights == 1 and not grouped else 64
-    if grouped and shape.numbers.offset is not None and (weights > 1 or rows > FEW):
-        most = 32
+    grouped, roomy = shape.numbers.group > 0, target.dependent  # sums of wgmma take fewer registers
+    shifted = grouped and shape.numbers.offset is not None
+    most = 128 if weights == 1 and not grouped and roomy else 64
+    if shifted and (weights > 1 or rows > FEW or not roomy):
+        most = 32 if weights == 1 or roomy else 16
     few = next((size for size in (16, 32, 64) if rows <= size), most)
     few, more = min(few, most), 0
     if most > 64 and 64 < rows <= 64 + 16:

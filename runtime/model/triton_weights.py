@@ -1,7 +1,8 @@
 """A model's weights as the kernels take them: where they lie, and no copy of them.
 
-On a device weights lie as rows of whole cache lines, or of 8 or 4 bits interleaved, and kernels read
-them as they are. Only in the interpreter, on a CPU, a form that a library packed is brought back.
+On a device weights lie as rows of whole cache lines, those of 8 and 4 bits interleaved, and kernels
+read them as they are. Only in the interpreter, on a CPU, a form that a library packed is brought
+back.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import cycle
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ from nldc.runtime.kernels.head import Asked, head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import Delta
-from nldc.runtime.kernels.numbers import Numbers
+from nldc.runtime.kernels.numbers import Numbers, unpacking
 from nldc.runtime.kernels.product import FEW, Matrix, Shape, Tile, product, tile_of
 
 BF16, FP16 = torch.bfloat16, torch.float16
@@ -218,3 +220,69 @@ def test_tiles_cover_what_they_are_chosen_for_and_fit_the_device(target: Target)
                     stage = words + tile.height * shape.block * 2
                     assert tile.stages * stage <= target.shared_kib * 1024
                     assert tile.height < max(2 * rows, 17)
+
+
+def lop3(a: Any, b: Any, c: Any, table: int) -> Any:
+    """Return what CUDA's instruction for any function of three bits returns."""
+    found = np.zeros_like(a)
+    for case in range(8):
+        if table >> case & 1:
+            found |= (
+                np.where(case & 4, a, ~a) & np.where(case & 2, b, ~b) & np.where(case & 1, c, ~c)
+            )
+    return found
+
+
+def run_ptx(text: str, word: Any) -> Any:
+    """Run the few instructions that unpack numbers, on uint32 words: uint32, two floats each."""
+    values: dict[str, Any] = {"$1": word}
+
+    def read(name: str) -> Any:
+        return (
+            np.full_like(word, int(name, 16 if "x" in name else 10))
+            if name[0].isdigit()
+            else values[name]
+        )
+
+    for line in text[text.index(";") + 1 : text.rindex("}")].split(";"):
+        name, _, rest = line.strip().partition(" ")
+        if not name:
+            continue
+        to, *given = [each.strip() for each in rest.split(",")]
+        table = int(given.pop(), 16) if name == "lop3.b32" else 0
+        read_of = [read(each) for each in given]
+        if name == "mov.b32":
+            values[to] = read_of[0]
+        elif name == "shr.b32":
+            values[to] = read_of[0] >> read_of[1]
+        elif name == "lop3.b32":
+            values[to] = lop3(*read_of, table)
+        else:
+            kind = BF16 if "bf16" in name else FP16
+            floats = [
+                torch.from_numpy(each.view(np.int16).copy()).view(kind).double() for each in read_of
+            ]
+            found = (
+                floats[0] * floats[1] + floats[2] if name[:3] == "fma" else floats[0] + floats[1]
+            )
+            assert name in ("fma.rn.bf16x2", "add.rn.f16x2")
+            assert torch.equal(found.to(kind).double(), found), "it is exact"
+            values[to] = found.to(kind).view(torch.int16).numpy().view(np.uint32)
+    return values["$0"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+def test_the_instructions_for_numbers_are_right_for_every_word(
+    bits: int, dtype: torch.dtype
+) -> None:
+    """They run on a GPU only; here what they say is run, for each word beside another."""
+    low = np.arange(1 << 16, dtype=np.uint32)
+    word = low | (low * np.uint32(40503) + np.uint32(77) & np.uint32(0xFFFF)) << np.uint32(16)
+    halves = word.view(np.uint16).astype(np.int32)
+    name = "bf16" if dtype == BF16 else "fp16"
+    for part in range(16 // bits):
+        text = unpacking.fn(part, bits, name)
+        found = torch.from_numpy(run_ptx(text, word).view(np.int16).copy()).view(dtype)
+        wanted = (halves >> (part * bits) & ((1 << bits) - 1)) - (1 << (bits - 1))
+        assert torch.equal(found.double(), torch.from_numpy(wanted).double()), part
