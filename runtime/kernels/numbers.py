@@ -79,7 +79,7 @@ PLAIN = {"BITS": WORD, "LANES": 0, "GROUP": 0, "CHAIN": 0, "SHIFTED": False, "PT
 """The same, of a weight that is not quantised."""
 
 
-@triton.constexpr_function
+@triton.constexpr_function  # type: ignore[untyped-decorator]
 def unpacking(part: int, bits: int, number: str) -> str:
     """Return the instructions that bring a part of two words to two numbers around zero."""
     shift = f"shr.b32 t, $1, {part * bits};" if part else "mov.b32 t, $1;"
@@ -173,7 +173,7 @@ def scaled(  # type: ignore[no-untyped-def]
     return total
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def dotted(a, b, total):  # type: ignore[no-untyped-def]
     """Return total + a @ b."""
     return tl.dot(a, b, total, input_precision="ieee", out_dtype=tl.float32)
