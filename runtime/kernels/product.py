@@ -218,6 +218,8 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
     most = 128 if weights == 1 and not grouped and roomy else 64
     if shifted and (weights > 1 or rows > FEW or not roomy):
         most = 32 if weights == 1 or roomy else 16
+    elif grouped and weights > 1 and shape.numbers.bits == 4:
+        most = 32
     few = next((size for size in (16, 32, 64) if rows <= size), most)
     few, more = min(few, most), 0
     if most > 64 and 64 < rows <= 64 + 16:
