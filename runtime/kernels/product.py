@@ -216,11 +216,10 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
     grouped, roomy = shape.numbers.group > 0, target.dependent  # sums of wgmma take fewer registers
     shifted = grouped and shape.numbers.offset is not None
     most = 128 if weights == 1 and not grouped and roomy else 64
+    tight = shifted or (grouped and shape.numbers.bits == 4)
     if shifted and (weights > 1 or rows > FEW):
         most = 32 if roomy else 16
-    elif shifted and not roomy:
-        most = 32
-    elif grouped and shape.numbers.bits == 4 and (weights > 1 or not roomy):
+    elif tight and (weights > 1 or not roomy):
         most = 32
     few = next((size for size in (16, 32, 64) if rows <= size), most)
     few, more = min(few, most), 0
