@@ -62,8 +62,8 @@ def _torch() -> Iterator[Finding]:
     yield Finding(
         "8 and 4 bits",
         True,
-        f"weights stay so in bfloat16 on the CPU ({torch.backends.cpu.get_cpu_capability()}); "
-        "no kernel reads them on a GPU",
+        f"weights stay so on the CPU ({torch.backends.cpu.get_cpu_capability()}) in bfloat16, and "
+        "on a GPU with triton in bfloat16 and float16; else they are dequantised when loaded",
     )
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):

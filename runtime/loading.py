@@ -15,6 +15,7 @@ from nldc.runtime.checkpoint.parts import LOG, AdapterChoice, choose_folders
 from nldc.runtime.checkpoint.tensors import dtype_of
 from nldc.runtime.checkpoint.weights import Progress, load_weights, own_dtype
 from nldc.runtime.errors import BackendError
+from nldc.runtime.invariant.quantised_ways import pack_for_kernels, pack_weight
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Backend as ModelBackend
 from nldc.runtime.model.torch_backend import TorchBackend
@@ -43,18 +44,14 @@ def load(
     folder = Path(path)
     config = ModelConfig.load(folder)
     place = _device(device)
-    if config.quantised and place.type != "cpu":
-        raise BackendError(
-            f"{folder} is quantised, and no kernel reads such weights on {place} yet",
-            "use device cpu, or the checkpoint that it was made from",
-        )
     number = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
     chosen = _backend(backend, place, number, kernels=kind.KERNELS)
     folders = choose_folders(adapter, folder, kind.declared())
     adapters = {
         name: Adapter.load(source, config, number, place) for name, source in folders.items()
     }
-    weights = load_weights(folder, config, number, place, progress=progress)
+    form = pack_for_kernels if chosen == "triton" else pack_weight
+    weights = load_weights(folder, config, number, place, form=form, progress=progress)
     backbone = Backbone(config, weights, number, place)
     decoder = kind(
         backbone,

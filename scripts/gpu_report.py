@@ -74,9 +74,11 @@ STEPS: tuple[tuple[str, dict[str, int]], ...] = (
 LOOPED = ("block_diffusion",)
 SLOW = STEPS[:2]
 """Those that are timed without graphs and on the slower backend too."""
-STEMS = ("product", "gated", "summed", "rotary", "low_rank", "head")
+STEMS = ("product", "gated", "summed", "rotary", "low_rank", "head", "quantised")
 """The kernels that have a benchmark of their own, in benchmarks/gpu."""
 STEM_ROWS = (1, 32, 72, 272)
+FEW_ROWS = (1, 32, 72)
+"""With how many rows products of 8 and 4 bits are timed: they are for steps, and many kinds."""
 FORWARD_ROWS = (1, 8, 16, 32, 64, 72, 128, 272, 1056)
 """How many rows the kernels, and whole forwards, are timed with."""
 FORWARDS = (
@@ -295,8 +297,9 @@ def compiling(options: Options) -> Iterator[dict[str, Any]]:
     running = {}
     for stem in STEMS:
         command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / f"{stem}.py"), "--compile"]
-        # a head that samples or measures takes a compiler long: only what is timed
-        command += ["--rows", *([str(each) for each in STEM_ROWS] if stem == "head" else rows)]
+        # some take a compiler long: only what is timed
+        known = {"head": STEM_ROWS, "quantised": FEW_ROWS}.get(stem)
+        command += ["--rows", *(rows if known is None else map(str, known))]
         running[stem] = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -317,7 +320,7 @@ def kernel_times(options: Options, rate: float, until: float) -> Iterator[dict[s
     timing = clock()
     for stem in STEMS:
         module = script(stem)
-        for rows in STEM_ROWS:
+        for rows in FEW_ROWS if stem == "quantised" else STEM_ROWS:
             if time.monotonic() > until:
                 return
             for case in module.cases(rows, torch.bfloat16, torch.device(options.device)):

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldc.runtime.invariant.interleaved import Interleaved
 from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.invariant.quantised_product import QuantisedProduct
 
@@ -74,7 +75,7 @@ class Packed:
         return linear(unit, self).T
 
 
-Weight: TypeAlias = Tensor | Packed | Quantised | QuantisedProduct
+Weight: TypeAlias = Tensor | Packed | Quantised | QuantisedProduct | Interleaved
 """A weight in any form. What is `Quantised` gets the form of its products in `quantised_ways`."""
 
 
@@ -125,7 +126,7 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return F.linear(x, weight)
     if isinstance(weight, QuantisedProduct):
         return weight.product(at_a_line(x))
-    if isinstance(weight, Quantised):
+    if isinstance(weight, Quantised | Interleaved):
         return F.linear(x, weight.to_dense())
     way, rows, x = weight.way, x.shape[0], at_a_line(x)
     if way.tile:

@@ -7,6 +7,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from nldc.runtime.invariant.interleaved import interleaved, lanes_of
 from nldc.runtime.invariant.linear import COUNTS, Weight, linear, onednn_has, pack, rows_agree
 from nldc.runtime.invariant.linear import cancelling as plain_cancelling
 from nldc.runtime.invariant.quantised import Quantised, packed
@@ -45,6 +46,17 @@ def half_holds(out: int, width: int, dtype: torch.dtype, threads: int) -> bool:
         return rows_agree(partial(_product, half(weight)), rows, COUNTS)
     except ABSENT:
         return False
+
+
+def pack_for_kernels(weight: Weight) -> Weight:
+    """Return a weight in the form that kernels compute with: what is quantised as they read it.
+
+    Where no kernel does, it is dequantised; see `lanes_of`.
+    """
+    if not isinstance(weight, Quantised):
+        return pack_weight(weight)
+    lanes = lanes_of(weight)
+    return pack(weight.to_dense()) if lanes is None else interleaved(weight, lanes)
 
 
 def pack_quantised(weight: Quantised) -> Weight:

@@ -17,19 +17,19 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from nldc.runtime.kernels.blocks import row_block, weight_block
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
 from nldc.runtime.kernels.low_rank import Delta
+from nldc.runtime.kernels.numbers import number_sums
 from nldc.runtime.kernels.product import (
     FEW,
     Matrix,
     Shape,
     Tile,
-    row_block,
     rows_of_tile,
     store_rows,
     tile_constants,
     tile_of,
-    weight_block,
 )
 
 
@@ -74,10 +74,13 @@ def _activated(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def gated_kernel(  # type: ignore[no-untyped-def]
-    x_ptr, gate_ptr, up_ptr, delta_ptr, mark_ptr, out_ptr, rows,
+    x_ptr, gate_ptr, gate_scale_ptr, gate_offset_ptr, up_ptr, up_scale_ptr, up_offset_ptr,
+    delta_ptr, mark_ptr, out_ptr, rows,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
-    ADAPTED: tl.constexpr, UPCAST: tl.constexpr, DEPENDENT: tl.constexpr,
+    ADAPTED: tl.constexpr, UPCAST: tl.constexpr, BITS: tl.constexpr, LANES: tl.constexpr,
+    GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr, PTX: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Write [rows, OUT] for x [rows, WIDTH] and two weights [OUT, WIDTH].
 
@@ -95,10 +98,18 @@ def gated_kernel(  # type: ignore[no-untyped-def]
         gdc_wait()
     row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
-    gate, up, other_gate, other_up = _sums(
-        x_ptr, gate_ptr, up_ptr, x_row, x_other, held,
-        WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-    )  # fmt: skip
+    if BITS == 16:
+        gate, up, other_gate, other_up = _sums(
+            x_ptr, gate_ptr, up_ptr, x_row, x_other, held,
+            WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+        )  # fmt: skip
+    else:
+        gate, other_gate, up, other_up = number_sums(
+            x_ptr, gate_ptr, gate_scale_ptr + first_out, gate_offset_ptr + first_out,
+            up_ptr, up_scale_ptr + first_out, up_offset_ptr + first_out, x_row, x_other, held,
+            0, WIDTH, OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+            BITS, LANES, GROUP, CHAIN, SHIFTED, PTX, True,
+        )  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()
     row += first_row
@@ -150,10 +161,11 @@ def launchable(
 ) -> Launchable:
     """Return the kernel for two weights of a shape; `once`: one program has all the rows."""
     number = f"*{TYPES[shape.dtype]}"
+    parts = ("", "_scale", "_offset")
     pointers = {
         "x_ptr": number,
-        "gate_ptr": number,
-        "up_ptr": number,
+        **{f"gate{part}_ptr": kind for part, kind in zip(parts, shape.pointers, strict=True)},
+        **{f"up{part}_ptr": kind for part, kind in zip(parts, shape.pointers, strict=True)},
         "delta_ptr": "*fp32" if adapted else number,
         "mark_ptr": "*i8" if adapted else number,
         "out_ptr": number,
@@ -163,7 +175,7 @@ def launchable(
         "ADAPTED": adapted,
     }
     return Launchable(
-        f"gated {shape.out}x{shape.width} rows {tile.height}" + " adapted" * adapted,
+        f"gated {shape.name} rows {tile.height}" + " adapted" * adapted,
         gated_kernel,
         {**pointers, "rows": "i32"},
         constants,
@@ -245,8 +257,8 @@ def gated(
     kernel.launch(
         (row_tiles * -(-shape.out // tile.features),),
         x,
-        gate.data,
-        up.data,
+        *gate.memory,
+        *up.memory,
         x if beside is None else beside.values,
         x if beside is None else beside.marks,
         found,

@@ -34,8 +34,8 @@ from nldc.runtime.kernels.product import (
     Shape,
     Tile,
     rows_of_tile,
-    segment_sums,
     store_rows,
+    sums_of,
     tile_constants,
     tile_of,
 )
@@ -176,12 +176,14 @@ def _finish(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["rows", "own_rows", "barred"])  # type: ignore[untyped-decorator]
 def head_kernel(  # type: ignore[no-untyped-def]
-    x_ptr, w_ptr, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr,
-    seed_ptr, temperature_ptr, rows, own_rows, barred,
+    x_ptr, w_ptr, scale_ptr, offset_ptr, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr,
+    sequence_ptr, seed_ptr, temperature_ptr, rows, own_rows, barred,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
     LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
     MEASURED: tl.constexpr, MEASURES: tl.constexpr, UPCAST: tl.constexpr,
+    BITS: tl.constexpr, LANES: tl.constexpr,
+    GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr, PTX: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Multiply x [rows, WIDTH] with w [OUT, WIDTH], and leave what is asked for.
@@ -202,9 +204,11 @@ def head_kernel(  # type: ignore[no-untyped-def]
         gdc_wait()
     row, other_row, x_row, x_other = rows_of_tile(rows - first_row, ROWS, MORE)
     x_ptr += first_row.to(tl.int64) * WIDTH
-    total, other = segment_sums(
-        x_ptr, w_ptr, x_row, x_other, held, 0, WIDTH, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST
-    )
+    total, other = sums_of(
+        x_ptr, w_ptr, scale_ptr + first_out, offset_ptr + first_out, x_row, x_other, held, 0, WIDTH,
+        OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+                BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
+    )  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()
     _finish(
@@ -288,7 +292,7 @@ def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: 
     keys = ("position_ptr", "sequence_ptr", "seed_ptr")
     pointers = {
         "x_ptr": number,
-        "w_ptr": number,
+        **dict(zip(("w_ptr", "scale_ptr", "offset_ptr"), shape.pointers, strict=True)),
         "logit_ptr": number,
         "score_ptr": "*fp64" if asked.noisy else "*fp32" if asked.token else number,
         "token_ptr": "*i32" if asked.token else number,
@@ -306,7 +310,7 @@ def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: 
     }
     kinds = [name for name, value in vars(asked).items() if value]
     return Launchable(
-        f"head {shape.out}x{shape.width} rows {tile.height} {' '.join(kinds)}",
+        f"head {shape.name} rows {tile.height} {' '.join(kinds)}",
         head_kernel,
         {**pointers, **dict.fromkeys(("rows", "own_rows", "barred"), "i32")},
         constants,
@@ -383,7 +387,7 @@ def head(
     launchable(shape, tile, target, asked, once=row_tiles == 1).launch(
         (row_tiles * tiles,),
         x,
-        weight.data,
+        *weight.memory,
         logits,
         score,
         token,

@@ -4,7 +4,8 @@ A sum of terms that are added in their order has one result, whoever adds them. 
 products of long segments do add in order, and for many rows they are quicker than ours; but how
 they go about it depends on the number of rows, and nothing promises it. So each number is tried
 once, before it is first used: by the weights that are asked for, on rows drawn for it, value by
-value. What differs is left to the kernels, and so is whatever is too small to be worth it.
+value. What differs is left to the kernels, and so is whatever is too small to be worth it, or
+quantised.
 
 Numbers of rows are rounded up, so that there are few of them to try.
 """
@@ -64,7 +65,7 @@ class Products:
     def product(self, x: Tensor, weight: Matrix) -> Tensor:
         """See `product.product`."""
         library, span = self._library, min(weight.shape.span, weight.width)
-        if library is not None and _is_worth_it(x, span):
+        if library is not None and weight.quantised is None and _is_worth_it(x, span):
             rows = _rounded(len(x))
 
             def holds() -> bool:
@@ -78,7 +79,11 @@ class Products:
     def gated(self, x: Tensor, gate: Matrix, up: Matrix, beside: Delta | None = None) -> Tensor:
         """See `gated.gated`."""
         library, width = self._library, gate.width
-        if library is not None and _is_worth_it(x, width):
+        if gate.shape != up.shape:  # quantised, but not alike
+            opened, raised = (product(x, replace(one, whole=True), self.target)[0]
+                              for one in (gate, up))  # fmt: skip
+            return activated(opened, raised, len(x), x.dtype, self.target, beside)
+        if library is not None and gate.quantised is None and _is_worth_it(x, width):
             rows = _rounded(len(x))
 
             def found(own: Tensor, beside: Delta | None) -> Tensor:

@@ -18,7 +18,7 @@ them, [out, width] with rows of whole cache lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -27,7 +27,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from nldc.runtime.invariant.interleaved import Interleaved
+from nldc.runtime.kernels.blocks import row_block, weight_block
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
+from nldc.runtime.kernels.numbers import PLAIN, Numbers, number_sums
 
 UNITS = 256
 """Segments are cut until there are so many programs of `UNIT` features: about two a processor."""
@@ -45,34 +48,71 @@ FEW = 128
 class Matrix:
     """A weight [out, width] in memory that has `stride` values from row to row.
 
-    `whole`: its sums are never cut.
+    `whole`: its sums are never cut. Of one that is `quantised`, `data` are the words.
     """
 
     data: Tensor
     out: int
     width: int
     whole: bool = False
+    quantised: Interleaved | None = None
 
-    @property
+    @staticmethod
+    def of_numbers(weight: Interleaved) -> Matrix:
+        """Return a quantised weight, where it lies."""
+        return Matrix(weight.words, *weight.shape, quantised=weight)
+
+    @cached_property
     def shape(self) -> Shape:
         """What kernels have to know of it at compile time."""
-        return Shape(self.out, self.width, self.data.stride(0), self.data.dtype, self.whole)
+        kind, numbers = self.data.dtype, None
+        if self.quantised is not None:
+            kind, numbers = self.quantised.dtype, Numbers.of(self.quantised)
+        return Shape(self.out, self.width, self.data.stride(0), kind, self.whole, numbers)
+
+    @property
+    def memory(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a kernel reads of it: values, scales, offsets; the values again where none are."""
+        if self.quantised is None:
+            return self.data, self.data, self.data
+        offset = self.quantised.offset
+        return self.data, self.quantised.scale, self.data if offset is None else offset
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a weight, and `stride`, its values from row to row; `whole` as of `Matrix`."""
+    """The shape of a weight, and `stride`, its values from row to row; `whole` as of `Matrix`.
+
+    `dtype` is that of the rows. `numbers` says how a quantised weight lies; its stride is in words.
+    """
 
     out: int
     width: int
     stride: int
     dtype: torch.dtype
     whole: bool = False
+    numbers: Numbers | None = None
 
     @property
     def block(self) -> int:
         """How many terms are one step of a sum."""
-        return block_of(self.dtype)
+        return block_of(self.dtype) if self.numbers is None else self.numbers.block
+
+    @property
+    def pointers(self) -> tuple[str, str, str]:
+        """What `Matrix.memory` points to, as Triton names it."""
+        if self.numbers is None:
+            number = f"*{TYPES[self.dtype]}"
+            return number, number, number
+        offset = self.numbers.offset
+        offset_type = "*i16" if offset is None else f"*{TYPES[offset]}"
+        return "*i16", f"*{TYPES[self.numbers.scale]}", offset_type
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        bits = "" if self.numbers is None else f" {self.numbers}"
+        return f"{self.out}x{self.width}{bits}"
 
     @property
     def segments(self) -> int:
@@ -134,6 +174,8 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     of the 8B model (benchmarks/README.md): it keeps all processors busy, computes few rows in vain,
     and reads ahead as far as lets all programs be there at once.
     """
+    if shape.numbers is not None and not target.upcast:
+        return _tile_of_numbers(rows, shape, target, weights)
     wide = shape.dtype == torch.float32
     cut = shape.segments if weights == 1 else 1
     few, more = _rows_of_tile(rows, shape, target, weights)
@@ -163,6 +205,40 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     return Tile(few, more, features, warps, max(2, stages), parts > 1)
 
 
+def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> Tile:
+    """Return what a program takes of so many rows with a quantised weight.
+
+    Features come in 64 to a group of four warps: a tensor core then takes numbers from registers
+    as they were dequantised there, each by one warp. Sums of a group lie beside the totals, and so
+    do those of another weight.
+    """
+    assert shape.numbers is not None
+    grouped, roomy = shape.numbers.group > 0, target.dependent  # sums of wgmma take fewer registers
+    shifted = grouped and shape.numbers.offset is not None
+    most = 128 if weights == 1 and not grouped and roomy else 64
+    tight = shifted or (grouped and shape.numbers.bits == 4)
+    if shifted and (weights > 1 or rows > FEW):
+        most = 32 if roomy else 16
+    elif tight and (weights > 1 or not roomy):
+        most = 32
+    few = next((size for size in (16, 32, 64) if rows <= size), most)
+    few, more = min(few, most), 0
+    if most > 64 and 64 < rows <= 64 + 16:
+        few, more = 64, 16
+    parts = shape.segments if weights == 1 and rows <= FEW else 1
+    row_tiles = -(-rows // (few + more))
+    features, warps = 64, 4
+    if few > 32 and not grouped and -(-shape.out // 128) * parts * row_tiles >= FULL // 2:
+        features, warps = 128, 8
+    words = shape.numbers.lanes * 2
+    stage = features * weights * words + (few + more) * shape.block * shape.dtype.itemsize
+    room = (target.shared_kib - 3) * 1024 // stage
+    at_once = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
+    most = 6 if shape.numbers.lanes < 64 else 5
+    stages = min(most if few < 64 else 4, room, max(3, room // min(3, at_once)))
+    return Tile(few, more, features, warps, max(2, stages), parts > 1)
+
+
 def _rows_of_tile(rows: int, shape: Shape, target: Target, weights: int) -> tuple[int, int]:
     """Return how many rows a program takes, as two powers of two, of which the other may be 0."""
     few = next((size for size in (16, 32, 64) if rows <= size), 64)
@@ -183,41 +259,6 @@ def _rows_of_tile(rows: int, shape: Shape, target: Target, weights: int) -> tupl
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def weight_block(  # type: ignore[no-untyped-def]
-    w_ptr, out, column,
-    WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
-    UPCAST: tl.constexpr,
-):  # fmt: skip
-    """Return [N, BLOCK] of a weight; what is read only ONCE leaves the caches first."""
-    place = w_ptr + out[:, None] * STRIDE + column[None, :]
-    if WIDTH % BLOCK == 0:
-        if ONCE:
-            block = tl.load(place, cache_modifier=".cg", eviction_policy="evict_first")
-        else:
-            block = tl.load(place)
-    else:
-        block = tl.load(place, mask=(out >= 0)[:, None] & (column < WIDTH)[None, :], other=0.0)
-    if UPCAST:
-        block = block.to(tl.float32)
-    return block
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def row_block(  # type: ignore[no-untyped-def]
-    x_ptr, row, column, WIDTH: tl.constexpr, BLOCK: tl.constexpr, UPCAST: tl.constexpr
-):
-    """Return [BLOCK, R] of rows [., WIDTH]."""
-    place = x_ptr + row[:, None] * WIDTH + column[None, :]
-    if WIDTH % BLOCK == 0:
-        block = tl.load(place, eviction_policy="evict_last")
-    else:
-        block = tl.load(place, mask=(row >= 0)[:, None] & (column < WIDTH)[None, :], other=0.0)
-    if UPCAST:
-        block = block.to(tl.float32)
-    return tl.trans(block)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def segment_sums(  # type: ignore[no-untyped-def]
     x_ptr, w_ptr, row, other_row, out, first, last,
     WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, MORE: tl.constexpr,
@@ -234,6 +275,29 @@ def segment_sums(  # type: ignore[no-untyped-def]
         if MORE > 0:
             x = row_block(x_ptr, other_row, column, WIDTH, BLOCK, UPCAST)
             other = tl.dot(weight, x, other, input_precision="ieee", out_dtype=tl.float32)
+    return total, other
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def sums_of(  # type: ignore[no-untyped-def]
+    x_ptr, w_ptr, scale_ptr, offset_ptr, row, other_row, out, first, last,
+    OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
+    MORE: tl.constexpr, ONCE: tl.constexpr, UPCAST: tl.constexpr, BITS: tl.constexpr,
+    LANES: tl.constexpr, GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr,
+    PTX: tl.constexpr,
+):  # fmt: skip
+    """Return what `segment_sums` does, of a weight that is quantised if it has no 16 BITS."""
+    if BITS == 16:
+        total, other = segment_sums(
+            x_ptr, w_ptr, row, other_row, out, first, last,
+            WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+        )  # fmt: skip
+    else:
+        total, other, _, _ = number_sums(
+            x_ptr, w_ptr, scale_ptr, offset_ptr, w_ptr, scale_ptr, offset_ptr, row, other_row, out,
+            first, last, OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+            BITS, LANES, GROUP, CHAIN, SHIFTED, PTX, False,
+        )  # fmt: skip
     return total, other
 
 
@@ -269,10 +333,12 @@ def sum_of_parts(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator]
 def product_kernel(  # type: ignore[no-untyped-def]
-    x_ptr, w_ptr, out_ptr, rows,
+    x_ptr, w_ptr, scale_ptr, offset_ptr, out_ptr, rows,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, SEGMENTS: tl.constexpr,
     SPAN: tl.constexpr, APART: tl.constexpr, ROWS: tl.constexpr, MORE: tl.constexpr,
     FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr, UPCAST: tl.constexpr,
+    BITS: tl.constexpr, LANES: tl.constexpr,
+    GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr, PTX: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Write `x @ w.T` for x [rows, WIDTH] and w [OUT, WIDTH].
@@ -286,6 +352,8 @@ def product_kernel(  # type: ignore[no-untyped-def]
     out = tl.arange(0, FEATURES)
     held = tl.minimum(out, OUT - 1 - first_out)  # rows beyond the last repeat it
     w_ptr += first_out.to(tl.int64) * STRIDE
+    scale_ptr += first_out
+    offset_ptr += first_out
     segment = tl.program_id(1)
     if DEPENDENT:
         gdc_wait()
@@ -293,9 +361,11 @@ def product_kernel(  # type: ignore[no-untyped-def]
     x_ptr += first_row.to(tl.int64) * WIDTH
     if APART or SEGMENTS == 1:
         first = segment * SPAN
-        total, other = segment_sums(
-            x_ptr, w_ptr, x_row, x_other, held, first, tl.minimum(first + SPAN, WIDTH),
-            WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+        total, other = sums_of(
+            x_ptr, w_ptr, scale_ptr, offset_ptr, x_row, x_other, held, first,
+            tl.minimum(first + SPAN, WIDTH),
+            OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+                BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
         )  # fmt: skip
         if APART:
             out_ptr += segment.to(tl.int64) * rows * OUT
@@ -304,9 +374,11 @@ def product_kernel(  # type: ignore[no-untyped-def]
         other = tl.zeros((FEATURES, other_row.shape[0]), tl.float32)
         for number in tl.range(0, SEGMENTS, num_stages=1):
             first = number * SPAN
-            part, beside = segment_sums(
-                x_ptr, w_ptr, x_row, x_other, held, first, tl.minimum(first + SPAN, WIDTH),
-                WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+            part, beside = sums_of(
+                x_ptr, w_ptr, scale_ptr, offset_ptr, x_row, x_other, held, first,
+                tl.minimum(first + SPAN, WIDTH),
+                OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
+                BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
             )  # fmt: skip
             total += part
             if MORE > 0:
@@ -333,6 +405,7 @@ def tile_constants(shape: Shape, tile: Tile, target: Target, *, once: bool) -> d
         "BLOCK": shape.block,
         "ONCE": once,
         "UPCAST": target.upcast,
+        **(PLAIN if shape.numbers is None else shape.numbers.constants(target)),
         "DEPENDENT": target.dependent,
     }
 
@@ -340,16 +413,20 @@ def tile_constants(shape: Shape, tile: Tile, target: Target, *, once: bool) -> d
 @lru_cache(maxsize=4096)
 def launchable(shape: Shape, tile: Tile, target: Target, *, once: bool) -> Launchable:
     """Return the product of a shape of weights in tiles; `once`: one program has all the rows."""
-    number = TYPES[shape.dtype]
     constants = {
         **tile_constants(shape, tile, target, once=once),
         "SEGMENTS": shape.segments,
         "SPAN": shape.span,
         "APART": tile.apart,
     }
-    pointers = {"x_ptr": f"*{number}", "w_ptr": f"*{number}", "out_ptr": "*fp32"}
+    names = ("w_ptr", "scale_ptr", "offset_ptr")
+    pointers = {
+        "x_ptr": f"*{TYPES[shape.dtype]}",
+        **dict(zip(names, shape.pointers, strict=True)),
+        "out_ptr": "*fp32",
+    }
     return Launchable(
-        f"product {shape.out}x{shape.width} rows {tile.height}",
+        f"product {shape.name} rows {tile.height}",
         product_kernel,
         {**pointers, "rows": "i32"},
         constants,
@@ -371,6 +448,6 @@ def product(x: Tensor, weight: Matrix, target: Target, tile: Tile | None = None)
     row_tiles = -(-rows // tile.height)
     grid = (row_tiles * -(-shape.out // tile.features), parts)
     launchable(shape, tile, target, once=row_tiles == 1).launch(
-        grid, x.contiguous(), weight.data, found, rows
+        grid, x.contiguous(), *weight.memory, found, rows
     )
     return found

@@ -1,7 +1,8 @@
 """A model's weights as the kernels take them: where they lie, and no copy of them.
 
-On a device weights lie as rows of whole cache lines, which kernels read as they are. Only in the
-interpreter, on a CPU, a form that a library packed is brought back.
+On a device weights lie as rows of whole cache lines, those of 8 and 4 bits interleaved, and kernels
+read them as they are. Only in the interpreter, on a CPU, a form that a library packed is brought
+back.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nldc.runtime.checkpoint.weights import LayerWeights
-from nldc.runtime.errors import BackendError
+from nldc.runtime.invariant.interleaved import Interleaved
 from nldc.runtime.invariant.linear import Packed, Weight
 from nldc.runtime.kernels.product import Matrix
 
@@ -43,16 +44,12 @@ class KernelLayer:
 
 
 def matrix_of(weight: Weight) -> Matrix:
-    """Return a weight [out, width] as kernels read it, where it lies if it lies plainly.
-
-    Raises:
-        BackendError: it has 8 or 4 bits, which no kernel reads.
-    """
+    """Return a weight [out, width] as kernels read it, where it lies if it lies so."""
     if isinstance(weight, Tensor):
         return Matrix(weight.contiguous(), *weight.shape)
-    if not isinstance(weight, Packed):
-        raise BackendError("no kernel reads weights of 8 or 4 bits", "use backend torch")
-    out, width = weight.shaped.shape
-    if weight.way.form == "plain":
-        return Matrix(weight.data, out, width)
-    return Matrix(weight.to_dense().contiguous(), out, width)
+    if isinstance(weight, Interleaved):
+        return Matrix.of_numbers(weight)
+    if isinstance(weight, Packed) and weight.way.form == "plain":
+        return Matrix(weight.data, *weight.shaped.shape)
+    dense = weight.to_dense().contiguous()
+    return Matrix(dense, *dense.shape)

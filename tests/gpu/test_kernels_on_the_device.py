@@ -7,13 +7,17 @@ the compiled ones are held against float64, and rows against themselves in other
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldc.runtime.invariant.interleaved import interleaved, lanes_of
 from nldc.runtime.invariant.linear import cancelling
+from nldc.runtime.invariant.quantised import Quantised, packed
+from nldc.runtime.invariant.quantised_ways import cancelling as cancelling_numbers
 
 pytest.importorskip("triton")
 
@@ -31,6 +35,11 @@ pytestmark = pytest.mark.gpu
 COUNTS = (1, 2, 7, 8, 16, 17, 31, 33, 64, 65, 72, 81, 97, 128, 129, 272)
 MOST = 1056
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+KINDS = (
+    (8, 0, False), (8, 0, True), (8, 128, False), (8, 128, True), (8, 32, False), (4, 0, False),
+    (4, 128, False), (4, 128, True), (4, 64, True), (4, 32, False), (4, 32, True), (4, 16, True),
+)  # fmt: skip
+"""Bits of quantised weights, their group (0: all of a row), and whether they have a shift."""
 SHAPES = ((640, 4096), (200, 14336), (97, 577), (1536, 1024))
 EPSILON = {torch.bfloat16: 2**-8, torch.float16: 2**-10, torch.float32: 2**-17}
 Numbers = Callable[..., Tensor]
@@ -205,3 +214,78 @@ def test_a_head_finds_the_same_for_a_row_in_any_company(
             logits, tokens = of_all
             assert torch.equal(tokens, logits.argmax(-1))
             assert error(logits, x.double() @ weight.data.double().T) < EPSILON[dtype]
+
+
+def matrix_of_numbers(weight: Quantised) -> Matrix:
+    lanes = lanes_of(weight)
+    assert lanes is not None
+    return Matrix.of_numbers(interleaved(weight, lanes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
+def test_products_of_numbers_are_those_of_float64(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype, bits: int,
+    group: int, shifted: bool,
+) -> None:  # fmt: skip
+    """Every number that there is, in every lane: a wrong bit of one shows in its own output."""
+    here, low = device.type == "cuda", 1 << (bits - 1)
+    for out, width in ((640, 4096), (200, 14336), (512, 640)) if here else ((40, 128),):
+        place = torch.arange(out * width, device=device).view(out, width)
+        values = ((place * 37 + place // width * 11) % (2 * low) - low).to(torch.int8)
+        groups = width // (group or width)
+        scale = (numbers(out, groups).abs() + 0.1) / low / width**0.5
+        scale = scale.to(torch.bfloat16)
+        shift = -scale.float() * (low - 3) if shifted else None
+        weight = Quantised(packed(values, bits), scale, shift, bits, (out, width), dtype)
+        made = matrix_of_numbers(weight)
+        assert made.quantised is not None
+        dense = replace(made.quantised, dtype=torch.float64).to_dense()
+        for rows in (1, 33, 72, 272) if here else (3,):
+            x = numbers(rows, width, dtype=dtype)
+            wanted = x.double() @ dense.T
+            assert error(whole(product(x, made, target)), wanted) < 2**-15
+            activated = gated(x, made, made, target)
+            assert error(activated, F.silu(wanted) * wanted) < 2 * EPSILON[dtype]
+            found = head(x, made, Asked(logits=True, token=True), target)
+            assert found.logits is not None
+            assert found.tokens is not None
+            assert error(found.logits, wanted) < 2 * EPSILON[dtype]
+            assert torch.equal(found.tokens, found.logits.argmax(-1))
+        # one column at a time: numbers are exact, whatever the lane
+        columns = torch.arange(0, width, max(1, width // 97), device=device)
+        unit = torch.zeros(len(columns), width, dtype=dtype, device=device)
+        unit[torch.arange(len(columns), device=device), columns] = 1
+        assert error(whole(product(unit, made, target)), dense.T[columns]) < 2**-20
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
+def test_products_of_numbers_of_a_row_have_the_same_bits(
+    device: torch.device, target: Target, dtype: torch.dtype, bits: int, group: int, shifted: bool
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("interpreted products are numpy's; tests/runtime/kernels has its own")
+    some, most = counts(device)
+    weight, rows = cancelling_numbers(
+        640, 4096, bits, 4096 // (group or 4096), dtype, device, shifted=shifted
+    )
+    rows = rows.repeat(-(-most // len(rows)), 1)[:most].contiguous()
+    made = matrix_of_numbers(weight)
+    other = Target(80)  # no dependent launches, other tiles
+
+    def computed(own: slice, way: Target) -> list[Tensor]:
+        x = rows[own].contiguous()
+        found = head(x, made, Asked(logits=True, token=True), way)
+        assert found.logits is not None
+        assert found.tokens is not None
+        return [whole(product(x, made, way)), gated(x, made, made, way), found.logits, found.tokens]
+
+    of_all = computed(slice(0, most), target)
+    assert float((of_all[0] != 0).float().mean()) > 0.2, "what is compared is rounding"
+    for count in some:
+        for first in {0, min(5, most - count)}:
+            for way in (target, other):
+                own = slice(first, first + count)
+                for found, wanted in zip(computed(own, way), of_all, strict=True):
+                    assert torch.equal(found, wanted[own]), (count, first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from nldc.runtime import Decoder, Layout, Pattern
 from nldc.runtime.alike import ROWS, alike
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.quantising import quantize
+from nldc.runtime.invariant.interleaved import Interleaved
 from nldc.runtime.invariant.linear import Packed, choose, pack
 from nldc.runtime.invariant.norm import RMSNorm, silu
 from nldc.runtime.model.attention import TorchAttention
@@ -133,6 +136,40 @@ def tokens_of(
         temperature=temperature,
         batch_size=3,
     ).tokens
+
+
+@pytest.fixture(scope="module", params=[8, 4])
+def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the demo model in 8 and in 4 bits, as `nldc quantize` makes it."""
+    folder = tmp_path_factory.mktemp("quantised") / "model"
+    quantize(model_folder(None), folder, request.param)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["linear_ss", "quadratic_ss"])
+def test_a_quantised_model_gives_ar_s_tokens(
+    compiled: Any, device: torch.device, prompts: Any, backend: str, quantised: Path, name: str,
+    dtype: str,
+) -> None:  # fmt: skip
+    """On the triton backend weights stay in their bits; torch has dequantised them."""
+    if device.type != "cuda" and (backend == "triton" or dtype == "float16"):
+        pytest.skip("interpreted products are numpy's, which look at a row's place")
+
+    def tokens(strategy: str, size: int) -> list[list[int]]:
+        decoder = compiled(strategy).from_checkpoint(
+            quantised, dtype=dtype, device=device, backend=backend
+        )
+        in_bits = isinstance(decoder.model.backbone.weights.layers[0].qkv, Interleaved)
+        assert in_bits == (backend == "triton")
+        count = 32 if device.type == "cuda" else 8
+        options = {"max_new_tokens": count, "temperature": 0.0, "batch_size": size}
+        found: list[list[int]] = decoder.generate(prompts, **options).tokens
+        return found
+
+    want = tokens("ar", 1)
+    assert tokens("ar", 3) == want
+    assert tokens(name, 3) == want
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

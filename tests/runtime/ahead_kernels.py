@@ -18,8 +18,20 @@ from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import gated, head, low_rank, product, rotary, summed
 from nldc.runtime.kernels.ahead import compile_launchable, target_of
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target
+from nldc.runtime.kernels.numbers import Numbers
 from nldc.runtime.kernels.product import Shape
 
+NUMBERS = (
+    Numbers(8, 64, 0, torch.bfloat16, None),
+    Numbers(8, 64, 128, torch.bfloat16, None),
+    Numbers(8, 32, 32, torch.float16, None),
+    Numbers(8, 64, 128, torch.bfloat16, torch.float32),
+    Numbers(4, 64, 128, torch.bfloat16, None),
+    Numbers(4, 64, 128, torch.bfloat16, torch.bfloat16),
+    Numbers(4, 32, 32, torch.bfloat16, torch.bfloat16),
+    Numbers(4, 32, 32, torch.float16, torch.float16),
+)
+"""Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
 ASKED = (
@@ -69,6 +81,29 @@ def layer(
     yield low_rank.launchable(RANK, 3 * RANK, qkv, parts[3], size, dtype, target)
 
 
+def numbers(
+    geometry: Geometry, rows: int, dtype: torch.dtype, target: Target, kind: Numbers
+) -> Iterator[Launchable]:
+    """Yield the kernels that read a kind of quantised weights, for so many rows."""
+
+    def shape(out: int, width: int) -> Shape:
+        return Shape(out, width, width * kind.bits // 16, dtype, numbers=kind)
+
+    heads, hidden, mlp = geometry.heads, geometry.hidden, geometry.mlp
+    for out, width in (((heads.query + 2 * heads.kv) * heads.dim, hidden), (hidden, mlp)):
+        tile = product.tile_of(rows, shape(out, width), target)
+        yield product.launchable(shape(out, width), tile, target, once=rows <= tile.height)
+    own = shape(mlp, hidden)
+    for adapted in (False, True):
+        tile = gated.gated_tile(rows, own, target, adapted=adapted)
+        yield gated.launchable(own, tile, target, once=rows <= tile.height, adapted=adapted)
+    if not kind.group or rows == 1:  # an embedding has a scale for each row
+        own = shape(geometry.vocabulary, hidden)
+        for asked in ASKED:
+            tile = head.head_tile(rows, own, target, asked)
+            yield head.launchable(own, tile, target, asked, once=rows <= tile.height)
+
+
 def heads(
     geometry: Geometry, rows: int, dtype: torch.dtype, target: Target, asked: head.Asked
 ) -> Iterator[Launchable]:
@@ -86,12 +121,16 @@ def chosen(arch: int, *, everything: bool) -> Iterator[Launchable]:
         few = list(layer(LARGE, 1, torch.bfloat16, target))
         yield from (few[0], few[4], few[5], few[6], few[-1])
         yield from heads(LARGE, 72, torch.bfloat16, target, ASKED[0])
+        for kind in (NUMBERS[0], NUMBERS[6]):
+            yield from list(numbers(LARGE, 32, torch.bfloat16, target, kind))[:3:2]
         return
     for dtype in [each for each, name in TYPES.items() if name in sys.argv] or TYPES:
         for rows in ROWS:
             yield from layer(LARGE, rows, dtype, target)
             for asked in ASKED:
                 yield from heads(LARGE, rows, dtype, target, asked)
+            for kind in NUMBERS if dtype != torch.float32 else ():
+                yield from numbers(LARGE, rows, dtype, target, kind)
 
 
 def failures(archs: tuple[int, ...], *, everything: bool) -> list[str]:

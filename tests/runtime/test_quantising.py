@@ -19,10 +19,12 @@ from nldc.runtime.checkpoint.adapter import Adapter, Selected
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.quantising import quantize
 from nldc.runtime.checkpoint.weights import load_weights
-from nldc.runtime.errors import BackendError, CheckpointError
+from nldc.runtime.errors import CheckpointError
+from nldc.runtime.invariant.interleaved import Interleaved
 from nldc.runtime.invariant.linear import linear
 from nldc.runtime.invariant.quantised import Quantised
-from nldc.runtime.loading import load
+from nldc.runtime.invariant.quantised_ways import pack_for_kernels, pack_weight
+from nldc.runtime.loading import Backend, load
 from nldc.runtime.reference.backbone import PlainBackbone
 
 CPU = torch.device("cpu")
@@ -274,12 +276,51 @@ def test_an_adapter_drafts_beside_quantised_weights(model: Path, tmp_path: Path)
     assert not torch.equal(some[1], base[1])
 
 
-def test_a_gpu_without_kernels_for_it_is_refused(
-    model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_kernels_get_weights_in_their_bits_and_float32_is_dequantised(
+    model: Path, dtype: torch.dtype
 ) -> None:
+    config = ModelConfig.load(model)
+    weights = load_weights(model, config, dtype, CPU, form=pack_for_kernels)
+    stored = sum(each.nbytes for each in load_file(model / "model.safetensors").values())
+    matrices = [weights.head] + [
+        getattr(layer, name)
+        for layer in weights.layers
+        for name in ("qkv", "output", "gate", "up", "down")
+    ]
+    if dtype == torch.float32:
+        assert not any(isinstance(each, Interleaved | Quantised) for each in matrices)
+        return
+    assert isinstance(weights.embedding, Quantised)
+    taken = 0
+    for each in matrices:
+        assert isinstance(each, Interleaved)
+        taken += sum(x.nbytes for x in (each.words, each.scale, each.offset) if x is not None)
+    # rows of 64 values are half a block or a quarter, and are filled up
+    assert taken < 4 * stored
+    plain = PlainBackbone.load(model, torch.float32).weights
+    assert isinstance(plain.layers[1].down, Tensor)
+    dense = weights.layers[1].down.to_dense().float()
+    assert torch.allclose(dense, plain.layers[1].down, atol=0.01)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_the_backend_says_in_which_form_weights_are_loaded(
+    model: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    """A GPU's kernels read their own form, and torch dequantises there, or takes its own."""
+    asked = []
+
+    def told(*_given: object, form: object, **_more: object) -> None:
+        asked.append(form)
+        raise CheckpointError("enough is known", "")
+
+    monkeypatch.setattr("nldc.runtime.loading._backend", lambda *_args, **_more: backend)
     monkeypatch.setattr("nldc.runtime.loading._device", lambda _device: torch.device("cuda"))
-    with pytest.raises(BackendError, match="is quantised, and no kernel reads such weights"):
-        load(Decoder, model, None, None, None, None, None, None, None)
+    monkeypatch.setattr("nldc.runtime.loading.load_weights", told)
+    with pytest.raises(CheckpointError, match="enough"):
+        load(Decoder, model, None, None, None, backend, None, None, None)
+    assert asked == [pack_for_kernels if backend == "triton" else pack_weight]
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
