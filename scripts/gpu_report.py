@@ -72,6 +72,8 @@ STEPS: tuple[tuple[str, dict[str, int]], ...] = (
 )
 """Strategies whose steps are timed."""
 LOOPED = ("block_diffusion",)
+MATRICES = ("qkv", "output", "gate", "up", "down")
+"""Of a layer's weights, those that may have 8 or 4 bits."""
 SLOW = STEPS[:2]
 """Those that are timed without graphs and on the slower backend too."""
 STEMS = ("product", "gated", "summed", "rotary", "low_rank", "head", "quantised")
@@ -341,6 +343,7 @@ def forward_times(
     floor: float,
     cases: Sequence[tuple[int, int]],
     until: float = float("inf"),
+    weights: str = "bfloat16",
 ) -> Iterator[dict[str, Any]]:
     """Forwards of rows behind a prefix, from their tokens to a greedy choice, in one CUDA graph."""
     import torch
@@ -384,6 +387,7 @@ def forward_times(
         yield {
             "what": "forward",
             "backend": name,
+            "weights": weights,
             "rows": rows,
             "prefix": prefix,
             "ms": median(found[1:]),
@@ -475,12 +479,30 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
         if options.small:
             return
         if options.device != "cpu":
+            yield from whole_number_forwards(options, pattern, rate)
             yield from script("attention").measure(options.device, small=False, until=until)
             yield from kernel_times(options, rate, until)
         far = FORWARDS[len(FORWARD_ROWS) :]
         yield from forward_times(options, backbone, pattern, floor, far, until)
         for backend, graphs in ((fast, False), (backends(options)[-1], False)):
             yield from step_times(options, backbone, floor, prefix, SLOW, backend, graphs, until)
+
+
+def whole_number_forwards(options: Options, pattern: Any, rate: float) -> Iterator[dict[str, Any]]:
+    """Forwards of the 8B shape with weights of 8 bits and a scale a row, of 4 bits in groups."""
+    import torch
+
+    for bits, group in ((8, 0), (4, 128)):
+        backbone, _ = random_8b(options, (bits, group))
+        layers, head = backbone.weights.layers, backbone.weights.head
+        matrices = [head, *(getattr(one, name) for one in layers for name in MATRICES)]
+        streamed = sum(one.words.nbytes + one.scale.nbytes for one in matrices)
+        yield from forward_times(
+            options, backbone, pattern, streamed / rate * 1e3,
+            ((1, 1024), (16, 1024), (32, 1024)), weights=f"{bits} bits",
+        )  # fmt: skip
+        del backbone, layers, head, matrices
+        torch.cuda.empty_cache()
 
 
 def step_times(
@@ -634,9 +656,11 @@ def synchronize(options: Options) -> None:
         torch.cuda.synchronize()
 
 
-def random_8b(options: Options) -> tuple[Any, int]:
+def random_8b(options: Options, kind: tuple[int, int] | None = None) -> tuple[Any, int]:
     """Return a backbone of the 8B's shape with weights drawn on the device, and the bytes that a
     forward of few rows streams: all weights but the embedding.
+
+    `kind`: matrices have so many bits, and groups of so many columns (0: all of a row).
     """
     import torch
 
@@ -670,6 +694,12 @@ def random_8b(options: Options) -> tuple[Any, int]:
     def drawn(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device).normal_(0, 0.02)
 
+    def matrix(out: int, width: int) -> Any:
+        if kind is None:
+            return drawn(out, width)
+        made = script("quantised").drawn(out, width, *kind, dtype, device, shifted=False)
+        return made.quantised
+
     def ones() -> torch.Tensor:
         return torch.ones(hidden, dtype=dtype, device=device)
 
@@ -678,17 +708,17 @@ def random_8b(options: Options) -> tuple[Any, int]:
         layers=tuple(
             LayerWeights(
                 input_norm=ones(),
-                qkv=drawn((heads + 2 * kv_heads) * dim, hidden),
-                output=drawn(hidden, heads * dim),
+                qkv=matrix((heads + 2 * kv_heads) * dim, hidden),
+                output=matrix(hidden, heads * dim),
                 post_norm=ones(),
-                gate=drawn(mlp, hidden),
-                up=drawn(mlp, hidden),
-                down=drawn(hidden, mlp),
+                gate=matrix(mlp, hidden),
+                up=matrix(mlp, hidden),
+                down=matrix(hidden, mlp),
             )
             for _ in range(layers)
         ),
         norm=ones(),
-        head=drawn(vocabulary, hidden),
+        head=matrix(vocabulary, hidden),
     )
     layer = (2 * heads + 2 * kv_heads) * dim * hidden + 3 * mlp * hidden
     return Backbone(config, weights, dtype, device), 2 * (layers * layer + vocabulary * hidden)
@@ -808,9 +838,10 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
     forwards = [one for one in records if one["what"] == "forward"]
     if forwards:
         text += "Forwards, from tokens to a greedy choice, in one graph on a GPU.\n\n" + table(
-            ("rows", "prefix", "backend", "ms", "ms/floor", "to the first"),
+            ("weights", "rows", "prefix", "backend", "ms", "ms/floor", "to the first"),
             [
                 (
+                    one["weights"],
                     one["rows"],
                     one["prefix"],
                     one["backend"],
