@@ -86,6 +86,8 @@ def use(decoder: Decoder, target: GPUTarget | None, *, only: bool) -> tuple[str,
 
 def _why_not(coverage: Coverage, name: str, dtype: torch.dtype) -> str | None:
     """Return why nothing that is carried can be used; None: it can."""
+    if not name.startswith("cuda:"):
+        return f"on {name} a launch looks at more than shapes"
     if name not in coverage.kernels:
         return f"this is {name}"
     if dtype != DTYPES[coverage.dtype]:

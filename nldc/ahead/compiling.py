@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nldc import api
 from nldc.ahead.uses import uses_of
-from nldc.ahead.worker import FAILED, TAKES
+from nldc.ahead.worker import BEGUN, FAILED, TAKES
 from nldc.cost.geometry import load_geometry
 from nldc.runtime.abi import COVERAGE
 from nldc.runtime.errors import BackendError
@@ -160,14 +160,17 @@ def _compile(request: Path, jobs: int) -> None:
             if each.poll() is None:
                 each.kill()
                 each.wait()
-    for failed in sorted((request.parent / "out").glob(f"*/{FAILED}")):
+    out = request.parent / "out"
+    for failed in sorted(out.glob(f"*/{FAILED}")):
         message, hint = json.loads(failed.read_bytes())
         raise BackendError(message, hint)
     for code, path in zip(codes, errors, strict=True):
         if code:
             said = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            begun = [each.read_text(encoding="utf-8") for each in sorted(out.glob(f"*/{BEGUN}"))]
+            what = ", ".join(f"`{name}`" for name in begun) or "the kernels"
             raise BackendError(
-                f"a process that compiles kernels ended with {code}: {said[-1] if said else ''}",
+                f"the compiler crashed ({code}) at {what}: {said[-1] if said else ''}",
                 "see `nldc doctor` for the triton that is installed",
             )
 

@@ -37,6 +37,7 @@ def work(request: Path) -> None:
                 folder.mkdir()
             except FileExistsError:
                 continue  # another process has it
+            (folder / BEGUN).write_text(kernel.name, encoding="utf-8")
             try:
                 found = compiled_of(kernel, target)
             except BackendError as problem:
@@ -49,11 +50,12 @@ def work(request: Path) -> None:
             takes = Kernel(kernel.name, report.registers, report.stack, report.shared, share)
             for file, content in found.files.items():
                 (folder / file).write_bytes(content)
+            (folder / BEGUN).unlink()
             _leave(folder / TAKES, json.dumps(asdict(takes)).encode())
 
 
-TAKES, FAILED = "takes", "failed"
-"""The file that ends a kernel's folder: what it takes, or why it was not compiled."""
+BEGUN, TAKES, FAILED = "begun", "takes", "failed"
+"""Files in a kernel's folder: its name while it is compiled, and what it takes, or why it failed."""
 
 
 def _leave(path: Path, data: bytes) -> None:

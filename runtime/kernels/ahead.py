@@ -18,11 +18,12 @@ from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import MockTensor, create_function_from_signature
 
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels.device import interpreted
-from nldc.runtime.kernels.launchable import SHARED_KIB, Launchable, Target
+from nldc.runtime.kernels.launchable import NUMBERS, SHARED_KIB, Launchable, Target
 
 BINARIES = ("cubin", "hsaco")
 """What a device runs, by the end of a file's name."""
@@ -84,28 +85,35 @@ def compile_launchable(launchable: Launchable, target: GPUTarget) -> KernelRepor
     return compiled_of(launchable, target).report
 
 
-def source_of(launchable: Launchable) -> ASTSource:
-    """Return a kernel as Triton compiles it, and as a launch does: both look for it by one key."""
-    parameters = launchable.kernel.params
-    signature = {**launchable.signature, **dict.fromkeys(launchable.constants, "constexpr")}
-    hints = {}
-    for place, name in enumerate(launchable.kernel.arg_names):
-        if name in launchable.aligned:
-            hints[place,] = [["tt.divisibility", 16]]
-        elif _may_be_aligned(signature[name]) and not parameters[place].do_not_specialize:
-            hints[place,] = []
-    return ASTSource(launchable.kernel, signature, dict(launchable.constants), hints)
+def source_of(launchable: Launchable, target: GPUTarget) -> ASTSource:
+    """Return a kernel as Triton compiles it for a launch on such a device.
+
+    Triton itself says what it makes of the arguments, so that both are known by one key.
+    """
+    kernel, backend = launchable.kernel, make_backend(target)
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    arguments = [
+        _stand_in(kind, name in launchable.aligned) for name, kind in launchable.signature.items()
+    ]
+    given = {**launchable.constants, **launchable.options}
+    bound, special, options = bind(*arguments, **given)
+    _, signature, constants, hints = kernel._pack_args(backend, given, bound, special, options)
+    return ASTSource(kernel, signature, constants, hints)
 
 
-def _may_be_aligned(kind: str) -> bool:
-    """Whether a launch looks at the value of such an argument: a pointer, or a whole number."""
-    return kind.startswith(("*", "i", "u"))
+def _stand_in(kind: str, aligned: bool) -> Any:
+    """Return an argument of a type, as Triton writes it."""
+    if kind.startswith("*"):
+        return MockTensor(NUMBERS[kind[1:]])  # it lies at 0
+    if kind.startswith("fp"):
+        return 0.5
+    return 16 if aligned else 3
 
 
 def digest_of(launchable: Launchable, target: GPUTarget) -> str:
     """Return what names a compiled kernel: its source, all that is fixed in it, and the device."""
     options = sorted(launchable.options.items())
-    text = f"{source_of(launchable).hash()}-{options}-{target.backend}:{target.arch}"
+    text = f"{source_of(launchable, target).hash()}-{options}-{target.backend}:{target.arch}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -125,7 +133,7 @@ def compiled_of(launchable: Launchable, target: GPUTarget) -> Compiled:
     """
     check_compiler()
     what = f"the kernel `{launchable.name}`"
-    name, source = f"{target.backend}:{target.arch}", source_of(launchable)
+    name, source = f"{target.backend}:{target.arch}", source_of(launchable, target)
     try:
         compiled = triton.compile(source, target=target, options=dict(launchable.options))
     except Exception as problem:  # a compiler fails in its own ways

@@ -41,7 +41,7 @@ def key_of(kernel: Launchable, target: GPUTarget) -> str:
     backend = make_backend(target)
     options = backend.parse_options(dict(kernel.options))
     changed = get_cache_invalidating_env_vars()
-    key = triton_cache.get_cache_key(source_of(kernel), backend, options, env_vars=changed)
+    key = triton_cache.get_cache_key(source_of(kernel, target), backend, options, env_vars=changed)
     digest = hashlib.sha256(key.encode("utf-8")).hexdigest()
     return str(triton_cache._base32(digest))
 
