@@ -24,7 +24,6 @@ from nldc.ir.graph import Graph
 from nldc.ir.text import show_graph
 from nldc.runtime.abi import ABI_VERSION
 
-
 NOTHING: Mapping[str, bytes] = {}
 
 

@@ -45,9 +45,10 @@ def archive_of(target: str) -> str:
 
 
 def use(decoder: Decoder, target: GPUTarget | None, *, only: bool) -> tuple[str, ...]:
-    """Let the launches of a decoder find what its artifact carries for the device; None: it has none.
+    """Let the launches of a decoder find what its artifact carries for the device it computes on.
 
-    Returns what is worth knowing: why kernels will be compiled when they are first launched.
+    `target` None: kernels are interpreted. Returns what is worth knowing: why kernels will be
+    compiled when they are first launched.
 
     Raises:
         BackendError: with `only`, if a single one would be.
@@ -135,7 +136,8 @@ def needed(
             )
         for head in uses.heads:
             most = coverage.batch if head.batched else 1
-            heads.update(rows * count for rows in _counts(head.rows) for count in range(1, most + 1))
+            for rows in _counts(head.rows):
+                heads.update(range(rows, rows * most + 1, rows))
     found = kernels(sizes, forwards, heads, kernel_target(target))
     return {digest_of(kernel, target): kernel for kernel in found}
 

@@ -115,7 +115,9 @@ def _register(name: str, artifact: Artifact, *, with_root: bool) -> None:
         sys.meta_path.insert(0, _FINDER)
     _FINDER.packages[name] = sources
     files = artifact.files.items()
-    attach(name, {file: data for file, data in files if file == COVERAGE or KERNELS.fullmatch(file)})
+    attach(
+        name, {file: data for file, data in files if file == COVERAGE or KERNELS.fullmatch(file)}
+    )
 
 
 def serve(name: str, folder: str | Path) -> None:

@@ -108,7 +108,7 @@ def load_beside(kind: type[D], other: Decoder, adapter: AdapterChoice) -> D:
         kv_memory=other.kv_memory,
         graphs=other.graphs,
     )
-    for note in kind.declared().missing(decoder.model.adapters):
+    for note in (*_ahead(decoder, only=False), *kind.declared().missing(decoder.model.adapters)):
         LOG.warning("%s", note)
     return decoder
 

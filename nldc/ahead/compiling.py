@@ -26,7 +26,8 @@ from nldc.verify import model_folder
 if TYPE_CHECKING:
     from nldc.api import Checked
     from nldc.cost.geometry import Geometry as Model
-    from nldc.runtime.kernels.coverage import Coverage, Geometry, Kernel, LowRank
+    from nldc.runtime.kernels.coverage import Coverage, Geometry, Kernel
+    from nldc.runtime.kernels.forward import LowRank
 
 BATCH = 8
 """Sequences at a time that kernels are compiled for, if nobody says otherwise."""
@@ -83,7 +84,7 @@ def compile_ahead(
         triton=triton.__version__,
         dtype=dtype,
         batch=1 << (batch - 1).bit_length(),
-        geometry=_geometry(model),
+        geometry=_geometry(model, adapted=any(each.graph.adapters for each in checked)),
         strategies={each.graph.name: uses_of(each.graph) for each in checked},
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,7 +109,7 @@ def compile_ahead(
     return Ahead(coverage, {COVERAGE: text.encode(), **files}, time.monotonic() - began)
 
 
-def _geometry(model: Model) -> Geometry:
+def _geometry(model: Model, *, adapted: bool) -> Geometry:
     from nldc.runtime.kernels.coverage import Geometry
 
     return Geometry(
@@ -119,7 +120,7 @@ def _geometry(model: Model) -> Geometry:
         model.kv_heads,
         model.head_dim,
         model.vocabulary,
-        _adapter(model),
+        _adapter(model) if adapted else {},
     )
 
 

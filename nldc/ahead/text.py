@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HEADING = ("kernel", "of it", "registers", "spills", "shared KiB", "occupancy %")
 _SIZES = re.compile(r" (?:rows|lines|parts) \d+")
-_NEVER = "-"
+_UNKNOWN = "?"
 
 
 def headline(ahead: Ahead, target: str) -> str:
@@ -57,6 +57,6 @@ def spilling(kernels: Iterable[Kernel]) -> Iterator[str]:
 def _range(values: Iterable[int | None]) -> str:
     known = sorted(value for value in values if value is not None)
     if not known:
-        return _NEVER
+        return _UNKNOWN
     least, most = known[0], known[-1]
-    return str(least) if least == most else f"{least}–{most}"
+    return str(least) if least == most else f"{least}-{most}"

@@ -55,7 +55,7 @@ def work(request: Path) -> None:
 
 
 BEGUN, TAKES, FAILED = "begun", "takes", "failed"
-"""Files in a kernel's folder: its name while it is compiled, and what it takes, or why it failed."""
+"""Files in a kernel's folder: its name while it is compiled; what it takes, or why it failed."""
 
 
 def _leave(path: Path, data: bytes) -> None:

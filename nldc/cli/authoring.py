@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,8 +97,8 @@ def _for_params(checked: Checked) -> str:
     "--target",
     "targets",
     multiple=True,
-    help="Put the kernels for this GPU, cuda:90 or hip:gfx942, into the artifact, and say what they "
-    "take; may be given again.",
+    help="Put all kernels for this GPU, cuda:90 or hip:gfx942, into the artifact, and say what "
+    "they take; may be given again.",
 )
 @click.option(
     "--geometry",

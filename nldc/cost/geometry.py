@@ -57,9 +57,7 @@ class Geometry:
 def _released(name: str, hidden: int, intermediate: int, layers: int) -> Geometry:
     """Return a released geometry; its drafter is a LoRA of rank 128 on o_proj."""
     low = (32 * 128, 128, hidden)
-    return Geometry(
-        name, hidden, intermediate, layers, 32, 8, 128, 131072, (low,), ("o_proj",)
-    )
+    return Geometry(name, hidden, intermediate, layers, 32, 8, 128, 131072, (low,), ("o_proj",))
 
 
 RELEASED: Mapping[str, Geometry] = {

@@ -76,9 +76,7 @@ class Geometry:
     def sizes(self, dtype: torch.dtype) -> Sizes:
         """Return the shapes that kernels are made for."""
         heads = (self.heads, self.kv_heads, self.head_dim)
-        return Sizes.of(
-            self.hidden, self.intermediate, heads, self.vocabulary, dtype, self.adapter
-        )
+        return Sizes.of(self.hidden, self.intermediate, heads, self.vocabulary, dtype, self.adapter)
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,7 @@ def _identity(kernel: Launchable) -> object:
     return (kernel.kernel, *(tuple(part.items()) for part in parts))
 
 
-def _layers(
-    sizes: Sizes, forwards: Iterable[Rows], target: Target
-) -> Iterator[Launchable]:
+def _layers(sizes: Sizes, forwards: Iterable[Rows], target: Target) -> Iterator[Launchable]:
     plain: set[int] = set()
     adapted: set[int] = set()
     for each in forwards:

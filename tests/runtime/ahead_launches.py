@@ -10,6 +10,7 @@ Arguments: a folder to write to, a checkpoint, `all` for prompts of any length.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ from nldc.runtime.model import triton_backend, triton_weights
 from nldc.runtime.model.triton_sizes import sizes_of
 
 HOPPER = GPUTarget("cuda", 90, 32)
-SHORT = 12
+SHORT = 8
 """Tokens of a prompt at most, unless all are compiled for."""
 TYPES = {
     "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64,
@@ -91,7 +92,7 @@ def without_a_gpu() -> Driver:
 
 
 def as_on_a_device(weight: Any) -> Matrix:
-    """Return a weight as it would lie there, in rows of whole cache lines; what it holds is void."""
+    """Return a weight as it would lie there: rows are whole cache lines. What it holds is void."""
     plain = weight.shaped if isinstance(weight, Packed) else weight
     out, width = plain.shape
     stride = width + -width % (LINE // plain.dtype.itemsize)
@@ -145,6 +146,8 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
     made = compiling.compile_ahead(checked, ["cuda:90"], model, "bfloat16", batch=2, jobs=1)
     out = api.write(checked, folder / "out", certify=False, attached=made.files)
 
+    cache = folder / "another_cache"
+    os.environ["TRITON_CACHE_DIR"] = str(cache)
     fake = without_a_gpu()
     kind = api.load(out)
     how: dict[str, Any] = {"backend": "triton", "device": "cpu", "dtype": "bfloat16"}
@@ -172,7 +175,9 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
     said["other triton"] = refused(kind, model, how)
     triton.__version__ = own
     said["other dtype"] = refused(kind, model, {**how, "dtype": "float32"})
-    more = replace(coverage, kernels={"cuda:90": dict(list(coverage.kernels["cuda:90"].items())[1:])})
+    more = replace(
+        coverage, kernels={"cuda:90": dict(list(coverage.kernels["cuda:90"].items())[1:])}
+    )
     ahead.attached = lambda _: {**made.files, "kernels.json": json.dumps(more.data()).encode()}
     said["one less"] = refused(kind, model, how)
     said["allowed"] = list(ahead.use(decoder, HOPPER, only=False))
@@ -191,6 +196,7 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
         "carried": len(coverage.kernels["cuda:90"]),
         "batch": decoder.new_engine(max_live=64).max_live,
         "said": said,
+        "cached": cache.exists(),
         "paths": [
             name
             for name, data in made.files.items()
