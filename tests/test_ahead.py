@@ -65,7 +65,7 @@ def test_kernels_lie_in_the_artifact_under_its_digests_and_what_they_take_is_sai
 ) -> None:
     asked = {}
 
-    def stub(checked: object, targets: object, **options: object) -> Ahead:
+    def stub(_: object, targets: object, **options: object) -> Ahead:
         asked.update(options, targets=targets)
         text = json.dumps(coverage().data()).encode()
         return Ahead(coverage(), {"kernels.json": text, "kernels_cuda-90.zip": b"code"}, 3.0)
