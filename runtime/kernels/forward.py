@@ -205,7 +205,7 @@ def _layer(
     for _, low in modules:
         kernel, count = _product(Shape(low.ranks, low.width, low.width, dtype), rows, target)
         yield kernel
-        size = low_rank.row_tile(rows)
+        size = low_rank.row_tile(rows, count)
         yield low_rank.launchable(low.rank, low.ranks, low.columns, count, size, dtype, target)
 
 
