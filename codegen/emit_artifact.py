@@ -24,6 +24,8 @@ from nldc.ir.graph import Graph
 from nldc.ir.text import show_graph
 from nldc.runtime.abi import ABI_VERSION
 
+NOTHING: Mapping[str, bytes] = {}
+
 
 @dataclass(frozen=True)
 class Part:
@@ -40,10 +42,12 @@ def emit_artifact(
     text: str,
     compiler: str,
     certificate: Mapping[str, Any] | None = None,
+    attached: Mapping[str, bytes] = NOTHING,
 ) -> dict[str, bytes]:
     """Return the files of the artifact by name; `file` and `text` are the strategy's own.
 
-    `certificate` is what was proved of the graph, as plain data.
+    `certificate` is what was proved of the graph, as plain data; `attached` are files that go with
+    it, such as kernels compiled ahead, under the manifest's digests like all others.
     """
     lowered = run(graph)
     program = compiled(lowered)
@@ -60,6 +64,8 @@ def emit_artifact(
     builder.add("strategy.yaml", text)
     if certificate is not None:
         builder.add_data("certificate.json", certificate)
+    for name, content in attached.items():
+        builder.add(name, content)
     return builder.seal(
         {
             "abi": ABI_VERSION,
@@ -75,12 +81,16 @@ def emit_artifact(
 
 
 def emit_switching(
-    parts: Mapping[str, Part], handovers: Mapping[str, Mapping[str, Any]], compiler: str
+    parts: Mapping[str, Part],
+    handovers: Mapping[str, Mapping[str, Any]],
+    compiler: str,
+    attached: Mapping[str, bytes] = NOTHING,
 ) -> dict[str, bytes]:
     """Return the files of an artifact that holds several artifacts, each in a folder of its own.
 
     `parts` are the strategies by name, the default first; `handovers` what was proved of how each
     leaves a sequence and how it is given one: plain data, with the `switches` that it may make.
+    `attached` are as in `emit_artifact`, for all of them.
     """
     folders = folder_names(parts)
     decoders = decoder_names(folders)
@@ -115,6 +125,8 @@ def emit_switching(
         "between_steps": {name: dict(data) for name, data in handovers.items()},
     }
     builder.add_data("certificate.json", certificate)
+    for name, content in attached.items():
+        builder.add(name, content)
     claimed = [graph.guarantee for graph in graphs.values()]
     return builder.seal(
         {

@@ -282,8 +282,16 @@ def compile(  # noqa: A001
     return write(checked, out, certify=certify)
 
 
-def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) -> Path:
+def write(
+    checked: Sequence[Checked],
+    out: str | Path,
+    *,
+    certify: bool = True,
+    attached: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write the artifact of strategies that have been checked, and return the folder.
+
+    `attached` are files that go with it, such as those of `nldc.ahead`.
 
     Raises:
         ArtifactError, InternalError: as `compile` says.
@@ -291,28 +299,35 @@ def write(checked: Sequence[Checked], out: str | Path, *, certify: bool = True) 
     from nldc.codegen.folder import check_folder, write_folder
 
     check_folder(Path(out))
-    files = generate(checked)
+    files = generate(checked, attached)
     if certify:
         with tempfile.TemporaryDirectory() as scratch:
             _certify(write_folder(Path(scratch) / "artifact", files))
     return write_folder(Path(out), files)
 
 
-def generate(checked: Sequence[Checked]) -> dict[str, bytes]:
-    """Return the files of the artifact of strategies that have been checked, by name."""
+def generate(
+    checked: Sequence[Checked], attached: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
+    """Return the files of the artifact of strategies that have been checked, by name.
+
+    `attached` are those of `write`.
+    """
     from nldc.codegen.emit_artifact import Part, emit_artifact, emit_switching
 
     parts: dict[str, Part] = {}
+    more = dict(attached or {})
     for each in checked:
         source, graph = each.source, each.graph
         certificate = each.certificate.data()
         name = Path(source.name).name
-        files = emit_artifact(graph, name, source.text, __version__, certificate)
+        own = more if len(checked) == 1 else {}
+        files = emit_artifact(graph, name, source.text, __version__, certificate, own)
         parts[graph.name] = Part(graph, files, str(certificate["proved"]))
     if len(parts) == 1:
         (part,) = parts.values()
         return dict(part.files)
-    return emit_switching(parts, switching(checked), __version__)
+    return emit_switching(parts, switching(checked), __version__, more)
 
 
 def emit(checked: Checked, stage: Stage) -> str:

@@ -112,5 +112,11 @@ ADAPTER_FOLDER = "linear_spec_lora"
 MANIFEST = "manifest.json"
 """The file of an artifact that holds the compiler's version and the digest of every other file."""
 
+COVERAGE = "kernels.json"
+"""The file of an artifact that says which kernels were compiled ahead, where some were."""
+
+KERNELS = re.compile(r"kernels_[\w-]+\.zip", re.ASCII)
+"""The files that hold them."""
+
 FILE_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 """What a manifest may call a file: a name, or one in a folder."""

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from nldc.runtime.abi import MANIFEST
+from nldc.runtime.abi import COVERAGE, KERNELS, MANIFEST
 from nldc.runtime.artifact import AGAIN, Artifact, read_artifact
+from nldc.runtime.attached import attach
 from nldc.runtime.errors import ArtifactError, NldcRuntimeError
 
 PACKAGE = "__init__.py"
@@ -113,6 +114,10 @@ def _register(name: str, artifact: Artifact, *, with_root: bool) -> None:
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
     _FINDER.packages[name] = sources
+    files = artifact.files.items()
+    attach(
+        name, {file: data for file, data in files if file == COVERAGE or KERNELS.fullmatch(file)}
+    )
 
 
 def serve(name: str, folder: str | Path) -> None:

@@ -126,6 +126,7 @@ class Decoder:
         self.folder = folder
         self.kv_memory = kv_memory
         self.graphs = graphs
+        self.most_live: int | None = None
         self.adapters_by_folder: dict[Path, Adapter] = {}
         self._engine: Engine | None = None
         self._making = threading.Lock()
@@ -167,6 +168,7 @@ class Decoder:
         kv_memory: str | int | None = None,
         graphs: bool | None = None,
         progress: Progress | None = None,
+        ahead_only: bool = False,
     ) -> Self:
         """Load the checkpoint folder `path`; None is the demo model that comes with the package.
 
@@ -178,7 +180,9 @@ class Decoder:
         `kv_memory` is how much keys and values may take, as bytes, `2GiB` or `50%` of what is free
         (None: a share of that). `graphs` False launches every step anew; otherwise a GPU replays
         those that it can capture, see `Engine`. `progress` is called while weights are read, with
-        how many bytes of how many have been.
+        how many bytes of how many have been. `ahead_only` refuses a model or a device of which the
+        artifact does not carry every kernel, and never has more sequences live than it carries
+        kernels for; otherwise, what lacks is compiled when it is first launched.
 
         What is worth knowing of the outcome, such as an adapter that is not there, is logged as
         warnings of the logger `nldc`, and stays in `notes`. A file that changes afterwards changes
@@ -187,7 +191,18 @@ class Decoder:
         Raises:
             CheckpointError, AdapterError, BackendError: what was asked for cannot be loaded.
         """
-        return load(cls, path, adapter, dtype, device, backend, kv_memory, graphs, progress)
+        return load(
+            cls,
+            path,
+            adapter,
+            dtype,
+            device,
+            backend,
+            kv_memory,
+            graphs,
+            progress,
+            ahead_only=ahead_only,
+        )
 
     @classmethod
     def beside(cls, other: Decoder, adapter: AdapterChoice = AUTO) -> Self:
@@ -291,6 +306,8 @@ class Decoder:
             PromptError: it is no size.
         """
         memory, device = self.kv_memory, self.model.backbone.device
+        if self.most_live is not None:
+            max_live = self.most_live if max_live is None else min(max_live, self.most_live)
         return Engine(
             self.strategies(),
             self.model,

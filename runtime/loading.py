@@ -37,6 +37,8 @@ def load(
     kv_memory: str | int | None,
     graphs: bool | None,
     progress: Progress | None,
+    *,
+    ahead_only: bool = False,
 ) -> D:
     """Return a decoder of this kind with a checkpoint's weights; see `Decoder.from_checkpoint`."""
     if path is None:
@@ -62,9 +64,26 @@ def load(
         graphs=graphs,
     )
     decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
+    for note in _ahead(decoder, only=ahead_only):
+        LOG.warning("%s", note)
     for note in decoder.notes:
         LOG.warning("%s", note)
     return decoder
+
+
+def _ahead(decoder: Decoder, *, only: bool) -> tuple[str, ...]:
+    """Let a decoder use the kernels that its artifact carries; see `ahead.use`."""
+    if decoder.backend != "triton":
+        if only:
+            raise BackendError("the decoder computes with torch, not with kernels", AHEAD_ONLY)
+        return ()
+    from nldc.runtime.ahead import use
+    from nldc.runtime.kernels.device import current_target
+
+    return use(decoder, current_target(), only=only)
+
+
+AHEAD_ONLY = "leave --ahead-only out, or use a GPU"
 
 
 def load_beside(kind: type[D], other: Decoder, adapter: AdapterChoice) -> D:
@@ -86,7 +105,7 @@ def load_beside(kind: type[D], other: Decoder, adapter: AdapterChoice) -> D:
         kv_memory=other.kv_memory,
         graphs=other.graphs,
     )
-    for note in kind.declared().missing(decoder.model.adapters):
+    for note in (*_ahead(decoder, only=False), *kind.declared().missing(decoder.model.adapters)):
         LOG.warning("%s", note)
     return decoder
 

@@ -50,7 +50,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "compat": ("ir",),
     "prompts": ("runtime.errors",),
     "verify": ("api", "prompts"),
-    "ahead": ("api", "verify"),
+    "ahead": (
+        "api",
+        "codegen",
+        "cost",
+        "ir",
+        "runtime.abi",
+        "runtime.errors",
+        "verify",
+    ),
     "bench": ("", "acceptance", "api", "observed", "prompts", "runtime.errors", "verify"),
     "observed": ("acceptance", "ir", "prompts"),
     "sol": ("api", "diagnostics", "prompts", "verify"),
@@ -113,8 +121,8 @@ ROOMS = (
     "graph",
     "engine",
 )
-GROUND = ("abi", "errors", "files", "json_file", "whole_numbers")
-FRONT = ("alike", "decoder", "loading", "switching")
+GROUND = ("abi", "attached", "errors", "files", "json_file", "whole_numbers")
+FRONT = ("ahead", "alike", "decoder", "loading", "switching")
 LOADING = ("artifact", "artifact_import")
 TRAINING = (*GROUND, "checkpoint", "text", "reference", "train")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +17,7 @@ from nldc.diagnostics import Diagnostic, StrategyError
 from nldc.render import render_json, render_line, render_text, summarize
 
 if TYPE_CHECKING:
+    from nldc.ahead.compiling import Ahead
     from nldc.api import Checked
     from nldc.codegen.stages import Stage
 
@@ -98,13 +97,30 @@ def _for_params(checked: Checked) -> str:
     "--target",
     "targets",
     multiple=True,
-    help="Also compile the kernels for this GPU, cuda:90 or hip:gfx942, and say what they take.",
+    help="Put all kernels for this GPU, cuda:90 or hip:gfx942, into the artifact, and say what "
+    "they take; may be given again.",
+)
+@click.option(
+    "--geometry",
+    metavar="NAME|FOLDER",
+    help="With --target: the model that kernels are for, 3b, 8b, 14b or a checkpoint's folder "
+    "(default: --model's, or the demo model).",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 4096),
+    help="With --target: the most sequences at a time that kernels are for (default: 8).",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="With --target: processes that compile (default: one a processor).",
 )
 @click.option(
     "--model",
     type=click.Path(),
     help="Checkpoint that params follow which are not set, as block_length follows its block_size; "
-    "with --target also for whose heads (default: the demo model).",
+    "with --target also what kernels are for, unless --geometry says.",
 )
 @click.option(
     "--dtype",
@@ -124,6 +140,9 @@ def compile_(
     settings: Settings,
     acceptance: str | None,
     targets: tuple[str, ...],
+    geometry: str | None,
+    batch: int | None,
+    jobs: int | None,
     model: str | None,
     dtype: str | None,
     certified: bool,
@@ -138,8 +157,10 @@ def compile_(
     """
     from nldc import api
 
-    if not targets and dtype:
-        raise click.UsageError("--dtype says what --target compiles for: give a target")
+    given_ahead = {"--dtype": dtype, "--geometry": geometry, "--batch": batch, "--jobs": jobs}
+    for name, value in given_ahead.items():
+        if value is not None and not targets:
+            raise click.UsageError(f"{name} says what --target compiles for: give a target")
     if stage is not None:
         if out is not None or targets:
             other = "-o" if out is not None else "--target"
@@ -157,8 +178,20 @@ def compile_(
         write(api.emit(checked[0], stage), end="")
         return
     assert out is not None
-    kernels = _kernels(checked, targets, model, dtype or "bfloat16") if targets else ()
-    folder = api.write(checked, out, certify=certified)
+    ahead = None
+    if targets:
+        from nldc.ahead.compiling import BATCH, compile_ahead
+
+        ahead = compile_ahead(
+            checked,
+            targets,
+            geometry=geometry or model,
+            dtype=dtype or "bfloat16",
+            batch=batch or BATCH,
+            jobs=jobs,
+        )
+    attached = None if ahead is None else ahead.files
+    folder = api.write(checked, out, certify=certified, attached=attached)
     write(f"wrote {folder}")
     for line in _count_lines(checked):
         write(line)
@@ -166,8 +199,9 @@ def compile_(
         certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
         for line in _switch_lines(certificate["between_steps"]):
             write(line)
-    for line in kernels:
-        write(line)
+    if ahead is not None:
+        for line in _kernel_lines(ahead):
+            write(line)
 
 
 def _count_lines(checked: Sequence[Checked]) -> Iterator[str]:
@@ -179,32 +213,16 @@ def _count_lines(checked: Sequence[Checked]) -> Iterator[str]:
         yield from (f"{owner}{in_words(counts)}" for counts in counts_of(each.graph))
 
 
-def _kernels(
-    checked: Sequence[Checked], targets: tuple[str, ...], model: str | None, dtype: str
-) -> list[str]:
-    """Compile the kernels from a folder that does not stay: one that fails leaves nothing."""
-    from nldc import api
-    from nldc.ahead import compile_ahead
+def _kernel_lines(ahead: Ahead) -> Iterator[str]:
+    """Say what the kernels take that were compiled, target by target."""
+    from nldc.ahead.text import HEADING, headline, lines_of, spilling
 
-    with tempfile.TemporaryDirectory() as scratch:
-        artifact = api.write(checked, Path(scratch) / "artifact", certify=False)
-        found = compile_ahead(artifact, targets, model, dtype)
-    lines = []
-    for each in found:
-        heads = f"{each.group} query heads a key head, head_dim {each.head_dim}"
-        lines.append(f"kernels for {each.target}, {each.dtype}, {heads}:")
-        lines += table(
-            [
-                (
-                    f"  {name}",
-                    f"{kernel.shared / 1024:.1f} KiB shared",
-                    "" if kernel.registers is None else f"{kernel.registers} registers",
-                    {None: "", 0: "no spills"}.get(kernel.stack, f"{kernel.stack} bytes of spills"),
-                )
-                for name, kernel in each.kernels.items()
-            ]
-        )
-    return lines
+    for target, kernels in ahead.coverage.kernels.items():
+        yield f"{headline(ahead, target)}:"
+        found = kernels.values()
+        yield from (f"  {line}" for line in table(list(lines_of(found)), HEADING))
+        yield from (f"  {line}" for line in spilling(found))
+    yield f"compiled in {ahead.seconds:.0f} s; what each kernel takes is in kernels.json"
 
 
 def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -63,6 +63,11 @@ BAR = 30
     "--keep-special-tokens", is_flag=True, help="Show special tokens, such as <|im_end|>."
 )
 @click.option("--quiet", is_flag=True, help="Leave out notes, and the numbers at the end.")
+@click.option(
+    "--ahead-only",
+    is_flag=True,
+    help="Refuse a model or a GPU of which the artifact does not carry every kernel.",
+)
 def run(
     artifact: str,
     model: str | None,
@@ -81,7 +86,8 @@ def run(
     generation = generation_of(options, "stop")
     from nldc.verify import load_decoder, named_strategy
 
-    decoder = load_decoder(artifact, model, **loading_of(options))
+    only = {"ahead_only": options["ahead_only"]}
+    decoder = load_decoder(artifact, model, **loading_of(options), **only)
     generation |= named_strategy(decoder, strategy)
     if options["ids"] is not None:
         result = decoder.generate([prompt], **generation)

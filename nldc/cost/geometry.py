@@ -17,7 +17,8 @@ from nldc.runtime.json_file import read_json
 class Geometry:
     """Sizes of the backbone and of its drafter.
 
-    `adapter` are the widths of each layer's low-rank products, (in, rank, out); none without one.
+    `adapter` are the widths of each layer's low-rank products, (in, rank, out), `modules` the names
+    of what they stand beside; none without one.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Geometry:
     head_dim: int
     vocabulary: int
     adapter: tuple[tuple[int, int, int], ...] = ()
+    modules: tuple[str, ...] = ()
 
     @property
     def products(self) -> tuple[tuple[int, int], ...]:
@@ -54,9 +56,8 @@ class Geometry:
 
 def _released(name: str, hidden: int, intermediate: int, layers: int) -> Geometry:
     """Return a released geometry; its drafter is a LoRA of rank 128 on o_proj."""
-    return Geometry(
-        name, hidden, intermediate, layers, 32, 8, 128, 131072, ((32 * 128, 128, hidden),)
-    )
+    low = (32 * 128, 128, hidden)
+    return Geometry(name, hidden, intermediate, layers, 32, 8, 128, 131072, (low,), ("o_proj",))
 
 
 RELEASED: Mapping[str, Geometry] = {
@@ -119,7 +120,7 @@ def with_adapter(bare: Geometry, path: Path) -> Geometry:
         raise AdapterError(
             f"{path} cannot be read: {problem}", "it needs `r`, and `target_modules` as a list"
         ) from None
-    return replace(bare, adapter=adapter)
+    return replace(bare, adapter=adapter, modules=tuple(targets))
 
 
 def _widths(geometry: Geometry) -> dict[str, tuple[int, int]]:

@@ -6,24 +6,27 @@ with Triton for CUDA; other targets only say how much shared memory they take.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import MockTensor, create_function_from_signature
 
 from nldc.runtime.errors import BackendError
-from nldc.runtime.kernels import attention
-from nldc.runtime.kernels.attention_tiles import tiles_for
 from nldc.runtime.kernels.device import interpreted
-from nldc.runtime.kernels.launchable import SHARED_KIB, TYPES, Launchable, Target
-from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.kernels.launchable import NUMBERS, SHARED_KIB, Launchable, Target
 
+BINARIES = ("cubin", "hsaco")
+"""What a device runs, by the end of a file's name."""
 HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201": 32}
 """Threads of a wave."""
 
@@ -32,12 +35,25 @@ HIP_WAVES = {"gfx90a": 64, "gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1201":
 class KernelReport:
     """What one kernel takes: bytes of shared memory, registers a thread, bytes of stack a thread.
 
-    Stack means that values were spilled. The last two are None where they are not known.
+    Stack means that values were spilled. Both are None where they are not known. `threads` are
+    those of a block.
     """
 
     shared: int
     registers: int | None
     stack: int | None
+    threads: int = 128
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel as it was compiled: what it takes, and the files that Triton reads of it, by name.
+
+    Nothing in them says where it was compiled.
+    """
+
+    report: KernelReport
+    files: Mapping[str, bytes]
 
 
 def target_of(text: str) -> GPUTarget:
@@ -55,42 +71,6 @@ def target_of(text: str) -> GPUTarget:
     raise BackendError(f"target {text!r} is unknown", f"the targets are {', '.join(known)}")
 
 
-def compile_pattern(
-    pattern: Pattern, target: GPUTarget, group: int, head_dim: int, dtype: torch.dtype
-) -> KernelReport:
-    """Compile the attention kernels of a pattern, for `group` query heads a key head.
-
-    There is one for each size of a tile, and for results that are partial or whole. The report has
-    the most that any of them takes.
-
-    Raises:
-        BackendError: one does not compile, or takes more shared memory than the target has.
-    """
-    _check_compiler()
-    if dtype not in TYPES:
-        raise BackendError(f"the kernels do not compute in {dtype}", "use dtype bfloat16")
-    if pattern.kernel is None:
-        raise BackendError(f"the pattern `{pattern.name}` has no kernel", "compile it with kernels")
-    predicate, own = pattern.kernel(), kernel_target(target)
-    found = [
-        _compiled(
-            attention.launchable(
-                predicate, dtype, group, head_dim, tile, own,
-                sees_prefix=pattern.sees_prefix, partial=partial, upcast=dtype == torch.float32,
-            ),
-            target,
-            f"the kernel of `{pattern.name}`",
-        )
-        for tile in tiles_for(head_dim, dtype.itemsize)
-        for partial in ((True, False) if tile.whole else (True,))
-    ]  # fmt: skip
-    registers = [one.registers for one in found if one.registers is not None]
-    stacks = [one.stack for one in found if one.stack is not None]
-    return KernelReport(
-        max(one.shared for one in found), max(registers, default=None), max(stacks, default=None)
-    )
-
-
 def kernel_target(target: GPUTarget) -> Target:
     """Return the target as kernels are made for it."""
     return Target(target.arch if target.backend == "cuda" else None)
@@ -102,27 +82,58 @@ def compile_launchable(launchable: Launchable, target: GPUTarget) -> KernelRepor
     Raises:
         BackendError: it does not compile, or takes more shared memory than the target has.
     """
-    _check_compiler()
-    return _compiled(launchable, target, f"the kernel `{launchable.name}`")
+    return compiled_of(launchable, target).report
 
 
-def source_of(launchable: Launchable) -> ASTSource:
-    """Return a kernel as Triton compiles it."""
-    names = launchable.kernel.arg_names
-    signature = {**launchable.signature, **dict.fromkeys(launchable.constants, "constexpr")}
-    hints = {(names.index(name),): [["tt.divisibility", 16]] for name in launchable.aligned}
-    return ASTSource(launchable.kernel, signature, dict(launchable.constants), hints)
+def source_of(launchable: Launchable, target: GPUTarget) -> ASTSource:
+    """Return a kernel as Triton compiles it for a launch on such a device.
+
+    Triton itself says what it makes of the arguments, so that both are known by one key.
+    """
+    kernel, backend = launchable.kernel, make_backend(target)
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    arguments = [
+        _stand_in(kind, name in launchable.aligned) for name, kind in launchable.signature.items()
+    ]
+    given = {**launchable.constants, **launchable.options}
+    bound, special, options = bind(*arguments, **given)
+    _, signature, constants, hints = kernel._pack_args(backend, given, bound, special, options)
+    return ASTSource(kernel, signature, constants, hints)
 
 
-def _check_compiler() -> None:
+def _stand_in(kind: str, aligned: bool) -> Any:
+    """Return an argument of a type, as Triton writes it."""
+    if kind.startswith("*"):
+        return MockTensor(NUMBERS[kind[1:]])  # it lies at 0
+    if kind.startswith("fp"):
+        return 0.5
+    return 16 if aligned else 3
+
+
+def digest_of(launchable: Launchable, target: GPUTarget) -> str:
+    """Return what names a compiled kernel: its source, all that is fixed in it, and the device."""
+    options = sorted(launchable.options.items())
+    text = f"{source_of(launchable, target).hash()}-{options}-{target.backend}:{target.arch}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def check_compiler() -> None:
+    """Raise BackendError unless kernels are compiled here."""
     if interpreted():
         raise BackendError(
             "kernels are interpreted here, not compiled", "unset TRITON_INTERPRET for --target"
         )
 
 
-def _compiled(launchable: Launchable, target: GPUTarget, what: str) -> KernelReport:
-    name, source = f"{target.backend}:{target.arch}", source_of(launchable)
+def compiled_of(launchable: Launchable, target: GPUTarget) -> Compiled:
+    """Compile a kernel as its launch on such a target would.
+
+    Raises:
+        BackendError: it does not compile, or takes more shared memory than the target has.
+    """
+    check_compiler()
+    what = f"the kernel `{launchable.name}`"
+    name, source = f"{target.backend}:{target.arch}", source_of(launchable, target)
     try:
         compiled = triton.compile(source, target=target, options=dict(launchable.options))
     except Exception as problem:  # a compiler fails in its own ways
@@ -140,7 +151,23 @@ def _compiled(launchable: Launchable, target: GPUTarget, what: str) -> KernelRep
             "use a smaller dtype",
         )
     registers, stack = _resources(compiled.asm.get("cubin"))
-    return KernelReport(shared, registers, stack)
+    threads = int(compiled.metadata.num_warps) * target.warp_size
+    return Compiled(KernelReport(shared, registers, stack, threads), _files(compiled))
+
+
+def _files(compiled: Any) -> dict[str, bytes]:
+    """Return what a launch needs: the machine's code, and what Triton notes of it."""
+    found = {}
+    for name, path in compiled.metadata_group.items():
+        kind = name.rpartition(".")[2]
+        if kind == "json":
+            notes = json.loads(Path(path).read_bytes())
+            notes["extern_libs"] = []  # where they lay when they were linked in
+            kept = {key: value for key, value in notes.items() if not key.isupper()}
+            found[name] = json.dumps(kept, sort_keys=True).encode()
+        elif kind in BINARIES:
+            found[name] = Path(path).read_bytes()
+    return found
 
 
 def _resources(cubin: bytes | None) -> tuple[int | None, int | None]:

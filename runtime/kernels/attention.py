@@ -31,6 +31,8 @@ FACTS = 5
 """Columns of the facts: kind, group, index, row, position."""
 MANY = 256
 """Lines that a program joins where it is interpreted, and each takes its time."""
+PLACES = ("table_ptr", "slot_ptr", "length_ptr")
+"""Columns of tables may begin anywhere: one compiled kernel serves all places."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -228,7 +230,8 @@ def _walk(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["rows", "span", "kv_heads", "table_stride"]
+    do_not_specialize=["rows", "span", "kv_heads", "table_stride"],
+    do_not_specialize_on_alignment=PLACES,
 )
 def attention_kernel(  # type: ignore[no-untyped-def]
     query_ptr, key_ptr, value_ptr, output_ptr, room_ptr, table_ptr, slot_ptr, length_ptr,
@@ -366,7 +369,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["lines", "rows", "span", "pairs", "tiles", "tile"]
+    do_not_specialize=["lines", "rows", "span", "pairs", "tiles", "tile"],
+    do_not_specialize_on_alignment=PLACES,
 )
 def merge_kernel(  # type: ignore[no-untyped-def]
     output_ptr, room_ptr, length_ptr, seen_ptr, lines, rows, span, pairs, tiles, tile,
@@ -475,7 +479,7 @@ def launchable(
         {**pointers, **dict.fromkeys(scalars, "i32")},
         constants,
         options,
-        (*pointers, "query_stride", "page_stride"),
+        (*(name for name in pointers if name not in PLACES), "query_stride", "page_stride"),
     )
 
 
@@ -506,7 +510,7 @@ def merging(
         {**pointers, **dict.fromkeys(scalars, "i32")},
         constants,
         options_of(target, 1, 1),
-        tuple(pointers),
+        tuple(name for name in pointers if name not in PLACES),
     )
 
 

@@ -7,6 +7,7 @@ import os
 import numpy
 import torch
 import triton
+from triton.backends.compiler import GPUTarget
 
 from nldc.runtime.errors import BackendError
 
@@ -28,6 +29,11 @@ def check_device(device: torch.device) -> None:
             f"triton {triton.__version__} cannot interpret loops with numpy {numpy.__version__}",
             "install numpy below 2.4, or a newer triton",
         )
+
+
+def current_target() -> GPUTarget | None:
+    """Return the device that kernels are launched on; None where they are interpreted."""
+    return None if interpreted() else triton.runtime.driver.active.get_current_target()
 
 
 def can_interpret() -> bool:

@@ -44,6 +44,8 @@ MEASURED_FEATURES = 64
 """Tokens of a tile where sums over the vocabulary are taken."""
 MEASURES = 4
 """Float32 values that a tile leaves of a row: best, second, sum of exponentials, of products."""
+KEYS = ("position_ptr", "sequence_ptr", "seed_ptr", "temperature_ptr")
+"""What keys the noise: these may begin anywhere, and one compiled kernel serves all places."""
 NO_NUMBER, NOTHING_ALLOWED = -1, -2
 """In place of a token, see `step.sampling`."""
 
@@ -174,7 +176,10 @@ def _finish(  # type: ignore[no-untyped-def]
         tl.store(place + 3, tl.max(products, 0), mask=live)
 
 
-@triton.jit(do_not_specialize=["rows", "own_rows", "barred"])  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["rows", "own_rows", "barred"],
+    do_not_specialize_on_alignment=KEYS,  # a column of a table, which begins where it does
+)
 def head_kernel(  # type: ignore[no-untyped-def]
     x_ptr, w_ptr, scale_ptr, offset_ptr, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr,
     sequence_ptr, seed_ptr, temperature_ptr, rows, own_rows, barred,
@@ -289,7 +294,6 @@ def head_tile(rows: int, shape: Shape, target: Target, asked: Asked) -> Tile:
 def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: bool) -> Launchable:
     """Return the head of a shape of weights; `once`: one program has all the rows."""
     number = f"*{TYPES[shape.dtype]}"
-    keys = ("position_ptr", "sequence_ptr", "seed_ptr")
     pointers = {
         "x_ptr": number,
         **dict(zip(("w_ptr", "scale_ptr", "offset_ptr"), shape.pointers, strict=True)),
@@ -297,7 +301,7 @@ def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: 
         "score_ptr": "*fp64" if asked.noisy else "*fp32" if asked.token else number,
         "token_ptr": "*i32" if asked.token else number,
         "measure_ptr": "*fp32" if asked.measures else number,
-        **dict.fromkeys(keys, "*i64" if asked.noisy else number),
+        **dict.fromkeys(KEYS, "*i64" if asked.noisy else number),
         "temperature_ptr": "*fp64" if asked.noisy else number,
     }
     constants: dict[str, Any] = {
@@ -315,7 +319,7 @@ def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: 
         {**pointers, **dict.fromkeys(("rows", "own_rows", "barred"), "i32")},
         constants,
         options_of(target, tile.warps, tile.stages),
-        tuple(pointers),
+        tuple(name for name in pointers if name not in KEYS),
     )
 
 

@@ -17,6 +17,14 @@ from nldc.runtime.kernels.device import interpreted
 
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 """The dtypes that kernels compute in, as Triton names them."""
+NUMBERS = {
+    **{name: dtype for dtype, name in TYPES.items()},
+    "fp64": torch.float64,
+    "i8": torch.int8,
+    "i32": torch.int32,
+    "i64": torch.int64,
+}
+"""The dtypes of all that kernels read and write, by Triton's names."""
 SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 """What a block may take of shared memory, by compute capability (CUDA C++ programming guide)."""
 LEAST_SHARED_KIB = 64

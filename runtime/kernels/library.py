@@ -65,8 +65,8 @@ class Products:
     def product(self, x: Tensor, weight: Matrix) -> Tensor:
         """See `product.product`."""
         library, span = self._library, min(weight.shape.span, weight.width)
-        if library is not None and weight.quantised is None and _is_worth_it(x, span):
-            rows = _rounded(len(x))
+        if library is not None and weight.quantised is None and is_worth_it(len(x), span, x.dtype):
+            rows = rounded(len(x))
 
             def holds() -> bool:
                 own = _drawn(rows, x)
@@ -83,8 +83,8 @@ class Products:
             opened, raised = (product(x, replace(one, whole=True), self.target)[0]
                               for one in (gate, up))  # fmt: skip
             return activated(opened, raised, len(x), x.dtype, self.target, beside)
-        if library is not None and gate.quantised is None and _is_worth_it(x, width):
-            rows = _rounded(len(x))
+        if library is not None and gate.quantised is None and is_worth_it(len(x), width, x.dtype):
+            rows = rounded(len(x))
 
             def found(own: Tensor, beside: Delta | None) -> Tensor:
                 filled = _filled(own, rows)
@@ -110,11 +110,13 @@ class Products:
         return known
 
 
-def _is_worth_it(x: Tensor, span: int) -> bool:
-    return len(x) >= LEAST_ROWS and span >= LEAST_SPAN and x.dtype != torch.float32
+def is_worth_it(rows: int, span: int, dtype: torch.dtype) -> bool:
+    """Whether the library is asked for a product of so many rows in segments of `span` terms."""
+    return rows >= LEAST_ROWS and span >= LEAST_SPAN and dtype != torch.float32
 
 
-def _rounded(rows: int) -> int:
+def rounded(rows: int) -> int:
+    """Return the number of rows that is tried, and computed, in place of so many."""
     step = FINE if rows <= MANY else COARSE
     return -(-rows // step) * step
 

@@ -164,9 +164,12 @@ def launchable(
     )
 
 
-def row_tile(rows: int) -> int:
-    """Return how many rows a program takes of so many: few where the first product is in parts."""
-    return 16 if rows <= FEW else 32
+def row_tile(rows: int, parts: int) -> int:
+    """Return how many rows a program takes of so many: few where the first product is in parts.
+
+    More would not fit the registers then.
+    """
+    return 16 if rows <= FEW or parts > 1 else 32
 
 
 def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target) -> Delta:
@@ -178,7 +181,7 @@ def low_rank(x: Tensor, modules: LowRankProducts, marks: Tensor, target: Target)
     parts = product(x, modules.down, target)
     make = torch.empty if modules.whole else torch.zeros
     found = make((rows, modules.columns), dtype=torch.float32, device=x.device)
-    tile = row_tile(rows)
+    tile = row_tile(rows, len(parts))
     kernel = launchable(
         modules.up.shape[1],
         modules.down.out,

@@ -23,6 +23,8 @@ from nldc.runtime.kernels.product import sum_of_parts
 
 LINES = 8
 """Heads of rows that a program takes; any number gives the same bits."""
+PLACES = ("position_ptr", "table_ptr", "slot_ptr", "length_ptr")
+"""Columns of tables may begin anywhere: one compiled kernel serves all places."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ class Pages:
     lengths: Tensor
 
 
-@triton.jit(do_not_specialize=["rows", "own_rows", "table_stride"])  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["rows", "own_rows", "table_stride"],
+    do_not_specialize_on_alignment=PLACES,
+)
 def rotary_kernel(  # type: ignore[no-untyped-def]
     part_ptr, delta_ptr, mark_ptr, position_ptr, cos_ptr, sin_ptr, table_ptr, slot_ptr, length_ptr,
     query_ptr, key_ptr, value_ptr, rows, own_rows, table_stride, page_stride,
@@ -150,7 +155,7 @@ def launchable(
         {**pointers, **scalars},
         constants,
         options_of(target, 4, 1),
-        (*pointers, "page_stride"),
+        (*(name for name in pointers if name not in PLACES), "page_stride"),
     )
 
 

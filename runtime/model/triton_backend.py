@@ -89,7 +89,7 @@ class TritonBackend:
     ) -> TritonRows:
         """See `Backend`."""
         cos, sin, factor = self._backbone.rope.whole()
-        own = None if adapter is None else self._adapter(adapter)
+        own = None if adapter is None else self.adapter_of(adapter)
         return TritonRows(
             positions=positions,
             cos=cos,
@@ -166,7 +166,7 @@ class TritonBackend:
         x = normed(states.contiguous(), self._backbone.weights.norm, eps, self.target)
         return head(x, self.head_weight, asked, self.target, noise, barred)
 
-    def _adapter(self, adapter: Adapter) -> KernelAdapter:
+    def adapter_of(self, adapter: Adapter) -> KernelAdapter:
         """Return an adapter as kernels take it, made when it is first used."""
         known = self._adapters.get(id(adapter))
         if known is None:

@@ -13,7 +13,7 @@ import torch
 
 from nldc import api
 from nldc.runtime.kernels import attention
-from nldc.runtime.kernels.ahead import source_of
+from nldc.runtime.kernels.ahead import source_of, target_of
 from nldc.runtime.kernels.attention_tiles import tiles_for
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.rows.pattern import Pattern
@@ -33,7 +33,10 @@ def keys(folder: str) -> dict[str, list[str]]:
                 predicate, torch.bfloat16, 4, 128, tiles_for(128, 2)[0], Target(90),
                 sees_prefix=pattern.sees_prefix, partial=True, upcast=False,
             )  # fmt: skip
-            found[pattern.name] = [predicate.cache_key, source_of(kernel).hash()]
+            found[pattern.name] = [
+                predicate.cache_key,
+                source_of(kernel, target_of("cuda:90")).hash(),
+            ]
     return found
 
 

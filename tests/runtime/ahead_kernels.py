@@ -10,13 +10,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 
 from nldc.runtime.errors import BackendError
-from nldc.runtime.kernels import gated, head, low_rank, product, rotary, summed
+from nldc.runtime.kernels import gated, head, product
 from nldc.runtime.kernels.ahead import compile_launchable, target_of
+from nldc.runtime.kernels.forward import (
+    ASKED,
+    DOWN,
+    GATED,
+    OUTPUT,
+    QKV,
+    LowRank,
+    Rows,
+    Sizes,
+    kernels,
+)
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target
 from nldc.runtime.kernels.numbers import Numbers
 from nldc.runtime.kernels.product import Shape
@@ -34,103 +45,72 @@ NUMBERS = (
 """Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
-ASKED = (
-    head.Asked(token=True),
-    head.Asked(logits=True),
-    head.Asked(token=True, noisy=True),
-    head.Asked(token=True, measures=True),
-)
+MEASURES = head.Asked(token=True, measures=True)
 
 
-@dataclass(frozen=True)
-class Geometry:
-    hidden: int
-    mlp: int
-    heads: rotary.Heads
-    vocabulary: int
+def large(dtype: torch.dtype) -> Sizes:
+    """Return the 8B model, with an adapter beside all of its products."""
+    hidden, mlp, qkv = 4096, 14336, 6144
+    adapter = {
+        QKV: LowRank(3 * RANK, RANK, hidden, qkv),
+        OUTPUT: LowRank(RANK, RANK, hidden, hidden),
+        GATED: LowRank(2 * RANK, RANK, hidden, 2 * mlp),
+        DOWN: LowRank(RANK, RANK, mlp, hidden),
+    }
+    return Sizes.of(hidden, mlp, (32, 8, 128), 131072, dtype, adapter)
 
 
-LARGE = Geometry(4096, 14336, rotary.Heads(32, 8, 128, 64), 131072)
-"""The 8B model."""
+def forwards(sizes: Sizes, rows: tuple[int, ...], target: Target) -> Iterator[Launchable]:
+    """Yield the kernels of layers and heads, but attention, which `ahead_of_time.py` compiles."""
+    whole = Rows(rows, 1, None, sees_prefix=True, adapted=True)
+    for kernel in kernels(sizes, [whole], rows, target):
+        if not kernel.name.startswith("attention"):
+            yield kernel
 
 
-def layer(
-    geometry: Geometry, rows: int, dtype: torch.dtype, target: Target
-) -> Iterator[Launchable]:
-    """Yield the kernels of a layer of so many rows, with an adapter and without, but attention."""
-    heads, hidden, mlp = geometry.heads, geometry.hidden, geometry.mlp
-    qkv = (heads.query + 2 * heads.kv) * heads.dim
-    parts = []
-    for out, width in (
-        (qkv, hidden), (hidden, heads.query * heads.dim), (hidden, mlp), (3 * RANK, hidden),
-    ):  # fmt: skip
-        shape = Shape(out, width, width, dtype)
-        tile = product.tile_of(rows, shape, target)
-        parts.append(shape.segments if tile.apart else 1)
-        yield product.launchable(shape, tile, target, once=rows <= tile.height)
-    shape = Shape(mlp, hidden, hidden, dtype)
-    for adapted in (False, True):
-        tile = gated.gated_tile(rows, shape, target, adapted=adapted)
-        yield gated.activating(mlp, dtype, target, adapted=adapted)
-        yield gated.launchable(shape, tile, target, once=rows <= tile.height, adapted=adapted)
-        yield rotary.launchable(heads, parts[0], dtype, target, adapted=adapted)
-        for count in {*parts[1:3]}:
-            yield summed.launchable(hidden, count, dtype, target, adapted=adapted, normed=True)
-    yield summed.launchable(hidden, 0, dtype, target, adapted=False, normed=True)
-    size = low_rank.row_tile(rows)
-    yield low_rank.launchable(RANK, 3 * RANK, qkv, parts[3], size, dtype, target)
-
-
-def numbers(
-    geometry: Geometry, rows: int, dtype: torch.dtype, target: Target, kind: Numbers
-) -> Iterator[Launchable]:
+def numbers(sizes: Sizes, rows: int, target: Target, kind: Numbers) -> Iterator[Launchable]:
     """Yield the kernels that read a kind of quantised weights, for so many rows."""
 
-    def shape(out: int, width: int) -> Shape:
-        return Shape(out, width, width * kind.bits // 16, dtype, numbers=kind)
+    def of(shape: Shape) -> Shape:
+        return replace(shape, stride=shape.width * kind.bits // 16, numbers=kind)
 
-    heads, hidden, mlp = geometry.heads, geometry.hidden, geometry.mlp
-    for out, width in (((heads.query + 2 * heads.kv) * heads.dim, hidden), (hidden, mlp)):
-        tile = product.tile_of(rows, shape(out, width), target)
-        yield product.launchable(shape(out, width), tile, target, once=rows <= tile.height)
-    own = shape(mlp, hidden)
+    for shape in (of(sizes.qkv), of(sizes.down)):
+        tile = product.tile_of(rows, shape, target)
+        yield product.launchable(shape, tile, target, once=rows <= tile.height)
+    own = of(sizes.gate)
     for adapted in (False, True):
         tile = gated.gated_tile(rows, own, target, adapted=adapted)
         yield gated.launchable(own, tile, target, once=rows <= tile.height, adapted=adapted)
     if not kind.group or rows == 1:  # an embedding has a scale for each row
-        own = shape(geometry.vocabulary, hidden)
-        for asked in ASKED:
+        own = of(sizes.head)
+        for asked in (*ASKED, MEASURES):
             tile = head.head_tile(rows, own, target, asked)
             yield head.launchable(own, tile, target, asked, once=rows <= tile.height)
 
 
-def heads(
-    geometry: Geometry, rows: int, dtype: torch.dtype, target: Target, asked: head.Asked
-) -> Iterator[Launchable]:
-    """Yield the kernels of a head that is asked for something."""
-    shape = Shape(geometry.vocabulary, geometry.hidden, geometry.hidden, dtype)
-    tile = head.head_tile(rows, shape, target, asked)
-    yield head.launchable(shape, tile, target, asked, once=rows <= tile.height)
-    if asked.token or asked.measures:
-        yield head.merging(-(-shape.out // tile.features), target, asked)
+def measuring(sizes: Sizes, rows: int, target: Target) -> Iterator[Launchable]:
+    """Yield the kernels of a head that measures, which no forward asks for yet."""
+    tile = head.head_tile(rows, sizes.head, target, MEASURES)
+    yield head.launchable(sizes.head, tile, target, MEASURES, once=rows <= tile.height)
+    yield head.merging(-(-sizes.head.out // tile.features), target, MEASURES)
 
 
 def chosen(arch: int, *, everything: bool) -> Iterator[Launchable]:
     target = Target(arch)
     if not everything:
-        few = list(layer(LARGE, 1, torch.bfloat16, target))
-        yield from (few[0], few[4], few[5], few[6], few[-1])
-        yield from heads(LARGE, 72, torch.bfloat16, target, ASKED[0])
+        sizes = large(torch.bfloat16)
+        one_a_kind = {each.name.split()[0]: each for each in forwards(sizes, (1,), target)}
+        yield from one_a_kind.values()
         for kind in (NUMBERS[0], NUMBERS[6]):
-            yield from list(numbers(LARGE, 32, torch.bfloat16, target, kind))[:3:2]
+            yield from list(numbers(sizes, 32, target, kind))[:3:2]
         return
     for dtype in [each for each, name in TYPES.items() if name in sys.argv] or TYPES:
+        sizes = large(dtype)
+        yield from forwards(sizes, ROWS, target)
         for rows in ROWS:
-            yield from layer(LARGE, rows, dtype, target)
-            for asked in ASKED:
-                yield from heads(LARGE, rows, dtype, target, asked)
+            yield from measuring(sizes, rows, target)
             for kind in NUMBERS if dtype != torch.float32 else ():
-                yield from numbers(LARGE, rows, dtype, target, kind)
+                yield from numbers(sizes, rows, target, kind)
 
 
 def failures(archs: tuple[int, ...], *, everything: bool) -> list[str]:

@@ -45,7 +45,7 @@ def arithmetic(
 def of(kernel: Launchable, arch: int, **options: Any) -> dict[str, Any]:
     """Return that of a kernel; of loops, those that have none within."""
     compiled = triton.compile(
-        source_of(kernel),
+        source_of(kernel, GPUTarget("cuda", arch, 32)),
         target=GPUTarget("cuda", arch, 32),
         options={**kernel.options, **options},
     )

@@ -1,0 +1,75 @@
+"""Which forwards and heads a strategy runs, and of how many rows: what kernels are chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from nldc.codegen.pipeline import compiled, run
+from nldc.codegen.program import (
+    Choose,
+    Forward,
+    Head,
+    Instruction,
+    Logits,
+    Method,
+    Mix,
+    Program,
+    Score,
+    States,
+    walk,
+)
+from nldc.ir.graph import Graph
+from nldc.ir.size import Size
+
+if TYPE_CHECKING:
+    from nldc.runtime.kernels.coverage import Uses
+
+
+def uses_of(graph: Graph) -> Uses:
+    """Return what the prefill and the steps of a strategy run, each kind of forward once."""
+    from nldc.runtime.kernels import coverage
+
+    program = compiled(run(graph))
+    forwards: dict[coverage.Forward, None] = {}
+    heads: dict[coverage.Head, None] = {}
+    for method in program.methods:
+        batched = method is not program.prefill
+        for each, piece in _forwards(program, method):
+            is_adapted = each.adapter is not None
+            rows = _rows(each.size, piece)
+            forwards[coverage.Forward(each.pattern, rows, batched, is_adapted)] = None
+        for states in _heads(walk(method.body)):
+            heads[coverage.Head(_rows(states.size, None), batched)] = None
+    return coverage.Uses(tuple(forwards), tuple(heads))
+
+
+def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int | None]]:
+    """Yield the forwards, and the most rows of a piece where a long prompt passes in pieces."""
+    from nldc.runtime.rows.plan import PIECE
+
+    layouts = {each.name: each for each in program.layouts}
+    patterns = {each.name: each for each in program.patterns}
+    for each in walk(method.body):
+        if isinstance(each, Forward):
+            in_order = layouts[each.layout].plain and patterns[each.pattern].looks_back
+            yield each, PIECE if in_order else None
+
+
+def _heads(body: Iterable[Instruction]) -> Iterator[States]:
+    for each in body:
+        found: tuple[Logits, ...] = ()
+        match each:
+            case Head():
+                found = (each.of,)
+            case Choose() | Score():
+                found = (each.logits,)
+            case Mix():
+                found = each.parts
+            case _:
+                pass
+        yield from (one for one in found if isinstance(one, States))
+
+
+def _rows(size: Size, piece: int | None) -> int | tuple[int, int | None]:
+    return (1, piece) if size.prompts else size.fixed

@@ -1,0 +1,236 @@
+"""Every kernel that a model's forwards launch, by shapes and numbers of rows alone.
+
+What a kernel is compiled for follows from the tile that a number of rows gets, so that a few
+kernels serve all numbers of rows. Here all of them are asked for, one by one, as a launch asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nldc.runtime.invariant.line_tiles import KEY_TILE
+from nldc.runtime.invariant.linear import LINE
+from nldc.runtime.kernels import attention, gated, head, low_rank, product, rotary, summed
+from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
+from nldc.runtime.kernels.launchable import Launchable, Target
+from nldc.runtime.kernels.library import is_worth_it, rounded
+from nldc.runtime.kernels.product import Shape
+from nldc.runtime.kernels.rotary import Heads
+
+ASKED = (
+    head.Asked(token=True),
+    head.Asked(token=True, noisy=True),
+    head.Asked(logits=True),
+)
+"""What a head is asked for: the best token, a sampled one, and logits for whoever looks at them."""
+QKV, OUTPUT, GATED, DOWN = "qkv", "output", "gated", "down"
+"""A layer's products."""
+EACH, STEP, MOST = 4096, 64, 1 << 17
+"""A forward of any length: each number of rows up to one, then every so many, up to another."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """An adapter's modules beside one product: `ranks` of all, the rank of each, the result."""
+
+    ranks: int
+    rank: int
+    width: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shapes of a model's weights; `adapter` has what lies beside a product, by its name."""
+
+    heads: Heads
+    qkv: Shape
+    output: Shape
+    gate: Shape
+    down: Shape
+    head: Shape
+    adapter: tuple[tuple[str, LowRank], ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return self.qkv.dtype
+
+    @property
+    def hidden(self) -> int:
+        """The width of a state."""
+        return self.output.out
+
+    @staticmethod
+    def of(
+        hidden: int,
+        mlp: int,
+        heads: tuple[int, int, int],
+        vocabulary: int,
+        dtype: torch.dtype,
+        adapter: Mapping[str, LowRank] | None = None,
+    ) -> Sizes:
+        """Return those of a model as loading leaves it: rows of weights are whole cache lines.
+
+        `heads` are how many there are of queries and of keys, and the size of each.
+        """
+        values = LINE // dtype.itemsize
+
+        def shape(out: int, width: int) -> Shape:
+            return Shape(out, width, width + -width % values, dtype)
+
+        query, kv, dim = heads
+        return Sizes(
+            Heads(query, kv, dim, KEY_TILE),
+            shape((query + 2 * kv) * dim, hidden),
+            shape(hidden, query * dim),
+            shape(mlp, hidden),
+            shape(hidden, mlp),
+            shape(vocabulary, hidden),
+            tuple(sorted((adapter or {}).items(), key=lambda each: each[0])),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Forwards of one pattern: `counts` are the rows of a sequence, of up to `batch` sequences.
+
+    `adapted`: the adapter is on for some of them, where there is one.
+    """
+
+    counts: tuple[int, ...]
+    batch: int
+    predicate: Any
+    sees_prefix: bool
+    adapted: bool
+
+    @property
+    def totals(self) -> Iterator[int]:
+        """Yield how many rows there are in all."""
+        for count in self.counts:
+            yield from range(count, count * self.batch + 1, count)
+
+
+def any_length(most: int | None = None) -> tuple[int, ...]:
+    """Return numbers of rows that get every tile that any number up to `most` gets."""
+    if most is not None and most <= EACH:
+        return tuple(range(1, most + 1))
+    return (*range(1, EACH + 1), *range(EACH, (most or MOST) + 1, STEP))
+
+
+def kernels(
+    sizes: Sizes, forwards: Iterable[Rows], heads: Iterable[int], target: Target
+) -> tuple[Launchable, ...]:
+    """Return the kernels of forwards, and of heads of so many rows in all, each once.
+
+    Those with an adapter are among them, and those of a layer or a model that has none.
+    """
+    found: dict[object, Launchable] = {}
+    for each in (*_layers(sizes, forwards, target), *_heads(sizes, heads, target)):
+        found.setdefault(_identity(each), each)
+    return tuple(found.values())
+
+
+def _identity(kernel: Launchable) -> object:
+    """Return what is the same of kernels that are one."""
+    parts = (kernel.signature, kernel.constants, kernel.options)
+    return (kernel.kernel, *(tuple(part.items()) for part in parts))
+
+
+def _layers(sizes: Sizes, forwards: Iterable[Rows], target: Target) -> Iterator[Launchable]:
+    plain: set[int] = set()
+    adapted: set[int] = set()
+    for each in forwards:
+        yield from _attention(sizes, each, target)
+        plain.update(each.totals)
+        if each.adapted and sizes.adapter:
+            adapted.update(each.totals)
+    for rows in sorted(plain):
+        yield from _layer(sizes, (), rows, target)
+    for rows in sorted(adapted):
+        yield from _layer(sizes, sizes.adapter, rows, target)
+
+
+def _attention(sizes: Sizes, forwards: Rows, target: Target) -> Iterator[Launchable]:
+    heads, dtype = sizes.heads, sizes.dtype
+    group = heads.query // heads.kv
+    known = tiles_for(heads.dim, dtype.itemsize)
+    tiles: dict[Tile, None] = {}
+    for count in forwards.counts:
+        tiles[next((one for one in known if one.lines >= count * group), known[-1])] = None
+    for tile in tiles:
+        for partial in (True, False) if tile.whole else (True,):
+            yield attention.launchable(
+                forwards.predicate, dtype, group, heads.dim, tile, target,
+                sees_prefix=forwards.sees_prefix, partial=partial, upcast=dtype == torch.float32,
+            )  # fmt: skip
+    for chunks in (True, False):
+        yield attention.merging(dtype, heads.query, group, heads.dim, target, chunks=chunks)
+
+
+def _layer(
+    sizes: Sizes, modules: tuple[tuple[str, LowRank], ...], rows: int, target: Target
+) -> Iterator[Launchable]:
+    """Yield the kernels of a layer but attention, of so many rows, and of an adapter's modules."""
+    adapter = {name for name, _ in modules}
+    dtype, hidden, mlp = sizes.dtype, sizes.hidden, sizes.gate.out
+    parts: dict[str, set[int]] = {}
+    for name, shape in ((QKV, sizes.qkv), (OUTPUT, sizes.output), (DOWN, sizes.down)):
+        kernel, count = _product(shape, rows, target)
+        yield kernel
+        parts[name] = {count}
+        if _library(shape, rows, min(shape.span, shape.width), target):
+            yield _product(shape, rounded(rows), target)[0]  # what the library is held against
+            parts[name].add(1)
+    for count in parts[QKV]:
+        yield rotary.launchable(sizes.heads, count, dtype, target, adapted=QKV in adapter)
+    yield summed.launchable(hidden, 0, dtype, target, adapted=False, normed=True)
+    for name, kinds in ((OUTPUT, (True,)), (DOWN, (True, False))):
+        for count in parts[name]:
+            for normed in kinds:
+                yield summed.launchable(
+                    hidden, count, dtype, target, adapted=name in adapter, normed=normed
+                )
+    yield _gated(sizes.gate, rows, target, adapted=GATED in adapter)
+    if _library(sizes.gate, rows, sizes.gate.width, target):
+        whole = Shape(mlp, sizes.gate.width, sizes.gate.stride, dtype, whole=True)
+        yield _product(whole, rounded(rows), target)[0]
+        yield _gated(sizes.gate, rounded(rows), target, adapted=False)
+        for adapted in {False, GATED in adapter}:
+            yield gated.activating(mlp, dtype, target, adapted=adapted)
+    for _, low in modules:
+        kernel, count = _product(Shape(low.ranks, low.width, low.width, dtype), rows, target)
+        yield kernel
+        size = low_rank.row_tile(rows, count)
+        yield low_rank.launchable(low.rank, low.ranks, low.columns, count, size, dtype, target)
+
+
+def _heads(sizes: Sizes, heads: Iterable[int], target: Target) -> Iterator[Launchable]:
+    shape = sizes.head
+    for rows in sorted(set(heads)):
+        for asked in ASKED:
+            tile = head.head_tile(rows, shape, target, asked)
+            yield head.launchable(shape, tile, target, asked, once=rows <= tile.height)
+            if asked.token:
+                yield head.merging(-(-shape.out // tile.features), target, asked)
+
+
+def _product(shape: Shape, rows: int, target: Target) -> tuple[Launchable, int]:
+    """Return the kernel, and how many parts it leaves."""
+    tile = product.tile_of(rows, shape, target)
+    kernel = product.launchable(shape, tile, target, once=rows <= tile.height)
+    return kernel, shape.segments if tile.apart else 1
+
+
+def _gated(shape: Shape, rows: int, target: Target, *, adapted: bool) -> Launchable:
+    tile = gated.gated_tile(rows, shape, target, adapted=adapted)
+    return gated.launchable(shape, tile, target, once=rows <= tile.height, adapted=adapted)
+
+
+def _library(shape: Shape, rows: int, span: int, target: Target) -> bool:
+    """Whether the device's library is tried for so many rows."""
+    return target.arch is not None and is_worth_it(rows, span, shape.dtype)
