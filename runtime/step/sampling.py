@@ -143,7 +143,8 @@ def _whole_sums(mass: Tensor) -> Tensor:
 
 
 _MIX = (0x7FEB352D, 0x846CA68B - 2**32)  # lowbias32, by C. Wellons: constants of int32 range
-_GOLDEN = 0x9E3779B9
+_GOLDEN = 0x9E3779B9 - 2**32
+_SALTS = (0x243F6A88, 0x85A308D3 - 2**32)
 
 
 def _scramble(x: Tensor) -> Tensor:
@@ -156,9 +157,10 @@ def _scramble(x: Tensor) -> Tensor:
     return x
 
 
-def _low(x: Tensor) -> Tensor:
-    """Return the low 32 bits of int64 as int32."""
-    return (((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
+def _low(x: int | Tensor) -> int | Tensor:
+    """Return the low 32 bits of a whole number, or of int64 as int32."""
+    low = ((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+    return low.to(torch.int32) if isinstance(low, Tensor) else low
 
 
 def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,19 +168,17 @@ def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[
 
     A seed of each sequence has the shape of `sequences`, with 64 bits as int64 holds them.
     """
-    positions = positions + torch.zeros_like(sequences)
-    keys = []
-    for salt in (0x243F6A88, 0x85A308D3):
-        key = torch.full_like(positions, salt)
-        for word in (
-            seed & 0xFFFFFFFF,
-            seed >> 32,
-            sequences,
-            sequences >> 32,
-            positions,
-        ):
-            key = _scramble(_low(key + word + _GOLDEN)).to(torch.int64)
-        keys.append(_low(key))
+    shape = torch.broadcast_shapes(sequences.shape, positions.shape)
+    keys = torch.stack(
+        [
+            torch.full(shape, salt, dtype=torch.int32, device=positions.device)
+            for salt in _SALTS
+        ]
+    )  # both at once: each word is one line of small operations
+    for word in (seed, seed >> 32, sequences, sequences >> 32, positions):
+        keys += _low(word)
+        keys += _GOLDEN
+        keys = _scramble(keys)
     return keys[0], keys[1]
 
 
