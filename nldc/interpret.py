@@ -174,7 +174,7 @@ class _Look:
         self._behind: list[list[bool]] = [[] for _ in rows]
 
     def behind(self, row: int, cache: Sequence[int]) -> Iterator[int]:
-        """Return the entries of the cache that a row sees, which depends on how far back they lie."""
+        """Return the entries of the cache that a row sees: it depends on how far back they lie."""
         known = self._behind[row]
         while len(known) < len(cache):
             known.append(self._sees(self.facts[row], prefix_facts(-1 - len(known))))

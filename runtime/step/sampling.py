@@ -143,8 +143,9 @@ def _whole_sums(mass: Tensor) -> Tensor:
 
 
 _MIX = (0x7FEB352D, 0x846CA68B - 2**32)  # lowbias32, by C. Wellons: constants of int32 range
-_GOLDEN = 0x9E3779B9 - 2**32
-_SALTS = (0x243F6A88, 0x85A308D3 - 2**32)
+_GOLDEN = 0x9E3779B9
+_SALTS = (0x243F6A88, 0x85A308D3)
+_LOW = 0xFFFFFFFF
 
 
 def _scramble(x: Tensor) -> Tensor:
@@ -157,10 +158,9 @@ def _scramble(x: Tensor) -> Tensor:
     return x
 
 
-def _low(x: int | Tensor) -> int | Tensor:
-    """Return the low 32 bits of a whole number, or of int64 as int32."""
-    low = ((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
-    return low.to(torch.int32) if isinstance(low, Tensor) else low
+def _low(x: Tensor) -> Tensor:
+    """Return the low 32 bits of int64 as int32."""
+    return (((x & _LOW) ^ 0x80000000) - 0x80000000).to(torch.int32)
 
 
 def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,18 +168,18 @@ def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[
 
     A seed of each sequence has the shape of `sequences`, with 64 bits as int64 holds them.
     """
-    shape = torch.broadcast_shapes(sequences.shape, positions.shape)
-    keys = torch.stack(
-        [
-            torch.full(shape, salt, dtype=torch.int32, device=positions.device)
-            for salt in _SALTS
-        ]
-    )  # both at once: each word is one line of small operations
-    for word in (seed, seed >> 32, sequences, sequences >> 32, positions):
-        keys += _low(word)
-        keys += _GOLDEN
-        keys = _scramble(keys)
-    return keys[0], keys[1]
+    shape = (sequences + positions).shape
+    keys = torch.stack([torch.full(shape, salt, device=positions.device) for salt in _SALTS])
+    # Both at once, each in the low 32 bits of int64, so that a shift brings in zeros.
+    for word in (seed & _LOW, seed >> 32, sequences, sequences >> 32, positions):
+        keys = keys.add_(word).add_(_GOLDEN).bitwise_and_(_LOW)
+        keys ^= keys >> 16
+        keys = keys.mul_(_MIX[0]).bitwise_and_(_LOW)
+        keys ^= keys >> 15
+        keys = keys.mul_(_MIX[1]).bitwise_and_(_LOW)
+        keys ^= keys >> 16
+    first, second = _low(keys)
+    return first, second
 
 
 def gumbel(keys: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:

@@ -29,9 +29,7 @@ OPEN = re.compile(r"^\s*(?:mul|add|sub)\.(?:ftz\.)?f32\s", re.MULTILINE)
 """Without a mode of rounding, a later compiler may still fuse it."""
 
 
-def arithmetic(
-    dtype: str, arch: int, lines: int, *, partial: bool
-) -> dict[str, Any]:
+def arithmetic(dtype: str, arch: int, lines: int, *, partial: bool) -> dict[str, Any]:
     """Return how often each loop does what in float32, and how many operations may be fused yet."""
     kind = KINDS[dtype]
     (tile,) = (one for one in tiles_for(64, kind.itemsize) if one.lines == lines)

@@ -109,7 +109,9 @@ class Rowset:
 
     def _look(self, rows: Sequence[int]) -> Iterator[tuple[int, Sight]]:
         """Yield what each of some rows sees."""
-        query = {name: Range.exactly(values[list(rows), None]) for name, values in self._keys.items()}
+        query = {
+            name: Range.exactly(values[list(rows), None]) for name, values in self._keys.items()
+        }
         predicate = self.op.attention.predicate
 
         def asked(keys: Mapping[str, Range]) -> Range:
