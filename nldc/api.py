@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldc import __version__
-from nldc.check.lossless import Certificate, Proof, handover_data, handover_of, proof_of
+from nldc.check.lossless import (
+    Certificate,
+    Handover,
+    Proof,
+    handover_data,
+    handover_of,
+    proof_of,
+)
 from nldc.check.rules import examine
 from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
@@ -48,6 +55,11 @@ class Checked:
     def proof(self) -> Proof:
         """What is proved of the graph, for whoever asks: found once."""
         return self.proved or proof_of(self.graph)
+
+    @cached_property
+    def handover(self) -> Handover:
+        """How it hands sequences over to other strategies: found once."""
+        return handover_of(self.proof)
 
     @property
     def certificate(self) -> Certificate:
@@ -371,7 +383,7 @@ def _certify(folder: Path) -> None:
 
 def switching(checked: Sequence[Checked]) -> dict[str, dict[str, Any]]:
     """Return, of each strategy, how it hands sequences over and to which of the others it may."""
-    return handover_data({each.graph.name: handover_of(each.proof) for each in checked})
+    return handover_data({each.graph.name: each.handover for each in checked})
 
 
 def load(artifact: str | Path) -> type[Decoder]:

@@ -8,16 +8,18 @@ rows gives the wrong tokens here too. Slow and plain; generated decoders are tes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Protocol
 
 from nldc.diagnostics import InternalError, untold
 from nldc.expr import Expr, evaluate
+from nldc.expr import Value as Fact
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, Step
-from nldc.ir.layout import Layout, plain
+from nldc.ir.layout import Layout, Row, plain
 from nldc.ir.ops import (
     Accept,
     Fill,
@@ -146,6 +148,42 @@ def _step_of(graph: Graph, live: int) -> Step:
     return next(s for s in graph.steps if s.when is None or evaluate(s.when, {"live": live}))
 
 
+class _Look:
+    """What a forward says of its rows and of each pair of rows: nothing of it depends on a token.
+
+    `offsets` are positions from the end of the cache, `own` the rows of the forward that each row
+    sees, `ahead` how far the position that it predicts is from its own.
+    """
+
+    def __init__(self, op: Forward, rows: Sequence[Row], kinds: Sequence[str]) -> None:
+        def about(expr: Expr) -> list[Fact]:
+            return [evaluate(expr, row_lookup(facts_of(row, kinds), kinds, {})) for row in rows]
+
+        self.predicate, self.kinds = op.attention.predicate, kinds
+        self.offsets = [int(offset) for offset in about(op.position)]
+        self.facts = [
+            facts_of(row, kinds, offset) for row, offset in zip(rows, self.offsets, strict=True)
+        ]
+        self.own = [
+            [key for key, known in enumerate(self.facts) if self._sees(query, known)]
+            for query in self.facts
+        ]
+        self.adapted = [False] * len(rows) if op.adapter is None else about(op.adapter_rows)
+        self.appended = [row for row, stays in enumerate(about(op.append)) if stays]
+        self.ahead = [int(ahead) for ahead in about(op.predicts_next)]
+        self._behind: list[list[bool]] = [[] for _ in rows]
+
+    def behind(self, row: int, cache: Sequence[int]) -> Iterator[int]:
+        """Return the entries of the cache that a row sees: it depends on how far back they lie."""
+        known = self._behind[row]
+        while len(known) < len(cache):
+            known.append(self._sees(self.facts[row], prefix_facts(-1 - len(known))))
+        return compress(cache, reversed(known[: len(cache)]))
+
+    def _sees(self, query: Mapping[str, Fact], key: Mapping[str, Fact]) -> bool:
+        return bool(evaluate(self.predicate, pair_lookup(query, key, self.kinds)))
+
+
 @dataclass
 class _Interpreter:
     graph: Graph
@@ -158,6 +196,7 @@ class _Interpreter:
     latest: range = range(0)
     history: list[int] = field(default_factory=list)
     nfe: int = 0
+    looks: dict[tuple[int, int], _Look] = field(default_factory=dict)
 
     def run(
         self, prompt: Sequence[int], max_new_tokens: int, most_steps: int, live: Sequence[int]
@@ -292,47 +331,32 @@ class _Interpreter:
         return HeldRows(tuple(tokens), tuple(row.masked for row in layout.rows(prompt_length)))
 
     def _forward(self, op: Forward, values: Mapping[str, Any], prompt_length: int) -> HeldLogits:
-        kinds = self.graph.kinds
-        rows = op.layout.rows(prompt_length)
+        looks = self._look(op, prompt_length)
         tokens = _tokens(self._value(op.rows, values))
         first = len(self.entries)
         length = len(self.cache)
-
-        def about(expr: Expr, number: int) -> Any:
-            return evaluate(expr, row_lookup(facts_of(rows[number], kinds), kinds, {}))
-
-        offsets = [int(about(op.position, number)) for number in range(len(rows))]
-        for query, offset in zip(rows, offsets, strict=True):
-            facts = facts_of(query, kinds, offset)
-            sees = [
-                entry
-                for place, entry in enumerate(self.cache)
-                if evaluate(
-                    op.attention.predicate,
-                    pair_lookup(facts, prefix_facts(place - length), kinds),
-                )
-            ]
-            sees += [
-                first + key.row
-                for key, key_offset in zip(rows, offsets, strict=True)
-                if evaluate(
-                    op.attention.predicate,
-                    pair_lookup(facts, facts_of(key, kinds, key_offset), kinds),
-                )
-            ]
-            adapted = op.adapter is not None and about(op.adapter_rows, query.row)
-            adapter = op.adapter if adapted and op.adapter in self.loaded else None
-            self.entries.append(Entry(tokens[query.row], length + offset, tuple(sees), adapter))
+        for row, offset in enumerate(looks.offsets):
+            sees = (*looks.behind(row, self.cache), *(first + key for key in looks.own[row]))
+            adapter = op.adapter if looks.adapted[row] and op.adapter in self.loaded else None
+            self.entries.append(Entry(tokens[row], length + offset, sees, adapter))
         logits = self.model.logits(self.entries)
         self.latest = range(first, len(self.entries))
-        self.cache.extend(first + row.row for row in rows if about(op.append, row.row))
+        self.cache.extend(first + row for row in looks.appended)
         self.nfe += op.counted
         return HeldLogits(
-            tuple(tuple(logits[first + row.row]) for row in rows),
+            tuple(tuple(logits[first + row]) for row in range(len(looks.offsets))),
             tuple(
-                length + offsets[row.row] + int(about(op.predicts_next, row.row)) for row in rows
+                length + offset + ahead
+                for offset, ahead in zip(looks.offsets, looks.ahead, strict=True)
             ),
         )
+
+    def _look(self, op: Forward, prompt_length: int) -> _Look:
+        """Return what a forward says of its rows, asked once in a run."""
+        key = (id(op), prompt_length)
+        if key not in self.looks:
+            self.looks[key] = _Look(op, op.layout.rows(prompt_length), self.graph.kinds)
+        return self.looks[key]
 
     def _select(self, op: Select, values: Mapping[str, Any], iteration: int) -> tuple[bool, ...]:
         among = self._value(op.among, values)

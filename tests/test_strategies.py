@@ -125,7 +125,9 @@ import json, sys
 from pathlib import Path
 import torch
 from nldc import api
+from tests.runtime.patched_once import patch_once
 torch.set_num_threads(1)
+patch_once()
 folder, artifacts, prompts = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 different = []
 for artifact in sorted(artifacts.iterdir()):
@@ -155,6 +157,7 @@ def test_every_strategy_gives_the_same_tokens_through_the_triton_kernels(tmp_pat
             str(tmp_path / "artifacts"),
             json.dumps(PROMPTS[:2]),
         ],
+        cwd=Path(__file__).parents[1],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

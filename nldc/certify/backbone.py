@@ -54,9 +54,9 @@ CPU = torch.device("cpu")
 
 def _scramble(x: Tensor) -> Tensor:
     """Mix int64 bits (splitmix64): shifts are logical, products wrap around."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)).mul_(FIRST)
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)).mul_(SECOND)
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+    x = (x >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(x).mul_(FIRST)
+    x = (x >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(x).mul_(SECOND)
+    return (x >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(x)
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,16 @@ class HashBatch(Sequences):
 
     def _forbid(self, logits: Tensor, positions: Tensor) -> Tensor:
         """Forbid what the rules forbid, as a processor of the caller's would."""
-        values = logits.clone()
-        for number, row in enumerate(positions.tolist()):
-            for place, position in enumerate(row):
-                values[number, place, list(self.world.rules.forbids(position))] = -math.inf
-        return values
+        rules = self.world.rules
+        barred = torch.zeros(logits.shape, dtype=torch.bool)
+        where = [
+            (number, place, token)
+            for number, row in enumerate(positions.tolist())
+            for place, position in enumerate(row)
+            for token in rules.forbids(position)
+        ]
+        barred[tuple(torch.tensor(where).T)] = True
+        return logits.masked_fill(barred, -math.inf)
 
     def forward(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from nldc.expr.printing import show
 from nldc.expr.tree import (
@@ -37,7 +37,7 @@ _WHAT = {
 
 def lookup(env: Lookup, ref: Ref) -> Value | None:
     """Return the value of a name, or None if it has none."""
-    return env.get(show(ref)) if isinstance(env, Mapping) else env(ref)
+    return env(ref) if callable(env) else env.get(show(ref))
 
 
 def kind_of(expr: Expr, kinds: Callable[[Ref], Kind]) -> Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 MAX_LENGTH = 2000
@@ -84,7 +85,7 @@ class Ref(Node):
     root: str
     selectors: tuple[Selector, ...] = ()
 
-    @property
+    @cached_property
     def parts(self) -> tuple[str, ...]:
         """The root and the leading fields: `("q", "kind")` of `q.kind`."""
         names = [self.root]
@@ -94,7 +95,7 @@ class Ref(Node):
             names.append(selector.name)
         return tuple(names)
 
-    @property
+    @cached_property
     def dotted(self) -> str | None:
         """The name as written if it has no `[...]` selector, else None."""
         is_dotted = all(isinstance(selector, Field) for selector in self.selectors)

@@ -21,6 +21,7 @@ NUMBERS = {
     **{name: dtype for dtype, name in TYPES.items()},
     "fp64": torch.float64,
     "i8": torch.int8,
+    "i16": torch.int16,
     "i32": torch.int32,
     "i64": torch.int64,
 }

@@ -144,6 +144,8 @@ def _whole_sums(mass: Tensor) -> Tensor:
 
 _MIX = (0x7FEB352D, 0x846CA68B - 2**32)  # lowbias32, by C. Wellons: constants of int32 range
 _GOLDEN = 0x9E3779B9
+_SALTS = (0x243F6A88, 0x85A308D3)
+_LOW = 0xFFFFFFFF
 
 
 def _scramble(x: Tensor) -> Tensor:
@@ -158,7 +160,7 @@ def _scramble(x: Tensor) -> Tensor:
 
 def _low(x: Tensor) -> Tensor:
     """Return the low 32 bits of int64 as int32."""
-    return (((x & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
+    return (((x & _LOW) ^ 0x80000000) - 0x80000000).to(torch.int32)
 
 
 def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,20 +168,18 @@ def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[
 
     A seed of each sequence has the shape of `sequences`, with 64 bits as int64 holds them.
     """
-    positions = positions + torch.zeros_like(sequences)
-    keys = []
-    for salt in (0x243F6A88, 0x85A308D3):
-        key = torch.full_like(positions, salt)
-        for word in (
-            seed & 0xFFFFFFFF,
-            seed >> 32,
-            sequences,
-            sequences >> 32,
-            positions,
-        ):
-            key = _scramble(_low(key + word + _GOLDEN)).to(torch.int64)
-        keys.append(_low(key))
-    return keys[0], keys[1]
+    shape = (sequences + positions).shape
+    keys = torch.stack([torch.full(shape, salt, device=positions.device) for salt in _SALTS])
+    # Both at once, each in the low 32 bits of int64, so that a shift brings in zeros.
+    for word in (seed & _LOW, seed >> 32, sequences, sequences >> 32, positions):
+        keys = keys.add_(word).add_(_GOLDEN).bitwise_and_(_LOW)
+        keys ^= keys >> 16
+        keys = keys.mul_(_MIX[0]).bitwise_and_(_LOW)
+        keys ^= keys >> 15
+        keys = keys.mul_(_MIX[1]).bitwise_and_(_LOW)
+        keys ^= keys >> 16
+    first, second = _low(keys)
+    return first, second
 
 
 def gumbel(keys: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:

@@ -109,7 +109,7 @@ def test_a_case_does_what_its_first_line_expects(path: Path, tmp_path: Path) -> 
     assert checked.guarantee in expected.answers
     assert checked.warnings or not expected.warns
     runs_as_it_means(checked)
-    api.compile(path, tmp_path / "out")
+    api.write([checked], tmp_path / "out")
 
 
 def runs_as_it_means(checked: api.Checked) -> None:

@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.lossless.cases import EXACT, Case, cases, compiler
 from tests.lossless.checkpoints import write
+from tests.runtime.patched_once import patch_once
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    patch_once()
     count = int(sys.argv[1])
     tried = 0
     with tempfile.TemporaryDirectory() as scratch:

@@ -29,9 +29,7 @@ OPEN = re.compile(r"^\s*(?:mul|add|sub)\.(?:ftz\.)?f32\s", re.MULTILINE)
 """Without a mode of rounding, a later compiler may still fuse it."""
 
 
-def arithmetic(
-    dtype: str, arch: int, lines: int, *, partial: bool, **options: Any
-) -> dict[str, Any]:
+def arithmetic(dtype: str, arch: int, lines: int, *, partial: bool) -> dict[str, Any]:
     """Return how often each loop does what in float32, and how many operations may be fused yet."""
     kind = KINDS[dtype]
     (tile,) = (one for one in tiles_for(64, kind.itemsize) if one.lines == lines)
@@ -39,7 +37,7 @@ def arithmetic(
         causal_kernel, kind, 4, 64, tile, Target(arch),
         sees_prefix=True, partial=partial, upcast=kind == torch.float32,
     )  # fmt: skip
-    return of(kernel, arch, **options)
+    return of(kernel, arch)
 
 
 def of(kernel: Launchable, arch: int, **options: Any) -> dict[str, Any]:
@@ -76,6 +74,6 @@ if __name__ == "__main__":
         )
         for dtype, arch, lines, partial in SHIPPED
     }
-    merge = of(kernels.merging(torch.bfloat16, 32, 4, 64, Target(90), chunks=True), 90)
-    fused = arithmetic("bf16", 90, 16, partial=True, enable_fp_fusion=True)
+    merging = kernels.merging(torch.bfloat16, 32, 4, 64, Target(90), chunks=True)
+    merge, fused = of(merging, 90), of(merging, 90, enable_fp_fusion=True)
     print(json.dumps({"shipped": shipped, "merge": merge, "fused": fused}))

@@ -21,6 +21,7 @@ from handwritten import (
     decoder_for,
     quadratic_layout,
 )
+from patched_once import patch_once
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.model.torch_backend import TorchBackend
@@ -147,5 +148,6 @@ def give_kernels() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    patch_once()
     give_kernels()
     print(json.dumps({"layers": layers(), "decoded": decoded()}))

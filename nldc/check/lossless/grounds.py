@@ -36,7 +36,7 @@ def certificate_of(solution: Solution) -> Certificate:
 def _sampled_by(solution: Solution) -> tuple[str, ...]:
     """Return the nodes that choose what is emitted; none where that cannot be told."""
     try:
-        return Ways(solution.graph, solution.traces).sampled_by()
+        return Ways(solution.graph, solution.traces, solution.tracer).sampled_by()
     except (UndecidedError, UnknowableError):
         return ()
 

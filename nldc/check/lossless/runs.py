@@ -44,16 +44,16 @@ class Runner:
     _traces: dict[int, list[Trace]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._tracer = Tracer(self.graph)
+        self.tracer = Tracer(self.graph)
 
     def prefill(self, length: int) -> Iterator[Run]:
         """Run the prefill over a prompt of that many tokens."""
         for outcome in outcomes(self.graph.prefill):
-            trace = self._tracer.prefill(length, outcome)
+            trace = self.tracer.prefill(length, outcome)
             closure = self.closer.close(trace, frozenset(), length)
             if closure.possible:
                 tokens = self.graph.prefill_tokens
-                emitted = () if tokens is None else terms_of(tokens, closure, self._tracer)
+                emitted = () if tokens is None else terms_of(tokens, closure, self.tracer)
                 run = Run(None, closure, emitted, trace.cache, length)
                 yield self._decreed(run, frozenset()) if self.text_is_given else run
 
@@ -62,7 +62,7 @@ class Runner:
 
         The cache trails the text by `start` tokens, and `given` behind it may not be AR's.
         """
-        tracer = self._tracer
+        tracer = self.tracer
         for number, step in enumerate(self.graph.steps):
             emit = step.emit
             for trace in self._traced(number):
@@ -86,7 +86,7 @@ class Runner:
 
     def terms(self, value: Value, run: Run) -> tuple[Term, ...]:
         """Return what a use of tokens holds after a run."""
-        return terms_of(value, run.closure, self._tracer)
+        return terms_of(value, run.closure, self.tracer)
 
     def carry_of(self, runs: Sequence[Run]) -> Invariant:
         """Return what is known of the carried values after every one of the runs."""
@@ -107,7 +107,7 @@ class Runner:
         """
         if number not in self._traces:
             step = self.graph.steps[number]
-            traced = (self._tracer.step(step, outcome) for outcome in outcomes(step.region))
+            traced = (self.tracer.step(step, outcome) for outcome in outcomes(step.region))
             self._traces[number] = possible(traced)
         return self._traces[number]
 

@@ -1,12 +1,14 @@
 """What each row of a forward sees, is, and where: decided for every length of the cached prefix.
 
 Facts of rows depend on the layout alone and not on how much was accepted, so they are found once a
-forward and kept. A row is looked at only when somebody asks, because most are masks.
+forward and kept. Of few rows, all are looked at when somebody asks for one; of many, only that one,
+because most are masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +22,9 @@ from nldc.ir.ops import Forward
 from nldc.ir.ranges import Range, UndecidedError, evaluate_range
 
 Facts = Mapping[str, Any]
+
+MOST_TOGETHER = 2**14
+"""Pairs of rows up to which one look at all of them takes less time than one at a single row."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Rowset:
         self.rows: tuple[Row, ...] = op.layout.rows(prompt_length)
         self.speculative = speculative
         self._seen: dict[int, Sight] = {}
+        self._together = len(self.rows) * (len(self.rows) + speculative) <= MOST_TOGETHER
 
     @cached_property
     def _facts(self) -> Facts:
@@ -93,29 +99,43 @@ class Rowset:
         Raises:
             UndecidedError: the predicate may have no value.
         """
+        if row not in self._seen and self._together:
+            self._together = False
+            with suppress(UndecidedError):  # of some row, which perhaps nobody asks for
+                self._seen = dict(self._look(range(len(self.rows))))
         if row not in self._seen:
-            self._seen[row] = self._look(row)
+            self._seen |= self._look([row])
         return self._seen[row]
 
-    def _look(self, row: int) -> Sight:
-        query = {name: Range.exactly(int(values[row])) for name, values in self._keys.items()}
+    def _look(self, rows: Sequence[int]) -> Iterator[tuple[int, Sight]]:
+        """Yield what each of some rows sees."""
+        query = {
+            name: Range.exactly(values[list(rows), None]) for name, values in self._keys.items()
+        }
         predicate = self.op.attention.predicate
 
         def asked(keys: Mapping[str, Range]) -> Range:
             return evaluate_range(predicate, pair_ranges(query, keys, self.kinds))
 
-        own = asked({name: Range.exactly(values) for name, values in self._keys.items()})
-        seen = np.broadcast_to(own.low, (len(self.rows),))
-        cached: tuple[int, ...] = ()
+        def listed(answer: Any, keys: int) -> list[list[bool]]:
+            found: list[list[bool]] = (np.broadcast_to(answer, (len(rows), keys)) != 0).tolist()
+            return found
+
+        own = asked({name: Range.exactly(values[None]) for name, values in self._keys.items()})
+        seen = listed(own.low, len(self.rows))
+        cached: list[list[bool]] = [[]] * len(rows)
         if self.speculative:
-            places = np.arange(-self.speculative, 0)
-            low = asked(prefix_ranges(Range.exactly(places))).low
-            cached = tuple(
-                int(i) for i in np.flatnonzero(np.broadcast_to(low, (self.speculative,)))
-            )
+            places = np.arange(-self.speculative, 0)[None]
+            cached = listed(asked(prefix_ranges(Range.exactly(places))).low, self.speculative)
         whole = asked(prefix_ranges(Range(-LONGEST_CONTEXT, -1 - self.speculative)))
-        prefix = bool(whole.low) if bool(whole.low) == bool(whole.high) else None
-        return Sight(prefix, cached, tuple(int(key) for key in np.flatnonzero(seen)))
+        low, high = (listed(end, 1) for end in (whole.low, whole.high))
+        for number, row in enumerate(rows):
+            prefix = low[number][0] if low[number] == high[number] else None
+            yield row, Sight(prefix, _chosen(cached[number]), _chosen(seen[number]))
+
+
+def _chosen(flags: Sequence[bool]) -> tuple[int, ...]:
+    return tuple(number for number, flag in enumerate(flags) if flag)
 
 
 __all__ = ["Rowset", "Sight", "UndecidedError"]

@@ -18,7 +18,7 @@ from nldc.check.lossless.obligations import Obligations, Problems
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.runs import Run, Runner
 from nldc.check.lossless.terms import Invariant, carried, meet
-from nldc.check.lossless.trace import Trace, UnknowableError
+from nldc.check.lossless.trace import Trace, Tracer, UnknowableError
 from nldc.check.lossless.ways import affordable
 from nldc.ir.graph import Graph
 from nldc.ir.ranges import UndecidedError
@@ -30,7 +30,7 @@ class Solution:
     """What was found of a graph: the state between steps if there is one, or the problems.
 
     `lengths` are the prompt lengths that were tried, `prefills` and `runs` the regions' runs in all
-    outcomes, `traces` those of each step, None where not every step was traced.
+    outcomes, `traces` those of each step, None where not every step was traced; `tracer` made them.
     """
 
     graph: Graph
@@ -39,6 +39,7 @@ class Solution:
     prefills: tuple[Run, ...]
     runs: tuple[Run, ...]
     traces: tuple[Sequence[Trace], ...] | None
+    tracer: Tracer
     problems: tuple[Problem, ...]
 
 
@@ -61,6 +62,7 @@ def solve(graph: Graph, *, text_is_given: bool = False, entered_with: int = 0) -
         tuple(solver.prefills),
         tuple(solver.runs),
         runner.traces,
+        runner.tracer,
         solver.problems.all(),
     )
 

@@ -107,11 +107,16 @@ class Tracer:
 
     graph: Graph
     _entries: dict[tuple[str, int], tuple[Entry, ...]] = field(default_factory=dict)
+    _prefills: dict[tuple[int, frozenset[tuple[str, int]]], Trace] = field(default_factory=dict)
 
     def prefill(self, prompt_length: int, outcome: Outcome) -> Trace:
-        """Trace the prefill for a prompt of that many tokens."""
-        prompt = tuple(ar(place) for place in range(prompt_length))
-        return _Walk(self, outcome, prompt_length, {PROMPT: prompt}).run(self.graph.prefill)
+        """Trace the prefill for a prompt of that many tokens, once."""
+        key = (prompt_length, frozenset(outcome.items()))
+        if key not in self._prefills:
+            prompt = tuple(ar(place) for place in range(prompt_length))
+            walk = _Walk(self, outcome, prompt_length, {PROMPT: prompt})
+            self._prefills[key] = walk.run(self.graph.prefill)
+        return self._prefills[key]
 
     def step(self, step: Step, outcome: Outcome) -> Trace:
         """Trace one of the steps."""

@@ -53,21 +53,26 @@ class Ways:
     """The ways of tokens to `emit` in a strategy, in every outcome of its accepts.
 
     What one step carries, another may emit: they are all looked at together. `steps` are the
-    traces of each step where somebody has them already.
+    traces of each step where somebody has them already, and `tracer` is what made them.
 
     Raises:
         UndecidedError: there are too many outcomes, or a predicate may have no value.
         UnknowableError: not even the number of tokens of a value is known.
     """
 
-    def __init__(self, graph: Graph, steps: Sequence[Sequence[Trace]] | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        steps: Sequence[Sequence[Trace]] | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.graph = graph
         self.closer = Closer()
         self.nodes = {node.name: node for node in graph.nodes}
         lengths = prompt_lengths(graph)
         if lengths is None:
             raise UndecidedError("rows of the prompt are chosen by numbers too large to try")
-        tracer = Tracer(graph)
+        tracer = Tracer(graph) if tracer is None else tracer
         few = affordable(graph.prefill)
         begun = [tracer.prefill(length, outcome) for length in lengths for outcome in few]
         self.prefill = Part(graph, None, tracer, self._closed(begun))

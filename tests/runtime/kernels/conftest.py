@@ -20,6 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 collect_ignore_glob = [] if INTERPRETED else ["test_*.py"]
+if INTERPRETED:
+    from patched_once import patch_once
+
+    patch_once()
 
 
 @pytest.fixture
