@@ -141,7 +141,7 @@ def test_compiling_runs_the_artifact_and_writes_none_whose_code_is_not_ar(
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     generated = in_text(api.generate)
 
-    def wrong(checked: Sequence[api.Checked]) -> dict[str, str]:
+    def wrong(checked: Sequence[api.Checked], _: object) -> dict[str, str]:
         files = generated(checked)
         files["decode.py"] = files["decode.py"].replace("offset=1", "offset=0")
         return sealed(files)
@@ -164,7 +164,7 @@ def test_generated_code_that_raises_is_a_bug_whatever_is_promised(
     monkeypatch.setattr(
         api,
         "generate",
-        lambda checked: sealed(
+        lambda checked, _: sealed(
             {
                 name: text.replace("filled_pick)", "pick)")
                 for name, text in generated(checked).items()
@@ -217,7 +217,7 @@ def test_a_class_that_says_too_few_rows_is_found(
     monkeypatch.setattr(
         api,
         "generate",
-        lambda checked: sealed(
+        lambda checked, _: sealed(
             {
                 n: text.replace(f"{name} = 2", f"{name} = 1")
                 for n, text in generated(checked).items()
@@ -237,7 +237,7 @@ def test_the_command_line_compiles_unchecked_only_if_asked(
     monkeypatch.setattr(
         api,
         "generate",
-        lambda checked: sealed(
+        lambda checked, _: sealed(
             {n: text.replace("keep=kept.rows", "keep=kept.matches")
              for n, text in generated(checked).items()}
         ),
@@ -257,7 +257,7 @@ def test_strategies_are_also_certified_in_turns(
     monkeypatch.setattr(
         api,
         "generate",
-        lambda checked: sealed(
+        lambda checked, _: sealed(
             {n: text.replace("skips=1", "skips=0") for n, text in generated(checked).items()}
         ),
     )
