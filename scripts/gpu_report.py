@@ -536,8 +536,10 @@ def step_times(
                 continue  # kernels are compiled, memory is taken, and graphs are made
             (stats,) = made.stats
             cycles = max(len(stats.accepted), 1)
-            step_ms.append((stats.seconds - stats.time_to_first_token) / cycles * 1e3)
-            prefill_ms.append(stats.time_to_first_token * 1e3)
+            # Where a prefill emits nothing, the first token comes with the first step.
+            behind = max(cycles - (sum(stats.accepted) >= most), 1)
+            step_ms.append((stats.seconds - stats.time_to_first_token) / behind * 1e3)
+            prefill_ms.append(stats.time_to_first_token * 1e3 - (cycles - behind) * step_ms[-1])
             emitted = sum(stats.accepted) / cycles
             forwards = max(round((stats.nfe - 1) / cycles), 1)
 
