@@ -12,7 +12,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any, Literal, TypeAlias
 
@@ -165,12 +165,6 @@ def parse(text: str, name: str = "<text>") -> Source:
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise _too_large(name)
-    return _read(name, text)
-
-
-@lru_cache(maxsize=32)
-def _read(name: str, text: str) -> Source:
-    """Read a text once for all who ask in one command: nobody changes what a Source holds."""
     reader = _Reader(name, text)
     data = reader.read()
     if reader.found:

@@ -59,6 +59,12 @@ def mistakes(text: str) -> tuple[Diagnostic, ...]:
     return caught.value.diagnostics
 
 
+def test_what_a_caller_does_to_the_data_changes_no_later_reading() -> None:
+    first = parse(TEXT)
+    first.data["params"]["k"]["default"] = 64
+    assert parse(TEXT).data["params"]["k"]["default"] == 32
+
+
 def test_data_is_plain(source: Source) -> None:
     assert source.data == {
         "nldc": 1,
