@@ -9,18 +9,25 @@ import triton.language as tl
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def read_of(place, ONCE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return what lies at `place`; what is read only ONCE leaves the caches first."""
+    if ONCE:
+        block = tl.load(place, cache_modifier=".cg", eviction_policy="evict_first")
+    else:
+        block = tl.load(place)
+    return block
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def weight_block(  # type: ignore[no-untyped-def]
     w_ptr, out, column,
     WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
     UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Return [N, BLOCK] of a weight; what is read only ONCE leaves the caches first."""
+    """Return [N, BLOCK] of a weight; ONCE as in `read_of`."""
     place = w_ptr + out[:, None] * STRIDE + column[None, :]
     if WIDTH % BLOCK == 0:
-        if ONCE:
-            block = tl.load(place, cache_modifier=".cg", eviction_policy="evict_first")
-        else:
-            block = tl.load(place)
+        block = read_of(place, ONCE)
     else:
         block = tl.load(place, mask=(out >= 0)[:, None] & (column < WIDTH)[None, :], other=0.0)
     if UPCAST:

@@ -212,7 +212,7 @@ def head_kernel(  # type: ignore[no-untyped-def]
     total, other = sums_of(
         x_ptr, w_ptr, scale_ptr + first_out, offset_ptr + first_out, x_row, x_other, held, 0, WIDTH,
         OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-                BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
+        BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
     )  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 
 from nldc.runtime.invariant.interleaved import WORD, Interleaved
-from nldc.runtime.kernels.blocks import row_block
+from nldc.runtime.kernels.blocks import read_of, row_block
 from nldc.runtime.kernels.launchable import Target
 
 
@@ -149,6 +149,29 @@ def group_values(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def scales_of(  # type: ignore[no-untyped-def]
+    scale_ptr, offset_ptr, start, out, OUT: tl.constexpr, WIDTH: tl.constexpr,
+    GROUP: tl.constexpr, STEP: tl.constexpr, SHIFTED: tl.constexpr,
+):  # fmt: skip
+    """Return the scales of groups, as `group_values` does, and their offsets if SHIFTED."""
+    scales = group_values(scale_ptr, start, out, OUT, WIDTH, GROUP, STEP)
+    offsets = scales
+    if SHIFTED:
+        offsets = group_values(offset_ptr, start, out, OUT, WIDTH, GROUP, STEP)
+    return scales, offsets
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def row_scale(scale_ptr, offset_ptr, out, SHIFTED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the one scale of each row, float32 [N, 1], and its offset if SHIFTED."""
+    scale = tl.load(scale_ptr + out).to(tl.float32)[:, None]
+    offset = scale
+    if SHIFTED:
+        offset = tl.load(offset_ptr + out).to(tl.float32)[:, None]
+    return scale, offset
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def chosen_of(values, index: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return one of four, as float32 [N, 1]."""
     if index == 0:
@@ -212,42 +235,32 @@ def number_sums(  # type: ignore[no-untyped-def]
     lane = tl.arange(0, LANES)
     STEP: tl.constexpr = CHAIN * LANES
     if GROUP > 0:  # read a step ahead, for nothing else of a step waits for memory
-        scales = group_values(scale_ptr, first, out, OUT, WIDTH, GROUP, STEP)
-        offsets = scales
-        up_scales = scales
-        up_offsets = scales
-        if SHIFTED:
-            offsets = group_values(offset_ptr, first, out, OUT, WIDTH, GROUP, STEP)
+        scales, offsets = scales_of(
+            scale_ptr, offset_ptr, first, out, OUT, WIDTH, GROUP, STEP, SHIFTED
+        )
+        up_scales, up_offsets = scales, offsets
         if PAIRED:
-            up_scales = group_values(up_scale_ptr, first, out, OUT, WIDTH, GROUP, STEP)
-            if SHIFTED:
-                up_offsets = group_values(up_offset_ptr, first, out, OUT, WIDTH, GROUP, STEP)
+            up_scales, up_offsets = scales_of(
+                up_scale_ptr, up_offset_ptr, first, out, OUT, WIDTH, GROUP, STEP, SHIFTED
+            )
     for start in tl.range(first, last, BLOCK):
         place = out[:, None] * STRIDE + (start // PARTS + lane)[None, :]
-        if ONCE:
-            word = tl.load(w_ptr + place, cache_modifier=".cg", eviction_policy="evict_first")
-        else:
-            word = tl.load(w_ptr + place)
+        word = read_of(w_ptr + place, ONCE)
         if PAIRED:
-            if ONCE:
-                up_word = tl.load(
-                    up_ptr + place, cache_modifier=".cg", eviction_policy="evict_first"
-                )
-            else:
-                up_word = tl.load(up_ptr + place)
+            up_word = read_of(up_ptr + place, ONCE)
         if GROUP > 0:
             own = scales
             own_offsets = offsets
             up_own = up_scales
             up_own_offsets = up_offsets
             then = start + BLOCK
-            scales = group_values(scale_ptr, then, out, OUT, WIDTH, GROUP, STEP)
-            if SHIFTED:
-                offsets = group_values(offset_ptr, then, out, OUT, WIDTH, GROUP, STEP)
+            scales, offsets = scales_of(
+                scale_ptr, offset_ptr, then, out, OUT, WIDTH, GROUP, STEP, SHIFTED
+            )
             if PAIRED:
-                up_scales = group_values(up_scale_ptr, then, out, OUT, WIDTH, GROUP, STEP)
-                if SHIFTED:
-                    up_offsets = group_values(up_offset_ptr, then, out, OUT, WIDTH, GROUP, STEP)
+                up_scales, up_offsets = scales_of(
+                    up_scale_ptr, up_offset_ptr, then, out, OUT, WIDTH, GROUP, STEP, SHIFTED
+                )
         for part in tl.static_range(PARTS):
             column = start + part * LANES + lane
             weight = part_of(word, part, BITS, NUMBER, UPCAST, PTX)
@@ -287,17 +300,11 @@ def number_sums(  # type: ignore[no-untyped-def]
                             up_other, up_other_sums, other_ones, scale, offset, SHIFTED
                         )
     if GROUP == 0:
-        scale = tl.load(scale_ptr + out).to(tl.float32)[:, None]
-        offset = scale
-        if SHIFTED:
-            offset = tl.load(offset_ptr + out).to(tl.float32)[:, None]
+        scale, offset = row_scale(scale_ptr, offset_ptr, out, SHIFTED)
         total = scaled(total, sums, ones, scale, offset, SHIFTED)
         other = scaled(other, other_sums, other_ones, scale, offset, SHIFTED)
         if PAIRED:
-            scale = tl.load(up_scale_ptr + out).to(tl.float32)[:, None]
-            offset = scale
-            if SHIFTED:
-                offset = tl.load(up_offset_ptr + out).to(tl.float32)[:, None]
+            scale, offset = row_scale(up_scale_ptr, up_offset_ptr, out, SHIFTED)
             up_total = scaled(up_total, up_sums, ones, scale, offset, SHIFTED)
             up_other = scaled(up_other, up_other_sums, other_ones, scale, offset, SHIFTED)
     return total, other, up_total, up_other

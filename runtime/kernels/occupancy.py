@@ -7,34 +7,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nldc.runtime.kernels.launchable import SHARED_KIB
+
 REGISTERS = 65536
 """Registers of a processor."""
 UNIT = 256
 """Registers are given to a warp so many at a time."""
 WARP = 32
 RESERVED = 1024
-"""Bytes of shared memory that the system takes of each block."""
+"""Bytes of shared memory that the system takes of each block; one block alone leaves the rest."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """The most warps, blocks and KiB of shared memory that are there at once."""
+    """The most warps and blocks that are there at once."""
 
     warps: int
     blocks: int
-    shared_kib: int
 
 
 PROCESSORS = {
-    80: Processor(64, 32, 164),
-    86: Processor(48, 16, 100),
-    87: Processor(48, 16, 164),
-    89: Processor(48, 24, 100),
-    90: Processor(64, 32, 228),
-    100: Processor(64, 32, 228),
-    103: Processor(64, 32, 228),
-    120: Processor(48, 24, 100),
-    121: Processor(48, 24, 100),
+    80: Processor(64, 32),
+    86: Processor(48, 16),
+    87: Processor(48, 16),
+    89: Processor(48, 24),
+    90: Processor(64, 32),
+    100: Processor(64, 32),
+    103: Processor(64, 32),
+    120: Processor(48, 24),
+    121: Processor(48, 24),
 }
 """By compute capability."""
 
@@ -53,6 +54,6 @@ def occupancy(arch: object, threads: int, registers: int | None, shared: int) ->
         processor.blocks,
         processor.warps // warps,
         REGISTERS // (each * warps) if registers else processor.blocks,
-        processor.shared_kib * 1024 // (shared + RESERVED),
+        (SHARED_KIB[arch] * 1024 + RESERVED) // (shared + RESERVED),
     )
     return blocks * warps / processor.warps

@@ -196,13 +196,20 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     elif (few == 16 or rows > FEW) and -(-shape.out // 128) * parts * row_tiles >= FULL:
         features, warps = 128, 4 if parts > 1 else 8
     stage = (features * weights + few + more) * shape.block * shape.dtype.itemsize
-    room = (target.shared_kib - 3) * 1024 // stage
     beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
     if few >= 64 and (beside > 3 or warps == 8):
         beside = 1  # they come one after another
     deep = 5 if few < 64 and features < 128 else 4
-    stages = min(deep, room, max(3, room // min(3, beside)))
-    return Tile(few, more, features, warps, max(2, stages), parts > 1)
+    return Tile(few, more, features, warps, _stages(target, stage, beside, deep), parts > 1)
+
+
+def _stages(target: Target, stage: int, beside: int, deep: int) -> int:
+    """Return how many stages of so many bytes a program reads ahead, up to `deep`.
+
+    They leave room for as many others as there are `beside` each other on a processor, up to three.
+    """
+    room = (target.shared_kib - 3) * 1024 // stage
+    return max(2, min(deep, room, max(3, room // min(3, beside))))
 
 
 def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> Tile:
@@ -232,11 +239,9 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
         features, warps = 128, 8
     words = shape.numbers.lanes * 2
     stage = features * weights * words + (few + more) * shape.block * shape.dtype.itemsize
-    room = (target.shared_kib - 3) * 1024 // stage
-    at_once = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
-    most = 6 if shape.numbers.lanes < 64 else 5
-    stages = min(most if few < 64 else 4, room, max(3, room // min(3, at_once)))
-    return Tile(few, more, features, warps, max(2, stages), parts > 1)
+    beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
+    deep = (6 if shape.numbers.lanes < 64 else 5) if few < 64 else 4
+    return Tile(few, more, features, warps, _stages(target, stage, beside, deep), parts > 1)
 
 
 def _rows_of_tile(rows: int, shape: Shape, target: Target, weights: int) -> tuple[int, int]:
@@ -248,14 +253,13 @@ def _rows_of_tile(rows: int, shape: Shape, target: Target, weights: int) -> tupl
         return few, 0
     if rows <= 64 + 32:  # a quadratic step of eight drafts has 72 rows
         return 64, 16 if rows <= 64 + 16 else 32
-    over = rows - rows // 128 * 128
-    roomy = weights == 1 or target.dependent  # registers: accumulators of wgmma take fewer
-    more = 16 if roomy and rows < 3 * 128 and 0 < over <= rows // 128 * 16 else 0
-    if rows == 2 * 128 + over and more and target.dependent and over <= 16:  # one of sixteen 272
+    if target.dependent and 256 < rows <= 256 + 16:  # one of sixteen drafts 272
         alone = -(-shape.out // 128) * shape.segments <= FULL  # all programs are there at once
         if weights > 1 or (shape.segments > 1 and alone):
             return 256, 16
-    return 128, more
+    over = rows - rows // 128 * 128
+    roomy = weights == 1 or target.dependent  # registers: accumulators of wgmma take fewer
+    return 128, 16 if roomy and rows < 3 * 128 and 0 < over <= rows // 128 * 16 else 0
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -365,7 +369,7 @@ def product_kernel(  # type: ignore[no-untyped-def]
             x_ptr, w_ptr, scale_ptr, offset_ptr, x_row, x_other, held, first,
             tl.minimum(first + SPAN, WIDTH),
             OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-                BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
+            BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
         )  # fmt: skip
         if APART:
             out_ptr += segment.to(tl.int64) * rows * OUT

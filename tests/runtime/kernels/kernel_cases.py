@@ -43,6 +43,14 @@ def dense(weight: Matrix) -> Tensor:
     return weight.data[:, : weight.width]
 
 
+def whole(parts: Tensor) -> Tensor:
+    """Return the sum of a product's parts, in order."""
+    total = torch.zeros_like(parts[0])
+    for part in parts:
+        total += part
+    return total
+
+
 def error(found: Tensor, wanted: Tensor) -> float:
     """Return the largest difference, to the size of what is wanted."""
     assert found.shape == wanted.shape

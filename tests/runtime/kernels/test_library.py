@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from kernel_cases import TARGET, dense, matrix, numbers
+from kernel_cases import TARGET, dense, matrix, numbers, whole
 from torch import Tensor
 
 from nldc.runtime.kernels import library
@@ -45,13 +45,6 @@ def in_order(asked: list[int], *, reverse: bool = False) -> Sums:
         return total
 
     return sums
-
-
-def whole(parts: Tensor) -> Tensor:
-    total = torch.zeros_like(parts[0])
-    for part in parts:
-        total += part
-    return total
 
 
 def test_a_product_is_the_librarys_where_it_has_the_kernels_bits() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import EPSILON, ROWS, TARGET, error, numbers
+from kernel_cases import EPSILON, ROWS, TARGET, error, numbers, whole
 from torch import Tensor
 
 from nldc.runtime.invariant.interleaved import Interleaved, interleaved, lanes_of
@@ -150,11 +150,7 @@ def test_a_row_has_the_same_bits_in_every_tile_and_company(
     assert made.shape.segments > 1
 
     def bits_of(first: int, count: int, tile: Tile) -> Tensor:
-        parts = product(x[first : first + count], made, TARGET, tile)
-        total = torch.zeros_like(parts[0])
-        for part in parts:
-            total += part
-        return total
+        return whole(product(x[first : first + count], made, TARGET, tile))
 
     wanted = bits_of(0, 40, TILES[0])
     assert float((wanted != 0).float().mean()) > 0.5, "what is compared is rounding"

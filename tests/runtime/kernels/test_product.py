@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import BY_ROWS, TARGET, error, exact, matrix, numbers
+from kernel_cases import BY_ROWS, TARGET, error, exact, matrix, numbers, whole
 
 from nldc.runtime.invariant.linear import cancelling
 from nldc.runtime.kernels import product as kernels
@@ -58,11 +58,7 @@ def test_a_row_has_the_same_bits_in_every_tile_and_company(
     assert weight.shape.segments == 4
 
     def bits(first: int, count: int, tile: Tile) -> torch.Tensor:
-        parts = product(x[first : first + count], weight, TARGET, tile)
-        total = torch.zeros_like(parts[0])
-        for part in parts:
-            total += part
-        return total
+        return whole(product(x[first : first + count], weight, TARGET, tile))
 
     wanted = bits(0, 40, TILES[0])
     assert not torch.equal(wanted, (x.double() @ data.double().T).float())
@@ -79,11 +75,7 @@ def test_bits_are_the_same_for_every_number_of_rows(dtype: torch.dtype) -> None:
     x = rows.repeat(4, 1)[:1056]
     known: dict[int, torch.Tensor] = {}
     for count in (1, 2, 7, 16, 17, 33, 64, 65, 72, 81, 97, 128, 129, 272, 1056):
-        parts = product(x[:count], weight, TARGET)
-        total = torch.zeros_like(parts[0])
-        for part in parts:
-            total += part
-        for number, row in enumerate(total):
+        for number, row in enumerate(whole(product(x[:count], weight, TARGET))):
             assert torch.equal(known.setdefault(number, row), row), (count, number)
 
 
