@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,8 +101,7 @@ class FixedBatch(Batch):
     changed: `rows` counts what the step appends. `plans` are to be kept as long as the graph is.
 
     A loop has one round here, which is captured by itself, or as many as it may take where each is
-    other work. Forwards are counted where every round counts on. Without `taking`, nothing is
-    captured.
+    other work. Forwards are counted where every round counts on.
     """
 
     def __init__(
@@ -113,7 +111,7 @@ class FixedBatch(Batch):
         state: StepState,
         lineup: Lineup,
         key: Key,
-        taking: Taking | None = None,
+        taking: Taking,
     ) -> None:
         plans = _Plans(model)
         lengths = [key.keys] * len(lineup.members)
@@ -154,15 +152,13 @@ class FixedBatch(Batch):
         if apart and most > MOST_APART:
             raise NeedsHostError(f"more than {MOST_APART} rounds of a loop are each other work")
         each: list[Work] = []
-        if self._taking is not None:
-            self._taking.piece()
+        self._taking.piece()
         for number in range(most if apart else 1):
             self._rounds += 1
-            with nullcontext() if self._taking is None else self._taking.round(each):
+            with self._taking.round(each):
                 yield number
             self._rounds -= 1
-        if self._taking is not None:
-            self._taking.add(Rounds(active, most, least, tuple(each)))
+        self._taking.add(Rounds(active, most, least, tuple(each)))
 
     def who(self, active: Tensor) -> list[bool]:
         """Return that nobody goes on, who needs the most room: see `places.behind_held`."""

@@ -28,7 +28,7 @@ from nldc.runtime.errors import GraphWarning
 from nldc.runtime.graph.batch import FixedBatch, NeedsHostError, Seating
 from nldc.runtime.graph.key import FIRST_KEYS, Key, Kind, bucket
 from nldc.runtime.graph.recorder import CudaRecorder, Cut, Recorder
-from nldc.runtime.graph.work import Taking, Work, replay
+from nldc.runtime.graph.work import NOTHING, Taking, Work, replay
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.host import Copy
 from nldc.runtime.step.lineup import Lineup
@@ -293,25 +293,24 @@ class StepGraphs:
         seating.hold(lineup, state)
         filled = seating.filled(lineup, state.mask_token_id)
         step = self._step(moment, filled, key)
-        step(None)  # so that all is compiled, and has room
+        step(Taking(lambda: NOTHING))  # so that all is compiled, and has room
         state.restore(lineup, saved)
         self._settle(moment)
-        takings: list[Taking] = []
 
-        def work(cut: Cut) -> _Made:
-            takings.append(Taking(cut))
-            return step(takings[0])
+        def work(cut: Cut) -> tuple[Taking, _Made]:
+            taking = Taking(cut)
+            return taking, step(taking)
 
-        last, made = recorder.record(work)
+        last, (taking, made) = recorder.record(work)
         self.captures += 1
         if self._places(moment) != self._where:
             raise RuntimeError("memory moved while the step was captured")
-        return _Graph(takings[0].whole(last), seating, made)
+        return _Graph(taking.whole(last), seating, made)
 
-    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[Taking | None], _Made]:
+    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[Taking], _Made]:
         """Return the work of a step, from the device's memory to the lines of a record."""
 
-        def step(taking: Taking | None) -> _Made:
+        def step(taking: Taking) -> _Made:
             batch = FixedBatch(self._model, moment.cache, moment.state, filled, key, taking)
             emit = moment.step(batch, batch.carried())
             form, values = lines_of(batch, emit)

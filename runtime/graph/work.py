@@ -45,6 +45,16 @@ def replay(work: Work) -> None:
             replay(part.each[min(number, len(part.each) - 1)])
 
 
+class Nothing:
+    """Work that is done and not captured."""
+
+    def replay(self) -> None:
+        """See `Recorded`."""
+
+
+NOTHING = Nothing()
+
+
 @dataclass(eq=False)
 class Taking:
     """Work while it is captured: `cut` ends the piece so far, returns it, and begins the next."""
