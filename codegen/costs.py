@@ -10,13 +10,13 @@ from nldc.codegen.program import (
     Forward,
     Head,
     Instruction,
-    Logits,
     Lookup,
     Loop,
     Mix,
     Program,
     Score,
     States,
+    logits_of,
 )
 from nldc.ir.size import Size
 
@@ -85,11 +85,9 @@ def cost_of(each: Instruction) -> Costs:
         case Forward():
             return Costs(forwards=1, rows=each.size)
         case Head():
-            return _heads([each.of])
-        case Choose() | Score():
-            return _sum(_heads([each.logits]), Costs(ops=1))
-        case Mix():
-            return _sum(_heads(each.parts), Costs(ops=1))
+            return _heads(each)
+        case Choose() | Score() | Mix():
+            return _sum(_heads(each), Costs(ops=1))
         case Lookup():
             return Costs(ops=1, host_reads=1)
         case Loop():
@@ -101,8 +99,8 @@ def cost_of(each: Instruction) -> Costs:
             return Costs(ops=1)
 
 
-def _heads(logits: Iterable[Logits]) -> Costs:
-    sizes = [each.size for each in logits if isinstance(each, States)]
+def _heads(instruction: Instruction) -> Costs:
+    sizes = [each.size for each in logits_of(instruction) if isinstance(each, States)]
     return Costs(heads=len(sizes), head_rows=sum(sizes, NO_ROWS))
 
 

@@ -479,6 +479,19 @@ class Program:
         return (self.prefill, *self.steps)
 
 
+def logits_of(each: Instruction) -> tuple[Logits, ...]:
+    """Return the logits that an instruction reads, or the states that it computes them of."""
+    match each:
+        case Head():
+            return (each.of,)
+        case Choose() | Score():
+            return (each.logits,)
+        case Mix():
+            return each.parts
+        case _:
+            return ()
+
+
 def walk(body: Iterable[Instruction]) -> Iterator[Instruction]:
     """Yield instructions, and those of loops inside them, in the order in which they run."""
     for instruction in body:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
-    Choose,
     Forward,
-    Head,
-    Instruction,
-    Logits,
     Method,
-    Mix,
     Program,
-    Score,
     States,
+    logits_of,
     walk,
 )
 from nldc.ir.graph import Graph
@@ -39,8 +35,9 @@ def uses_of(graph: Graph) -> Uses:
             is_adapted = each.adapter is not None
             rows = _rows(each.size, piece)
             forwards[coverage.Forward(each.pattern, rows, batched, is_adapted)] = None
-        for states in _heads(walk(method.body)):
-            heads[coverage.Head(_rows(states.size, None), batched)] = None
+        for logits in chain.from_iterable(map(logits_of, walk(method.body))):
+            if isinstance(logits, States):
+                heads[coverage.Head(_rows(logits.size, None), batched)] = None
     return coverage.Uses(tuple(forwards), tuple(heads))
 
 
@@ -54,21 +51,6 @@ def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int |
         if isinstance(each, Forward):
             in_order = layouts[each.layout].plain and patterns[each.pattern].looks_back
             yield each, PIECE if in_order else None
-
-
-def _heads(body: Iterable[Instruction]) -> Iterator[States]:
-    for each in body:
-        found: tuple[Logits, ...] = ()
-        match each:
-            case Head():
-                found = (each.of,)
-            case Choose() | Score():
-                found = (each.logits,)
-            case Mix():
-                found = each.parts
-            case _:
-                pass
-        yield from (one for one in found if isinstance(one, States))
 
 
 def _rows(size: Size, piece: int | None) -> int | tuple[int, int | None]:

@@ -26,6 +26,7 @@ from nldc.codegen.program import (
     States,
     Table,
     Use,
+    logits_of,
     walk,
 )
 from nldc.codegen.values import size_of, type_of
@@ -258,12 +259,8 @@ class _Walk:
                     self.loops += times
                     self.rounds += times * rounds
                     yield from self.parts(each.body, times * rounds)
-                case Head():
-                    yield from self._heads([each.of], each, times)
-                case Choose() | Score():
-                    yield from self._heads([each.logits], each, times)
-                case Mix():
-                    yield from self._heads(each.parts, each, times)
+                case Head() | Choose() | Score() | Mix():
+                    yield from self._heads(each, times)
                 case _:
                     pass
             if not isinstance(each, Loop):
@@ -307,11 +304,9 @@ class _Walk:
             if piece.constant is not False
         )
 
-    def _heads(
-        self, logits: Iterable[object], each: Head | Choose | Score | Mix, times: float
-    ) -> Iterator[Part]:
+    def _heads(self, each: Head | Choose | Score | Mix, times: float) -> Iterator[Part]:
         setting = self.setting
-        for states in logits:
+        for states in logits_of(each):
             if isinstance(states, States):
                 rows = states.size.at(self.length)
                 work = head_work(
