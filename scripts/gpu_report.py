@@ -319,7 +319,7 @@ def kernel_times(options: Options, rate: float, until: float) -> Iterator[dict[s
     """How long each kernel takes of the 8B's shape in bfloat16, beside its floor."""
     import torch
 
-    timing = clock()
+    timing = script("timing")
     for stem in STEMS:
         module = script(stem)
         for rows in FEW_ROWS if stem == "quantised" else STEM_ROWS:
@@ -381,7 +381,7 @@ def forward_times(
                 states = through_layers(backend, backbone.embed(tokens), shared)
                 return backend.head_choose(states, choice)
 
-            call = forward if options.device == "cpu" else replayed(forward)
+            call = forward if options.device == "cpu" else script("setting").captured(forward)
             times = 3 if options.small else 8
             found = [milliseconds(call, options, turns=3) for _ in range(times)]
         yield {
@@ -435,21 +435,6 @@ def idle(decode: Callable[[], object]) -> dict[str, float]:
         busy += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
     return {"idle": 1 - busy / (reached - spans[0][0]), "launches": len(spans)}
-
-
-def replayed(call: Callable[[], object]) -> Callable[[], object]:
-    """Return what replays a call that was captured into a CUDA graph."""
-    import torch
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
 
 
 def times(options: Options) -> Iterator[dict[str, Any]]:
@@ -625,29 +610,16 @@ def bandwidth(options: Options) -> tuple[float, float]:
     copied = rate(lambda: taken.copy_(given), 8 * count)
     if options.device != "cpu":
         del given, taken
-        read = max(read, clock().read_rate(torch.device(options.device)))
+        read = max(read, script("timing").read_rate(torch.device(options.device)))
     return max(read, copied), copied
 
 
-def clock() -> ModuleType:
-    """Return benchmarks/gpu/timing.py, which the benchmarks of kernels import too."""
+def script(name: str) -> ModuleType:
+    """Return a script of benchmarks/gpu; these import one another."""
     folder = str(ROOT / "benchmarks" / "gpu")
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    return importlib.import_module("timing")
-
-
-def script(name: str) -> ModuleType:
-    """Return a script of benchmarks/gpu."""
-    clock()
-    path = ROOT / "benchmarks" / "gpu" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(name)
 
 
 def synchronize(options: Options) -> None:

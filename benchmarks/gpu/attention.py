@@ -11,16 +11,16 @@ is compiled for every shape.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from setting import LARGE, captured
+
 LAYERS = 8
-HEADS, KV_HEADS, DIM = 32, 8, 128
+HEADS, KV_HEADS, DIM = LARGE.heads, LARGE.kv_heads, LARGE.head_dim
 PREFIXES = (128, 1024, 8192)
 ROWS = (1, 8, 16, 32, 72, 272, 1056)
 BLOCKS = (8, 16, 32)
@@ -166,20 +166,12 @@ def timed(call: Callable[[int], object], place: Any) -> float:
         begun = time.perf_counter()
         all_layers()
         return (time.perf_counter() - begun) / LAYERS * 1e6
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            all_layers()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        all_layers()
+    replay = captured(all_layers)
     found = []
     for _ in range(9):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        graph.replay()
+        replay()
         end.record()
         end.synchronize()
         found.append(begin.elapsed_time(end) / LAYERS * 1e3)
@@ -226,6 +218,5 @@ if __name__ == "__main__":
     parser.add_argument("--small", action="store_true", help="one small shape of each mask")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds")
     given = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     for one in measure(given.device, small=given.small, until=time.monotonic() + given.limit):
         print(" | ".join(lines([one])[0]), flush=True)

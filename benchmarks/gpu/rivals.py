@@ -11,41 +11,24 @@ cache, the whole forward in one CUDA graph; then the same with its layers compil
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from setting import LARGE, SMALL, captured
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from nldc.cost.geometry import Geometry
+
 ROWS = (1, 16, 32, 72, 272, 1056)
 STEP_ROWS = 16
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of a model of Llama's kind."""
-
-    hidden: int
-    mlp: int
-    heads: int
-    kv_heads: int
-    dim: int
-    layers: int
-    vocabulary: int
-
-
-LARGE = Shape(4096, 14336, 32, 8, 128, 34, 131072)
-SMALL = Shape(64, 96, 4, 2, 16, 2, 300)
-
-
-def measure(shape: Shape, prefix: int, device: torch.device, until: float) -> Iterator[Any]:
+def measure(shape: Geometry, prefix: int, device: torch.device, until: float) -> Iterator[Any]:
     """Yield a record for each rival, as far as there is time."""
     for one in (with_transformers, with_torch):
         if time.monotonic() > until:
@@ -85,17 +68,17 @@ def timed(call: Callable[[], object], device: torch.device, repeats: int = 5) ->
 
 
 def with_transformers(
-    shape: Shape, prefix: int, device: torch.device, until: float
+    shape: Geometry, prefix: int, device: torch.device, until: float
 ) -> Iterator[Any]:
     """Yield a token of `generate()`, a prefill, and a step of a plain self-speculation loop."""
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         hidden_size=shape.hidden,
-        intermediate_size=shape.mlp,
+        intermediate_size=shape.intermediate,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
-        head_dim=shape.dim,
+        head_dim=shape.head_dim,
         num_hidden_layers=shape.layers,
         vocab_size=shape.vocabulary,
         max_position_embeddings=32768,
@@ -168,7 +151,7 @@ class Layer:
     post_norm: Tensor
 
 
-def with_torch(shape: Shape, prefix: int, device: torch.device, until: float) -> Iterator[Any]:
+def with_torch(shape: Geometry, prefix: int, device: torch.device, until: float) -> Iterator[Any]:
     """Yield forwards of rows behind a prefix, in one CUDA graph, and with compiled layers."""
     yield from _forwards(shape, prefix, device, until, layer_forward, "torch, joined, CUDA graph")
     if device.type == "cuda" and time.monotonic() < until - 30:
@@ -199,7 +182,7 @@ def layer_forward(
 
 
 def _forwards(
-    shape: Shape,
+    shape: Geometry,
     prefix: int,
     device: torch.device,
     until: float,
@@ -214,10 +197,10 @@ def _forwards(
     ones = torch.ones(shape.hidden, **like)
     layers = [
         Layer(
-            drawn((shape.heads + 2 * shape.kv_heads) * shape.dim, shape.hidden),
-            drawn(shape.hidden, shape.heads * shape.dim),
-            drawn(2 * shape.mlp, shape.hidden),
-            drawn(shape.hidden, shape.mlp),
+            drawn((shape.heads + 2 * shape.kv_heads) * shape.head_dim, shape.hidden),
+            drawn(shape.hidden, shape.heads * shape.head_dim),
+            drawn(2 * shape.intermediate, shape.hidden),
+            drawn(shape.hidden, shape.intermediate),
             ones,
             ones,
         )
@@ -227,8 +210,8 @@ def _forwards(
     for rows in ROWS:
         if time.monotonic() > until:
             return
-        held = drawn(shape.layers, 2, 1, shape.kv_heads, prefix + rows, shape.dim)
-        cos, sin = drawn(rows, 1, shape.dim), drawn(rows, 1, shape.dim)
+        held = drawn(shape.layers, 2, 1, shape.kv_heads, prefix + rows, shape.head_dim)
+        cos, sin = drawn(rows, 1, shape.head_dim), drawn(rows, 1, shape.head_dim)
         mask = torch.ones(rows, prefix + rows, dtype=torch.bool, device=device).tril(prefix)
         place = prefix + torch.arange(rows, device=device)
         tokens = torch.randint(4, shape.vocabulary, (rows,), device=device)
@@ -242,7 +225,7 @@ def _forwards(
                 keys, values = held[number]
                 x = through(
                     x, layer, keys, values, cos, sin, mask, place,
-                    shape.heads, shape.kv_heads, shape.dim,
+                    shape.heads, shape.kv_heads, shape.head_dim,
                 )  # fmt: skip
             return F.linear(F.rms_norm(x, x.shape[-1:], ones), head).argmax(-1)
 
@@ -251,20 +234,6 @@ def _forwards(
             if device.type == "cuda":
                 call = captured(forward)
             yield record(name, rows, timed(call, device))
-
-
-def captured(call: Callable[[], object]) -> Callable[[], object]:
-    """Return what replays a call that was captured into a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
 
 
 def lines(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -285,7 +254,6 @@ if __name__ == "__main__":
     parser.add_argument("--small", action="store_true", help="a tiny shape")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds")
     given = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     found = measure(
         SMALL if given.small else LARGE,
         40 if given.small else 1024,

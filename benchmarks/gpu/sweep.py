@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from timing import Case, copies_of, drawn, microseconds, read_rate
+from timing import (
+    DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    MLP,
+    VOCABULARY,
+    Case,
+    copies_of,
+    drawn,
+    microseconds,
+    read_rate,
+)  # fmt: skip
 from torch import Tensor
 
 from nldc.runtime.kernels.gated import gated
@@ -24,8 +36,8 @@ from nldc.runtime.kernels.library import library_sums
 from nldc.runtime.kernels.product import Matrix, Tile, product, tile_of
 
 WEIGHTS = {
-    "qkv": (6144, 4096), "output": (4096, 4096), "down": (4096, 14336),
-    "gate, up": (14336, 4096), "head": (131072, 4096),
+    "qkv": ((HEADS + 2 * KV_HEADS) * DIM, HIDDEN), "output": (HIDDEN, HEADS * DIM),
+    "down": (HIDDEN, MLP), "gate, up": (MLP, HIDDEN), "head": (VOCABULARY, HIDDEN),
 }  # fmt: skip
 ROWS = (1, 32, 72, 128, 272, 1056)
 PROCESSES = 12

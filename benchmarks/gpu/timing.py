@@ -11,21 +11,19 @@ floor is the time in which the bytes that must be read are read at the best rate
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
 import triton
 import triton.language as tl
+from setting import LARGE, captured
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-
 ROWS = (1, 8, 16, 32, 64, 72, 128, 272, 1056)
-HIDDEN, MLP, HEADS, KV_HEADS, DIM, VOCABULARY = 4096, 14336, 32, 8, 128, 131072
+HIDDEN, MLP, VOCABULARY = LARGE.hidden, LARGE.intermediate, LARGE.vocabulary
+HEADS, KV_HEADS, DIM = LARGE.heads, LARGE.kv_heads, LARGE.head_dim
 BEYOND_CACHE = 256 << 20
 """Bytes of weights that no device's cache holds."""
 
@@ -59,23 +57,19 @@ def copies_of(size: int) -> int:
 
 def microseconds(case: Case, repeats: int = 10) -> float:
     """Return the median time of a launch within a graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for copy in range(case.copies):
-            case.call(copy)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
     turns = max(1, 40 // case.copies)
-    with torch.cuda.graph(graph):
-        for _ in range(turns):
+
+    def launched(times: int = 1) -> None:
+        for _ in range(times):
             for copy in range(case.copies):
                 case.call(copy)
+
+    replay = captured(lambda: launched(turns), warm=launched)
     found = []
     for _ in range(repeats + 2):
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begun.record()
-        graph.replay()
+        replay()
         ended.record()
         torch.cuda.synchronize()
         found.append(begun.elapsed_time(ended) * 1e3 / (turns * case.copies))
