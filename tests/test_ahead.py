@@ -142,6 +142,7 @@ def _of(size: str) -> Geometry:
         (90, 128, 255, 0, 0.125),  # two blocks by their registers
         (90, 128, 32, 0, 1.0),
         (90, 256, 64, 100 * 1024, 0.25),  # two blocks by shared memory
+        (90, 256, 64, 227 * 1024, 0.125),  # one, that takes all a block may have
         (80, 32, 16, 0, 0.5),  # 32 blocks are the most
         (None, 128, 64, 0, None),
         (90, 128, None, 0, None),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nldc import api
+from nldc.ahead.uses import uses_of
 from nldc.codegen import program as p
 from nldc.codegen.costs import costs
 from nldc.codegen.lower import lower
@@ -26,6 +28,7 @@ from nldc.source import parse
 from tests.lossless.at_random import random_pick, strategy
 
 STRATEGIES = sorted(api.library())
+TWO_FILLS = Path(__file__).parents[1] / "lossless" / "loops" / "two_fills.yaml"
 HEADER = Header("case.yaml", "0", "0")
 RANDOM = 120
 
@@ -377,6 +380,22 @@ def test_what_is_counted_is_what_is_printed() -> None:
         assert heads == sum(cost.heads for cost in counted)
         assert text.count("batch.rounds(") == sum(cost.waits for cost in counted)
         assert text.count("ops.lookup(") == sum(cost.host_reads for cost in counted)
+
+
+def test_a_head_that_only_a_score_reads_is_counted() -> None:
+    """A score of states computes the logits itself: there is no line for a head."""
+    text = TWO_FILLS.read_text("utf-8")
+    alone = text.replace("two:   {op: sample, logits: look}", "two:   {op: sample, logits: seen}")
+    assert alone != text
+    program = program_of(alone)
+    assert program is not None
+    step = costs(program)["step"]
+    assert [part.heads for part in _rounds(step)] == [0, 2]
+    found = print_decode(program, HEADER)
+    assert found.count("batch.head(") + found.count("batch.head_choose(") == 2
+    graph = build(parse(alone, "case.yaml"), {}).graph
+    assert graph is not None
+    assert {head.rows for head in uses_of(graph).heads} == {5}
 
 
 def _rounds(cost: Any) -> Iterator[Any]:
