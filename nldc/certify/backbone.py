@@ -155,16 +155,10 @@ class HashBatch(Sequences):
 
     def _forbid(self, logits: Tensor, positions: Tensor) -> Tensor:
         """Forbid what the rules forbid, as a processor of the caller's would."""
-        rules = self.world.rules
-        barred = torch.zeros(logits.shape, dtype=torch.bool)
-        where = [
-            (number, place, token)
-            for number, row in enumerate(positions.tolist())
-            for place, position in enumerate(row)
-            for token in rules.forbids(position)
-        ]
-        barred[tuple(torch.tensor(where).T)] = True
-        return logits.masked_fill(barred, -math.inf)
+        forbids = self.world.rules.forbids
+        tokens = [[forbids(position) for position in row] for row in positions.tolist()]
+        barred = torch.tensor(tokens, dtype=torch.int64)
+        return logits.scatter(2, barred.view(*positions.shape, len(forbids(0))), -math.inf)
 
     def forward(
         self,
