@@ -11,7 +11,6 @@ tree is the median over its turns of the median over runs; the least is over all
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -21,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import Any
+
+from report_script import gpu_report
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES: tuple[tuple[str, dict[str, int]], ...] = (("ar", {}), ("linear_ss", {"block_length": 16}))
@@ -64,18 +65,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wheels", type=Path, help="a folder of wheels for what is missing")
     parser.add_argument("--tree", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def gpu_report(tree: Path) -> ModuleType:
-    """Return this checkout's script as a module that works on a tree."""
-    spec = importlib.util.spec_from_file_location("gpu_report", ROOT / "scripts/gpu_report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_report"] = module
-    spec.loader.exec_module(module)
-    vars(module)["ROOT"] = tree
-    return module
 
 
 def turn_of(tree: Path, options: argparse.Namespace) -> dict[str, list[float]]:

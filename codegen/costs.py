@@ -6,14 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nldc.codegen.program import (
+    ByCount,
+    Candidates,
     Choose,
+    ChooseScored,
     Forward,
     Head,
     Instruction,
+    Logits,
     Lookup,
     Loop,
     Mix,
+    Noise,
     Program,
+    Safety,
     Score,
     States,
     logits_of,
@@ -21,6 +27,8 @@ from nldc.codegen.program import (
 from nldc.ir.size import Size
 
 NO_ROWS = Size(0)
+SAFETY_OPS = 176
+"""Launches of a trained sampler of the demo's shape, whatever the batch."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,10 @@ def cost_of(each: Instruction) -> Costs:
             return Costs(forwards=1, rows=each.size)
         case Head():
             return _heads(each)
-        case Choose() | Score() | Mix():
+        case Choose() | Score() | ChooseScored() | Candidates() | Mix():
             return _sum(_heads(each), Costs(ops=1))
+        case Safety():
+            return _sum(_heads(each), Costs(ops=SAFETY_OPS))
         case Lookup():
             return Costs(ops=1, host_reads=1)
         case Loop():
@@ -97,6 +107,27 @@ def cost_of(each: Instruction) -> Costs:
             return Costs(ops=1, loops=(rounds,))
         case _:
             return Costs(ops=1)
+
+
+def joined_ops(each: Instruction) -> int:
+    """Return how many launches beside forwards and heads an instruction is, no loop, where all that
+    a step does between two calls of the model is one: before a forward, and before a head whose
+    rows a count chooses. What reads logits, or texts, is a launch of its own.
+    """
+    match each:
+        case Forward():
+            return 1
+        case Choose() | Score() | Safety() | Candidates() | Mix() | Noise() | Lookup():
+            return cost_of(each).ops + any(_is_chosen(part) for part in logits_of(each))
+        case Head():
+            return int(_is_chosen(each.of))
+        case _:
+            return 0
+
+
+def _is_chosen(logits: Logits) -> bool:
+    use = logits.use if isinstance(logits, States) else logits
+    return isinstance(use.rows, ByCount)
 
 
 def _heads(instruction: Instruction) -> Costs:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nldc.codegen.costs import Costs, cost_of
 from nldc.codegen.pipeline import compiled, run
-from nldc.codegen.program import Instruction, Loop, Method
+from nldc.codegen.program import Instruction, Loop, Method, Program
 from nldc.ir.graph import Graph
 
 
@@ -53,9 +53,12 @@ class StepCounts:
         return sum(self.by_node.values(), Counts())
 
 
-def step_counts(graph: Graph) -> tuple[StepCounts, ...]:
-    """Return what each step of a strategy counts, as it is compiled, in the graph's order."""
-    program = compiled(run(graph))
+def step_counts(graph: Graph, program: Program | None = None) -> tuple[StepCounts, ...]:
+    """Return what each step of a strategy counts, as it is compiled, in the graph's order.
+
+    `program` is the graph's, for whoever has it already.
+    """
+    program = program or compiled(run(graph))
     return tuple(
         StepCounts(step.name, _by_node(step.name, method))
         for step, method in zip(graph.steps, program.steps, strict=True)

@@ -25,6 +25,7 @@ from nldc.ir.text import show_graph
 from nldc.runtime.abi import ABI_VERSION
 
 NOTHING: Mapping[str, bytes] = {}
+ALONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ def emit_artifact(
     compiler: str,
     certificate: Mapping[str, Any] | None = None,
     attached: Mapping[str, bytes] = NOTHING,
+    sources: Mapping[str, str] = ALONE,
 ) -> dict[str, bytes]:
     """Return the files of the artifact by name; `file` and `text` are the strategy's own.
+
+    Where the strategy was put together of several files, `text` is the whole and `sources` are
+    their texts by name: each has its digest in the manifest, and all of them are in the header's.
 
     `certificate` is what was proved of the graph, as plain data; `attached` are files that go with
     it, such as kernels compiled ahead, under the manifest's digests like all others.
@@ -52,7 +57,8 @@ def emit_artifact(
     lowered = run(graph)
     program = compiled(lowered)
     proved = "none" if certificate is None else str(certificate["proved"])
-    header = Header(file, hashlib.sha256(text.encode()).hexdigest(), compiler, proved)
+    digests = {name: _digest(each) for name, each in sources.items()}
+    header = header_of(file, text, compiler, proved, sources)
     builder = Builder()
     builder.add("__init__.py", _package(f"{graph.name}: {graph.summary}", compiler))
     builder.add("decode.py", print_decode(program, header))
@@ -72,12 +78,36 @@ def emit_artifact(
             "compiler": compiler,
             "strategy": graph.name,
             "summary": graph.summary,
-            "source": {"file": file, "sha256": header.sha256},
+            "source": {
+                "file": file,
+                "sha256": header.sha256,
+                **({"files": digests} if digests else {}),
+            },
             "params": dict(graph.settings),
+            "runtime_params": [
+                {
+                    "name": name,
+                    "type": each.type,
+                    "default": each.default,
+                    "min": each.low,
+                    "max": each.high,
+                    "help": each.help,
+                }
+                for name, each in graph.runtime.items()
+            ],
             "compat": graph.compat,
             "guarantee": {"claimed": graph.guarantee, "proved": proved},
         }
     )
+
+
+def header_of(
+    file: str, text: str, compiler: str, proved: str, sources: Mapping[str, str] = ALONE
+) -> Header:
+    """Return what the header of decode.py says; the arguments are those of `emit_artifact`."""
+    digests = {name: _digest(each) for name, each in sources.items()}
+    several = "".join(f"{digest} {name}\n" for name, digest in digests.items())
+    return Header(file, _digest(several or text), compiler, proved)
 
 
 def emit_switching(
@@ -144,6 +174,10 @@ def emit_switching(
             "guarantee": {"claimed": _weakest(claimed), "proved": _weakest(proved.values())},
         }
     )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _weakest(guarantees: Iterable[str]) -> str:

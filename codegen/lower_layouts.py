@@ -21,6 +21,7 @@ def _fixed(name: str, rows: Ordered, origin: Origin) -> FixedLayout:
     numbers = tuple(range(count))
     is_plain = (
         append in (0, count)
+        and not rows.branched
         and all(facts[fact] == numbers for fact in ("index", "row", "offset"))
         and facts["kind"] == (NO_KIND,) * count
         and not any(facts["group"])
@@ -37,6 +38,7 @@ def _fixed(name: str, rows: Ordered, origin: Origin) -> FixedLayout:
         append=append,
         plain=is_plain,
         origins=(origin,),
+        branched=rows.branched,
     )
 
 

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from nldc.codegen import program as p
+from nldc.codegen.lower_counts import CountLowering
+from nldc.codegen.lower_params import Asking, Params
 from nldc.codegen.names import PREFILL, STEP, Scope, node_names
 from nldc.codegen.ordered import Ordered
 from nldc.codegen.tables import Tables
 from nldc.codegen.values import chosen, layout_of, size_of, type_of
-from nldc.diagnostics import InternalError, untold
+from nldc.diagnostics import untold
 from nldc.expr import Expr, fold, references
-from nldc.ir.effects import forward_of, leaves_rows
+from nldc.ir.branches import keeps_path, places_of
+from nldc.ir.effects import forward_of, last_fill, leaves_rows
 from nldc.ir.graph import Graph, Step, walk
 from nldc.ir.ops import (
     Accept,
+    Candidates,
     Fill,
     Forward,
     Join,
     LayRows,
+    Leading,
     Lookup,
+    Mask,
     Mix,
     Node,
+    Noise,
+    Op,
+    Recall,
+    Reckon,
     Repeat,
+    Safety,
     Sample,
     Score,
     Select,
@@ -35,12 +46,14 @@ from nldc.ir.size import Size
 from nldc.ir.types import Rows
 
 RULES = ("at_least", "at_most", "best", "within", "always_best")
+COUNTING = {"best": "count", "always_best": "count"}
+"""The rules that count rows; the others are of scores."""
 
 
 @dataclass(frozen=True)
 class Module:
     """What the methods of a program share: names, and for each forward its rows, layout, pattern;
-    tables grow as methods are lowered.
+    tables, and what is asked of params, grow as methods are lowered.
     """
 
     scope: Scope
@@ -48,6 +61,7 @@ class Module:
     layouts: Mapping[str, p.Layout]
     patterns: Mapping[str, p.Pattern]
     tables: Tables
+    params: Params
 
 
 @dataclass(frozen=True)
@@ -76,30 +90,49 @@ class MethodLowering:
         for node in walk(self.nodes):
             if isinstance(node.op, Repeat):
                 self.names[f"{node.name}:{node.op.variable}"] = self.names[node.name]
+        self.counts = CountLowering(graph, module.tables, self._value)
         self.heads: dict[Value, str] = {}
         self.held: dict[str, str] = {}
+        self.asking = Asking(module.params, self.scope)
 
     def method(self, name: str) -> p.Method:
         """Return the method."""
-        body = self._body(self.nodes, None)
+        body, commit = self._body(self.nodes, None), self._commit()
+        read = {use.register for part in (*p.walk(body), commit) for use in p.uses(part)}
+        carried = [(each.name, self.names[f"carry.{each.name}"]) for each in self.carried]
         return p.Method(
             name=name,
             regions=tuple(dict.fromkeys(node.name.split(".", 1)[0] for node in self.nodes)),
-            carried=tuple((each.name, self.names[f"carry.{each.name}"]) for each in self.carried),
+            carried=tuple(
+                (name, register)
+                for name, register in carried
+                if register in read or name not in self.graph.counts
+            ),
             body=body,
-            commit=self._commit(),
+            commit=commit,
+            counts=tuple(self.graph.counts),
+            asked=self.asking.asked,
         )
 
     def _commit(self) -> p.Commit:
-        tokens, keep = self.graph.prefill_tokens, None
+        tokens, keep, region = self.graph.prefill_tokens, None, self.graph.prefill
         made = tuple((item.name, item.initial) for item in self.graph.carry)
         if self.step is not None:
             tokens, keep, made = self.step.emit.tokens, self.step.emit.keep, self.step.next
+            region = self.step.region
+        path: p.ByCount | None = None
+        if self.step is not None and keep is not None and keeps_path(keep):
+            places = places_of(self.step, self.graph.kinds)
+            table = self.module.tables.of(f"{keep.node}_path", places)
+            path = p.ByCount(table, p.Use(self.names[keep.node], "branch"), 0)
+            keep = replace(keep, field="rows")
         return p.Commit(
             tokens=None if tokens is None else self._value(tokens),
-            count=None if tokens is None else self._count(tokens),
-            keep=None if keep is None else self._value(keep),
+            count=None if tokens is None else self.counts.counted(tokens),
+            keep=self.counts.kept(region, keep),
             carry=tuple((name, self._value(value)) for name, value in made),
+            told=self.graph.routed_by,
+            path=path,
         )
 
     def _body(self, nodes: Sequence[Node], inside: _Round | None) -> tuple[p.Instruction, ...]:
@@ -111,7 +144,7 @@ class MethodLowering:
                 is_forward = isinstance(self.graph.node(value.node).op, Forward)
                 if is_forward and value not in self.heads:
                     head = self.scope.allot(f"{self.names[value.node]}_logits")
-                    body.append(p.Head(head, _origin(node), self._states(value)))
+                    body.append(p.Head(head, p.Origin.of(node), self._states(value)))
                     self.heads[value] = head
             body.append(self._node(node, inside))
         # A loop's body may not run: what it computed is not there behind it.
@@ -119,30 +152,61 @@ class MethodLowering:
         return tuple(body)
 
     def _node(self, node: Node, inside: _Round | None) -> p.Instruction:
-        name, origin = self.names[node.name], _origin(node)
+        name, origin = self.names[node.name], p.Origin.of(node)
         match node.op:
             case LayRows():
                 return self._lay_rows(name, origin, node.op)
             case Forward():
                 return self._forward(name, node, node.op, inside)
-            case Sample(logits, mask_token):
-                return p.Choose(name, origin, self._logits(logits), mask_token)
+            case Sample(logits, mask_token, temperature):
+                at = None if temperature is None else self.asking.number(temperature, "temperature")
+                return p.Choose(name, origin, self._logits(logits), mask_token, at)
+            case Safety(logits, rows, sampler):
+                return p.Safety(name, origin, self._logits(logits), self._value(rows), sampler)
             case Score(logits, tokens, by, of, mask_token):
                 given = None if tokens is None else self._value(tokens)
                 return p.Score(name, origin, by, self._logits(logits), given, of, mask_token)
+            case Noise(logits, stream, fixed):
+                places = self._predicting(logits)
+                number = inside.iteration if fixed is None and inside is not None else fixed or 0
+                return p.Noise(name, origin, places, stream, number)
             case Select():
                 return self._select(name, origin, node.op, inside)
             case Fill(rows, where, tokens):
                 return p.Fill(name, origin, *(self._value(v) for v in (rows, where, tokens)))
+            case Mask(rows, where):
+                return p.Mask(name, origin, self._value(rows), self._value(where))
             case Mix():
-                parts, weights = zip(*node.op.weighed, strict=True)
-                return p.Mix(name, origin, tuple(map(self._logits, parts)), tuple(weights))
+                weighed = node.op.weighed
+                weights = tuple(
+                    self.asking.number(weight, "score") if isinstance(weight, Expr) else weight
+                    for _, weight in weighed
+                )
+                values = tuple(self._logits(part) for part, _ in weighed)
+                return p.Mix(name, origin, values, weights)
             case Lookup(length, ngram):
                 return p.Lookup(name, origin, length, ngram)
             case Join(parts):
                 return p.Join(name, origin, tuple(map(self._value, parts)))
-            case Accept(draft, target, offset):
-                return p.Accept(name, origin, self._tokens(draft), self._value(target), offset)
+            case Accept(draft, target, offset, branches):
+                table = most = None
+                if branches:
+                    table = self.module.tables.of(f"{node.name}_branches", branches)
+                else:
+                    most = self.counts.most(name, node.op)
+                return p.Accept(
+                    name, origin, self._tokens(draft), self._value(target), offset, most, table
+                )
+            case Leading(scores, at_least, at_most, low):
+                bounds = self._bound(at_least), self._bound(at_most)
+                return p.Leading(name, origin, self._value(scores), *bounds, low)
+            case Reckon():
+                return self.counts.reckon(name, origin, node.op)
+            case Candidates(logits, count):
+                return p.Candidates(name, origin, self._logits(logits), count)
+            case Recall(pool, entry, after, count):
+                looked = self._tokens(after)
+                return p.Recall(name, origin, self._tokens(pool), entry, looked, count)
             case Repeat():
                 return self._loop(name, origin, node.op, inside)
             case _:
@@ -174,7 +238,7 @@ class MethodLowering:
             ordered = p.Numbers(self.module.tables.of(f"{node.name}_order", order))
         return p.Forward(
             name=name,
-            origin=_origin(node),
+            origin=p.Origin.of(node),
             tokens=self._tokens(op.rows),
             layout=layout.name,
             pattern=self.module.patterns[node.name].name,
@@ -199,16 +263,23 @@ class MethodLowering:
         places = tuple(place for place, flag in enumerate(rows.facts()["adapted"]) if flag)
         return p.AdaptedTable(self.module.tables.of(f"{node.name}_adapted", places))
 
+    def _bound(self, expr: Expr | None) -> Expr | None:
+        return None if expr is None else self.asking.rule(expr, "score")
+
     def _select(self, name: str, origin: p.Origin, op: Select, inside: _Round | None) -> p.Select:
         def known(expr: Expr) -> Expr:
             return fold(expr, {"iteration": 0}) if inside is None else expr
 
         given = [(rule, getattr(op, rule)) for rule in RULES]
-        rules = tuple(p.Rule(rule, known(limit)) for rule, limit in given if limit is not None)
+        rules = tuple(
+            p.Rule(rule, self.asking.rule(known(limit), COUNTING.get(rule, "score")))
+            for rule, limit in given
+            if limit is not None
+        )
         where: p.Condition | None = None
         if op.where is not None:
             row, rank, score = self.scope.inside().allot_all(("row", "rank", "score"))
-            where = p.Condition(known(op.where), (row, rank, score))
+            where = p.Condition(self.asking.condition(known(op.where)), (row, rank, score))
         return p.Select(
             name=name,
             origin=origin,
@@ -231,8 +302,8 @@ class MethodLowering:
         if leaves_rows(op):
             forward, _ = forward_of(op)
             append = self.held.get(forward.name, self.module.layouts[forward.name].name)
-        fills = op.exhausted == "fill"
-        asked = any(isinstance(n.op, Select) and _asks_round(n.op) for n in op.body.nodes)
+        fill = last_fill(op) if op.exhausted == "fill" else None
+        asked = any(_asks_round(node.op) for node in op.body.nodes)
         return p.Loop(
             name=name,
             origin=origin,
@@ -246,8 +317,9 @@ class MethodLowering:
             iteration=iteration if asked else None,
             eos=op.eos,
             eos_ids=op.eos_ids,
-            left=self._value(_last_fill(op).tokens) if fills else None,
-            kept=self.scope.allot(f"{name}_left") if fills and not op.at_least else None,
+            changed=self.scope.allot(f"{name}_changed") if op.until == "unchanged" else None,
+            left=None if fill is None else self._value(fill.tokens),
+            kept=self.scope.allot(f"{name}_left") if fill and not op.at_least else None,
             append=append,
         )
 
@@ -272,6 +344,12 @@ class MethodLowering:
             return p.Use(self.heads[value])
         rows = self._rows(value) if value.picks else None
         return p.Use(self.names[value.node], rows=rows)
+
+    def _predicting(self, value: Value) -> p.States | p.Use:
+        """Return what has the positions that rows predict: states where there are some."""
+        if isinstance(self.graph.node(value.node).op, Forward):
+            return self._states(value)
+        return self._logits(value)
 
     def _states(self, value: Value) -> p.States:
         """Return the states of some rows of a forward."""
@@ -304,28 +382,20 @@ class MethodLowering:
             table = {count: places(rows) for count, rows in table.items()}
         if value.count is None:
             return self.module.tables.rows(f"{value.node}_taken", table[0])
+        longest = max(table.values(), key=len)
+        is_part = len(min(table.values(), key=len)) < len(longest)
+        if is_part and all(rows == longest[: len(rows)] for rows in table.values()):
+            return self.module.tables.rows(f"{value.node}_taken", longest)
+        # What lies behind a part of fewer rows is no part of it: any row will do.
+        table = {n: (*rows, *longest[len(rows) :]) for n, rows in table.items()}
         lines = tuple(table[count] for count in sorted(table))
         name = self.module.tables.of(f"{value.node}_by_count", lines)
         return p.ByCount(name, self._value(value.count), min(table))
 
-    def _count(self, value: Value) -> p.Use | None:
-        """Return how many of the tokens count in each sequence, or None if all do."""
-        if value.field not in ("tokens", "drafted"):
-            return None
-        accept = self.graph.node(value.node).op if "." in value.node else None
-        if not isinstance(accept, Accept):
-            return None
-        whole = value.field == "tokens" or accept.offset == 1
-        return p.Use(self.names[value.node], "rows" if whole else "matches")
-
-
-def _origin(node: Node) -> p.Origin:
-    return p.Origin(node.name, node.span.start_line)
-
 
 def _logits_of(node: Node) -> tuple[Value, ...]:
     match node.op:
-        case Sample(logits) | Score(logits, _, _):
+        case Sample(logits) | Score(logits, _, _) | Safety(logits, _, _) | Candidates(logits):
             return (logits,)
         case Mix():
             return tuple(part for part, _ in node.op.weighed)
@@ -333,15 +403,12 @@ def _logits_of(node: Node) -> tuple[Value, ...]:
             return ()
 
 
-def _asks_round(op: Select) -> bool:
-    """Whether a rule asks how often the loop has run."""
+def _asks_round(op: Op) -> bool:
+    """Whether an op of a loop's body asks how often the loop has run."""
+    if isinstance(op, Noise):
+        return op.iteration is None
+    if not isinstance(op, Select):
+        return False
     rules = (getattr(op, item.name) for item in fields(op))
     named = (references(rule) for rule in rules if isinstance(rule, Expr))
     return any(ref.root == "iteration" for refs in named for ref in refs)
-
-
-def _last_fill(loop: Repeat) -> Fill:
-    op = next(node.op for node in loop.body.nodes if node.name == loop.result.node)
-    if not isinstance(op, Fill):
-        raise InternalError("a loop that fills what is left does not end in a fill")
-    return op

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from nldc.runtime.abi import PREDICATE_ARGUMENTS
+from nldc.runtime.abi import DECODER_VARIABLES, PREDICATE_ARGUMENTS
 
 PYTHON = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins)))
 """What Python's own words and builtins are called, whether or not generated code uses them."""
 
 RUNTIME = frozenset(
     {"annotations", "Any", "Batch", "Emit", "Layout", "Pattern", "RowFacts", "Table", "Tensor"}
+    | {"Param", "Worth"}
     | {"BaseDecoder", "Decoder", "ops", "patterns", "sees", "torch", "triton", "tl"}
 )
 """What the modules of an artifact import and define under names that are always the same."""
@@ -74,8 +75,12 @@ def _like(name: str) -> Iterator[str]:
 
 
 def module_scope() -> Scope:
-    """Return the scope of an artifact's modules, which share what they define."""
-    return Scope({*RUNTIME, *PREDICATE_ARGUMENTS, "q", "k"})
+    """Return the scope of an artifact's modules, which share what they define.
+
+    The body of a decoder's class reads constants of its module, so none has the name of a variable
+    that the class itself sets.
+    """
+    return Scope({*RUNTIME, *DECODER_VARIABLES, *PREDICATE_ARGUMENTS, "q", "k"})
 
 
 def class_scope() -> Scope:

@@ -20,10 +20,14 @@ from nldc.ir.size import Size
 
 @dataclass(frozen=True)
 class Ordered:
-    """The rows of one forward; `kinds` are the labels of its graph."""
+    """The rows of one forward; `kinds` are the labels of its graph.
+
+    `branched`: of those that are appended a branch stays.
+    """
 
     forward: Forward
     kinds: tuple[str, ...]
+    branched: bool = False
 
     @property
     def dynamic(self) -> bool:

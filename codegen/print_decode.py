@@ -8,7 +8,8 @@ from textwrap import wrap
 
 from nldc.codegen import program as p
 from nldc.codegen.compact import show_affine, show_column, show_flags, show_list, show_table
-from nldc.codegen.writer import Writer, commented, quoted, show_tuple
+from nldc.codegen.print_params import print_brought, print_params, show_asked
+from nldc.codegen.writer import Line, Writer, commented, quoted, show_tuple, text_of
 from nldc.diagnostics import InternalError, untold
 from nldc.expr import to_python
 from nldc.runtime.abi import OPS
@@ -29,6 +30,15 @@ class Header:
 
 def print_decode(program: p.Program, header: Header) -> str:
     """Return the source of decode.py."""
+    return text_of(decode_lines(program, header))
+
+
+def decode_lines(program: p.Program, header: Header) -> list[Line]:
+    """Return the lines of decode.py, each with the nodes that it was printed for.
+
+    What a region hands out is that of `REGION.emit`, what it begins with of `carry.NAME`, and what
+    tells which step is taken of `route`.
+    """
     constants, body = Writer(), Writer()
     imported = {"Batch", "Emit"}
     _constants(constants, program, imported)
@@ -38,9 +48,14 @@ def print_decode(program: p.Program, header: Header) -> str:
             if number:
                 body.line()
             printer.method(method, is_step=number > 0)
-        if program.choices:
+        if program.routed_by:
             body.line()
-            _dispatch(body, program)
+            with body.of(["route"]):
+                _route(body, program)
+        elif program.choices:
+            body.line()
+            with body.of(["route"]):
+                _dispatch(body, program)
     head = Writer()
     _docstring(head, program, header)
     names = [*sorted(imported - {"ops"}), *("ops" for name in imported if name == "ops")]
@@ -54,10 +69,11 @@ def print_decode(program: p.Program, header: Header) -> str:
     patterns = sorted(pattern.name for pattern in program.patterns)
     head.line(f"from .patterns import {', '.join(patterns)}")
     head.line()
-    for line in (*constants.lines, ""):
-        head.line(line)
+    head.lines += constants.lines
+    head.line()
     _class(head, program)
-    return head.text() + "\n" + body.text()
+    head.line()
+    return head.lines + body.lines
 
 
 def print_room(out: Writer, needed: p.Room) -> None:
@@ -87,10 +103,12 @@ def _docstring(out: Writer, program: p.Program, header: Header) -> None:
 
 
 def _constants(out: Writer, program: p.Program, imported: set[str]) -> None:
+    print_params(out, program, imported)
     for layout in program.layouts:
         if isinstance(layout, p.FixedLayout):
             imported.add("Layout")
-            _fixed_layout(out, layout, program.kinds)
+            with out.of(origin.node for origin in layout.origins):
+                _fixed_layout(out, layout, program.kinds)
     for table in program.tables:
         imported.add("Table")
         out.assign_text(table.name, f"Table.of({show_table(table.lines)})")
@@ -99,7 +117,8 @@ def _constants(out: Writer, program: p.Program, imported: set[str]) -> None:
     for layout in program.layouts:
         if isinstance(layout, p.PromptLayout) and not layout.plain:
             imported.add("Layout")
-            _prompt_layout(out, layout, program.kinds)
+            with out.of(origin.node for origin in layout.origins):
+                _prompt_layout(out, layout, program.kinds)
 
 
 def _fixed_layout(out: Writer, layout: p.FixedLayout, kinds: Sequence[str]) -> None:
@@ -112,7 +131,9 @@ def _fixed_layout(out: Writer, layout: p.FixedLayout, kinds: Sequence[str]) -> N
         facts = ("kind", "group", "index", "row", "offset")
         arguments = [f"{fact}={show_list(getattr(layout, fact))}" for fact in facts]
         arguments.append(f"predicts_next={show_flags(layout.predicts_next)}")
-        out.assign(layout.name, "Layout.of", [*arguments, f"append={layout.append}"])
+        arguments.append(f"append={layout.append}")
+        arguments += ["branched=True"] * layout.branched
+        out.assign(layout.name, "Layout.of", arguments)
     out.line()
 
 
@@ -137,7 +158,7 @@ def _prompt_layout(out: Writer, layout: p.PromptLayout, kinds: Sequence[str]) ->
 
 
 def _places(origins: Sequence[p.Origin]) -> str:
-    return "; ".join(f"{origin.node}, line {origin.line}" for origin in origins)
+    return "; ".join(commented(origin.shown) for origin in origins)
 
 
 def _labels(numbers: set[int], kinds: Sequence[str]) -> str:
@@ -165,6 +186,9 @@ def _class(out: Writer, program: p.Program) -> None:
         required = [quoted(name) for name, optional in program.needs.adapters if not optional]
         if required:
             out.line(f"REQUIRED_ADAPTERS = {show_tuple(required)}")
+        if program.needs.samplers:
+            asked = [f"{quoted(name)}: {rows}" for name, rows in program.needs.samplers]
+            out.line(f"SAMPLERS = {{{', '.join(asked)}}}")
         followed = [
             f"{quoted(name)}: ({quoted(key)}, {value})"
             for name, key, value in program.needs.checkpoint
@@ -175,10 +199,29 @@ def _class(out: Writer, program: p.Program) -> None:
             out.line("DIFFUSES = True")
         if program.needs.texts:
             out.line("LOOKS_UP = True")
-        if program.choices:
+        if program.needs.prompt:
+            out.line("CARRIES_PROMPT = True")
+        if program.routed_by:
+            names = show_tuple([quoted(name) for name, _ in program.routed_by])
+            out.line(f"ROUTED_BY = {names}")
+        elif program.choices:
             out.line("ROUTES = True")
+        print_brought(out, program)
         print_room(out, program.room)
         out.line("KERNELS = True")
+
+
+def _route(out: Writer, program: p.Program) -> None:
+    known = {"live": "live", **dict(program.routed_by)}
+    arguments = ", ".join(f"{register}: int" for _, register in program.routed_by)
+    out.line(f"def route(self, live: int, {arguments}) -> str:")
+    with out.indent():
+        out.docstring("Return the step that a sequence takes, by what it carries.")
+        for choice in program.choices:
+            out.line(f"if {to_python(choice.condition, known)}:")
+            with out.indent():
+                out.line(f"return {quoted(choice.step)}")
+        out.line(f"return {quoted(program.steps[-1].name)}")
 
 
 def _dispatch(out: Writer, program: p.Program) -> None:
@@ -199,8 +242,10 @@ class _Methods:
     out: Writer
     layouts: dict[str, p.Layout]
     imported: set[str] = field(default_factory=set)
+    asked: dict[str, str] = field(default_factory=dict)
 
     def method(self, method: p.Method, *, is_step: bool) -> None:
+        self.asked = {asked.register: asked.register for asked in method.asked}
         argument = "carry: dict[str, Tensor]" if is_step else "prompt: Tensor"
         self.out.line(f"def {method.name}(self, batch: Batch, {argument}) -> Emit:")
         with self.out.indent():
@@ -208,17 +253,23 @@ class _Methods:
             what = "Run one step" if is_step else "Fill the cache from a prompt"
             self.out.docstring(f"{what}: the nodes of {of}.")
             for name, register in method.carried:
-                self.out.line(f"{register} = carry[{quoted(name)}]")
+                of = ".squeeze(1)" if name in method.counts else ""
+                with self.out.of([f"carry.{name}"]):
+                    self.out.line(f"{register} = carry[{quoted(name)}]{of}")
+            for asked in method.asked:
+                self.out.line(f"{asked.register} = batch.param({show_asked(asked)})")
             if not is_step:
                 self.out.line("length = prompt.shape[1]")
             self._body(method.body)
-            self._commit(method.commit)
+            with self.out.of(f"{region}.emit" for region in method.regions):
+                self._commit(method)
 
     def _body(self, body: Sequence[p.Instruction]) -> None:
         for instruction in body:
-            if isinstance(instruction, p.LayRows | p.Forward | p.Accept | p.Loop):
-                self.out.line(f"# {_places([instruction.origin])}")
-            self._instruction(instruction)
+            with self.out.of([instruction.origin.node]):
+                if isinstance(instruction, p.LayRows | p.Forward | p.Accept | p.Loop):
+                    self.out.line(f"# {_places([instruction.origin])}")
+                self._instruction(instruction)
 
     def _instruction(self, each: p.Instruction) -> None:
         assign = self.out.assign
@@ -233,24 +284,67 @@ class _Methods:
                 self._choose(each)
             case p.Score():
                 self._score(each)
+            case p.Safety(name, _, logits, rows, sampler):
+                arguments = [self._logits(logits), self._use(rows), quoted(sampler)]
+                assign(name, "batch.safety", arguments)
+            case p.ChooseScored():
+                self._choose_scored(each)
             case p.Mix(name, _, parts, weights):
                 values = show_tuple([self._logits(part) for part in parts])
-                assign(name, self._ops("mix"), [values, repr(weights)])
+                given = [w if isinstance(w, str) else repr(w) for w in weights]
+                assign(name, self._ops("mix"), [values, show_tuple(given)])
+            case p.Noise(name, _, rows, stream, number):
+                predicting = self._taken(rows.use if isinstance(rows, p.States) else rows)
+                assign(name, "batch.noise", [predicting, str(stream), str(number)])
             case p.Select():
                 self._select(each)
             case p.Fill(name, _, rows, where, tokens):
                 assign(name, self._ops("fill"), [self._use(use) for use in (rows, where, tokens)])
+            case p.Mask(name, _, rows, where):
+                assign(name, self._ops("mask"), ["batch", self._use(rows), self._use(where)])
             case p.Lookup(name, _, length, ngram):
                 assign(name, self._ops("lookup"), ["batch", f"length={length}", f"ngram={ngram}"])
             case p.Join(name, _, parts):
                 assign(name, self._ops("join"), [self._use(part) for part in parts])
-            case p.Accept(name, _, draft, target, offset):
-                arguments = [self._use(draft), self._use(target), f"offset={offset}"]
-                assign(name, self._ops("accept_longest_prefix"), arguments)
+            case p.Accept(name, _, draft, target, offset, most, branches):
+                arguments = [self._use(draft), self._use(target)]
+                if branches is not None:
+                    assign(name, self._ops("accept_longest_branch"), [*arguments, branches])
+                else:
+                    arguments += [f"offset={offset}"]
+                    arguments += [] if most is None else [f"most={self._amount(most)}"]
+                    assign(name, self._ops("accept_longest_prefix"), arguments)
+            case p.Leading():
+                self._leading(each)
+            case p.Reckon():
+                self._reckon(each)
+            case p.Candidates(name, _, logits, count):
+                assign(name, self._ops("candidates"), ["batch", self._logits(logits), str(count)])
+            case p.Recall(name, _, pool, entry, after, count):
+                arguments = [self._use(pool), str(entry), self._use(after), str(count)]
+                assign(name, self._ops("recall"), arguments)
             case p.Loop():
                 self._loop(each)
             case _:
                 raise untold(each, "codegen/print_decode.py")
+
+    def _leading(self, each: p.Leading) -> None:
+        arguments = [self._use(each.scores)]
+        for name, bound in (("at_least", each.at_least), ("at_most", each.at_most)):
+            arguments += [] if bound is None else [f"{name}={to_python(bound, self.asked)}"]
+        arguments += [f"low={each.low}"] if each.low else []
+        self.out.assign(each.name, self._ops("leading"), arguments)
+
+    def _reckon(self, each: p.Reckon) -> None:
+        if not each.terms:
+            self.out.assign(each.name, self._ops("number"), ["batch", to_python(each.expr, {})])
+            return
+        text = to_python(each.expr, {name: self._use(use) for name, use in each.terms})
+        arguments = [text, *(f"{name}={getattr(each, name)}" for name in ("low", "high"))]
+        if each.low is None and each.high is None:
+            self.out.line(f"{each.name} = {text}")
+            return
+        self.out.assign(each.name, self._ops("held"), arguments)
 
     def _lay_rows(self, each: p.LayRows) -> None:
         arguments = [
@@ -313,6 +407,8 @@ class _Methods:
         arguments = [self._taken(given)]
         if each.mask_token != "allowed":
             arguments.append(f"mask_token={quoted(each.mask_token)}")
+        if each.temperature is not None:
+            arguments.append(f"temperature={each.temperature}")
         self.out.assign(each.name, call, arguments)
 
     def _score(self, each: p.Score) -> None:
@@ -325,9 +421,22 @@ class _Methods:
             arguments.append(f"mask_token={quoted(each.mask_token)}")
         self.out.assign(each.name, f"batch.{each.by}", arguments)
 
+    def _choose_scored(self, each: p.ChooseScored) -> None:
+        arguments = [self._taken(each.logits.use), *(quoted(score.by) for score in each.scores)]
+        if each.tokens is not None:
+            arguments.append(f"tokens={self._use(each.tokens)}")
+        if each.mask_token != "allowed":
+            arguments.append(f"mask_token={quoted(each.mask_token)}")
+        if each.mask_token_scored != "counted":
+            arguments.append(f"mask_token_scored={quoted(each.mask_token_scored)}")
+        if each.temperature is not None:
+            arguments.append(f"temperature={each.temperature}")
+        names = ", ".join([each.name, *(score.name for score in each.scores)])
+        self.out.assign(names, "batch.head_choose_scored", arguments)
+
     def _select(self, each: p.Select) -> None:
         among = self._use(each.among)
-        known = {"left": f"{self._ops('left')}({among})"}
+        known = {"left": f"{self._ops('left')}({among})", **self.asked}
         if each.iteration is not None:
             known["iteration"] = each.iteration
         arguments = [among, self._use(each.score)]
@@ -348,6 +457,8 @@ class _Methods:
         goes_on = f"{self._ops('unfinished')}(batch, {name}{ends})"
         if each.eos == "ignored":
             goes_on = f"{self._ops('has_masks')}({name})"
+        if each.changed is not None:
+            goes_on = f"{self._ops('differ')}({name}, {self._use(each.result)})"
         if each.at_least:
             begin = f"{each.within}.clone()" if each.within else "batch.everyone()"
         else:
@@ -364,6 +475,9 @@ class _Methods:
             after = self._use(each.result)
             if each.eos == "fills":
                 after = f"{self._ops('fill_after_eos')}(batch, {after}{ends})"
+            if each.changed is not None:
+                out.line(f"{each.changed} = {goes_on}")
+                goes_on = each.changed
             out.assign("", self._ops("advance"), [each.active, name, after])
             out.line(f"{each.active} &= {goes_on}")
             if each.left is not None and each.kept is not None:
@@ -374,17 +488,25 @@ class _Methods:
         if each.append is not None:
             out.line(f"batch.append({each.append}.size)")
 
-    def _commit(self, commit: p.Commit) -> None:
+    def _commit(self, method: p.Method) -> None:
+        commit = method.commit
         if commit.tokens is None:
             arguments = [f"tokens={self._ops('no_tokens')}(batch)"]
         else:
             arguments = [f"tokens={self._use(commit.tokens)}"]
         if commit.count is not None:
-            arguments.append(f"count={self._use(commit.count)}")
+            arguments.append(f"count={self._amount(commit.count)}")
         if commit.keep is not None:
-            arguments.append(f"keep={self._use(commit.keep)}")
-        carried = [f"{quoted(name)}: {self._use(use)}" for name, use in commit.carry]
+            arguments.append(f"keep={self._amount(commit.keep)}")
+        if commit.path is not None:
+            arguments.append(f"path={self._by_count(commit.path)}")
+        carried = [
+            f"{quoted(name)}: {self._use(use)}{'.unsqueeze(1)' if name in method.counts else ''}"
+            for name, use in commit.carry
+        ]
         arguments.append(f"carry={{{', '.join(carried)}}}")
+        if commit.told:
+            arguments.append(f"told={show_tuple([quoted(name) for name in commit.told])}")
         self.out.assign("", "return Emit", arguments)
 
     # Values
@@ -431,6 +553,16 @@ class _Methods:
         if isinstance(logits, p.States):
             return f"batch.head({self._taken(logits.use)})"
         return self._taken(logits)
+
+    def _amount(self, amount: p.Amount) -> str:
+        """Print a number a sequence."""
+        match amount:
+            case p.Use():
+                return self._use(amount)
+            case p.Length(table, count, low):
+                return f"{self._ops('length_of')}({table}, {self._use(count)}, low={low})"
+            case p.Least(parts):
+                return f"{self._ops('least')}({', '.join(map(self._amount, parts))})"
 
     def _by_count(self, rows: p.ByCount) -> str:
         count = self._use(rows.count)

@@ -11,16 +11,19 @@ from nldc.codegen.predicate import print_predicate
 from nldc.codegen.program import Program
 from nldc.codegen.writer import Writer
 from nldc.expr import Expr
-from nldc.runtime.abi import PREDICATE_ARGUMENTS
+from nldc.runtime.abi import PREDICATE_ARGUMENTS, PROMPT_ARGUMENT
 
 
 def print_kernels(program: Program) -> dict[str, str]:
     """Return the sources of the kernels' modules, by the names of their files."""
-    return {f"{pattern.kernel}.py": print_kernel(pattern.predicate) for pattern in program.patterns}
+    return {
+        f"{pattern.kernel}.py": print_kernel(pattern.predicate, asks_prompt=pattern.asks_prompt)
+        for pattern in program.patterns
+    }
 
 
-def print_kernel(predicate: Expr) -> str:
-    """Return the source of a predicate's module."""
+def print_kernel(predicate: Expr, *, asks_prompt: bool = False) -> str:
+    """Return the source of a predicate's module, which may ask which rows are the prompt's."""
     out = Writer()
     out.line('"""Which keys a row sees, inlined by Triton into the attention kernel."""')
     out.line()
@@ -32,7 +35,7 @@ def print_kernel(predicate: Expr) -> str:
     out.line("@triton.jit")
     out.line("def sees(")
     with out.indent():
-        for argument in PREDICATE_ARGUMENTS:
+        for argument in (*PREDICATE_ARGUMENTS, *[PROMPT_ARGUMENT] * asks_prompt):
             out.line(f"{argument},")
     out.line("):")
     with out.indent():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from nldc.codegen.predicate import print_predicate
 from nldc.codegen.program import Pattern, Program
-from nldc.codegen.writer import Writer, commented, quoted
+from nldc.codegen.writer import Line, Writer, commented, quoted, text_of
 
 
 def print_patterns(program: Program) -> str:
     """Return the source of patterns.py."""
+    return text_of(pattern_lines(program))
+
+
+def pattern_lines(program: Program) -> list[Line]:
+    """Return the lines of patterns.py, each with the node that it was printed for."""
     out = Writer()
     out.line('"""Which key rows a query row sees: the predicates of the strategy, in torch."""')
     out.line()
@@ -20,8 +25,9 @@ def print_patterns(program: Program) -> str:
     out.line()
     out.line("from nldc.runtime import Pattern, RowFacts")
     for pattern in program.patterns:
-        _pattern(out, pattern)
-    return out.text()
+        with out.of([pattern.origin.node]):
+            _pattern(out, pattern)
+    return out.lines
 
 
 def _pattern(out: Writer, pattern: Pattern) -> None:
@@ -30,7 +36,7 @@ def _pattern(out: Writer, pattern: Pattern) -> None:
     out.line()
     out.line(f"def {pattern.function}(q: RowFacts, k: RowFacts) -> Tensor:")
     with out.indent():
-        out.docstring(f"{origin.node}, line {origin.line}: {commented(pattern.text)}")
+        out.docstring(f"{commented(origin.shown)}: {commented(pattern.text)}")
         print_predicate(out, pattern.predicate, ".")
     out.line()
     out.line()
@@ -48,6 +54,7 @@ def _pattern(out: Writer, pattern: Pattern) -> None:
         f"kernel={pattern.loader}",
         f"sees_prefix={pattern.sees_prefix}",
     ]
-    if pattern.looks_back:
-        arguments.append("looks_back=True")
+    arguments += [
+        f"{name}=True" for name in ("looks_back", "asks_prompt") if getattr(pattern, name)
+    ]
     out.assign(pattern.name, "Pattern", arguments)

@@ -83,6 +83,9 @@ def _handover(out: Writer, name: str, data: Mapping[str, Any]) -> None:
             out.line(f"{key}={data[key]},")
         carry = [f"{quoted(key)}: {_places(places)}" for key, places in data["carry"].items()]
         out.line(f"carry={{{', '.join(carry)}}},")
+        counts = [f"{quoted(key)}: {start}" for key, start in data.get("counts", {}).items()]
+        if counts:
+            out.line(f"counts={{{', '.join(counts)}}},")
     out.line("),")
 
 

@@ -9,18 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from nldc.expr import Boolean, Expr, Number
+from nldc.ir.facts import asks_prompt
+from nldc.ir.ops import Node
 from nldc.ir.size import Size
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The node that something was lowered from, and its line in the strategy file."""
+    """The node that something was lowered from, and its line in the strategy file.
+
+    `file` is the name of the file that the line stands in, where that is another one.
+    """
 
     node: str
     line: int
+    file: str = ""
+
+    @staticmethod
+    def of(node: Node) -> Origin:
+        """Return where a node comes from."""
+        span = node.span
+        return Origin(node.name, span.start_line, PurePath(span.file).name if span.via else "")
+
+    @property
+    def shown(self) -> str:
+        """The node and its place in words."""
+        return f"{self.node}, line {self.line}{f' of {self.file}' if self.file else ''}"
 
 
 # Rows of a value
@@ -66,6 +84,22 @@ class ByCount:
     low: int
 
 
+@dataclass(frozen=True)
+class Length:
+    """So many rows as the line of a table says that a count chooses; the first is for `low`."""
+
+    table: str
+    count: Use
+    low: int
+
+
+@dataclass(frozen=True)
+class Least:
+    """The least of some counts."""
+
+    parts: tuple[Use | Length, ...]
+
+
 Chosen = Run | Listed | Numbers | ByCount
 
 
@@ -85,6 +119,9 @@ class States:
     use: Use
     size: Size
 
+
+Amount = Use | Length | Least
+"""A number a sequence: a count, or what is made of counts."""
 
 Logits = Use | States
 """Logits that were computed, or the states that they are computed of at once."""
@@ -117,6 +154,7 @@ class FixedLayout:
     """Rows in the order in which they are computed; the first `append` stay in the cache.
 
     `plain`: tokens that follow one another, of one group and no kind, all of which stay or none.
+    `branched`: a branch of those that are appended stays, whose rows then lie in order.
     """
 
     name: str
@@ -129,6 +167,7 @@ class FixedLayout:
     append: int
     plain: bool
     origins: tuple[Origin, ...] = field(compare=False)
+    branched: bool = False
 
     @property
     def size(self) -> Size:
@@ -188,8 +227,13 @@ class Pattern:
     looks_back: bool
     origin: Origin
 
+    @property
+    def asks_prompt(self) -> bool:
+        """Whether it asks which cached rows are the prompt's."""
+        return asks_prompt(self.predicate)
 
-# Instructions. Each writes the register `name`.
+
+# Instructions. Each writes the register `name`, and one with scores those of its scores.
 
 
 @dataclass(frozen=True)
@@ -258,6 +302,10 @@ class Head:
     of: States
 
 
+Temperature = float | str | None
+"""At what a drafter chooses: a number, or a register that holds one a sequence; None: as asked."""
+
+
 @dataclass(frozen=True)
 class Choose:
     """The token of each row, as AR would choose it; of states, head and choice are one."""
@@ -266,6 +314,7 @@ class Choose:
     origin: Origin
     logits: Logits
     mask_token: str = "allowed"
+    temperature: Temperature = None
 
 
 @dataclass(frozen=True)
@@ -282,18 +331,71 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Safety:
+    """How safe a trained sampler takes it to be to commit each of the rows."""
+
+    name: str
+    origin: Origin
+    logits: Logits
+    rows: Use
+    sampler: str
+
+
+@dataclass(frozen=True)
+class RawScore:
+    """The register of a raw score that a head gives beside its tokens, and which one it is."""
+
+    name: str
+    origin: Origin
+    by: str
+
+
+@dataclass(frozen=True)
+class ChooseScored:
+    """The token of each row with its raw `scores`, where nobody else sees the logits.
+
+    Probabilities are those of `tokens` in the rows, None: of the chosen ones.
+    """
+
+    name: str
+    origin: Origin
+    logits: States
+    scores: tuple[RawScore, ...]
+    tokens: Use | None = None
+    mask_token: str = "allowed"
+    mask_token_scored: str = "counted"
+    temperature: Temperature = None
+
+
+@dataclass(frozen=True)
 class Mix:
-    """The weighted sum of logits."""
+    """The weighted sum of logits; a register for a weight holds one a sequence."""
 
     name: str
     origin: Origin
     parts: tuple[Logits, ...]
-    weights: tuple[float, ...]
+    weights: tuple[float | str, ...]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A random number for each row of some states or logits, by the node's number and the round.
+
+    `iteration` is the register or the number of the round.
+    """
+
+    name: str
+    origin: Origin
+    rows: Logits
+    stream: int
+    iteration: str | int
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a selection; in `limit` stand `left`, and the loop's `iteration` in a loop."""
+    """One rule of a selection; in `limit` stand `left`, the loop's `iteration` in a loop, and
+    registers of what the method has asked of params.
+    """
 
     name: str
     limit: Expr
@@ -335,6 +437,16 @@ class Fill:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Rows masked again where something holds."""
+
+    name: str
+    origin: Origin
+    rows: Use
+    where: Use
+
+
+@dataclass(frozen=True)
 class Lookup:
     """What followed the last tokens of the text the last time they occurred."""
 
@@ -342,6 +454,28 @@ class Lookup:
     origin: Origin
     length: int
     ngram: int
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The likeliest tokens of each row, so many of them."""
+
+    name: str
+    origin: Origin
+    logits: Logits
+    count: int
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What follows a token in entries of a pool that begin with it, of so many entries."""
+
+    name: str
+    origin: Origin
+    pool: Use
+    entry: int
+    after: Use
+    count: int
 
 
 @dataclass(frozen=True)
@@ -355,13 +489,42 @@ class Join:
 
 @dataclass(frozen=True)
 class Accept:
-    """The longest prefix on which draft and target agree."""
+    """The longest prefix on which draft and target agree, of `most` matches (None: of all).
+
+    It is sought in each of the branches, whose rows are the lines of a table, if there is one.
+    """
 
     name: str
     origin: Origin
     draft: Use
     target: Use
     offset: int
+    most: Amount | None = None
+    branches: str | None = None
+
+
+@dataclass(frozen=True)
+class Leading:
+    """How many rows, from the first on, are as sure as a bound; `low` at least."""
+
+    name: str
+    origin: Origin
+    scores: Use
+    at_least: Expr | None
+    at_most: Expr | None
+    low: int
+
+
+@dataclass(frozen=True)
+class Reckon:
+    """A whole number made of counts; held by `low` and `high` where it could lie outside."""
+
+    name: str
+    origin: Origin
+    expr: Expr
+    terms: tuple[tuple[str, Use], ...]
+    low: int | None = None
+    high: int | None = None
 
 
 @dataclass(frozen=True)
@@ -387,32 +550,92 @@ class Loop:
     iteration: str | None = None
     eos: str = "stops"
     eos_ids: str = "all"
+    changed: str | None = None
     left: Use | None = None
     kept: str | None = None
     append: str | None = None
 
 
+Reader = Choose | Score | Safety | ChooseScored | Candidates | Mix
+"""What reads logits."""
+
+Counted = Leading | Reckon
+"""What makes a count."""
+
+Change = Noise | Fill | Mask
+"""What makes rows of other rows, and the noise by which."""
+
 Instruction = (
-    LayRows | Forward | Head | Choose | Score | Mix | Select | Fill | Lookup | Join | Accept | Loop
+    LayRows
+    | Forward
+    | Head
+    | Reader
+    | Select
+    | Change
+    | Lookup
+    | Recall
+    | Counted
+    | Join
+    | Accept
+    | Loop
 )
 
 
 @dataclass(frozen=True)
 class Commit:
     """What a method hands out: tokens (None: none at all), how many of them count, how many of the
-    appended rows stay (None: all), and what goes to the next step.
+    appended rows stay (None: all), and what goes to the next step. The host is `told` of some of
+    the Counts among that. With a `path` those that stay are the first of its rows, numbered among
+    the appended ones.
     """
 
     tokens: Use | None
-    count: Use | None
-    keep: Use | None
+    count: Amount | None
+    keep: Amount | None
     carry: tuple[tuple[str, Use], ...]
+    told: tuple[str, ...] = ()
+    path: ByCount | None = None
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A param that requests bring, under the name of a constant."""
+
+    name: str
+    param: str
+    default: int | float
+    low: int | float
+    high: int | float
+    help: str
+
+
+@dataclass(frozen=True)
+class Worth:
+    """A number that follows from such `params`, constants; `bound` are their values in `expr`."""
+
+    name: str
+    params: tuple[str, ...]
+    bound: tuple[str, ...]
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a method asks of a constant that requests bring, and its register.
+
+    `role` is that of the runtime's `Batch.param`: what the number is for.
+    """
+
+    register: str
+    constant: str
+    role: str
 
 
 @dataclass(frozen=True)
 class Method:
     """A prefill, or a step: its name in Python, the regions of the file that it runs, the carried
-    values with their registers, the instructions, and what it hands out.
+    values with their registers, the instructions, what it hands out, and what it asks of params.
+    Those of `counts` are carried Counts.
     """
 
     name: str
@@ -420,6 +643,8 @@ class Method:
     carried: tuple[tuple[str, str], ...]
     body: tuple[Instruction, ...]
     commit: Commit
+    counts: tuple[str, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -433,7 +658,9 @@ class Room:
 
 @dataclass(frozen=True)
 class Choice:
-    """The step that is taken while a condition on `live`, the live sequences, holds."""
+    """The step that is taken while a condition holds: on `live`, the live sequences, and on what a
+    sequence carries.
+    """
 
     condition: Expr
     step: str
@@ -441,21 +668,26 @@ class Choice:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a strategy needs of a checkpoint: adapters, and whether each is optional; params that
+    """What a strategy needs of a checkpoint: adapters, and whether each is optional; the
+    trained samplers among them, with the most rows that they are asked of; params that
     follow its config, with the key and the value that they have; and a model that diffuses. Of the
-    device, it needs the sequences' texts if it looks them up.
+    device, it needs the sequences' texts if it looks them up, and the `prompt` in steps if it
+    carries tokens of it.
     """
 
     adapters: tuple[tuple[str, bool], ...]
+    samplers: tuple[tuple[str, int], ...]
     checkpoint: tuple[tuple[str, str, int | float], ...]
     diffuses: bool
     texts: bool
+    prompt: bool
 
 
 @dataclass(frozen=True)
 class Program:
     """A strategy for concrete params. Of several steps, `choices` say which is taken, in order;
-    otherwise it is the last.
+    otherwise it is the last. Conditions name the carried Counts of `routed_by`, if there are any,
+    which have registers: each sequence then takes a step of its own.
     """
 
     strategy: str
@@ -472,6 +704,9 @@ class Program:
     prefill: Method
     steps: tuple[Method, ...]
     choices: tuple[Choice, ...] = ()
+    routed_by: tuple[tuple[str, str], ...] = ()
+    brought: tuple[Brought, ...] = ()
+    worths: tuple[Worth, ...] = ()
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -484,12 +719,18 @@ def logits_of(each: Instruction) -> tuple[Logits, ...]:
     match each:
         case Head():
             return (each.of,)
-        case Choose() | Score():
+        case Choose() | Score() | Safety() | ChooseScored() | Candidates():
             return (each.logits,)
         case Mix():
             return each.parts
         case _:
             return ()
+
+
+def writes(each: Instruction) -> tuple[str, ...]:
+    """Return the registers that an instruction writes, but not those of a loop's body."""
+    scores = each.scores if isinstance(each, ChooseScored) else ()
+    return (each.name, *(score.name for score in scores))
 
 
 def walk(body: Iterable[Instruction]) -> Iterator[Instruction]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from nldc.codegen.lengths import length_of
 from nldc.codegen.program import Room
-from nldc.codegen.values import size_of
+from nldc.codegen.values import size_of, type_of
 from nldc.ir.effects import forward_of, leaves_rows
 from nldc.ir.graph import Emission, Graph, walk
 from nldc.ir.ops import Accept, Node, Repeat, Value
 from nldc.ir.size import Size
-from nldc.ir.types import Accepted
+from nldc.ir.types import Accepted, Count
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,15 @@ def _kept_for_a_token(graph: Graph, emit: Emission, appended: int) -> int:
 
 
 def _counts(graph: Graph, value: Value) -> list[int]:
-    """Return how many a value is, or holds, for each number of matches that it depends on."""
+    """Return how many a value is, or holds, for each of the matches or Counts that say it."""
     if value.field is not None and not value.picks:
         node = graph.node(value.node.split(":")[0])
         if isinstance(node.op, Accept) and isinstance(node.type, Accepted):
-            first = {"matches": 0, "rows": 1, "tokens": 1, "drafted": node.op.offset}
+            first = {"matches": 0, "rows": 1, "tokens": 1, "drafted": node.op.offset, "path": 1}
             if value.field in first:
                 return [first[value.field] + matches for matches in range(node.type.most)]
-    return [size_of(graph, value).fixed]
+    type_ = type_of(graph, value)
+    if isinstance(type_, Count):
+        return [type_.low, type_.high]
+    part = length_of(graph, value)
+    return [size_of(graph, value).fixed] if part is None else list(part.sizes)

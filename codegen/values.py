@@ -57,13 +57,13 @@ def chosen(graph: Graph, value: Value) -> dict[int, tuple[int, ...]]:
 
 
 def size_of(graph: Graph, value: Value) -> Size:
-    """Return how many rows a value has after its picks."""
+    """Return how many rows a value has after its picks, at most."""
     layout = layout_of(graph, value)
     if not value.picks:
         return layout.size
     if layout.dynamic:
         return sum((n for _, n in prompt_runs(layout, value.picks, graph.kinds)), Size(0))
-    return Size(len(next(iter(chosen(graph, value).values()))))
+    return Size(max(map(len, chosen(graph, value).values())))
 
 
 def _field(type_: Type, name: str) -> Type:

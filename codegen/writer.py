@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import wrap
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line that was printed, and the nodes of the strategy that it was printed for."""
+
+    text: str
+    nodes: tuple[str, ...] = ()
+
+
 @dataclass
 class Writer:
-    """Collects lines; `indent` opens a block."""
+    """Collects lines; `indent` opens a block, `of` says which nodes they are for."""
 
-    lines: list[str] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     depth: int = 0
+    nodes: tuple[str, ...] = ()
 
     def line(self, text: str = "") -> None:
-        """Add one line at the present depth."""
-        self.lines.append("    " * self.depth + text if text else "")
+        """Add one line at the present depth, or several that are indented already."""
+        whole = "    " * self.depth + text if text else ""
+        self.lines += [Line(each, self.nodes) for each in whole.split("\n")]
 
     def assign(self, target: str, call: str, arguments: list[str]) -> None:
         """Add `target = call(arguments)`, an argument a line where one line is too short."""
@@ -57,6 +67,13 @@ class Writer:
         self.line('"""')
 
     @contextmanager
+    def of(self, nodes: Iterable[str]) -> Iterator[None]:
+        """Write the lines inside for some nodes."""
+        before, self.nodes = self.nodes, tuple(nodes)
+        yield
+        self.nodes = before
+
+    @contextmanager
     def indent(self) -> Iterator[None]:
         """Write the lines inside one level deeper."""
         self.depth += 1
@@ -65,7 +82,12 @@ class Writer:
 
     def text(self) -> str:
         """Return everything written, ending in a newline."""
-        return "\n".join(self.lines).rstrip("\n") + "\n"
+        return text_of(self.lines)
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """Return lines as the text of a file, ending in one newline."""
+    return "\n".join(line.text for line in lines).rstrip("\n") + "\n"
 
 
 def show_tuple(items: Sequence[str]) -> str:

@@ -160,14 +160,19 @@ def profile_of(texts: Iterable[Sequence[int]], most: int) -> Profile:
     return tuple(map(tuple, steps)) if any(map(any, steps)) else ()
 
 
+def verifies(graph: Graph) -> bool:
+    """Say whether a strategy verifies drafts."""
+    nodes = (node for step in graph.steps for node in step.region.nodes)
+    return any(isinstance(node.type, Accepted) for node in nodes)
+
+
 def has_drafts(graph: Graph) -> bool:
     """Say whether a strategy verifies drafts that a profile can be measured with.
 
     Raises:
         ProfileError: it does, but they are cut short, and tell nothing of whole ones.
     """
-    nodes = (node for step in graph.steps for node in step.region.nodes)
-    drafts = any(isinstance(node.type, Accepted) for node in nodes)
+    drafts = verifies(graph)
     if drafts and graph.profiles:
         message = f"`{graph.name}` has no acceptance profile: its drafts are cut short by one"
         raise ProfileError(message, "measure `quadratic_ss` or `quadratic_ss_lora`")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nldc import __version__
+from nldc import __version__, packages
 from nldc.check.lossless import (
     Certificate,
     Handover,
@@ -21,15 +22,16 @@ from nldc.check.lossless import (
     proof_of,
 )
 from nldc.check.rules import examine
-from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest
+from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest, with_ways
 from nldc.ir.attributes import NO_PRESET, PRESETS
 from nldc.ir.build import build
 from nldc.ir.graph import Graph, Guarantee, Setting
 from nldc.ir.header import SETTING
 from nldc.ir.taper import Profile
 from nldc.limits import within_limits
+from nldc.reuse import flat, resolve
+from nldc.reuse import load as load_source
 from nldc.source import CANNOT_READ, Source
-from nldc.source import load as load_source
 
 if TYPE_CHECKING:
     from nldc.codegen.stages import Stage
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, Setting]
 Limits = Mapping[str, int]
+Progress = Callable[[int, int], object]
+"""Is told how much of how much is done."""
+LOG = logging.getLogger("nldc")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,7 @@ class Checked:
 
 def library() -> dict[str, Path]:
     """Return the strategies that come with the compiler, by name."""
-    folder = Path(str(files("nldc.strategies")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return packages.library()
 
 
 def split_preset(file: str | Path) -> tuple[str | Path, str | None]:
@@ -97,10 +101,24 @@ def split_preset(file: str | Path) -> tuple[str | Path, str | None]:
 
 
 def find(file: str | Path) -> Path:
-    """Return the file that is meant: a path, or the name of a strategy of the library."""
+    """Return the file that is meant: a path, or the name of a strategy of the library or a package.
+
+    Raises:
+        StrategyError: `package:name` names no strategy of an installed package.
+    """
     known = library()
-    path = Path(file)
-    return known[str(file)] if str(file) in known and (path.is_dir() or not path.exists()) else path
+    path, named = Path(file), str(file)
+    if named in known and (path.is_dir() or not path.exists()):
+        return known[named]
+    parts = packages.split(named)
+    if parts is None or path.exists():
+        return path
+    try:
+        return packages.find(*parts)
+    except packages.PackageError as problem:
+        raise StrategyError(
+            [Diagnostic(CANNOT_READ, "error", problem.message, (), (problem.help,))]
+        ) from None
 
 
 def check(
@@ -110,7 +128,7 @@ def check(
     others: bool = True,
     limits: Limits | None = None,
 ) -> Checked:
-    """Read and check a strategy file, or one of the library by name.
+    """Read and check a strategy file, or one of the library, or `package:name`, by name.
 
     `FILE@PRESET`, as in `block_diffusion@vllm`, sets the attributes that the file leaves open as
     that engine has them, whatever preset the file names. With `others`, a promise that is not kept
@@ -123,9 +141,12 @@ def check(
     name, compat = split_preset(file)
     path = find(name)
     meant = nearest(str(name), library())
-    if meant is not None and not path.exists():
+    is_name = str(name).isidentifier()  # a path would say where, and of what kind
+    if (meant is not None or is_name) and not path.exists():
         message = f"there is no file `{name}`, and no such strategy in the library"
-        help_text = f"did you mean `{meant}`? `nldc strategies` lists them"
+        help_text = "`nldc strategies` lists them"
+        if meant is not None:
+            help_text = f"did you mean `{meant}`? {help_text}"
         raise StrategyError([Diagnostic(CANNOT_READ, "error", message, (), (help_text,))])
     return check_source(load_source(path), settings, compat, others=others, limits=limits)
 
@@ -145,16 +166,22 @@ def check_source(
     Raises:
         StrategyError: with every mistake in it.
     """
+    began = time.perf_counter()
+    source = resolve(source)
     built = build(source, settings, compat)
+    made = time.perf_counter()
     found, proof = list(built.found), None
     if built.graph is not None:
         examined = examine(built.graph, source, others=others)
         found, proof = [*found, *examined.diagnostics], examined.proof
         if not any(d.severity == "error" for d in found):
             found += within_limits(built.graph, source, limits or {})
+    found = [with_ways(diagnostic) for diagnostic in found]
     errors = [d for d in found if d.severity == "error"]
     if errors or built.graph is None:
         raise StrategyError(found)
+    times = made - began, time.perf_counter() - made
+    LOG.info("checked %s: graph in %.2f s, proof in %.2f s", built.graph.name, *times)
     return Checked(source, built.graph, tuple(found), proof)
 
 
@@ -169,7 +196,7 @@ def follow(file: str | Path, settings: Settings | None, model: str | Path) -> Se
     from nldc.runtime.checkpoint.config import ModelConfig
 
     given, config = dict(settings or {}), ModelConfig.load(model)
-    for name, declared in _declared(file).items():
+    for name, declared in declared_params(file).items():
         key = declared.get("checkpoint") if isinstance(declared, Mapping) else None
         if not isinstance(key, str) or name in given:
             continue
@@ -245,17 +272,17 @@ def profiles_of(file: str | Path) -> frozenset[str]:
     """Return the params that a file declares as acceptance profiles, as `params_of` does."""
     return frozenset(
         name
-        for name, declared in _declared(file).items()
+        for name, declared in declared_params(file).items()
         if isinstance(declared, Mapping) and declared.get("type") == "profile"
     )
 
 
 def params_of(file: str | Path) -> frozenset[str]:
     """Return the params that a file declares, whatever else is wrong with it."""
-    return frozenset(_declared(file))
+    return frozenset(declared_params(file))
 
 
-def _declared(file: str | Path) -> Mapping[str, Any]:
+def declared_params(file: str | Path) -> Mapping[str, Any]:
     """Return what a file says of its params, whatever else is wrong with it."""
     try:
         data = load_source(find(split_preset(file)[0])).data
@@ -300,10 +327,12 @@ def write(
     *,
     certify: bool = True,
     attached: Mapping[str, bytes] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the artifact of strategies that have been checked, and return the folder.
 
-    `attached` are files that go with it, such as those of `nldc.ahead`.
+    `attached` are files that go with it, such as those of `nldc.ahead`. `progress` is that of
+    `nldc.certify`.
 
     Raises:
         ArtifactError, InternalError: as `compile` says.
@@ -311,11 +340,17 @@ def write(
     from nldc.codegen.folder import check_folder, write_folder
 
     check_folder(Path(out))
+    began = time.perf_counter()
     files = generate(checked, attached)
+    LOG.info("generated %d files in %.2f s", len(files), time.perf_counter() - began)
     if certify:
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
-            _certify(write_folder(Path(scratch) / "artifact", files))
-    return write_folder(Path(out), files)
+            _certify(write_folder(Path(scratch) / "artifact", files), progress)
+        LOG.info("ran what was generated, in %.2f s", time.perf_counter() - began)
+    folder = write_folder(Path(out), files)
+    LOG.info("wrote %s, %d bytes", folder, sum(map(len, files.values())))
+    return folder
 
 
 def generate(
@@ -334,12 +369,23 @@ def generate(
         certificate = each.certificate.data()
         name = Path(source.name).name
         own = more if len(checked) == 1 else {}
-        files = emit_artifact(graph, name, source.text, __version__, certificate, own)
+        texts = texts_of(source)
+        whole = flat(source)
+        files = emit_artifact(graph, name, whole, __version__, certificate, own, texts)
         parts[graph.name] = Part(graph, files, str(certificate["proved"]))
     if len(parts) == 1:
         (part,) = parts.values()
         return dict(part.files)
     return emit_switching(parts, switching(checked), __version__, more)
+
+
+def texts_of(source: Source) -> dict[str, str]:
+    """Return the texts of the files that a strategy was put together of, by name; of one, none."""
+    texts: dict[str, str] = {}
+    for file in source.files:  # two of them may have one name, in different places
+        number = sum(known.split(" ")[0] == file.shown for known in texts)
+        texts[f"{file.shown} ({number + 1})" if number else file.shown] = file.text
+    return texts
 
 
 def emit(checked: Checked, stage: Stage) -> str:
@@ -354,14 +400,14 @@ def emit(checked: Checked, stage: Stage) -> str:
     return show_stage(generate([checked]), stage)
 
 
-def _certify(folder: Path) -> None:
+def _certify(folder: Path, progress: Progress | None) -> None:
     """Raise unless the artifact in a folder that does not stay keeps its promise when it is run."""
     from nldc.certify import QUICK, certify
     from nldc.runtime.errors import ArtifactError
 
     before = set(sys.modules)
     try:
-        report = certify(folder, QUICK, quick=True)
+        report = certify(folder, QUICK, quick=True, progress=progress)
     finally:
         for name in set(sys.modules) - before:
             if name.startswith("nldc_artifact_"):

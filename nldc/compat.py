@@ -109,6 +109,7 @@ Engines disagree at equal settings. Each choice is an attribute of an op, and th
 the loops released with the checkpoints do, but for their mistakes. A preset sets all of them as one
 engine has them; what a file writes itself wins.
 
+<!-- example -->
 ```yaml
 compat: vllm                                           # at the top of the file
 pick: {op: sample, logits: seen, mask_token: allowed}  # this one stays as written
@@ -116,8 +117,12 @@ pick: {op: sample, logits: seen, mask_token: allowed}  # this one stays as writt
 
 `FILE@PRESET` does the same from outside, wherever a file or a strategy of the library is named:
 
+<!-- exit: 1 -->
 ```sh
 nldc diff block_diffusion block_diffusion@vllm
+```
+
+```sh
 nldc compile block_diffusion@sglang -o build/as_sglang
 ```
 
@@ -127,6 +132,7 @@ In `denoise`, which writes a loop for you, `mask_token` is that of its `sample`;
 `keys: kept` needs no forward after the loop, and so there is no causal choice to seed the next
 block with:
 
+<!-- in: block_diffusion -->
 ```yaml
 step:
   block:  {op: rows, segments: [{masks: 16}]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Never
 
 from nldc import __version__
@@ -21,7 +21,8 @@ Severity = Literal["error", "warning"]
 class Span:
     """A range of characters in a file: lines and columns from 1, the end exclusive.
 
-    `start` and `end` are the same range as character offsets into the file's text.
+    `start` and `end` are the same range as character offsets into the file's text. `via` is the
+    place of another file that brought this one in, and what it does there.
     """
 
     file: str
@@ -31,6 +32,7 @@ class Span:
     end_column: int
     start: int = 0
     end: int = 0
+    via: Label | None = None
 
     def __str__(self) -> str:
         return f"{self.file}:{self.start_line}:{self.start_column}"
@@ -63,6 +65,16 @@ class Diagnostic:
             if label.primary:
                 return label.span
         return self.labels[0].span if self.labels else None
+
+
+def with_ways(diagnostic: Diagnostic) -> Diagnostic:
+    """Return the diagnostic with a label at each place that brought one of its files in."""
+    labels = list(diagnostic.labels)
+    for label in labels:  # those that are added here too: a file may be many steps away
+        via = label.span.via
+        if via is not None and all(via.span != known.span for known in labels):
+            labels.append(via)
+    return replace(diagnostic, labels=tuple(labels))
 
 
 def place(diagnostic: Diagnostic) -> tuple[str, int, int, str, str]:

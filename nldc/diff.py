@@ -17,6 +17,7 @@ from nldc.ir.attributes import ATTRIBUTE
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Node, Region, Repeat, Value
 from nldc.ir.text import op_name, show_part, show_value
+from nldc.tabular import table, wrap
 
 ABSENT = "-"
 """What a table shows for a strategy that has no such node or key."""
@@ -32,7 +33,10 @@ SITUATIONS: Mapping[tuple[str, str], str] = {
     ("forward", "append"): "from the next step on: the prefix holds other rows",
     ("forward", "adapter"): "an adapter is loaded",
     ("forward", "adapter_rows"): "an adapter is loaded",
+    ("sample", "temperature"): "always: another temperature chooses",
     ("score", "by"): "the two scores rank rows otherwise, or other rows pass a bound",
+    ("safety", "sampler"): "a sampler is loaded",
+    ("noise", "stream"): "always: other numbers are drawn",
     ("select", "at_least"): "a row passes one rule and not the other",
     ("select", "at_most"): "a row passes one rule and not the other",
     ("select", "best"): "one takes a row that the other leaves for a later forward",
@@ -42,11 +46,24 @@ SITUATIONS: Mapping[tuple[str, str], str] = {
     ("mix", "weights"): "always: other logits",
     ("lookup", "length"): "more tokens are drafted than the shorter draft has",
     ("lookup", "ngram"): "the text repeats itself for fewer tokens than that",
+    ("leading", "at_least"): "a draft's rows pass one bound and not the other",
+    ("leading", "at_most"): "a draft's rows pass one bound and not the other",
+    ("leading", "low"): "fewer rows than that are sure",
+    ("reckon", "expr"): "from the next step on: a sequence carries another Count",
+    ("reckon", "low"): "a Count falls below one of the two bounds",
+    ("reckon", "high"): "a Count rises above one of the two bounds",
     ("accept", "offset"): "always: other drafts are compared",
+    ("accept", "branches"): "always: other rows are held against each other",
+    ("candidates", "count"): "one drafts more of a row's likeliest tokens",
+    ("recall", "entry"): "always: other tokens of the pool stand behind one",
+    ("recall", "count"): "more entries of the pool begin so than the fewer",
     ("repeat", "at_most"): "rows are still masked after the fewer rounds",
     ("repeat", "at_least"): "a block is full before the first round",
+    ("repeat", "until"): "the one ends before the other",
     ("emit", "cache"): "from the next step on: the prefix holds other rows",
-    ("route", "condition"): "the number of live sequences decides between steps",
+    ("brought", "default"): "a request brings no value of it",
+    ("brought", "bounds"): "a request brings a value that the other does not allow",
+    ("route", "condition"): "live sequences, or what one carries, decide between steps",
 }
 """When outputs can part, by op and the key that differs; keys that are not here are references."""
 
@@ -54,7 +71,7 @@ FLOWS = "always: it is made from another value"
 ALONE = "always: only one of the two has it"
 HARMLESS = ("strategy", "param")
 """What changes no token by itself."""
-BESIDE = (*HARMLESS, "emit", "next", "carry", "route")
+BESIDE = (*HARMLESS, "brought", "emit", "next", "carry", "route")
 """What is compared beside the nodes."""
 MARK = "#"
 """Stands in the names of steps' entries beside the nodes: no node's name has it, so that a node
@@ -153,7 +170,7 @@ def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Differ
         if entry.name in alone:
             sides = (entry.op, None) if entry.name not in known else (None, entry.op)
             nodes.append(Change(entry.shown, None, *sides))
-            if entry.op not in HARMLESS:
+            if entry.op not in (*HARMLESS, "brought"):  # what it changes is said of nodes
                 parts[Parting(entry.shown, ALONE)] = None
             continue
         for change in _changes(entry, known[entry.name]):
@@ -178,11 +195,18 @@ def diff(a: Checked, b: Checked, names: tuple[str, str] | None = None) -> Differ
 
 
 def _entries(graph: Graph) -> Iterator[_Entry]:
-    adapters = ", ".join(f"{a.name} (optional)" if a.optional else a.name for a in graph.adapters)
+    adapters = ", ".join(
+        f"{'' if a.kind == 'lora' else 'sampler '}{a.name}{' (optional)' if a.optional else ''}"
+        for a in graph.adapters
+    )
     keys = {"guarantee": graph.guarantee, "adapters": adapters, "compat": graph.compat or ""}
     yield _Entry("strategy", "strategy", {key: text for key, text in keys.items() if text})
     for name, value in graph.settings.items():
-        yield _Entry(f"param.{name}", "param", {"default": str(value)})
+        op, keys = "param", {"default": str(value)}
+        if name in graph.runtime:
+            own = graph.runtime[name]
+            op, keys = "brought", {**keys, "bounds": f"{own.low} to {own.high}"}
+        yield _Entry(f"param.{name}", op, keys)
     yield from _nodes(graph.prefill)
     yield from _emit(f"prefill.{MARK}emit", graph.prefill_tokens)
     for carried in graph.carry:
@@ -327,35 +351,49 @@ def _situation(ours: _Entry, theirs: _Entry, change: Change, alone: set[str]) ->
 # As text
 
 
-def render(difference: Difference) -> str:
-    """Return the difference as text: two tables, and where the outputs can part."""
+def render(difference: Difference, width: int | None = None) -> str:
+    """Return the difference as text: two tables, and where the outputs can part.
+
+    Tables fit a `width`, if there is one.
+    """
     d = difference
     lines = [f"a: {d.a}", f"b: {d.b}"]
     if d.same:
         return "\n".join([*lines, "", "nothing differs"]) + "\n"
     if d.attributes:
         rows = [(str(c.key), c.node, c.a or ABSENT, c.b or ABSENT) for c in d.attributes]
-        lines += ["", *_table([("attribute", "node", "a", "b"), *rows])]
+        lines += ["", *_table(rows, ("attribute", "node", "a", "b"), width=width)]
     if d.nodes:
         rows = [
             (c.node, "the node" if c.key is None else c.key, c.a or ABSENT, c.b or ABSENT)
             for c in d.nodes
         ]
-        lines += ["", *_table([("node", "key", "a", "b"), *rows])]
+        lines += ["", *_table(rows, ("node", "key", "a", "b"), width=width)]
     if d.renamed:
-        lines += ["", *(f"{new} is called {old} in b" for old, new in d.renamed.items())]
+        lines.append("")
+        for old, new in d.renamed.items():
+            lines += _words(f"{new} is called {old} in b", width)
     lines.append("")
     if d.are_exact:
-        lines.append("their outputs cannot part: both are proved to emit what AR emits")
+        lines += _words("their outputs cannot part: both are proved to emit what AR emits", width)
     elif not d.parts:
-        lines.append("their outputs cannot part: nothing that differs changes a token")
+        lines += _words("their outputs cannot part: nothing that differs changes a token", width)
     else:
         lines.append("their outputs can part at")
-        lines += _table([(f"  {part.node}", part.situation) for part in d.parts])
+        lines += _table([(part.node, part.situation) for part in d.parts], width=width, indent="  ")
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+def _words(text: str, width: int | None) -> list[str]:
+    return [text] if width is None else wrap(text, width, "  ")
+
+
+def _table(
+    rows: Sequence[Sequence[str]],
+    heading: Sequence[str] = (),
+    *,
+    width: int | None,
+    indent: str = "",
+) -> Iterator[str]:
+    left = [False] * len(rows[0])
+    return table(rows, heading, width=width, right=left, indent=indent)

@@ -38,6 +38,7 @@ def examine() -> Iterator[Finding]:
     yield from _triton()
     yield from _backend()
     yield _graphs()
+    yield _package("pillow", purpose="pictures in prompts: pip install 'nldc[vision]'")
     yield _package("gguf", purpose="`nldc import-gguf`: pip install 'nldc[gguf]'")
     yield _demo()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,7 @@ def import_gguf(
     dtype: str | None = None,
     mask_token: int | str | None = None,
     keep_quantised: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Report:
     """Write the model of the GGUF file `source` as a checkpoint into the new folder `out`.
 
@@ -103,6 +104,7 @@ def import_gguf(
     bfloat16, in which there are products of them; else it is float32. `mask_token`, an id or a
     token's text, stands for masked rows; `choose_mask` tells what is taken without it. The
     checkpoint decodes causally as the original does; for parallel decoding it has to be trained.
+    `progress` is told how many tensors of how many have been written.
 
     Raises:
         CheckpointError: `source` cannot be imported, or `out` cannot be written.
@@ -143,7 +145,7 @@ def import_gguf(
         write_json(folder / "generation_config.json", ends)
         if vocabulary.chat_template is not None:
             (folder / "chat_template.jinja").write_text(vocabulary.chat_template, encoding="utf-8")
-        _write_weights(folder / "model.safetensors", file, tensors, dtype)
+        _write_weights(folder / "model.safetensors", file, tensors, dtype, progress)
 
     write_folder(out, write)
     return Report(
@@ -370,11 +372,17 @@ def _quantization(tensors: Mapping[str, _Tensor]) -> dict[str, object]:
     return {KEY: quantization(groups, ignore=plain, own="Q4_1" in names)}
 
 
-def _write_weights(path: Path, file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str) -> None:
+def _write_weights(
+    path: Path,
+    file: GgufFile,
+    tensors: Mapping[str, _Tensor],
+    dtype: str,
+    progress: Callable[[int, int], object] | None,
+) -> None:
     described: dict[str, Described] = {}
     for name, tensor in tensors.items():
         described |= _described(name, tensor, dtype)
-    write_tensors(path, described, _encoded(file, tensors, dtype))
+    write_tensors(path, described, _encoded(file, tensors, dtype, progress))
 
 
 def _described(name: str, tensor: _Tensor, dtype: str) -> dict[str, Described]:
@@ -393,11 +401,18 @@ def _described(name: str, tensor: _Tensor, dtype: str) -> dict[str, Described]:
     return found
 
 
-def _encoded(file: GgufFile, tensors: Mapping[str, _Tensor], dtype: str) -> Iterator[Any]:
+def _encoded(
+    file: GgufFile,
+    tensors: Mapping[str, _Tensor],
+    dtype: str,
+    progress: Callable[[int, int], object] | None,
+) -> Iterator[Any]:
     import torch
 
     kind = getattr(torch, dtype)
-    for tensor in tensors.values():
+    for number, tensor in enumerate(tensors.values()):
+        if progress is not None:
+            progress(number, len(tensors))
         if tensor.kept:
             yield from _numbers(file, tensor)
             continue

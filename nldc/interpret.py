@@ -9,27 +9,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Protocol
 
 from nldc.diagnostics import InternalError, untold
 from nldc.expr import Expr, evaluate
 from nldc.expr import Value as Fact
-from nldc.ir.effects import leaves_rows
-from nldc.ir.facts import facts_of, pair_lookup, prefix_facts, row_lookup
+from nldc.ir.branches import keeps_path, places_of
+from nldc.ir.by_request import fixed
+from nldc.ir.effects import last_fill, leaves_rows
+from nldc.ir.facts import asks_prompt, facts_of, pair_lookup, prefix_facts, row_lookup
 from nldc.ir.graph import Graph, Step
 from nldc.ir.layout import Layout, Row, plain
 from nldc.ir.ops import (
     Accept,
+    Candidates,
     Fill,
     Forward,
     Join,
     LayRows,
+    Leading,
     Lookup,
+    Mask,
     Mix,
     Node,
+    Noise,
+    Recall,
+    Reckon,
     Repeat,
+    Safety,
     Sample,
     Score,
     Select,
@@ -38,6 +47,10 @@ from nldc.ir.ops import (
 from nldc.ir.picks import picked
 from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
+from nldc.noise import uniform
+
+LOWEST_TEMPERATURE = 1e-6
+"""A choice at less is greedy."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +82,40 @@ class Model(Protocol):
 Choose = Callable[[Sequence[float], int], int]
 """The token for a row of logits that predicts an absolute position."""
 
+At = Callable[[float], Choose]
+"""How a token is chosen at a temperature of a `sample`'s own; below 1e-6, the likeliest is."""
+
 View = Callable[[Sequence[float], int], Sequence[float]]
 """The logits that a score reads of a row's logits, and the position that they predict."""
+
+
+Judge = Callable[[Sequence[Sequence[float]], "HeldRows"], Sequence[float]]
+"""A trained sampler: of a block's logits and rows, how safe each row's likeliest token is."""
+
+
+Noisy = Callable[[int, int, int], float]
+"""The number of `noise` for the position that a row predicts, the node's number and the round."""
+
+
+def seeded(seed: int = 0, sequence: int = 0) -> Noisy:
+    """Return the noise of a sequence by its seed and its key."""
+
+    def noise(position: int, stream: int, iteration: int) -> float:
+        return uniform(seed, sequence, position, stream, iteration)
+
+    return noise
 
 
 def greedy(logits: Sequence[float], position: int) -> int:
     """Return the likeliest token, the lowest id of equal ones."""
     del position
     return max(range(len(logits)), key=lambda token: (logits[token], -token))
+
+
+def _greedy_at(temperature: float) -> Choose:
+    if temperature >= LOWEST_TEMPERATURE:
+        raise ValueError(f"nothing says how to choose at the temperature {temperature}")
+    return greedy
 
 
 @dataclass(frozen=True)
@@ -109,6 +148,7 @@ class HeldAccepted:
     rows: int
     matches: int
     bonus: tuple[int, ...]
+    branch: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,22 +170,42 @@ def run(
     most_steps: int = 10_000,
     views: Mapping[str, View] | None = None,
     live: Sequence[int] = (1,),
+    samplers: Mapping[str, Judge] | None = None,
+    noise: Noisy | None = None,
+    params: Mapping[str, int | float] | None = None,
+    at: At | None = None,
 ) -> Run:
     """Decode one prompt.
 
     `adapters` are those that are loaded (None: all that the strategy declares). A run that emits
     nothing for `most_steps` steps is cut off there. `views` has what `filtered` and `processed`
     scores read; in greedy decoding both are the logits themselves. `live` is how many sequences
-    `route` takes to be live in one step after another, over and over.
+    `route` takes to be live in one step after another, over and over. `samplers` are those that
+    are loaded; in place of another, the likeliest token's probability says how safe it is. `noise`
+    is that of the sequence (None: of the first, with seed 0). `params` are what a request brings of
+    the strategy's runtime params (None: the defaults); `at` chooses at a temperature of a
+    `sample`'s own, which without it is greedy or refused.
     """
+    brought = {name: each.default for name, each in graph.runtime.items()}
+    graph = fixed(graph, {**brought, **(params or {})})
     loaded = [a.name for a in graph.adapters] if adapters is None else list(adapters)
-    interpreter = _Interpreter(graph, model, choose, loaded, views or {})
+    interpreter = _Interpreter(
+        graph,
+        model,
+        choose,
+        loaded,
+        views or {},
+        noise=noise or seeded(),
+        samplers=samplers or {},
+        at=at or _greedy_at,
+    )
     return interpreter.run(prompt, max_new_tokens, most_steps, live)
 
 
-def _step_of(graph: Graph, live: int) -> Step:
-    """Return the step that is taken."""
-    return next(s for s in graph.steps if s.when is None or evaluate(s.when, {"live": live}))
+def _step_of(graph: Graph, live: int, carry: Mapping[str, Any]) -> Step:
+    """Return the step that is taken by a sequence that carries these values."""
+    known = {"live": live, **{name: carry[f"carry.{name}"] for name in graph.counts}}
+    return next(s for s in graph.steps if s.when is None or evaluate(s.when, known))
 
 
 class _Look:
@@ -171,14 +231,27 @@ class _Look:
         self.adapted = [False] * len(rows) if op.adapter is None else about(op.adapter_rows)
         self.appended = [row for row, stays in enumerate(about(op.append)) if stays]
         self.ahead = [int(ahead) for ahead in about(op.predicts_next)]
-        self._behind: list[list[bool]] = [[] for _ in rows]
+        self.asks_prompt = asks_prompt(self.predicate)
+        self._behind: dict[tuple[int, bool], list[bool]] = {}
 
-    def behind(self, row: int, cache: Sequence[int]) -> Iterator[int]:
-        """Return the entries of the cache that a row sees: it depends on how far back they lie."""
-        known = self._behind[row]
-        while len(known) < len(cache):
-            known.append(self._sees(self.facts[row], prefix_facts(-1 - len(known))))
-        return compress(cache, reversed(known[: len(cache)]))
+    def behind(self, row: int, cache: Sequence[int], prompt: int) -> Iterator[int]:
+        """Return the entries of the cache that a row sees: it depends on how far back they lie.
+
+        The first `prompt` of them are the prompt's.
+        """
+        seen = self._seen(row, len(cache), prompt=False)
+        if self.asks_prompt:
+            own = self._seen(row, len(cache), prompt=True)
+            seen = [*own[:prompt], *seen[prompt:]]
+        return compress(cache, seen)
+
+    def _seen(self, row: int, length: int, *, prompt: bool) -> list[bool]:
+        """Return which of so many entries a row sees, if all are the prompt's or none is."""
+        known = self._behind.setdefault((row, prompt), [])
+        while len(known) < length:
+            key = prefix_facts(-1 - len(known), prompt=prompt)
+            known.append(self._sees(self.facts[row], key))
+        return known[:length][::-1]
 
     def _sees(self, query: Mapping[str, Fact], key: Mapping[str, Fact]) -> bool:
         return bool(evaluate(self.predicate, pair_lookup(query, key, self.kinds)))
@@ -191,9 +264,13 @@ class _Interpreter:
     choose: Choose
     loaded: Sequence[str]
     views: Mapping[str, View]
+    noise: Noisy = field(default_factory=seeded)
+    samplers: Mapping[str, Judge] = field(default_factory=dict)
+    at: At = field(default_factory=lambda: _greedy_at)
     entries: list[Entry] = field(default_factory=list)
     cache: list[int] = field(default_factory=list)
     latest: range = range(0)
+    prompt: int = 0
     history: list[int] = field(default_factory=list)
     nfe: int = 0
     looks: dict[tuple[int, int], _Look] = field(default_factory=dict)
@@ -205,7 +282,7 @@ class _Interpreter:
         emitted: list[int] = []
         accepted: list[int] = []
         values: dict[str, Any] = {PROMPT: tuple(prompt)}
-        self.history = list(prompt)
+        self.history, self.prompt = list(prompt), len(prompt)
         self._nodes(graph.prefill.nodes, values, len(prompt))
         if graph.prefill_tokens is not None:
             emitted.extend(self._value(graph.prefill_tokens, values))
@@ -214,18 +291,28 @@ class _Interpreter:
         for number in range(most_steps):
             if self._finished(emitted, max_new_tokens):
                 break
-            step = _step_of(graph, live[number % len(live)])
+            step = _step_of(graph, live[number % len(live)], carry)
             committed = len(self.cache)
             values = dict(carry)
             self._nodes(step.region.nodes, values, 0)
             tokens = self._emitted(step.emit.tokens, values)
-            if step.emit.keep is not None:
-                self.cache[committed + self._value(step.emit.keep, values) :] = []
+            self.cache[committed:] = self.kept(step, values, self.cache[committed:])
             carry = {f"carry.{name}": self._value(made, values) for name, made in step.next}
             emitted.extend(tokens)
             self.history.extend(tokens)
             accepted.append(len(tokens))
         return Run(self._cut(emitted, max_new_tokens), self.nfe, tuple(accepted))
+
+    def kept(self, step: Step, values: Mapping[str, Any], appended: Sequence[int]) -> Sequence[int]:
+        """Return those of the appended entries that stay, in order."""
+        keep = step.emit.keep
+        if keep is None:
+            return appended
+        if not keeps_path(keep):
+            return appended[: self._value(keep, values)]
+        accepted: HeldAccepted = values[keep.node]
+        places = places_of(step, self.graph.kinds)[accepted.branch]
+        return [appended[place] for place in places[: accepted.rows]]
 
     def _finished(self, emitted: Sequence[int], most: int) -> bool:
         return len(emitted) >= most or any(token in self.model.eos for token in emitted)
@@ -260,13 +347,24 @@ class _Interpreter:
                 return self._lay_rows(layout, parts, values, prompt_length)
             case Forward():
                 return self._forward(node.op, values, prompt_length)
-            case Sample(logits, mask_token):
+            case Sample(logits, mask_token, temperature):
                 held = self._logits(logits, values, prompt_length)
                 if mask_token == "forbidden":
                     held = self._without_mask(held)
-                return tuple(map(self.choose, held.rows, held.positions))
+                choose = self.choose
+                if temperature is not None:
+                    choose = self.at(float(evaluate(temperature, {})))
+                return tuple(map(choose, held.rows, held.positions))
             case Score():
                 return self._score(node.op, values, prompt_length)
+            case Safety(logits, rows, sampler):
+                seen = self._logits(logits, values, prompt_length).rows
+                judge = self.samplers.get(sampler, confidence)
+                return tuple(judge(seen, self._value(rows, values)))
+            case Noise(logits, stream, fixed):
+                places = self._logits(logits, values, prompt_length).positions
+                number = iteration if fixed is None else fixed
+                return tuple(self.noise(place, stream, number) for place in places)
             case Select():
                 return self._select(node.op, values, iteration)
             case Fill(rows, where, tokens):
@@ -275,19 +373,35 @@ class _Interpreter:
                     self._value(where, values),
                     self._value(tokens, values),
                 )
+            case Mask(rows, where):
+                held_rows: HeldRows = self._value(rows, values)
+                return mask(held_rows, self._value(where, values), self.model.mask_token_id)
             case Mix():
+                weighed = node.op.weighed
                 return mix(
-                    [self._logits(part, values, prompt_length) for part, _ in node.op.weighed],
-                    [weight for _, weight in node.op.weighed],
+                    [self._logits(part, values, prompt_length) for part, _ in weighed],
+                    [float(evaluate(w, {})) if isinstance(w, Expr) else w for _, w in weighed],
                 )
             case Lookup(length, ngram):
                 return lookup(self.history, length, ngram)
             case Join(parts):
                 return tuple(token for part in parts for token in self._value(part, values))
-            case Accept(draft, target, offset):
-                return accept(
-                    _tokens(self._value(draft, values)), self._value(target, values), offset
-                )
+            case Accept(draft, target, offset, branches):
+                drafted, chosen = _tokens(self._value(draft, values)), self._value(target, values)
+                if branches:
+                    return longest_branch(drafted, chosen, offset, branches)
+                return accept(drafted, chosen, offset)
+            case Leading(scores, at_least, at_most, low):
+                return leading(self._value(scores, values), at_least, at_most, low)
+            case Reckon(expr, terms, low, high):
+                counts = {name: self._value(value, values) for name, value in terms}
+                return max(low, min(high, int(evaluate(expr, counts))))
+            case Candidates(logits, count):
+                each = self._logits(logits, values, prompt_length).rows
+                return tuple(token for row in each for token in candidates(row, count))
+            case Recall(pool, entry, after, count):
+                (token,) = _tokens(self._value(after, values))
+                return recall(_tokens(self._value(pool, values)), entry, token, count)
             case Repeat():
                 return self._repeat(node.name, node.op, values, prompt_length)
             case _:
@@ -334,21 +448,20 @@ class _Interpreter:
         looks = self._look(op, prompt_length)
         tokens = _tokens(self._value(op.rows, values))
         first = len(self.entries)
-        length = len(self.cache)
-        for row, offset in enumerate(looks.offsets):
-            sees = (*looks.behind(row, self.cache), *(first + key for key in looks.own[row]))
+        length, size = len(self.cache), len(tokens)  # fewer rows than the layout's, of a part
+        for row, offset in enumerate(looks.offsets[:size]):
+            own = (first + key for key in looks.own[row] if key < size)
+            sees = (*looks.behind(row, self.cache, self.prompt), *own)
             adapter = op.adapter if looks.adapted[row] and op.adapter in self.loaded else None
             self.entries.append(Entry(tokens[row], length + offset, sees, adapter))
         logits = self.model.logits(self.entries)
         self.latest = range(first, len(self.entries))
-        self.cache.extend(first + row for row in looks.appended)
+        self.cache.extend(first + row for row in looks.appended if row < size)
         self.nfe += op.counted
+        places = list(zip(looks.offsets, looks.ahead, strict=True))[:size]
         return HeldLogits(
-            tuple(tuple(logits[first + row]) for row in range(len(looks.offsets))),
-            tuple(
-                length + offset + ahead
-                for offset, ahead in zip(looks.offsets, looks.ahead, strict=True)
-            ),
+            tuple(tuple(logits[first + row]) for row in range(size)),
+            tuple(length + offset + ahead for offset, ahead in places),
         )
 
     def _look(self, op: Forward, prompt_length: int) -> _Look:
@@ -410,16 +523,19 @@ class _Interpreter:
             ends = ends[:1]
         inner: dict[str, Any] = {}
         for iteration in range(op.at_most):
-            if iteration >= op.at_least and is_full(held, ends):
+            if op.until == "full" and iteration >= op.at_least and is_full(held, ends):
                 break
+            before = held
             inner = {**values, f"{name}:{op.variable}": held}
             self._nodes(op.body.nodes, inner, prompt_length, iteration)
             held = self._value(op.result, inner)
             if op.eos == "fills":
                 held = fill_after_eos(held, ends)
+            if op.until == "unchanged" and held == before:
+                break
         if op.exhausted == "fill" and not is_full(held, ends):
-            last = next(n.op for n in op.body.nodes if n.name == op.result.node)
-            assert isinstance(last, Fill)
+            last = last_fill(op)
+            assert last is not None
             held = fill(held, held.masked, self._value(last.tokens, inner))
         if leaves_rows(op):
             self.cache.extend(self.latest)
@@ -479,6 +595,14 @@ def fill(held: HeldRows, where: Sequence[bool], tokens: Sequence[int]) -> HeldRo
     )
 
 
+def mask(held: HeldRows, where: Sequence[bool], mask_token_id: int) -> HeldRows:
+    """Mask rows where chosen: they hold the mask token again."""
+    return HeldRows(
+        tuple(mask_token_id if m else t for t, m in zip(held.tokens, where, strict=True)),
+        tuple(masked or m for masked, m in zip(held.masked, where, strict=True)),
+    )
+
+
 def fill_after_eos(held: HeldRows, eos: Collection[int]) -> HeldRows:
     """Let every masked row after the first EOS become that EOS."""
     places = [
@@ -531,7 +655,7 @@ def lookup(history: Sequence[int], length: int, ngram: int) -> tuple[int, ...]:
 
 def accept(draft: Sequence[int], target: Sequence[int], offset: int) -> HeldAccepted:
     """Hold target i against draft i + offset, up to the first difference."""
-    most = len(draft) - offset
+    most = min(len(draft) - offset, len(target) - 1)
     matches = 0
     while matches < most and draft[matches + offset] == target[matches]:
         matches += 1
@@ -542,6 +666,51 @@ def accept(draft: Sequence[int], target: Sequence[int], offset: int) -> HeldAcce
         matches=matches,
         bonus=(target[matches],),
     )
+
+
+def confidence(logits: Sequence[Sequence[float]], rows: HeldRows) -> tuple[float, ...]:
+    """Return the probability of each row's likeliest token."""
+    del rows
+    return tuple(score(row, "probability", greedy(row, 0)) for row in logits)
+
+
+def leading(scores: Sequence[float], at_least: Expr | None, at_most: Expr | None, low: int) -> int:
+    """Count the rows, from the first on, whose scores are within the bounds; `low` at least."""
+    found = 0
+    for each in scores:
+        if at_least is not None and each < evaluate(at_least, {}):
+            break
+        if at_most is not None and each > evaluate(at_most, {}):
+            break
+        found += 1
+    return max(low, found)
+
+
+def longest_branch(
+    draft: Sequence[int], target: Sequence[int], offset: int, branches: Sequence[Sequence[int]]
+) -> HeldAccepted:
+    """Accept in the branch with most matches, of equals the first; see `accept`."""
+    found = [
+        replace(
+            accept([draft[row] for row in rows], [target[row] for row in rows], offset), branch=n
+        )
+        for n, rows in enumerate(branches)
+    ]
+    return max(found, key=lambda each: (each.matches, -each.branch))
+
+
+def candidates(row: Sequence[float], count: int) -> tuple[int, ...]:
+    """Return the likeliest tokens of a row, the last of all again where there are fewer."""
+    order = sorted(range(len(row)), key=lambda token: (-row[token], token))[:count]
+    return tuple(order + order[-1:] * (count - len(order)))
+
+
+def recall(pool: Sequence[int], entry: int, after: int, count: int) -> tuple[int, ...]:
+    """Return what follows a token in entries of a pool; see `Recall`."""
+    entries = [tuple(pool[at : at + entry]) for at in range(0, len(pool), entry)]
+    first = [each[0] == after and each not in entries[:n] for n, each in enumerate(entries)]
+    order = sorted(range(len(entries)), key=lambda n: not first[n])
+    return tuple(token for n in order[:count] for token in entries[n][1:])
 
 
 def score(row: Sequence[float], by: str, token: int | None) -> float:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from nldc.runtime.engine.observe import StepRecord
 
 
+MOST_PARTS = 8
+"""Into how many parts steps are put by the tokens in the cache."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """One run over all prompts.
@@ -26,7 +30,8 @@ class Observed:
     each loop. `seconds` is the median of the steps in which the most sequences were live, `live` of
     them; `prefix` the mean number of tokens in the cache, half of what was emitted included.
     `after` counts, as a profile does, the tokens of each step by those of the step before it in the
-    same sequence; it is empty where no drafts were counted.
+    same sequence; it is empty where no drafts were counted. `by_prefix` has the median seconds of
+    such steps, in up to 8 parts by the mean number of tokens in the cache of a sequence.
     """
 
     accepted: Mapping[int, int]
@@ -35,6 +40,7 @@ class Observed:
     live: int
     prefix: int
     after: Profile = ()
+    by_prefix: tuple[tuple[int, float], ...] = ()
 
     def acceptance(self, strategy: str, params: Mapping[str, int | float], most: int) -> Acceptance:
         """Return the profile of the strategy that ran, whose steps may emit up to `most` tokens."""
@@ -66,14 +72,39 @@ def observe(
     for each in (sequence for record in steps for sequence in record.sequences):
         texts[each.id].append(each.accepted)
     return Observed(
-        accepted=Counter(chain.from_iterable(texts.values())),
+        accepted=dict(Counter(chain.from_iterable(texts.values()))),
         rounds={loop: fmean(_rounds(record, node) for record in steps)
                 for loop, node in loops.items()},
         seconds=median(r.seconds for r in steps if len(r.sequences) == live),
         live=live,
         prefix=round(fmean(lengths) + fmean(map(len, result.tokens)) / 2),
         after=profile_of(texts.values(), most_drafted),
+        by_prefix=_by_prefix(records, lengths, live),
     )  # fmt: skip
+
+
+def _by_prefix(
+    records: Sequence[StepRecord], lengths: Sequence[int], live: int
+) -> tuple[tuple[int, float], ...]:
+    """Return seconds of steps by tokens in the cache; requests are numbered as their prompts are.
+
+    Only steps with `live` sequences are held against each other.
+    """
+    ids = sorted({each.id for record in records for each in record.sequences})
+    cached = dict(zip(ids, lengths, strict=False))
+    found: list[tuple[float, float]] = []
+    for record in records:
+        if record.kind == "step" and len(record.sequences) == live:
+            found.append((fmean(cached[each.id] for each in record.sequences), record.seconds))
+        for each in record.sequences:
+            cached[each.id] += each.accepted
+    found.sort()
+    size = max(1, -(-len(found) // MOST_PARTS))
+    parts = [found[begin : begin + size] for begin in range(0, len(found), size)]
+    return tuple(
+        (round(fmean(prefix for prefix, _ in part)), median(seconds for _, seconds in part))
+        for part in parts
+    )
 
 
 def _rounds(record: StepRecord, node: str) -> int:

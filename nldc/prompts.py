@@ -1,7 +1,8 @@
 """Where `verify` and `bench` get their prompts from: a file, the checkpoint, or a small stock.
 
 A prompt file has one prompt a line: text, a JSON list of token ids, or a JSON object with the key
-`prompt`, or `messages` for a conversation. A checkpoint may bring such a file, `heldout.jsonl`.
+`prompt`, to which `images` may belong, or `messages` for a conversation. Files of pictures are
+looked for beside it. A checkpoint may bring such a file, `heldout.jsonl`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nldc.pictures import beside, with_pictures
 from nldc.runtime.errors import PromptError
 
+if TYPE_CHECKING:
+    from nldc.runtime.vision.picture import PicturePrompt
+
 Message: TypeAlias = dict[str, Any]
-Prompt: TypeAlias = str | list[int] | list[Message]
+Prompt: TypeAlias = "str | list[int] | list[Message] | PicturePrompt"
 
 HELD_OUT = "heldout.jsonl"
 MAX_BYTES = 64 << 20
@@ -86,7 +91,7 @@ def read_messages(path: str | Path) -> list[Message]:
         data = data.get("messages", [data])
     if not _is_conversation(data):
         raise PromptError(f"{path} holds no conversation", _CONVERSATION)
-    return list(data)
+    return beside(data, folder_of(path))
 
 
 _CONVERSATION = 'write [{"role": "user", "content": "…"}, …], or one such message a line'
@@ -114,6 +119,15 @@ def _lines(text: str, path: str | Path) -> Iterator[tuple[str, str]]:
             yield line, f"{path}:{number}"
 
 
+def lines_of(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a file that are not empty, with their places.
+
+    Raises:
+        PromptError: it cannot be read, is too large, or is not UTF-8 text.
+    """
+    yield from _lines(_read(path), path)
+
+
 def read_prompts(path: str | Path, *, chat: bool = False) -> list[Prompt]:
     """Return the prompts of a file, one a line; empty lines are skipped.
 
@@ -122,25 +136,41 @@ def read_prompts(path: str | Path, *, chat: bool = False) -> list[Prompt]:
     Raises:
         PromptError: the file cannot be read, is too large, or a line is no prompt.
     """
-    prompts = [_prompt(line, place, chat=chat) for line, place in _lines(_read(path), path)]
+    folder = folder_of(path)
+    prompts = [prompt_of(line, place, folder, chat=chat) for line, place in lines_of(path)]
     if not prompts:
         raise PromptError(f"{path} has no prompts", "write one prompt a line")
     return prompts
 
 
-def _prompt(line: str, place: str, *, chat: bool) -> Prompt:
+def folder_of(path: str | Path) -> Path:
+    """Return the folder in which a file names others; standard input's is the current one."""
+    return Path() if str(path) == "-" else Path(path).parent
+
+
+def prompt_of(line: str, place: str, folder: Path, *, chat: bool) -> Prompt:
+    """Return the prompt in a line of a file in `folder`; messages name the line's `place`.
+
+    Raises:
+        PromptError: it is none, or is a conversation, which is for `chat` only.
+    """
     if line.lstrip()[0] not in "{[":
         return line.rstrip("\r")
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
         return line.rstrip("\r")
+    if isinstance(data, dict) and data.get("images") is not None and "messages" not in data:
+        try:
+            return with_pictures(data.get("prompt"), data["images"], folder)
+        except PromptError as problem:
+            raise PromptError(f"{place}: {problem.message}", problem.hint) from None
     if isinstance(data, dict):
         data = data["messages"] if "messages" in data else data.get("prompt")
     if _is_conversation(data):
         if not chat:
             raise PromptError(f"{place} is a conversation", "ask for chat as well")
-        return list(data)
+        return beside(data, folder)
     if isinstance(data, str):
         return data
     if isinstance(data, list) and all(type(token) is int for token in data):

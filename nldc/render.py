@@ -12,11 +12,14 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, Span
+from nldc.tabular import wrap
 
 TAB = 4
 MAX_WIDTH = 160
+LEAST_WIDTH = 16
 CONTEXT_WIDTH = 40
 MAX_SPANNED_LINES = 6
 MAX_MESSAGE = 800
@@ -42,15 +45,19 @@ def read_file(name: str) -> str | None:
 
 
 def render_text(
-    diagnostics: Iterable[Diagnostic], read: ReadText = read_file, color: bool = False
+    diagnostics: Iterable[Diagnostic],
+    read: ReadText = read_file,
+    color: bool = False,
+    width: int | None = None,
 ) -> str:
     """Return caret text for diagnostics, separated by empty lines, ending in a newline.
 
-    Of more than `MAX_SHOWN` the rest is only counted.
+    Of more than `MAX_SHOWN` the rest is only counted. Lines fit a `width`, if there is one, but for
+    places and single words that are wider.
     """
     found = list(diagnostics)
     lines = cache(lambda name: None if (text := read(name)) is None else _LINE_END.split(text))
-    parts = [_caret_text(diagnostic, lines, color) for diagnostic in found[:MAX_SHOWN]]
+    parts = [_caret_text(diagnostic, lines, color, width) for diagnostic in found[:MAX_SHOWN]]
     more = len(found) - MAX_SHOWN
     if more > 0:
         parts.append(f"and {more} more; `--format line` lists them all\n")
@@ -65,29 +72,31 @@ def render_line(diagnostic: Diagnostic) -> str:
 
 def render_json(diagnostics: Iterable[Diagnostic]) -> str:
     """Return a JSON list: code, severity, message, labels with their places, help, notes."""
-    return json.dumps(
-        [
+    return json.dumps([diagnostic_data(diagnostic) for diagnostic in diagnostics], indent=2)
+
+
+def diagnostic_data(diagnostic: Diagnostic) -> dict[str, Any]:
+    """Return a diagnostic as plain data for JSON; its place is a line and a column, from 1."""
+    span = diagnostic.span
+    return {
+        "code": diagnostic.code,
+        "severity": diagnostic.severity,
+        "message": diagnostic.message,
+        "file": None if span is None else span.file,
+        "place": None if span is None else [span.start_line, span.start_column],
+        "labels": [
             {
-                "code": diagnostic.code,
-                "severity": diagnostic.severity,
-                "message": diagnostic.message,
-                "labels": [
-                    {
-                        "file": label.span.file,
-                        "start": [label.span.start_line, label.span.start_column],
-                        "end": [label.span.end_line, label.span.end_column],
-                        "text": label.text,
-                        "primary": label.primary,
-                    }
-                    for label in diagnostic.labels
-                ],
-                "help": list(diagnostic.help),
-                "notes": list(diagnostic.notes),
+                "file": label.span.file,
+                "start": [label.span.start_line, label.span.start_column],
+                "end": [label.span.end_line, label.span.end_column],
+                "text": label.text,
+                "primary": label.primary,
             }
-            for diagnostic in diagnostics
+            for label in diagnostic.labels
         ],
-        indent=2,
-    )
+        "help": list(diagnostic.help),
+        "notes": list(diagnostic.notes),
+    }
 
 
 def summarize(diagnostics: Iterable[Diagnostic]) -> str:
@@ -108,6 +117,11 @@ def printable(text: str) -> str:
     if len(text) > MAX_MESSAGE:
         half = MAX_MESSAGE // 2
         text = f"{text[:half]} … {text[-half:]}"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Return the text on one line, with what a terminal would obey as escapes."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
@@ -117,11 +131,15 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def _caret_text(
-    diagnostic: Diagnostic, lines_of: Callable[[str], list[str] | None], color: bool
+    diagnostic: Diagnostic,
+    lines_of: Callable[[str], list[str] | None],
+    color: bool,
+    width: int | None,
 ) -> str:
     paint = _Paint(color, diagnostic.severity)
-    heading = paint.severity(f"{diagnostic.severity}[{diagnostic.code}]")
-    lines = [f"{heading}{paint.bold(': ' + printable(diagnostic.message))}"]
+    heading = f"{diagnostic.severity}[{diagnostic.code}]"
+    said, *rest = _wrapped(printable(diagnostic.message), width, len(heading) + 2, 2)
+    lines = [f"{paint.severity(heading)}{paint.bold(': ' + said)}", *map(paint.bold, rest)]
     files = dict.fromkeys(label.span.file for label in diagnostic.labels)
     last = max((label.span.end_line for label in diagnostic.labels), default=0)
     margin = " " * len(str(last))
@@ -134,11 +152,14 @@ def _caret_text(
         text = lines_of(file)
         if text is not None:
             lines.append(f"{margin} {paint.quiet('|')}")
-            lines.extend(_snippet(text, labels, len(margin), paint))
+            lines.extend(_snippet(text, labels, len(margin), paint, width))
     if diagnostic.labels and (diagnostic.help or diagnostic.notes):
         lines.append(f"{margin} {paint.quiet('|')}")
-    lines.extend(f"{paint.help('help')}: {printable(text)}" for text in diagnostic.help)
-    lines.extend(f"{paint.bold('note')}: {printable(text)}" for text in diagnostic.notes)
+    tails = [(paint.help("help"), each) for each in diagnostic.help]
+    tails += [(paint.bold("note"), each) for each in diagnostic.notes]
+    for word, said in tails:
+        first_line, *others = _wrapped(printable(said), width, 6, 6)
+        lines += [f"{word}: {first_line}", *others]
     return "\n".join(lines) + "\n"
 
 
@@ -179,18 +200,22 @@ class _Mark:
 # One snippet: the labelled lines of one file
 
 
-def _snippet(lines: list[str], labels: list[Label], margin: int, paint: _Paint) -> Iterator[str]:
+def _snippet(
+    lines: list[str], labels: list[Label], margin: int, paint: _Paint, width: int | None
+) -> Iterator[str]:
     labels = [replace(label, span=_without_last_break(label.span, lines)) for label in labels]
     long = [label for label in labels if label.span.start_line != label.span.end_line]
     long.sort(key=lambda label: (label.span.start_line, -label.span.end_line))
     shown = sorted({line for label in labels for line in _shown_lines(label.span)})
+    lanes = len(long) + 1 if long else 0
+    room = None if width is None else max(LEAST_WIDTH, width - margin - 3 - lanes)
     previous = None
     for number in shown:
         if previous is not None and number == previous + 2:
-            yield from _line(number - 1, lines, labels, long, margin, paint)
+            yield from _line(number - 1, lines, labels, long, margin, paint, room)
         elif previous is not None and number > previous + 2:
             yield f"{paint.quiet('...')}{' ' * margin}{_bars(long, number, paint)}".rstrip()
-        yield from _line(number, lines, labels, long, margin, paint)
+        yield from _line(number, lines, labels, long, margin, paint, room)
         previous = number
 
 
@@ -215,15 +240,16 @@ def _line(
     long: list[Label],
     margin: int,
     paint: _Paint,
+    room: int | None,
 ) -> Iterator[str]:
-    """Yield one line of the file and the rows of marks below it."""
+    """Yield one line of the file and the rows of marks below it, in so many columns."""
     text = lines[number - 1] if number <= len(lines) else ""
     here = [label for label in labels if label.span.start_line == label.span.end_line == number]
     opening = [label for label in long if label.span.start_line == number]
     closing = [label for label in long if label.span.end_line == number]
     edges = [label.span.start_column - 1 for label in [*here, *opening]]
     edges += [label.span.end_column - 2 for label in closing]
-    window = _Window.around(text, min(edges, default=0))
+    window = _Window.around(text, min(edges, default=0), room)
     bar = paint.quiet("|")
     lanes = f"{_bars(long, number, paint)} " if long else ""
     yield f"{paint.quiet(str(number).rjust(margin))} {bar} {lanes}{window.shown}".rstrip()
@@ -239,7 +265,7 @@ def _line(
         )
         for label in here
     ]
-    for row in _mark_rows(marks, paint):
+    for row in _mark_rows(marks, paint, room):
         yield f"{' ' * margin} {bar} {lanes}{row}".rstrip()
     for label in opening:
         lane = long.index(label)
@@ -250,8 +276,13 @@ def _line(
         lane = long.index(label)
         run = "_" * (len(long) - lane + window.column(label.span.end_column - 2))
         words = f" {printable(label.text)}" if label.text else ""
-        edge = paint.mark(label.primary, f"|{run}{_sign(label)}{words}")
-        yield f"{' ' * margin} {bar} {_bars(long[:lane], number, paint)}{edge}"
+        before = f"{' ' * margin} {bar} {_bars(long[:lane], number, paint)}"
+        tail: list[str] = []
+        if room is not None and lane + len(run) + 2 + len(words) > room + len(long) + 1:
+            own = room + len(long) + 1 - lane
+            words, tail = "", _wrapped(words.strip(), own, 0, 0)
+        yield before + paint.mark(label.primary, f"|{run}{_sign(label)}{words}")
+        yield from (before + paint.mark(label.primary, text) for text in tail)
 
 
 def _bars(long: list[Label], number: int, paint: _Paint) -> str:
@@ -268,13 +299,14 @@ def _sign(label: Label) -> str:
     return "^" if label.primary else "-"
 
 
-def _mark_rows(marks: list[_Mark], paint: _Paint) -> Iterator[str]:
+def _mark_rows(marks: list[_Mark], paint: _Paint, room: int | None) -> Iterator[str]:
     """Yield the row of carets, the last label's text beside it, and the other texts below."""
     if not marks:
         return
     marks = sorted(marks, key=lambda mark: (mark.start, mark.end))
     last = marks[-1]
     is_clear = all(mark.end <= last.start for mark in marks[:-1] if mark is not last)
+    is_clear = is_clear and (room is None or last.end + 1 + len(last.text) <= room)
     carets = _Row()
     for mark in sorted(marks, key=lambda mark: mark.label.primary):
         carets.put(mark.start, _sign(mark.label) * (mark.end - mark.start), mark.label.primary)
@@ -290,11 +322,16 @@ def _mark_rows(marks: list[_Mark], paint: _Paint) -> Iterator[str]:
     yield row.painted(paint)
     while waiting:
         mark = waiting.pop()
-        row = _Row()
-        for other in waiting:
-            row.put(other.start, "|", other.label.primary)
-        row.put(mark.start, mark.text, mark.label.primary)
-        yield row.painted(paint)
+        column = mark.start
+        if room is not None:
+            column = max(0, min(column, room - min(len(mark.text), LEAST_WIDTH)))
+        own = None if room is None else room - column
+        for text in _wrapped(mark.text, own, 0, 0):
+            row = _Row()
+            for other in waiting:
+                row.put(other.start, "|", other.label.primary)
+            row.put(column, text, mark.label.primary)
+            yield row.painted(paint)
 
 
 class _Row:
@@ -329,12 +366,17 @@ class _Window:
     first: int
 
     @staticmethod
-    def around(line: str, character: int) -> _Window:
-        """Choose the part around a character; short lines are shown whole."""
-        first, last = 0, len(line)
-        if len(line) > MAX_WIDTH:
-            first = min(max(0, character - CONTEXT_WIDTH), len(line) - MAX_WIDTH)
-            last = first + MAX_WIDTH
+    def around(line: str, character: int, room: int | None = None) -> _Window:
+        """Choose the part around a character; lines that fit are shown whole."""
+        most, context = MAX_WIDTH, CONTEXT_WIDTH
+        fits = room is None or (len(line) <= room and _screen_width(line) <= room)
+        if room is not None and not fits:
+            most = min(most, room - 2)  # both ends may be marked as cut
+            context = most // 4
+        first, last = _part(line, character, most, context)
+        while room and not fits and most > 1 and _screen_width(line[first:last]) > room - 2:
+            most -= 1  # some characters take two columns
+            first, last = _part(line, character, most, min(context, most // 4))
         shown = "…" if first else ""
         columns = []
         for sign in line[first:last]:
@@ -349,6 +391,23 @@ class _Window:
     def column(self, character: int) -> int:
         """Return the screen column of the line's character, as near as the window goes."""
         return self.columns[min(max(character - self.first, 0), len(self.columns) - 1)]
+
+
+def _part(line: str, character: int, most: int, context: int) -> tuple[int, int]:
+    """Return where the part of a line begins and ends that has so many characters at most."""
+    if len(line) <= most:
+        return 0, len(line)
+    first = min(max(0, character - context), len(line) - most)
+    return first, first + most
+
+
+def _screen_width(text: str) -> int:
+    return _width_of(text) + (TAB - 1) * text.count("\t")
+
+
+def _wrapped(text: str, width: int | None, first: int, after: int) -> list[str]:
+    """Return a text as lines: `first` columns are taken on the first, the others are indented."""
+    return [text] if width is None else wrap(text, width, " " * after, taken=first)
 
 
 def _width_of(text: str) -> int:

@@ -1,7 +1,7 @@
 """The shape of a strategy file: closed, frozen pydantic models, one per op.
 
 Only the shape is checked here (which keys, which scalar kinds); names, types and sizes are the
-IR's business. `nldc schema` publishes these models as a JSON Schema for editors.
+IR's business. `nldc.editor_schema` publishes these models as a JSON Schema for editors.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 Expression = Annotated[
     int | float | str, Field(description="a number, or an expression over params and node values")
@@ -33,6 +33,10 @@ class IntParam(Closed):
     checkpoint: Literal["block_size"] | None = Field(
         default=None, description="the key of a checkpoint's config that is taken, if there is one"
     )
+    runtime: bool = Field(
+        default=False,
+        description="each request may bring a value within the bounds; none is compiled in",
+    )
     help: str = ""
 
 
@@ -43,6 +47,10 @@ class FloatParam(Closed):
     default: float
     min: float
     max: float
+    runtime: bool = Field(
+        default=False,
+        description="each request may bring a value within the bounds; none is compiled in",
+    )
     help: str = ""
 
 
@@ -62,9 +70,11 @@ Param = Annotated[IntParam | FloatParam | ProfileParam, Field(discriminator="typ
 
 
 class Adapter(Closed):
-    """A set of adapted weights that a forward may switch on by name."""
+    """Weights beside the model's: a LoRA that a forward may switch on by name, or a trained sampler
+    that says by name which rows are safe to commit.
+    """
 
-    kind: Literal["lora"]
+    kind: Literal["lora", "sampler"]
     optional: bool = False
     help: str = ""
 
@@ -141,7 +151,8 @@ class ForwardOp(OpModel):
 class SampleOp(OpModel):
     """Choose one token a row: the argmax, or Gumbel-max with noise keyed by position.
 
-    `pad_to` makes so many tokens of a choice of rows that has fewer for some count.
+    `pad_to` makes so many tokens of a choice of rows that has fewer for some count. A `temperature`
+    of its own is a drafter's, in place of the request's: no verifier has one.
     """
 
     REFERS = ("logits",)
@@ -150,6 +161,7 @@ class SampleOp(OpModel):
     logits: Expression
     mask_token: Literal["allowed", "forbidden"] | None = None
     pad_to: Expression | None = None
+    temperature: Expression | None = None
 
 
 class ScoreOp(OpModel):
@@ -166,6 +178,29 @@ class ScoreOp(OpModel):
     by: Literal["probability", "margin", "entropy"]
     of: Literal["raw", "filtered", "processed"] | None = None
     mask_token: Literal["counted", "ignored"] | None = None
+
+
+class SafetyOp(OpModel):
+    """How safe it is to commit each row's likeliest token, by a trained sampler.
+
+    `rows` are those that the logits are of; `sampler` is a declared adapter of the kind `sampler`.
+    """
+
+    REFERS = ("logits", "rows")
+
+    op: Literal["safety"]
+    logits: Expression
+    rows: Expression
+    sampler: Name
+
+
+class NoiseOp(OpModel):
+    """A random number in [0, 1) a row, keyed by place, node and round: rows taken at random."""
+
+    REFERS = ("logits",)
+
+    op: Literal["noise"]
+    logits: Expression
 
 
 class SelectOp(OpModel):
@@ -213,25 +248,85 @@ class FillOp(OpModel):
     tokens: Expression
 
 
+class CandidatesOp(OpModel):
+    """The `count` likeliest tokens of each row, the likeliest first."""
+
+    REFERS = ("logits",)
+
+    op: Literal["candidates"]
+    logits: Expression
+    count: Expression
+
+
+class RecallOp(OpModel):
+    """Up to `count` entries of a pool that begin with a token, without that token.
+
+    A pool is tokens in entries of `entry`. Equal entries are one; where fewer begin so, others
+    follow.
+    """
+
+    REFERS = ("pool", "after")
+
+    op: Literal["recall"]
+    pool: Expression
+    entry: Expression
+    after: Expression
+    count: Expression
+
+
+class MaskOp(OpModel):
+    """Mask the selected rows again: what they held is forgotten."""
+
+    REFERS = ("rows", "where")
+
+    op: Literal["mask"]
+    rows: Expression
+    where: Expression
+
+
 class JoinOp(OpModel):
-    """Put tokens one after another."""
+    """Put tokens one after another, all of them `times` over."""
 
     REFERS = ("parts",)
 
     op: Literal["join"]
     parts: Annotated[list[Expression], Field(min_length=1, max_length=16)]
+    times: Expression = 1
 
 
 class AcceptOp(OpModel):
-    """Keep the longest run of drafted tokens that the target agrees with, and one more."""
+    """Keep the longest run of drafted tokens that the target agrees with, and one more.
+
+    By `longest_branch` the run is sought in each of `branches` chains of rows: of `branch` it is
+    the rows for which `of` holds.
+    """
 
     REFERS = ("draft", "target")
 
     op: Literal["accept"]
     draft: Expression
     target: Expression
-    rule: Literal["longest_prefix"]
+    rule: Literal["longest_prefix", "longest_branch"]
     offset: Literal[0, 1] = 1
+    branches: Expression | None = None
+    of: str | None = Field(
+        default=None, description="a condition over row facts and `branch`, from 0 on"
+    )
+
+
+class LeadingOp(OpModel):
+    """Count the rows, from the first on, that are as sure as a bound.
+
+    The count is `min` at least, whatever the scores.
+    """
+
+    REFERS = ("scores",)
+
+    op: Literal["leading"]
+    scores: Expression
+    at_least: Expression | None = None
+    at_most: Expression | None = None
+    min: Expression = 0
 
 
 class Loop(OpModel):
@@ -244,13 +339,16 @@ class Loop(OpModel):
 
 
 class RepeatOp(Loop):
-    """Run `body` until its rows are full; its node of the same name is the next value."""
+    """Run `body` until its rows are full, or a round leaves them as they were.
+
+    The body's node of the same name is the next value.
+    """
 
     REFERS = ("on",)
 
     op: Literal["repeat"]
     on: Name
-    until: Literal["full"]
+    until: Literal["full", "unchanged"]
     at_most: Expression
     at_least: Literal[0, 1] = 0
     body: dict[str, Any]
@@ -278,7 +376,8 @@ class StepsCommit(Commit):
 class DenoiseOp(Loop):
     """Fill masked rows by repeated forwards: sugar for `repeat`, whose body it spells out.
 
-    `mask_token` says whether the mask token may be chosen, that of `commit` whether it counts.
+    `mask_token` says whether the mask token may be chosen, that of `commit` whether it counts;
+    `temperature` is that of `sample`.
     """
 
     REFERS = ("rows",)
@@ -291,6 +390,7 @@ class DenoiseOp(Loop):
     position: Expression | None = None
     at_least: Literal[0, 1] = 1
     mask_token: Literal["allowed", "forbidden"] | None = None
+    temperature: Expression | None = None
 
 
 Op = Annotated[
@@ -298,16 +398,33 @@ Op = Annotated[
     | ForwardOp
     | SampleOp
     | ScoreOp
+    | SafetyOp
+    | NoiseOp
     | SelectOp
     | MixOp
     | LookupOp
     | FillOp
+    | CandidatesOp
+    | RecallOp
+    | MaskOp
     | JoinOp
     | AcceptOp
+    | LeadingOp
     | RepeatOp
     | DenoiseOp,
     Field(discriminator="op"),
 ]
+
+
+class CarriedCount(Closed):
+    """A Count that survives a step: what it begins as, and the bounds that hold every next one.
+
+    Bounds that are left out are those of what the steps make of it, where these can be found.
+    """
+
+    start: Expression
+    min: Expression | None = None
+    max: Expression | None = None
 
 
 class PrefillEmit(Closed):
@@ -324,11 +441,25 @@ class StepEmit(Closed):
     next: dict[Name, Expression | list[Expression]] = Field(default_factory=dict)
 
 
+class Include(Closed):
+    """The nodes of a fragment, under names that meet no others; it has the value of one of them."""
+
+    include: Annotated[str, Field(pattern="#.")] = Field(
+        description="FILE#FRAGMENT: a path below this file's folder, a strategy of the library, or "
+        "package:name; without a file, a fragment of this one"
+    )
+    with_: dict[Name, Expression] = Field(
+        default_factory=dict,
+        alias="with",
+        description="all that the fragment takes, and numbers for its params",
+    )
+
+
 class Prefill(BaseModel):
     """Nodes by name, and optionally `emit`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Op]
+    __pydantic_extra__: dict[str, Op | Include]
     emit: PrefillEmit | None = None
 
 
@@ -336,7 +467,7 @@ class Step(BaseModel):
     """Nodes by name, and `emit`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Op]
+    __pydantic_extra__: dict[str, Op | Include]
     emit: StepEmit
 
 
@@ -360,21 +491,32 @@ class StrategyFile(Closed):
     adapters: dict[Name, Adapter] = Field(default_factory=dict)
     limits: Limits | None = None
     prefill: Prefill
-    carry: dict[Name, Expression] = Field(default_factory=dict)
+    carry: dict[Name, Expression | CarriedCount] = Field(default_factory=dict)
     step: Step | None = None
     steps: dict[Name, Step] = Field(default_factory=dict)
     route: dict[Name, str] = Field(default_factory=dict)
+
+
+class Fragment(Closed):
+    """Nodes under a name, for strategies to include: they see what is taken, and nothing else.
+
+    `yields` is the node that stands for the whole where it is included.
+    """
+
+    help: str = ""
+    params: dict[Name, Annotated[IntParam | FloatParam, Field(discriminator="type")]] = Field(
+        default_factory=dict,
+        description="numbers of its own, each with a default; `with` gives others",
+    )
+    takes: list[Name] = Field(
+        default_factory=list,
+        description="values, adapters or profiles of the strategy, that `with` must give",
+    )
+    nodes: Annotated[dict[str, Any], Field(min_length=1, description="nodes by name")]
+    yields: Name = Field(description="the node whose value the include has")
 
 
 OPS: Mapping[str, type[OpModel]] = {
     get_args(model.model_fields["op"].annotation)[0]: model for model in get_args(get_args(Op)[0])
 }
 """Every op of the language, by its name in the file."""
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a strategy file, for editors."""
-    schema = TypeAdapter(StrategyFile).json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "nldc strategy"
-    return schema

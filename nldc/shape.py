@@ -207,6 +207,10 @@ def _expected(problem: Any) -> str:
         return f"expected {str(context['expected']).replace(chr(39), '`')}"
     if "expected_tags" in context:
         return f"expected one of {str(context['expected_tags']).replace(chr(39), '`')}"
+    if problem["type"] in ("too_short", "too_long"):
+        least, most = context.get("min_length"), context.get("max_length")
+        bound = f"{least} or more" if least is not None else f"at most {most}"
+        return f"expected {bound} of them, not {context['actual_length']}"
     message = str(problem["msg"]).removeprefix("Input should be ")
     simple = {
         "a valid string": "expected text",

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nldc import api
 from nldc.diagnostics import StrategyError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from nldc.ir.graph import Graph
     from nldc.runtime.decoder import Decoder
+    from nldc.runtime.engine.reader import AsRead
 
 Block = tuple[int | None, ...]
 """The tokens of a block's rows; None is a masked row."""
@@ -250,8 +251,8 @@ class Report:
             "strategies": [_data(line) for line in self.reached],
         }
 
-    def text(self) -> str:
-        """Return a table for a terminal."""
+    def text(self, width: int | None = None) -> str:
+        """Return a table for a terminal, or one that is so wide."""
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
@@ -271,7 +272,7 @@ class Report:
                     name = " with ".join([line.strategy, *line.adapters])
                     _add(table, length, name, line.accepted, line.tpf, line.guarantee)
             table.add_section()
-        console = Console(width=_WIDTH, color_system=None)
+        console = Console(width=min(_WIDTH, width or _WIDTH), color_system=None)
         with console.capture() as captured:
             console.print(table)
         return "\n".join(line.rstrip() for line in captured.get().strip("\n").split("\n")) + "\n"
@@ -302,12 +303,16 @@ def sol(
     max_new_tokens: int = 64,
     budget: int = BUDGET,
     loading: Mapping[str, Any] | None = None,
+    templating: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Report:
     """Measure a checkpoint's ceilings and run strategies (none given: the library) beside them.
 
     Everything is greedy. A prompt's text ends before the block that holds an EOS, or that goes
     beyond `max_new_tokens`; the first block is never too long. Oracles use no adapter. A strategy
-    is left out at block lengths that it does not allow.
+    is left out at block lengths that it does not allow. `templating` has the options of
+    `Decoder.generate` that say how conversations become prompts. `progress` is told how many of the
+    oracles' lengths and the strategies' runs are done.
 
     Raises:
         StrategyError: a strategy has mistakes.
@@ -321,21 +326,26 @@ def sol(
         baseline = compile_baseline(Path(scratch) / "baseline")
         loaded, adapter = load_baseline(baseline, model, loading or {}, declared)
         chosen = choose_prompts(
-            prompts, count, folder, vocabulary_without_tokenizer(loaded, folder)
+            prompts,
+            count,
+            folder,
+            vocabulary_without_tokenizer(loaded, folder),
+            chat=bool(templating),
         )
-        ids = [
-            tuple(loaded.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
-            for prompt in cast("list[str | list[int]]", chosen)
+        asked = [
+            loaded.read(prompt, f"prompt {number}", **(templating or {}))
+            for number, prompt in enumerate(chosen)
         ]
-        ceilings = [
-            line
-            for length in block_lengths
-            for line in measure(loaded, ids, length, max_new_tokens, budget)
-        ]
+        told = _told(progress, len(block_lengths) + len(runs))
+        ceilings: list[Ceiling] = []
+        for number, rows in enumerate(block_lengths):
+            told(number)
+            ceilings += measure(loaded, asked, rows, max_new_tokens, budget)
         reached = []
-        for length, graph, artifact in runs:
+        for number, (length, graph, artifact) in enumerate(runs, len(block_lengths)):
+            told(number)
             decoder = on_same_weights(artifact, loaded, adapter)
-            result = decoder.generate(ids, max_new_tokens=max_new_tokens)
+            result = decoder.generate(asked, max_new_tokens=max_new_tokens)
             cycles = [each for stats in result.stats for each in stats.accepted]
             reached.append(
                 Reached(
@@ -345,10 +355,14 @@ def sol(
                     tokens=sum(stats.tokens for stats in result.stats),
                     nfe=sum(stats.nfe for stats in result.stats),
                     accepted=sum(cycles) / len(cycles) if cycles else 0.0,
-                    adapters=tuple(decoder.model.adapters),
+                    adapters=tuple(decoder.model.parts),
                 )
             )
-    return Report(len(ids), tuple(ceilings), tuple(reached))
+    return Report(len(asked), tuple(ceilings), tuple(reached))
+
+
+def _told(progress: Callable[[int, int], object] | None, total: int) -> Callable[[int], object]:
+    return (lambda _: None) if progress is None else (lambda done: progress(done, total))
 
 
 def _compiled(
@@ -374,12 +388,12 @@ def _compiled(
 
 def measure(
     decoder: Decoder,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[AsRead],
     block_length: int,
     max_new_tokens: int = 64,
     budget: int = BUDGET,
 ) -> tuple[Ceiling, ...]:
-    """Return the ceiling of each oracle at one block length, for prompts of token ids."""
+    """Return the ceiling of each oracle at one block length, for prompts of tokens."""
     serial, greedy, compaction = (Ceiling(block_length, name) for name in ORACLES)
     for prompt in prompts:
         for oracle in oracles(decoder, prompt, block_length, max_new_tokens, budget):
@@ -393,7 +407,7 @@ def measure(
 
 def oracles(
     decoder: Decoder,
-    prompt: Sequence[int],
+    prompt: AsRead,
     block_length: int,
     max_new_tokens: int = 64,
     budget: int = BUDGET,
@@ -412,9 +426,18 @@ def oracles(
     rows = Layout.causal(block_length, append=False, predicts_next=False)
     backbone = decoder.model.backbone
     blocks = max(1, max_new_tokens // block_length)
-    capacity = len(prompt) + (blocks + 1) * block_length
+    request = decoder.request(prompt, max_new_tokens=1)
+    request.open()
+    capacity = len(request.prompt) + (blocks + 1) * block_length
     cache = KVCache(decoder.config, backbone.dtype, backbone.device)
-    member = Member(cache.acquire(capacity), 0, eos=decoder.endings.ids)
+    member = Member(
+        cache.acquire(capacity),
+        0,
+        eos=decoder.endings.ids,
+        prompt_length=len(request.prompt),
+        embeddings=request.embeddings,
+        history=request.history,
+    )
     batch = Batch(decoder.model, cache, [member])
 
     def tokens_of(ids: Sequence[int]) -> torch.Tensor:
@@ -435,7 +458,7 @@ def oracles(
             seen = batch.forward(tokens_of(ids), Layout.causal(len(ids)), causal)
             return int(batch.sample(batch.head(seen.take(slice(-1, None)))))
 
-    seed = follow(prompt)
+    seed = follow(batch.prompt(request.prompt)[0].tolist())
     for _ in range(blocks):
         oracle = Oracle(look, seed, block_length, budget)
         if set(oracle.target) & set(decoder.endings.ids):

@@ -7,14 +7,15 @@ merge keys, tags, several documents, huge or deep files) is refused while readin
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 from yaml.events import (
@@ -29,8 +30,10 @@ from yaml.events import (
     StreamEndEvent,
 )
 
+from nldc.characters import Style, character_offsets
 from nldc.diagnostics import Diagnostic, Label, Span, StrategyError
 
+LOG = logging.getLogger("nldc")
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 20_000
@@ -50,35 +53,99 @@ BAD_NUMBER = "NLD009"
 
 Path: TypeAlias = tuple[str | int, ...]
 """Where a value stands in the data: the keys and list positions that lead to it."""
-Style: TypeAlias = Literal["plain", "single", "double", "literal", "folded", "collection"]
 Range: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Text:
+    """A file's characters, and how it is called.
+
+    `via` is the place of another file that brought it in. `folder` is where the paths that it
+    names begin, None for what was given as text; `shown` is its name where no machine's paths may
+    stand, as the file that was asked for named it.
+    """
+
+    name: str
+    text: str = field(repr=False)
+    via: Label | None = field(default=None, repr=False)
+    folder: FilePath | None = None
+    shown: str = ""
+
+    @cached_property
+    def line_starts(self) -> list[int]:
+        """The offset of the first character of every line."""
+        return line_starts(self.text)
+
+    def span(self, start: int, end: int) -> Span:
+        """Return the span of a range of the text's characters."""
+        starts = self.line_starts
+        first = bisect_right(starts, start) - 1
+        last = bisect_right(starts, end) - 1
+        return Span(
+            self.name,
+            first + 1,
+            start - starts[first] + 1,
+            last + 1,
+            end - starts[last] + 1,
+            start,
+            end,
+            self.via,
+        )
+
+
+@dataclass(frozen=True)
 class Place:
-    """Where a value and its key stand in the text, as character ranges, and how it is written."""
+    """Where a value and its key stand in the text, as character ranges, and how it is written.
+
+    `file` is the value's file and `key_file` the key's, where they are not the source's own.
+    `offsets` has where each character of a value begins that is not written there as it is.
+    """
 
     key: Range | None
     value: Range
     style: Style
+    file: Text | None = field(default=None, repr=False)
+    key_file: Text | None = field(default=None, repr=False)
+    offsets: tuple[int, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number that must lie within bounds, as an expression over the params of a strategy."""
+
+    what: str
+    expression: str
+    span: Span
+    whole: bool
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was read: its text, its data, and where each piece of the data stands."""
+    """A file that was read: its text, its data, and where each piece of the data stands.
+
+    Of one that was put together of several (`nldc.reuse`), `text` is the text of the first,
+    `files` are the texts of all and `uses` says which of them extends or includes which; `within`
+    is what its fragments ask of the numbers that they are given.
+    """
 
     name: str
     text: str
     data: dict[str, Any]
     spans: Mapping[Path, Place] = field(repr=False)
+    file: Text = None  # type: ignore[assignment]  # made of name and text where it is not given
+    files: tuple[Text, ...] = ()
+    uses: tuple[str, ...] = ()
+    within: tuple[Within, ...] = ()
 
-    @cached_property
-    def _line_starts(self) -> list[int]:
-        return line_starts(self.text)
+    def __post_init__(self) -> None:
+        if self.file is None:
+            object.__setattr__(self, "file", Text(self.name, self.text))
 
     def span_of(self, start: int, end: int) -> Span:
         """Return the span of a range of the text's characters."""
-        return _span(self.name, self._line_starts, start, end)
+        return self.file.span(start, end)
 
     def at(self, path: Path) -> Any:
         """Return the data at `path`.
@@ -101,9 +168,12 @@ class Source:
         if place is None:
             return self.span(path[:-1], key=True)
         if not path:
-            first = next((entry.key for entry in self.spans.values() if entry.key), None)
-            return self.span_of(*(first or place.value))
-        return self.span_of(*(place.key if key and place.key else place.value))
+            own = (entry for entry in self.spans.values() if entry.key and not entry.file)
+            first = next(own, None)
+            return self.span_of(*((first.key if first else None) or place.value))
+        if key and place.key:
+            return (place.key_file or place.file or self.file).span(*place.key)
+        return (place.file or self.file).span(*place.value)
 
     def inside(self, path: Path, start: int, end: int) -> Span:
         """Return the span of the characters `start` to `end` of the text value at `path`.
@@ -115,18 +185,30 @@ class Source:
         value = self.at(path) if place else None
         if place is None or not isinstance(value, str):
             return self.span(path)
-        offsets = _character_offsets(self.text[slice(*place.value)], place.style, value)
+        file, offsets = place.file or self.file, offsets_of(place, value, self.file)
         if offsets is None or not 0 <= start <= end <= len(value):
             return self.span(path)
-        base = place.value[0]
         if start == end:
-            at = base + (offsets[start] if start < len(value) else offsets[-1] + 1 if value else 0)
-            return self.span_of(at, at)
-        return self.span_of(base + offsets[start], base + offsets[end - 1] + 1)
+            at = offsets[start] if start < len(value) else offsets[-1] + 1 if value else 0
+            at = at if value else place.value[0]
+            return file.span(at, at)
+        return file.span(offsets[start], offsets[end - 1] + 1)
 
 
-def load(path: str | FilePath) -> Source:
-    """Read a strategy file.
+def offsets_of(place: Place, value: str, own: Text) -> Sequence[int] | None:
+    """Return where in its file each character of a text value stands; None if it cannot be told.
+
+    `own` is the file of places that name none.
+    """
+    if place.offsets is not None:
+        return place.offsets
+    raw = (place.file or own).text[slice(*place.value)]
+    found = character_offsets(raw, place.style, value)
+    return None if found is None else [place.value[0] + offset for offset in found]
+
+
+def load(path: str | FilePath, via: Label | None = None, shown: str | None = None) -> Source:
+    """Read one file; `via` is the place that brought it in, `shown` its name without a folder.
 
     Raises:
         StrategyError: the file cannot be read, or its text is not a strategy's YAML.
@@ -137,13 +219,13 @@ def load(path: str | FilePath) -> Source:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise _refused(CANNOT_READ, f"cannot read `{name}`: {reason}") from None
+        raise _refused(CANNOT_READ, f"cannot read `{name}`: {reason}", via) from None
     except ValueError:
-        raise _refused(CANNOT_READ, f"cannot read {name!r}: not a file name") from None
+        raise _refused(CANNOT_READ, f"cannot read {name!r}: not a file name", via) from None
     if len(data) > MAX_BYTES:
-        raise _too_large(name)
+        raise _too_large(name, via)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _refused(NOT_TEXT, f"`{name}` is UTF-16 text", help="save the file as UTF-8")
+        raise _refused(NOT_TEXT, f"`{name}` is UTF-16 text", via, "save the file as UTF-8")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -151,9 +233,12 @@ def load(path: str | FilePath) -> Source:
         raise _refused(
             NOT_TEXT,
             f"`{name}` is not UTF-8 text: byte 0x{data[error.start]:02x} in line {line}",
-            help="save the file as UTF-8",
+            via,
+            "save the file as UTF-8",
         ) from None
-    return parse(text, name)
+    LOG.info("read %s, %d lines", name, text.count("\n") + 1)
+    path = FilePath(path)
+    return _parse(Text(name, text, via, path.parent, path.name if shown is None else shown))
 
 
 def parse(text: str, name: str = "<text>") -> Source:
@@ -162,14 +247,19 @@ def parse(text: str, name: str = "<text>") -> Source:
     Raises:
         StrategyError: the text is not a strategy's YAML.
     """
-    text = text.removeprefix("\ufeff")
-    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise _too_large(name)
-    reader = _Reader(name, text)
+    return _parse(Text(name, text, shown=FilePath(name).name))
+
+
+def _parse(file: Text) -> Source:
+    file = replace(file, text=file.text.removeprefix("\ufeff"))
+    size = len(file.text)
+    if size > MAX_BYTES or len(file.text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise _too_large(file.name, file.via)
+    reader = _Reader(file)
     data = reader.read()
     if reader.found:
         raise StrategyError(reader.found)
-    return Source(name, text, data, reader.spans)
+    return Source(file.name, file.text, data, reader.spans, file)
 
 
 def line_starts(text: str) -> list[int]:
@@ -177,20 +267,18 @@ def line_starts(text: str) -> list[int]:
     return [0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", text))]
 
 
-def _span(name: str, starts: list[int], start: int, end: int) -> Span:
-    first = bisect_right(starts, start) - 1
-    last = bisect_right(starts, end) - 1
-    return Span(
-        name, first + 1, start - starts[first] + 1, last + 1, end - starts[last] + 1, start, end
-    )
+def _refused(
+    code: str,
+    message: str,
+    via: Label | None = None,
+    help: str | None = None,  # noqa: A002 (as in Diagnostic)
+) -> StrategyError:
+    labels = () if via is None else (replace(via, primary=True),)
+    return StrategyError([Diagnostic(code, "error", message, labels, (help,) if help else ())])
 
 
-def _refused(code: str, message: str, help: str | None = None) -> StrategyError:  # noqa: A002
-    return StrategyError([Diagnostic(code, "error", message, help=(help,) if help else ())])
-
-
-def _too_large(name: str) -> StrategyError:
-    return _refused(TOO_LARGE, f"`{name}` is larger than {MAX_BYTES // 1024} KiB")
+def _too_large(name: str, via: Label | None) -> StrategyError:
+    return _refused(TOO_LARGE, f"`{name}` is larger than {MAX_BYTES // 1024} KiB", via)
 
 
 # YAML to data
@@ -227,10 +315,9 @@ class _StopReading(Exception):  # noqa: N818 (not an error: the mistake is in `f
 class _Reader:
     """One reading of one text: collects its mistakes and the place of every value."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self.name = name
-        self.text = text
-        self.starts = line_starts(text)
+    def __init__(self, file: Text) -> None:
+        self.file = file
+        self.text = file.text
         self.found: list[Diagnostic] = []
         self.spans: dict[Path, Place] = {}
         self.nodes = 0
@@ -285,7 +372,7 @@ class _Reader:
             raise _StopReading
 
     def _span(self, where: Range) -> Span:
-        return _span(self.name, self.starts, *where)
+        return self.file.span(*where)
 
     def _unsupported(self, what: str, where: Range, instead: str) -> None:
         message = f"YAML {what} are not part of the strategy language"
@@ -510,85 +597,3 @@ def _explain_syntax(problem: str, text: str, at: int) -> tuple[str, str, str | N
     if starts:
         return f"a value cannot start with `{starts[1]}`", "here", "put the text in quotes"
     return problem.replace("'", "`") or "this is not YAML", "here", None
-
-
-# Characters of a value to characters of the file
-
-
-def _character_offsets(raw: str, style: Style, value: str) -> list[int] | None:
-    """Return, for each character of `value`, its offset in `raw`; None if it cannot be told."""
-    if style == "collection":
-        return None
-    pairs = list(_block(raw) if style in ("literal", "folded") else _flow(raw, style))
-    characters = "".join(character for character, _ in pairs)
-    if style == "folded":
-        characters = characters[: len(value)].replace("\n", " ")
-        value = value.replace("\n", " ")
-    if characters[: len(value)] != value:
-        return None
-    return [offset for _, offset in pairs[: len(value)]]
-
-
-_ESCAPES: dict[str, str] = yaml.SafeLoader.ESCAPE_REPLACEMENTS
-_ESCAPE_LENGTHS = {"x": 2, "u": 4, "U": 8}
-_BREAK = re.compile(r"(?:\r\n|[\r\n])[ \t]*")
-_BLANKS = re.compile(r"[ \t]*")
-
-
-def _flow(raw: str, style: Style) -> Iterator[tuple[str, int]]:
-    """Read a plain or quoted scalar: each character of its value and where it comes from."""
-    quote = {"single": "'", "double": '"'}.get(style, "")
-    at, end = len(quote), len(raw) - len(quote)
-    while at < end:
-        blanks = _BLANKS.match(raw, at, end)
-        start, at = at, blanks.end() if blanks else at
-        fold = _BREAK.match(raw, at, end)
-        if fold:
-            breaks = 0
-            while fold:
-                at, breaks = fold.end(), breaks + 1
-                fold = _BREAK.match(raw, at, end)
-            yield from [(" ", start)] if breaks == 1 else [("\n", start)] * (breaks - 1)
-        elif at > start:
-            yield from ((raw[place], place) for place in range(start, at))
-        elif quote == "'" and raw.startswith("''", at):
-            yield "'", at
-            at += 2
-        elif quote == '"' and raw[at] == "\\":
-            length = 2 + _ESCAPE_LENGTHS.get(raw[at + 1], 0)
-            joined = re.compile(r"\\(?:\r\n|[\r\n])[ \t]*").match(raw, at, end)
-            if joined:
-                at = joined.end()
-                continue
-            digits = raw[at + 2 : at + length]
-            if digits:
-                yield _character(digits), at
-            else:
-                yield _ESCAPES.get(raw[at + 1], raw[at + 1]), at
-            at += length
-        else:
-            yield raw[at], at
-            at += 1
-
-
-def _character(digits: str) -> str:
-    """Return the character of a hexadecimal number; of one that has none, what replaces it."""
-    number = int(digits, 16)
-    return chr(number) if number < 0x110000 else "\ufffd"
-
-
-def _block(raw: str) -> Iterator[tuple[str, int]]:
-    """Read a block scalar; its indentation is that of its first line with text."""
-    lines = raw.splitlines(keepends=True)
-    at = len(lines[0]) if lines else 0
-    body = lines[1:]
-    given = re.match(r"[|>][-+]?([1-9])", raw)
-    indent = next((len(line) - len(line.lstrip(" ")) for line in body if line.strip()), 0)
-    if given:
-        return
-    for line in body:
-        content = line[indent:].rstrip("\r\n")
-        for n, character in enumerate(content):
-            yield character, at + indent + n
-        yield "\n", at + len(line.rstrip("\r\n"))
-        at += len(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,12 +13,14 @@ from nldc.runtime.errors import NldcRuntimeError
 if TYPE_CHECKING:
     from nldc.runtime.train.drafter import DrafterRecipe
     from nldc.runtime.train.recipe import Recipe
+    from nldc.runtime.train.sampler import SamplerRecipe
 
 MOST = {"threads": 2**15, "rank": 2**15, "seed": 2**31}
 """What numbers of a recipe lie below, where that is less than what a file can hold."""
 
 Numbers = Mapping[str, int | float]
-R = TypeVar("R", "Recipe", "DrafterRecipe")
+Progress = Callable[[int, int], object]
+R = TypeVar("R", "Recipe", "DrafterRecipe", "SamplerRecipe")
 
 
 def with_settings(recipe: R, settings: Numbers) -> R:
@@ -51,8 +53,27 @@ def numbers(recipe: R) -> dict[str, int | float]:
     return {name: value for name, value in held.items() if type(value) in (int, float)}
 
 
-def train_base(out: Path, settings: Numbers, resume: bool) -> Path:
+def recipe_numbers(name: str) -> dict[str, int | float]:
+    """Return what settings may change of the recipe of `base`, `drafter` or `sampler`."""
+    if name == "drafter":
+        from nldc.runtime.train.drafter import DrafterRecipe
+
+        return numbers(DrafterRecipe())
+    if name == "sampler":
+        from nldc.runtime.train.sampler import SamplerRecipe
+
+        return numbers(SamplerRecipe())
+    from nldc.runtime.train.recipe import Recipe
+
+    return numbers(Recipe())
+
+
+def train_base(
+    out: Path, settings: Numbers, resume: bool, progress: Progress | None = None
+) -> Path:
     """Train the tri-mode model of the recipe and return its checkpoint folder.
+
+    `progress` is told how many steps of how many are done, here and in the others.
 
     Raises:
         NldcRuntimeError: the settings do not fit, or `out` holds another run.
@@ -67,11 +88,13 @@ def train_base(out: Path, settings: Numbers, resume: bool) -> Path:
         )
     if not resume and (out / "state.pt").exists():
         raise NldcRuntimeError(f"{out} holds a run", "go on with --resume, or choose a new folder")
-    train(recipe, out, resume)
+    train(recipe, out, resume, progress)
     return out / "checkpoint"
 
 
-def train_drafter(checkpoint: Path, out: Path | None, settings: Numbers) -> Path:
+def train_drafter(
+    checkpoint: Path, out: Path | None, settings: Numbers, progress: Progress | None = None
+) -> Path:
     """Train the LoRA drafter of a checkpoint and return the adapter's folder.
 
     Raises:
@@ -82,5 +105,22 @@ def train_drafter(checkpoint: Path, out: Path | None, settings: Numbers) -> Path
 
     recipe = with_settings(drafter.DrafterRecipe(), settings)
     target = checkpoint if out is None else out
-    drafter.train_drafter(recipe, checkpoint, target)
+    drafter.train_drafter(recipe, checkpoint, target, progress)
     return target / ADAPTER_FOLDER
+
+
+def train_sampler(
+    checkpoint: Path, out: Path | None, settings: Numbers, progress: Progress | None = None
+) -> Path:
+    """Train the sampler of a checkpoint and return its folder.
+
+    Raises:
+        NldcRuntimeError: the settings do not fit, or the checkpoint cannot be trained on.
+    """
+    from nldc.runtime.abi import SAMPLER_FOLDER
+    from nldc.runtime.train import sampler
+
+    recipe = with_settings(sampler.SamplerRecipe(), settings)
+    target = checkpoint if out is None else out
+    sampler.train_sampler(recipe, checkpoint, target, progress)
+    return target / SAMPLER_FOLDER

@@ -8,7 +8,7 @@ exact one is tried, and then all of them, taking turns at every step.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import zip_longest
@@ -164,6 +164,18 @@ def trials(artifact: str | Path, decoder: Decoder, strategy: str | None) -> tupl
     return tuple(found)
 
 
+def own_params(decoder: Decoder, generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options in which are the params alone that a decoder's strategies leave to requests.
+
+    Others are for the strategies beside it.
+    """
+    given = generation.get("params")
+    if given is None:
+        return dict(generation)
+    names = {param.name for param in decoder.runtime_params()}
+    return {**generation, "params": {name: given[name] for name in given if name in names}}
+
+
 def vocabulary_without_tokenizer(decoder: Decoder, folder: Path) -> int | None:
     """Return the size of the vocabulary if the checkpoint has no tokenizer, else None."""
     from nldc.runtime.text.tokenizer import Tokenizer
@@ -180,11 +192,13 @@ def verify(
     loading: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
     strategy: str | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[tuple[Verified, ...], Pair]:
     """Decode the same prompts by AR and by the artifact and compare every token.
 
     `strategy` names one of an artifact's several; without it all exact ones are tried, see
     `trials`. `loading` goes to `Decoder.from_checkpoint`, `generation` to `Decoder.generate`.
+    `progress` is told how many tokens of how many at most are there, of AR's and all trials'.
 
     Raises:
         NldcRuntimeError: the artifact, the checkpoint, a prompt or an option cannot be used.
@@ -198,11 +212,24 @@ def verify(
         vocabulary_without_tokenizer(pair.decoder, folder),
         chat=bool((generation or {}).get("chat")),
     )
-    expected = pair.baseline.generate(chosen, **(generation or {}))
+    tried = trials(artifact, pair.decoder, strategy)
+
+    def share(number: int) -> Callable[[int, int], object] | None:
+        if progress is None:
+            return None
+        return lambda done, most: progress(number * most + done, (len(tried) + 1) * most)
+
+    own = own_params(pair.baseline, generation or {})
+    expected = pair.baseline.generate(chosen, progress=share(0), **own)
     found = tuple(
-        compare(trial.name, expected, pair.decoder.generate(chosen, **options))
-        for trial in trials(artifact, pair.decoder, strategy)
-        for options in [{**(generation or {}), **trial.options}]
+        compare(
+            trial.name,
+            expected,
+            pair.decoder.generate(
+                chosen, progress=share(number), **{**(generation or {}), **trial.options}
+            ),
+        )
+        for number, trial in enumerate(tried, 1)
     )
     return found, pair
 

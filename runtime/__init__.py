@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nldc.runtime.decoder import Decoder, Result
+    from nldc.runtime.decoder import Decoder, Result, Score
     from nldc.runtime.engine.embeddings import PromptEmbeddings
     from nldc.runtime.engine.engine import Engine
     from nldc.runtime.engine.handover import Handover, Progress
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from nldc.runtime.rows.table import Table
     from nldc.runtime.step import ops
     from nldc.runtime.step.batch import Batch
+    from nldc.runtime.step.logprobs import TokenLogprob
+    from nldc.runtime.step.params import Param, Worth
     from nldc.runtime.step.processors import sees_tokens
     from nldc.runtime.step.values import Emit, Hidden, Logits, Rows
     from nldc.runtime.switching import SwitchingDecoder
+    from nldc.runtime.vision.picture import Picture, PicturePrompt
 
 __all__ = [
     "AdapterError",
@@ -55,7 +58,10 @@ __all__ = [
     "Logits",
     "NldcRuntimeError",
     "OutOfMemoryError",
+    "Param",
     "Pattern",
+    "Picture",
+    "PicturePrompt",
     "Progress",
     "PromptEmbeddings",
     "PromptError",
@@ -64,12 +70,15 @@ __all__ = [
     "Result",
     "RowFacts",
     "Rows",
+    "Score",
     "SequenceStep",
     "Stats",
     "StepRecord",
     "SwitchingDecoder",
     "Table",
+    "TokenLogprob",
     "TokenizerError",
+    "Worth",
     "ops",
     "sees_tokens",
 ]
@@ -91,7 +100,10 @@ _HOME = {
     "Logits": "step.values",
     "NldcRuntimeError": "errors",
     "OutOfMemoryError": "errors",
+    "Param": "step.params",
     "Pattern": "rows.pattern",
+    "Picture": "vision.picture",
+    "PicturePrompt": "vision.picture",
     "Progress": "engine.handover",
     "PromptEmbeddings": "engine.embeddings",
     "PromptError": "errors",
@@ -100,12 +112,15 @@ _HOME = {
     "Result": "decoder",
     "RowFacts": "rows.pattern",
     "Rows": "step.values",
+    "Score": "decoder",
     "SequenceStep": "engine.observe",
     "Stats": "engine.stats",
     "StepRecord": "engine.observe",
     "SwitchingDecoder": "switching",
     "Table": "rows.table",
+    "TokenLogprob": "step.logprobs",
     "TokenizerError": "errors",
+    "Worth": "step.params",
     "sees_tokens": "step.processors",
 }
 

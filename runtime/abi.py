@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """Rises whenever code generated before would no longer run as it did."""
 
 PREDICATE_ARGUMENTS = (
@@ -29,7 +29,30 @@ All are int32 tiles but `k_prefix`, which is boolean; q_* are [rows, 1], k_* [1,
 cached prefix has -1 in every number but `k_position`.
 """
 
-ROW_FACTS = ("kind", "group", "index", "row", "position", "prefix")
+PROMPT_ARGUMENT = "k_prompt"
+"""One more, boolean, where the `Pattern` asks which cached rows are the prompt's."""
+
+DECODER_VARIABLES = (
+    "STRATEGY",
+    "ADAPTERS",
+    "REQUIRED_ADAPTERS",
+    "SAMPLERS",
+    "CHECKPOINT_PARAMS",
+    "DIFFUSES",
+    "SCRATCH_ROWS",
+    "PROMPT_ROWS",
+    "TOKEN_ROWS",
+    "LOOKS_UP",
+    "CARRIES_PROMPT",
+    "ROUTES",
+    "ROUTED_BY",
+    "KERNELS",
+    "PARAMS",
+    "ASKED",
+)
+"""Class variables of a `Decoder`, by which generated code tells what its strategy needs."""
+
+ROW_FACTS = ("kind", "group", "index", "row", "position", "prefix", "prompt")
 """Attributes of the `RowFacts` that the mask function of a `Pattern` gets for q and for k."""
 
 NAMES = (
@@ -38,10 +61,12 @@ NAMES = (
     "Emit",
     "Handover",
     "Layout",
+    "Param",
     "Pattern",
     "RowFacts",
     "SwitchingDecoder",
     "Table",
+    "Worth",
     "ops",
 )
 """What generated modules import from `nldc.runtime`."""
@@ -53,30 +78,44 @@ BATCH = (
     "forward",
     "head",
     "head_choose",
+    "head_choose_scored",
     "margin",
+    "noise",
+    "param",
     "probability",
     "rounds",
+    "safety",
     "sample",
     "size",
 )
 """What a step asks of the batch: part of `step/contract.py`."""
 
 OPS = (
+    "accept_longest_branch",
     "accept_longest_prefix",
     "advance",
     "begun",
+    "candidates",
     "choose_rows",
+    "differ",
     "fill",
     "fill_after_eos",
     "fill_left",
     "gather_rows",
     "grouped_rows",
     "has_masks",
+    "held",
     "join",
+    "leading",
+    "least",
     "left",
+    "length_of",
     "lookup",
+    "mask",
     "mix",
     "no_tokens",
+    "number",
+    "recall",
     "rows",
     "select",
     "take_rows",
@@ -89,6 +128,7 @@ BUILDERS = {"Layout": ("causal", "of"), "Table": ("of",)}
 
 VALUES = (
     "bonus",
+    "branch",
     "drafted",
     "filled",
     "gather",
@@ -100,14 +140,18 @@ VALUES = (
     "rows",
     "shape",
     "size",
+    "squeeze",
     "staying",
     "take",
     "tokens",
+    "unsqueeze",
 )
 """What a step asks of the values that those return: layouts, rows, states, what was accepted."""
 
 ADAPTER_FOLDER = "linear_spec_lora"
 """Where a released checkpoint keeps its drafting adapter."""
+SAMPLER_FOLDER = "commit_sampler"
+"""Where a checkpoint keeps the trained sampler of its strategies."""
 
 MANIFEST = "manifest.json"
 """The file of an artifact that holds the compiler's version and the digest of every other file."""

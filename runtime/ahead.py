@@ -21,13 +21,15 @@ from nldc.runtime.abi import COVERAGE
 from nldc.runtime.attached import attached
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels.ahead import digest_of, kernel_target
+from nldc.runtime.kernels.between import launchable
 from nldc.runtime.kernels.coverage import DTYPES, Coverage
-from nldc.runtime.kernels.forward import Rows, Sizes, any_length, kernels
+from nldc.runtime.kernels.forward import HeadRows, Rows, Sizes, any_length, kernels
 from nldc.runtime.kernels.launchable import Launchable
 from nldc.runtime.kernels.served import changed, key_of, serve
 from nldc.runtime.model.triton_backend import TritonBackend
 from nldc.runtime.model.triton_sizes import sizes_of
 from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.step.followed import Noted, programs
 from nldc.runtime.switching import SwitchingDecoder
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ def needed(
     """
     patterns = dict(patterns_of(kind))
     forwards: list[Rows] = []
-    heads: set[int] = set()
+    heads: set[HeadRows] = set()
     for strategy, uses in coverage.strategies.items():
         for each in uses.forwards:
             pattern = patterns[strategy, each.pattern]
@@ -132,14 +134,34 @@ def needed(
                     predicate=pattern.kernel(),
                     sees_prefix=pattern.sees_prefix,
                     adapted=each.adapted,
+                    asks_prompt=pattern.asks_prompt,
                 )
             )
         for head in uses.heads:
             most = coverage.batch if head.batched else 1
             for rows in _counts(head.rows):
-                heads.update(range(rows, rows * most + 1, rows))
-    found = kernels(sizes, forwards, heads, kernel_target(target))
+                heads.update(
+                    HeadRows(total, head.scored is not None, head.scored == "given")
+                    for total in range(rows, rows * most + 1, rows)
+                )
+    made_for = kernel_target(target)
+    found = [*kernels(sizes, forwards, heads, made_for)]
+    found += [launchable(*each, made_for) for each in programs_of(kind, coverage.batch)]
     return {digest_of(kernel, target): kernel for kernel in found}
+
+
+def programs_of(kind: type[Decoder], batch: int) -> Iterator[Noted]:
+    """Yield what the steps of a decoder note, or of each strategy in it, with texts and without."""
+    if issubclass(kind, SwitchingDecoder):
+        for part in kind.PARTS.values():
+            yield from programs_of(part, batch)
+        return
+    own = object.__new__(kind)  # of a model, a step's code asks its batch
+    sizes = range(1, batch + 1) if kind.ROUTES else (1,)
+    steps = [getattr(own, name) for name in kind.steps()] or [own.step]
+    for texts in {kind.LOOKS_UP, True}:
+        for step in steps:
+            yield from programs(own.prefill, step, sizes, texts=texts)
 
 
 def _counts(rows: int | tuple[int, int | None]) -> tuple[int, ...]:

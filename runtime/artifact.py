@@ -8,6 +8,7 @@ you trust. Imports no torch.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -31,6 +32,7 @@ AFRESH = (
 REMOVE = "nothing of it was run; remove it, or compile into a new folder"
 
 BYTECODE = "__pycache__"
+LOG = logging.getLogger("nldc")
 LARGEST_FILE = 1 << 26
 _OWN_BYTECODE = re.compile(r"__init__\.[\w.-]+\.pyc(\.\d+)?", re.ASCII)
 """What Python leaves behind when an artifact is imported with `import`; `load` never reads it."""
@@ -84,7 +86,9 @@ def read_artifact(folder: str | Path) -> Artifact:
             raise ArtifactError(f"{root / name} is {what} of {path}", REMOVE)
     except OSError as problem:
         raise ArtifactError(f"{root} cannot be read: {_reason(problem)}", AFRESH) from problem
-    return Artifact(root, manifest, {n: _verified(root / n, d) for n, d in sorted(files.items())})
+    found = {n: _verified(root / n, d) for n, d in sorted(files.items())}
+    LOG.info("artifact %s: %d files, as they were written", root, len(found))
+    return Artifact(root, manifest, found)
 
 
 def _parsed(path: Path, text: bytes) -> tuple[dict[str, Any], dict[str, str]]:

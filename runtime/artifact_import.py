@@ -6,14 +6,16 @@ manifest does not list is not looked for anywhere. Imports no torch.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import linecache
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from itertools import count
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -28,12 +30,25 @@ SUFFIX = ".py"
 
 
 @dataclass(frozen=True)
+class Instrument:
+    """What is added to the modules of an artifact once they are verified, to watch them run.
+
+    `change` makes the code of a module of its text and the name of its file; `names` are the
+    globals of which that code asks.
+    """
+
+    change: Callable[[str, str], ast.Module]
+    names: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class _Source:
-    """One module: where its file lay, and what was verified of it."""
+    """One module: where its file lay, what was verified of it, and what is added to that."""
 
     path: str
     data: bytes
     is_package: bool
+    instrument: Instrument | None = None
 
 
 class _Loader(InspectLoader):
@@ -48,9 +63,13 @@ class _Loader(InspectLoader):
         """Whether it is the artifact itself, or a part of it."""
         return self.source.is_package
 
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 (the protocol's)
-        """Compile the text."""
-        return compile(self.source.data, self.source.path, "exec", dont_inherit=True)
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the text, or what it was changed to."""
+        code: bytes | ast.Module = self.source.data
+        if self.source.instrument is not None:
+            text = self.get_source(fullname)
+            code = self.source.instrument.change(text, self.source.path)
+        return compile(code, self.source.path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the text; whoever asks for its lines, as Triton does, gets these and not the disk's.
@@ -60,6 +79,8 @@ class _Loader(InspectLoader):
         text = self.get_source(module.__name__)
         path = self.source.path
         linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+        if self.source.instrument is not None:
+            module.__dict__.update(self.source.instrument.names)
         exec(self.get_code(module.__name__), module.__dict__)
 
 
@@ -98,9 +119,12 @@ class _Finder(MetaPathFinder):
 
 
 _FINDER = _Finder()
+_INSTRUMENTED = count()
 
 
-def _register(name: str, artifact: Artifact, *, with_root: bool) -> None:
+def _register(
+    name: str, artifact: Artifact, *, with_root: bool, instrument: Instrument | None = None
+) -> None:
     sources = {}
     for file, data in artifact.files.items():
         if not file.endswith(SUFFIX):
@@ -108,7 +132,7 @@ def _register(name: str, artifact: Artifact, *, with_root: bool) -> None:
         is_package = file == PACKAGE or file.endswith(f"/{PACKAGE}")
         module = file.removesuffix(PACKAGE if is_package else SUFFIX).strip("/").replace("/", ".")
         if module or with_root:
-            sources[module] = _Source(str(artifact.folder / file), data, is_package)
+            sources[module] = _Source(str(artifact.folder / file), data, is_package, instrument)
     for known in [each for each in sys.modules if each.startswith(f"{name}.")]:
         del sys.modules[known]
     if _FINDER not in sys.meta_path:
@@ -137,8 +161,10 @@ def serve(name: str, folder: str | Path) -> None:
     _register(name, read_artifact(folder), with_root=False)
 
 
-def load_artifact(folder: str | Path) -> type[Any]:
+def load_artifact(folder: str | Path, instrument: Instrument | None = None) -> type[Any]:
     """Return the `Decoder` class of an artifact, which runs from the bytes that are verified here.
+
+    With an instrument, it is a class of its own, beside all others of the artifact.
 
     Raises:
         ArtifactError: see `read_artifact`; or its code does not run.
@@ -150,7 +176,9 @@ def load_artifact(folder: str | Path) -> type[Any]:
     for file, data in artifact.files.items():
         digest.update(f"\0{file}\0".encode() + data)
     name = f"nldc_artifact_{digest.hexdigest()[:24]}"
-    _register(name, artifact, with_root=True)
+    if instrument is not None:
+        name = f"{name}_{next(_INSTRUMENTED)}"
+    _register(name, artifact, with_root=True, instrument=instrument)
     sys.modules.pop(name, None)
     try:
         decoder = import_module(name).Decoder

@@ -7,10 +7,11 @@ and one engine decodes whatever the calls ask for.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict, Unpack
@@ -24,7 +25,7 @@ from nldc.runtime.checkpoint.config import PARADIGMS
 from nldc.runtime.checkpoint.parts import AUTO, AdapterChoice, Declared
 from nldc.runtime.checkpoint.weights import Progress
 from nldc.runtime.engine.aio import events_of
-from nldc.runtime.engine.arguments import keys_of, one_prompt, prompts_of, token_ids
+from nldc.runtime.engine.arguments import items, keys_of, one_prompt, prompts_of, token_ids
 from nldc.runtime.engine.call import Call
 from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.engine.engine import Engine
@@ -32,20 +33,28 @@ from nldc.runtime.engine.handover import Handover
 from nldc.runtime.engine.observe import Observer
 from nldc.runtime.engine.options import GenerateOptions, RequestOptions, options_of
 from nldc.runtime.engine.ownership import is_within_a_step
-from nldc.runtime.engine.reader import Prompt, Reader, chat_of, is_conversation
+from nldc.runtime.engine.reader import AsRead, Prompt, Reader, chat_of, is_conversation
 from nldc.runtime.engine.request import Finish, Request
 from nldc.runtime.engine.stats import Stats
 from nldc.runtime.engine.strategy import Room, Strategy
+from nldc.runtime.errors import PromptError
 from nldc.runtime.loading import Backend, backend_of, load, load_beside
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.sampler import Sampler
 from nldc.runtime.rows.plans import Plans
 from nldc.runtime.step.batch import Model
 from nldc.runtime.step.contract import StepBatch
+from nldc.runtime.step.logprobs import TokenLogprob
+from nldc.runtime.step.params import Asked, Param, Role
 from nldc.runtime.step.values import Emit
+from nldc.runtime.text.chat import Chat
 from nldc.runtime.text.endings import Endings
 from nldc.runtime.text.thinking_marks import thinking_marks
 from nldc.runtime.text.tokenizer import Tokenizer
-from nldc.runtime.whole_numbers import whole
+from nldc.runtime.vision.eye import Eye
+from nldc.runtime.vision.picture import PicturePrompt
+from nldc.runtime.vision.rows import Pictured
+from nldc.runtime.whole_numbers import as_whole, whole
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,38 @@ class Result:
     """What came of each prompt, in order.
 
     `tokens` include the EOS that ended them; `text` leaves out special tokens and is empty if the
-    checkpoint has no tokenizer; `finish` says what ended each: eos, length or stop.
+    checkpoint has no tokenizer; `finish` says what ended each: eos, length or stop. `logprobs` has
+    one for each of the tokens and `prompt_logprobs` one for each of the prompt's, None where there
+    is none; they are empty where they were not asked for.
     """
 
     text: list[str]
     tokens: list[list[int]]
     stats: list[Stats]
     finish: list[Finish]
+    logprobs: list[list[TokenLogprob]] = field(default_factory=list)
+    prompt_logprobs: list[list[TokenLogprob | None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model thinks of a text: of each of its `tokens`, given those before it.
+
+    `logprobs` has one for each; the first token has none, nor have those that were not asked for.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob | None, ...]
+
+    @property
+    def total(self) -> float:
+        """The log-probability of all tokens that have one, in nats."""
+        return math.fsum(each.logprob for each in self.logprobs if each is not None)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether each of them is the one that AR takes at temperature 0."""
+        return all(each.greedy for each in self.logprobs if each is not None)
 
 
 class Templating(TypedDict, total=False):
@@ -87,32 +121,42 @@ class Decoder:
     """A model and a strategy; see `from_checkpoint`. Generated classes set the class variables.
 
     `ADAPTERS` names the adapters that the strategy asks for, `REQUIRED_ADAPTERS` those of them that
-    it cannot do without. `CHECKPOINT_PARAMS` are its params that follow the checkpoint: the key of
-    config.json that each is, and the value that it was compiled with. `DIFFUSES` says whether a
-    forward sees rows ahead, as only a model that was trained for it can. `SCRATCH_ROWS` is the
-    largest number of rows that one step, or the prefill beyond its prompt, writes behind the
-    committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that stay for a token of the prompt
-    or the text. `LOOKS_UP` says whether a step looks up what the text says, `ROUTES` whether
-    it goes by how many sequences there are. `KERNELS` says whether every pattern has a Triton part.
+    it cannot do without, `SAMPLERS` those that are trained samplers, with the most rows of
+    which each is asked. `CHECKPOINT_PARAMS` are its params that follow the checkpoint: the key
+    of config.json that each is, and the value that it was compiled with. `DIFFUSES` says
+    whether a forward sees rows ahead, as only a model that was trained for it can.
+    `SCRATCH_ROWS` is the largest number of rows that one step, or the prefill beyond its
+    prompt, writes behind the committed ones; `PROMPT_ROWS` and `TOKEN_ROWS` are the most that
+    stay for a token of the prompt or the text. `LOOKS_UP` says whether a step looks up what the
+    text says, `CARRIES_PROMPT` whether one may begin with tokens of the prompt themselves, `ROUTES`
+    whether it goes by how many sequences there are. Where each sequence takes a step of its own, by
+    carried counts, `ROUTED_BY` names these, and `route` is asked instead of `step`. `KERNELS` says
+    whether every pattern has a Triton part. `PARAMS` are the params that requests bring, `ASKED`
+    what steps ask of them.
     """
 
     STRATEGY: ClassVar[str] = ""
     ADAPTERS: ClassVar[tuple[str, ...]] = ()
     REQUIRED_ADAPTERS: ClassVar[tuple[str, ...]] = ()
+    SAMPLERS: ClassVar[Mapping[str, int]] = {}
     CHECKPOINT_PARAMS: ClassVar[Mapping[str, tuple[str, int]]] = {}
     DIFFUSES: ClassVar[bool] = False
     SCRATCH_ROWS: ClassVar[int] = 1
     PROMPT_ROWS: ClassVar[int] = 1
     TOKEN_ROWS: ClassVar[int] = 1
     LOOKS_UP: ClassVar[bool] = False
+    CARRIES_PROMPT: ClassVar[bool] = False
     ROUTES: ClassVar[bool] = False
+    ROUTED_BY: ClassVar[tuple[str, ...]] = ()
     KERNELS: ClassVar[bool] = False
+    PARAMS: ClassVar[tuple[Param, ...]] = ()
+    ASKED: ClassVar[tuple[tuple[Asked, Role], ...]] = ()
 
     def __init__(
         self,
         backbone: Backbone,
         *,
-        adapters: Mapping[str, Adapter] | None = None,
+        adapters: Mapping[str, Adapter | Sampler] | None = None,
         backend: Backend = "torch",
         folder: Path | None = None,
         kv_memory: str | int | None = None,
@@ -122,12 +166,18 @@ class Decoder:
         self.config = backbone.config
         self.backend = backend
         plans = Plans(backbone.device, backbone.dtype)
-        self.model = Model(backend_of(backend, backbone), dict(adapters or {}), plans)
+        parts = (adapters or {}).items()
+        loras = {name: part for name, part in parts if isinstance(part, Adapter)}
+        samplers = {name: part for name, part in parts if isinstance(part, Sampler)}
+        for name, sampler in samplers.items():
+            sampler.check_rows(self.SAMPLERS.get(name, 0))
+        self.model = Model(backend_of(backend, backbone), loras, plans, samplers)
         self.folder = folder
         self.kv_memory = kv_memory
         self.graphs = graphs
+        self.eye = Eye(folder, self.config, backbone.dtype, backbone.device)
         self.most_live: int | None = None
-        self.adapters_by_folder: dict[Path, Adapter] = {}
+        self.adapters_by_folder: dict[Path, Adapter | Sampler] = {}
         self._engine: Engine | None = None
         self._making = threading.Lock()
         if kv_memory is not None:
@@ -141,6 +191,17 @@ class Decoder:
         """Advance every sequence of the batch by at least one token."""
         raise NotImplementedError
 
+    def route(self, live: int, *counts: int) -> str:
+        """Return the name of the step that a sequence takes, of which `ROUTED_BY` are `counts`."""
+        raise NotImplementedError
+
+    @classmethod
+    def steps(cls) -> tuple[str, ...]:
+        """Return the steps of which each sequence takes its own; none: all take `step`."""
+        if not cls.ROUTED_BY:
+            return ()
+        return tuple(name for name in vars(cls) if name.startswith("step_"))
+
     def strategies(self) -> dict[str, Strategy]:
         """Return what the decoder can run, by name: one strategy, or several of one artifact."""
         return {self.STRATEGY: self.as_strategy()}
@@ -148,13 +209,37 @@ class Decoder:
     def as_strategy(self, handover: Handover | None = None) -> Strategy:
         """Return the decoder's own strategy as an engine runs it."""
         return Strategy(
-            self.prefill, self.step, handover, self.SCRATCH_ROWS, self.LOOKS_UP, self.ROUTES
+            self.prefill,
+            self.step,
+            handover,
+            self.SCRATCH_ROWS,
+            self.LOOKS_UP,
+            self.ROUTES,
+            self.ASKED,
+            self._routed if self.ROUTED_BY else None,
+            {name: getattr(self, name) for name in self.steps()},
+            self.CARRIES_PROMPT,
         )
+
+    def _routed(self, live: int, told: Mapping[str, int]) -> str:
+        """Return the step that a sequence takes, by what the host was told that it carries."""
+        return self.route(live, *(told[name] for name in self.ROUTED_BY))
+
+    @classmethod
+    def params_by_strategy(cls) -> dict[str, tuple[Param, ...]]:
+        """Return the params that requests bring, by the name of the strategy that has them."""
+        return {cls.STRATEGY: cls.PARAMS}
+
+    @classmethod
+    def runtime_params(cls) -> tuple[Param, ...]:
+        """Return the params that requests bring: those of every strategy of the decoder."""
+        return tuple(param for own in cls.params_by_strategy().values() for param in own)
 
     @classmethod
     def declared(cls) -> Declared:
         """Return the adapters that the strategy declares."""
-        return Declared(cls.STRATEGY, cls.ADAPTERS, frozenset(cls.REQUIRED_ADAPTERS))
+        required, samplers = frozenset(cls.REQUIRED_ADAPTERS), frozenset(cls.SAMPLERS)
+        return Declared(cls.STRATEGY, cls.ADAPTERS, required, samplers)
 
     @classmethod
     def from_checkpoint(
@@ -220,10 +305,6 @@ class Decoder:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing of how the strategy and the checkpoint fit, a line each."""
         config, notes = self.config, []
-        if config.vision:
-            notes.append(
-                "the vision part of the checkpoint is left aside: text and embeddings are decoded"
-            )
         if self.DIFFUSES and config.paradigm != PARADIGMS[0]:
             notes.append(
                 f"the checkpoint says dlm_paradigm `{config.paradigm}`: `{self.STRATEGY}` computes "
@@ -236,16 +317,26 @@ class Decoder:
                     f"compiled with {name} = {value}, the checkpoint has {key} {own}: "
                     f"compile with --set {name}={own}, or with --model, to use it"
                 )
-        return (*notes, *self.declared().missing(self.model.adapters))
+        return (*notes, *self.declared().missing(self.model.parts))
 
     # Text
 
     @cached_property
     def reader(self) -> Reader:
         """What reads prompts and options, by the files of the checkpoint."""
-        backbone, adapters = self.model.backbone, tuple(self.model.adapters)
+        backbone, adapters = self.model.backbone, tuple(self.model.parts)
         names = tuple(self.strategies())
-        return Reader(self.config, self.folder, names, adapters, backbone.device, backbone.dtype)
+        return Reader(
+            self.config,
+            self.folder,
+            names,
+            adapters,
+            backbone.device,
+            backbone.dtype,
+            embed=backbone.embed,
+            eye=self.eye,
+            params=self.runtime_params(),
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -269,6 +360,18 @@ class Decoder:
     def end_think_token_id(self) -> int | None:
         """The token that ends thinking, None if the checkpoint names none; see `thinking_marks`."""
         return thinking_marks(self.config.end_think_token_id, self.reader.any_tokenizer)[1]
+
+    def read(
+        self, prompt: Prompt, name: str = "the prompt", **templating: Unpack[Templating]
+    ) -> AsRead:
+        """Return a prompt whose texts are tokens, conversations rendered; `generate` takes it.
+
+        Pictures of it are not looked at yet. `name` is what errors call it.
+
+        Raises:
+            PromptError, TokenizerError: it cannot be used.
+        """
+        return self.reader.read(prompt, _chat(templating), name)
 
     def embed(self, tokens: Sequence[int]) -> Tensor:
         """Return the embeddings [n, hidden] of token ids, to join with others in a prompt.
@@ -337,11 +440,12 @@ class Decoder:
 
     def generate(
         self,
-        prompts: str | PromptEmbeddings | Iterable[Prompt] | Tensor,
+        prompts: str | PromptEmbeddings | PicturePrompt | Pictured | Iterable[Prompt] | Tensor,
         *,
         options: GenerateOptions | Sequence[GenerateOptions] | None = None,
         batch_size: int | None = None,
         on_step: Observer | None = None,
+        progress: Progress | None = None,
         **keywords: Unpack[CallOptions],
     ) -> Result:
         """Decode every prompt until EOS, a stop string or `max_new_tokens`.
@@ -350,7 +454,8 @@ class Decoder:
         for all prompts or one for each, of which names given beside them replace fields. `strategy`
         may be a list with a name for each prompt, and `sequence_ids` has the number that keys the
         sampling noise of each (default: the prompts' places). At most `batch_size` of the sequences
-        (None: all) run at a time. `on_step` is told of every step that they have a part in.
+        (None: all) run at a time. `on_step` is told of every step that they have a part in,
+        `progress` how many tokens of how many at most are there, a finished prompt counting whole.
 
         Raises:
             PromptError: a prompt, an option or a switch cannot be used.
@@ -367,12 +472,56 @@ class Decoder:
             if event.error is not None:
                 raise event.error
             texts[request.place].append(event.text)
+            if progress is not None:
+                most = [each.max_new_tokens for each in requests]
+                there = [
+                    own if each.finish else len(each.tokens)
+                    for each, own in zip(requests, most, strict=True)
+                ]
+                progress(sum(there), sum(most))
         return Result(
             text=["".join(text) for text in texts],
             tokens=[request.tokens for request in requests],
             stats=[request.stats() for request in requests],
             finish=[request.finish or "cancelled" for request in requests],
+            logprobs=[request.logprobs for request in requests],
+            prompt_logprobs=[list(request.prompt_logprobs) for request in requests],
         )
+
+    def score(
+        self,
+        prompts: str | Iterable[Prompt] | Tensor,
+        *,
+        top: int = 0,
+        from_token: int | Iterable[int] = 1,
+    ) -> list[Score]:
+        """Return what the model thinks of every prompt, token by token; nothing is decoded.
+
+        The log-probability of a token is what AR gives it behind the tokens before it: by base
+        weights, of the logits as they are. `top` of the likeliest tokens come with each, at most
+        20. Tokens before number `from_token`, which may be one number for each prompt, are read and
+        not scored. The decoder's engine does it, a prompt at a time between its steps, with no
+        memory for logits that grows with the prompt.
+
+        Raises:
+            PromptError: a prompt or a number cannot be used.
+            TokenizerError: a prompt is text and the checkpoint has no tokenizer.
+        """
+        given = prompts_of(prompts)
+        one = as_whole(from_token)
+        hint = "give the number of a token, or a list with one for each prompt"
+        firsts = [one] * len(given) if one is not None else items(from_token, "from_token", hint)
+        if len(firsts) != len(given):
+            raise PromptError(f"{len(firsts)} numbers from_token for {len(given)} prompts", hint)
+        options = [
+            GenerateOptions(max_new_tokens=0, prompt_logprobs=top, prompt_logprobs_from=first)
+            for first in firsts
+        ]
+        found = self.reader.requests(given, options)
+        for _, event in self._call(found, None, None).events():
+            if event.error is not None:
+                raise event.error
+        return [Score(request.prompt, request.prompt_logprobs) for request in found]
 
     def stream(
         self,
@@ -439,13 +588,7 @@ class Decoder:
     ) -> list[Request]:
         own = {name: value for name, value in keywords.items() if name not in _OF_CALLS}
         each = options_of(call, options, own, len(prompts))
-        chat = chat_of(
-            keywords.get("chat", False),
-            keywords.get("system"),
-            keywords.get("tools"),
-            keywords.get("template_variables"),
-            keywords.get("chat_template"),
-        )
+        chat = _chat(keywords)
         given = keywords.get("sequence_ids")
         keys = None if given is None else keys_of(given, len(prompts))
         return self.reader.requests(prompts, each, chat, keys, as_text=as_text)
@@ -456,6 +599,16 @@ class Decoder:
         """Return the requests as a call; within a step, of an engine that nobody else runs."""
         engine = self.new_engine() if is_within_a_step() else self.engine
         return Call(engine, requests, at_most, on_step)
+
+
+def _chat(asked: Templating) -> Chat | None:
+    return chat_of(
+        asked.get("chat", False),
+        asked.get("system"),
+        asked.get("tools"),
+        asked.get("template_variables"),
+        asked.get("chat_template"),
+    )
 
 
 _OF_CALLS = (*Templating.__annotations__, "sequence_ids")

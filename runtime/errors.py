@@ -9,6 +9,7 @@ NldcRuntimeError
 ├── BackendError      a device or kernel backend that cannot run here
 ├── OutOfMemoryError  the machine or the device has no room for what is asked
 ├── ProfileError      a device's figures, or a profile of what a strategy accepts
+├── TraceError        a trace of a run, or two runs that cannot be compared
 └── ArtifactError     the generated folder: other compiler version, edited by hand
 """
 
@@ -72,6 +73,10 @@ class OutOfMemoryError(NldcRuntimeError):
 
 class ProfileError(NldcRuntimeError):
     """Figures of a device, or a profile of what a strategy accepts, that cannot be used."""
+
+
+class TraceError(NldcRuntimeError):
+    """A trace that cannot be read or written, or that is not of what it is held against."""
 
 
 class ArtifactError(NldcRuntimeError):

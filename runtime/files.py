@@ -23,8 +23,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file at a place of its own, which then takes that of `path`.
 
     Raises:
-        OSError: it cannot be written; `path` is as it was.
+        OSError: it cannot be written, or is there and no plain file, such as a link or a device;
+            `path` is as it was.
     """
+    _refuse_special(path)
     held = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     fresh = held / path.name
     try:
@@ -79,9 +81,7 @@ def put_files(folder: Path, fill: Fill, stale: Collection[str] = ()) -> None:
         fill(fresh)
         names = sorted(path.name for path in fresh.iterdir())
         for name in {*names, *stale}:
-            path = folder / name
-            if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise FileExistsError(errno.EEXIST, "it is no plain file", str(path))
+            _refuse_special(folder / name)
         try:
             for name in {*names, *stale}:
                 if (folder / name).exists():
@@ -103,6 +103,11 @@ def put_files(folder: Path, fill: Fill, stale: Collection[str] = ()) -> None:
         for path in (old, held):
             with suppress(OSError):
                 path.rmdir()
+
+
+def _refuse_special(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise FileExistsError(errno.EEXIST, "it is no plain file", str(path))
 
 
 def _back(old: Path, place: Path) -> None:

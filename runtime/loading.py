@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.checkpoint.config import ModelConfig
-from nldc.runtime.checkpoint.parts import LOG, AdapterChoice, choose_folders
+from nldc.runtime.checkpoint.parts import AUTO, LOG, AdapterChoice, Declared, choose_folders
+from nldc.runtime.checkpoint.sampler import SamplerWeights
 from nldc.runtime.checkpoint.tensors import dtype_of
-from nldc.runtime.checkpoint.weights import Progress, load_weights, own_dtype
+from nldc.runtime.checkpoint.weights import EMBEDDING, Progress, load_weights, own_dtype
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.quantised_ways import pack_for_kernels, pack_weight
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Backend as ModelBackend
+from nldc.runtime.model.sampler import Sampler
 from nldc.runtime.model.torch_backend import TorchBackend
+from nldc.runtime.sharing import share_weights
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
@@ -48,12 +53,17 @@ def load(
     place = _device(device)
     number = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
     chosen = _backend(backend, place, number, kernels=kind.KERNELS)
+    why = "" if chosen == "triton" else why_torch(place, number, kernels=kind.KERNELS) or "as asked"
+    LOG.info("model %s in %s on %s", folder, str(number).removeprefix("torch."), place)
+    LOG.info("backend %s%s", chosen, f": {why}" if why else "")
     folders = choose_folders(adapter, folder, kind.declared())
-    adapters = {
-        name: Adapter.load(source, config, number, place) for name, source in folders.items()
-    }
+    adapters = _load_parts(kind.declared(), folders, config, number, place)
+    for name, own in folders.items():
+        LOG.info("adapter %s from %s", name, own)
+    began = time.perf_counter()
     form = pack_for_kernels if chosen == "triton" else pack_weight
     weights = load_weights(folder, config, number, place, form=form, progress=progress)
+    LOG.info("read its weights in %.2f s", time.perf_counter() - began)
     backbone = Backbone(config, weights, number, place)
     decoder = kind(
         backbone,
@@ -64,11 +74,63 @@ def load(
         graphs=graphs,
     )
     decoder.adapters_by_folder.update({folders[name]: adapters[name] for name in folders})
-    for note in _ahead(decoder, only=ahead_only):
-        LOG.warning("%s", note)
-    for note in decoder.notes:
-        LOG.warning("%s", note)
+    _say_notes(decoder, ahead_only=ahead_only)
     return decoder
+
+
+def _load_parts(
+    declared: Declared,
+    folders: Mapping[str, Path],
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> dict[str, Adapter | Sampler]:
+    """Return what is in each folder, by the name that the strategy has for it."""
+    return {
+        name: Sampler(SamplerWeights.load(folder, device))
+        if name in declared.samplers
+        else Adapter.load(folder, config, dtype, device)
+        for name, folder in folders.items()
+    }
+
+
+def _say_notes(decoder: Decoder, *, ahead_only: bool) -> None:
+    for note in (*_ahead(decoder, only=ahead_only), *decoder.notes):
+        LOG.warning("%s", note)
+
+
+def load_on(
+    kind: type[D],
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    folder: Path | None = None,
+    adapter: AdapterChoice = None,
+    backend: Backend | None = None,
+    kv_memory: str | int | None = None,
+    graphs: bool | None = None,
+) -> tuple[D, tuple[str, ...]]:
+    """Return a decoder of this kind on weights that are there, and the names of those it copied.
+
+    `tensors` have the names of a released checkpoint, one dtype and one device; see
+    `share_weights`, which may move them. `folder` is where `adapter` "auto" looks; the other
+    options are those of `Decoder.from_checkpoint`.
+
+    Raises:
+        AdapterError, BackendError: what was asked for cannot be loaded.
+    """
+    some = tensors[EMBEDDING]
+    number, place = some.dtype, some.device
+    chosen = _backend(backend, place, number, kernels=kind.KERNELS)
+    if folder is None and adapter == AUTO:
+        adapter = None
+    folders = choose_folders(adapter, folder or Path(), kind.declared())
+    adapters = _load_parts(kind.declared(), folders, config, number, place)
+    shared = share_weights(tensors, config)
+    backbone = Backbone(config, shared.weights, number, place)
+    decoder = kind(backbone, adapters=adapters, backend=chosen, kv_memory=kv_memory, graphs=graphs)
+    _say_notes(decoder, ahead_only=False)
+    return decoder, shared.copied
 
 
 def _ahead(decoder: Decoder, *, only: bool) -> tuple[str, ...]:
@@ -94,9 +156,10 @@ def load_beside(kind: type[D], other: Decoder, adapter: AdapterChoice) -> D:
     choice = adapter if names else None
     folders = choose_folders(choice, other.folder or Path(), kind.declared())
     loaded = other.adapters_by_folder
-    for folder in folders.values():
-        if folder not in loaded:
-            loaded[folder] = Adapter.load(folder, backbone.config, backbone.dtype, backbone.device)
+    new = {name: folder for name, folder in folders.items() if folder not in loaded}
+    place = backbone.config, backbone.dtype, backbone.device
+    for name, part in _load_parts(kind.declared(), new, *place).items():
+        loaded[folders[name]] = part
     decoder = kind(
         backbone,
         adapters={name: loaded[folder] for name, folder in folders.items()},
@@ -105,7 +168,8 @@ def load_beside(kind: type[D], other: Decoder, adapter: AdapterChoice) -> D:
         kv_memory=other.kv_memory,
         graphs=other.graphs,
     )
-    for note in (*_ahead(decoder, only=False), *kind.declared().missing(decoder.model.adapters)):
+    decoder.eye = other.eye
+    for note in (*_ahead(decoder, only=False), *kind.declared().missing(decoder.model.parts)):
         LOG.warning("%s", note)
     return decoder
 

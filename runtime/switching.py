@@ -10,6 +10,7 @@ from nldc.runtime.checkpoint.parts import Declared
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.engine.handover import Handover
 from nldc.runtime.engine.strategy import Strategy
+from nldc.runtime.step.params import Param
 
 
 class SwitchingDecoder(Decoder):
@@ -28,7 +29,7 @@ class SwitchingDecoder(Decoder):
         model = self.model
         return {
             name: kind(
-                model.backbone, adapters=model.adapters, backend=self.backend, folder=self.folder
+                model.backbone, adapters=model.parts, backend=self.backend, folder=self.folder
             )
             for name, kind in self.PARTS.items()
         }
@@ -36,8 +37,15 @@ class SwitchingDecoder(Decoder):
     @classmethod
     def declared(cls) -> Declared:
         """Return the adapters that the strategies declare."""
-        required = frozenset[str]().union(*(part.REQUIRED_ADAPTERS for part in cls.PARTS.values()))
-        return Declared(cls.STRATEGY, cls.ADAPTERS, required)
+        parts = cls.PARTS.values()
+        required = frozenset[str]().union(*(part.REQUIRED_ADAPTERS for part in parts))
+        samplers = frozenset[str]().union(*(part.SAMPLERS for part in parts))
+        return Declared(cls.STRATEGY, cls.ADAPTERS, required, samplers)
+
+    @classmethod
+    def params_by_strategy(cls) -> dict[str, tuple[Param, ...]]:
+        """Return the params that requests bring, by the name of the strategy that has them."""
+        return {name: part.PARAMS for name, part in cls.PARTS.items()}
 
     @cached_property
     def notes(self) -> tuple[str, ...]:

@@ -71,6 +71,8 @@ STEPS: tuple[tuple[str, dict[str, int]], ...] = (
     ("prompt_lookup", {}),
 )
 """Strategies whose steps are timed."""
+APART = (("linear_ss", {"block_length": 16}),)
+"""Those that are timed with the ops between two calls of the model apart, too."""
 LOOPED = ("block_diffusion",)
 MATRICES = ("qkv", "output", "gate", "up", "down")
 """Of a layer's weights, those that may have 8 or 4 bits."""
@@ -458,6 +460,10 @@ def times(options: Options) -> Iterator[dict[str, Any]]:
         graphs = fast == "triton"
         some = STEPS[:3] if options.small else STEPS
         yield from step_times(options, backbone, floor, prefix, some, fast, graphs, until)
+        if fast == "triton":
+            yield from step_times(
+                options, backbone, floor, prefix, APART, fast, graphs, until, joined=False
+            )
         rivals = script("rivals")
         shape = rivals.SMALL if options.small else rivals.LARGE
         yield from rivals.measure(shape, prefix, torch.device(options.device), until)
@@ -499,8 +505,13 @@ def step_times(
     backend: str,
     graphs: bool,
     until: float,
+    *,
+    joined: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Steps of strategies behind a prefix, and its prefill."""
+    """Steps of strategies behind a prefix, and its prefill.
+
+    Not `joined`: what a step does between two calls of the model is torch's, op by op.
+    """
     import torch
 
     steps = 4 if options.small else 24
@@ -513,6 +524,8 @@ def step_times(
         with tempfile.TemporaryDirectory() as scratch:
             kind, _ = compiled(name, Path(scratch), **settings)
         decoder = kind(backbone, backend=backend, graphs=graphs)
+        if not joined:
+            decoder.model.backend.between = None
         most = max(steps, 4 * settings.get("block_length", 1)) if name in LOOPED else steps
         step_ms, prefill_ms, forwards, emitted = [], [], 0.0, 0.0
         for turn in range(2 if options.small else 4):
@@ -531,15 +544,20 @@ def step_times(
         def decode(decoder: Any = decoder, most: int = 2 * most) -> object:
             return decoder.generate([tokens], max_new_tokens=most, eos=())
 
-        share = idle(decode) if options.device != "cpu" and graphs else {}
+        share = {}
+        if options.device != "cpu" and graphs:
+            share = idle(decode)
+            decoder.engine.graphs.overlap = False
+            share["idle_apart"] = idle(decode)["idle"]
         yield {
             "what": "step",
             **share,
             "strategy": name,
             "settings": settings,
-            "backend": backend,
+            "backend": backend if joined else f"{backend}, ops apart",
             "replayed": decoder.engine.graphs.replays,
             "captured": decoder.engine.graphs.captures,
+            "overlapped": decoder.engine.graphs.overlapped,
             "ms": median(step_ms),
             "least_ms": min(step_ms),
             "forwards": forwards,
@@ -844,13 +862,13 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
     steps = [one for one in records if one["what"] == "step"]
     alone = [one for one in records if one["what"] == "attention"]
     text += "\nSteps.\n\n" + table(
-        ("strategy", "backend", "graphs, replays", "ms a step", "least", "forwards", "floor",
-         "ms/floor", "tokens a step", "prefill, ms", "device idle"),
+        ("strategy", "backend", "graphs, replays, overlapped", "ms a step", "least", "forwards",
+         "floor", "ms/floor", "tokens a step", "prefill, ms", "device idle", "with no overlap"),
         [
             (
                 " ".join([one["strategy"], *(f"{k}={v}" for k, v in one["settings"].items())]),
                 one["backend"],
-                f"{one['captured']}, {one['replayed']}",
+                f"{one['captured']}, {one['replayed']}, {one['overlapped']}",
                 f"{one['ms']:.2f}",
                 f"{one['least_ms']:.2f}",
                 one["forwards"],
@@ -859,6 +877,7 @@ def time_tables(records: Sequence[dict[str, Any]]) -> str:
                 f"{one['tokens']:.2f}",
                 f"{one['prefill_ms']:.1f} ({one['prefix']})",
                 f"{100 * one['idle']:.1f} %" if "idle" in one else "",
+                f"{100 * one['idle_apart']:.1f} %" if "idle_apart" in one else "",
             )
             for one in steps
         ],

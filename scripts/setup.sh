@@ -15,11 +15,14 @@ CHECK
 "$PYTHON" -m venv "$VENV"
 if ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
     if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+        echo "fetching torch with CUDA, some gigabytes"
         "$VENV/bin/pip" install -q 'torch>=2.11'
     else
+        echo "fetching torch $TORCH_CPU for the CPU"
         "$VENV/bin/pip" install -q "torch==$TORCH_CPU"
     fi
 fi
+echo "installing nldc and what its tests and its server need: a few minutes"
 "$VENV/bin/pip" install -q -e '.[dev]'
 if "$VENV/bin/python" -c 'import triton, sys; sys.exit(not triton.__version__.startswith("3.6."))'
 then

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -26,16 +28,24 @@ LONGEST = {
     for place, name in enumerate(
         (
             "test_strategies.py",
+            "test_kernels.py",
+            "test_interpreted_kernels.py",
+            "test_thinking_budget.py",
             "test_all_modes.py",
             "test_soundness.py",
             "test_random_checkpoints.py",
-            "test_cli.py",
-            "test_thinking_budget.py",
             "test_step_state.py",
-            "test_members.py",
-            "test_handover.py",
+            "test_cli.py",
+            "test_certify.py",
+            "test_new_op.py",
+            "test_names.py",
+            "test_switching.py",
+            "test_lowering.py",
+            "test_pages.py",
             "test_golden.py",
-            "test_linear.py",
+            "test_row_invariance.py",
+            "test_overlap.py",
+            "test_many_requests.py",
         )
     )
 }
@@ -96,3 +106,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for the tests of `make test-browser`."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert found is not None, "install chromium"
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield made
+        made.close()

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from nldc import api
-from nldc.source import Source, load
+from nldc.reuse import load
+from nldc.source import Source
 
 SHORT = ("block_length", "k", "length")
 """The params that say how many rows a step drafts or fills."""

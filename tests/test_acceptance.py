@@ -126,7 +126,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_a_profile_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "profile.json").mkdir()
-    with pytest.raises(ProfileError, match="cannot be written: is a directory"):
+    with pytest.raises(ProfileError, match="cannot be written: it is no plain file"):
         write_acceptance(WITH_AFTER, tmp_path / "profile.json")
     assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
 

@@ -26,7 +26,7 @@ from nldc.cost.geometry import RELEASED
 from nldc.runtime.artifact import read_artifact
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.kernels.coverage import Coverage, Forward, Geometry, Head, Kernel
-from nldc.runtime.kernels.forward import LowRank, Rows, any_length, kernels
+from nldc.runtime.kernels.forward import HeadRows, LowRank, Rows, any_length, kernels
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.occupancy import occupancy
 
@@ -44,7 +44,10 @@ def coverage() -> Coverage:
         dtype="bfloat16",
         batch=4,
         geometry=Geometry("tiny", 32, 96, 2, 1, 8, 61, {"output": LowRank(4, 4, 16, 32)}),
-        strategies={"linear_ss": uses_of(api.check("linear_ss", others=False).graph)},
+        strategies={
+            name: uses_of(api.check(name, others=False).graph)
+            for name in ("linear_ss", "block_diffusion")
+        },
         kernels={"cuda:90": KERNELS},
     )
 
@@ -77,6 +80,7 @@ def test_kernels_lie_in_the_artifact_under_its_digests_and_what_they_take_is_sai
     assert done.exit_code == 0, done.output
     assert asked == {
         "targets": ("cuda:90",), "geometry": "8b", "dtype": "bfloat16", "batch": 4, "jobs": None,
+        "progress": None,
     }  # fmt: skip
     lines = done.output.splitlines()
     (head,) = [number for number, line in enumerate(lines) if "kernels for cuda:90" in line]
@@ -109,6 +113,8 @@ def test_a_strategy_says_what_it_runs() -> None:
         Forward("CAUSAL", 8, batched=True, adapted=False),
     )
     assert uses.heads == (Head(1, batched=False), Head(8, batched=True))
+    scored = uses_of(api.check("margin_confidence", {"block_length": 4}, others=False).graph).heads
+    assert scored == (Head(1, False), Head(4, True, "chosen"), Head(1, True))
     (first, *_) = uses_of(api.check("quadratic_ss", others=False).graph).forwards
     assert first.rows == (1, None)  # it sees rows ahead: a prompt of any length is one piece
 
@@ -121,7 +127,10 @@ def test_more_rows_than_are_listed_get_no_other_kernels(size: str) -> None:
 
     def names(counts: tuple[int, ...]) -> set[str]:
         forwards = [Rows(counts, 1, None, sees_prefix=True, adapted=True)]
-        return {f"{one.name} {one.constants}" for one in kernels(sizes, forwards, [1], Target(90))}
+        heads = [HeadRows(1)]
+        return {
+            f"{one.name} {one.constants}" for one in kernels(sizes, forwards, heads, Target(90))
+        }
 
     listed = names(any_length())
     assert names((5001, 77777, 131073, 200001)) <= listed

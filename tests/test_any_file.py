@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +14,8 @@ from nldc import api, source
 from nldc.diagnostics import StrategyError
 from nldc.render import render_json, render_line, render_text
 
-FILES = [path.read_text(encoding="utf-8") for path in api.library().values()]
+FRAGMENT = Path(__file__).parent / "diagnostics" / "NLD024_free_name" / "good.yaml"
+FILES = [path.read_text(encoding="utf-8") for path in (*api.library().values(), FRAGMENT)]
 WORDS = sorted({word for text in FILES for word in re.findall(r"[\w$.]+|[^\w\s]", text)})
 ODD = [
     "",
@@ -41,7 +43,11 @@ def check(text: str) -> None:
     else:
         return
     spans = [label.span for diagnostic in found for label in diagnostic.labels]
-    assert all(0 <= span.start <= span.end <= len(text) for span in spans)
+    own = [span for span in spans if span.file == "any.yaml"]
+    assert all(0 <= span.start <= span.end <= len(text) for span in own)
+    for diagnostic in found:  # what lies in another file says where this one leads there
+        files = {label.span.file for label in diagnostic.labels}
+        assert "any.yaml" in files or not files
     assert all(diagnostic.message for diagnostic in found)
     assert render_text(found, lambda _: text)
     assert render_json(found)

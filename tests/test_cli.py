@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from nldc import api
 from nldc.cli import cli
 from nldc.cli.group import INTERNAL, INTERRUPTED
 from nldc.errors import REGISTRY
+from nldc.reuse import flat, load
 from nldc.runtime.errors import NldcRuntimeError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +138,13 @@ def test_a_misspelt_strategy_of_the_library_is_recognised() -> None:
     assert "did you mean `linear_ss`?" in result.output
 
 
+def test_a_name_that_is_like_no_strategy_is_told_where_they_are_listed() -> None:
+    result = nldc("check", "nope")
+    assert "there is no file `nope`, and no such strategy in the library" in result.output
+    assert "help: `nldc strategies` lists them" in result.output
+    assert "cannot read `nope.yaml`: no such file" in nldc("check", "nope.yaml").output
+
+
 def test_a_folder_does_not_hide_a_strategy_of_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +246,34 @@ def test_run_prints_what_it_cost(artifacts: Path) -> None:
     assert quiet.stderr == ""
 
 
+def test_run_lists_log_probabilities_behind_the_text(artifacts: Path, model: Path) -> None:
+    options = ("--model", model, "--max-new-tokens", "3", "--quiet")
+    listed = []
+    for name in ("ar", "linear_ss"):
+        asked = nldc(
+            "run", artifacts / name, *options, "--prompt", "w1 w2 w3", "--logprobs", "2"
+        ).stdout.splitlines()
+        plain = nldc("run", artifacts / name, *options, "--prompt", "w1 w2 w3").stdout
+        assert asked[0] == plain.strip()
+        assert asked[2].split() == ["token", "logprob", "likeliest"]
+        assert len(asked) == 6
+        for word, line in zip(plain.split(), asked[3:], strict=True):
+            token, text, logprob, *best = line.split()
+            assert (text, f"w{token}") == (f"'{word}'", word)
+            assert best[:3] == [token, text, f"{logprob},"]
+            assert float(best[5]) <= float(logprob) < 0
+        listed.append(asked)
+    assert listed[0] == listed[1]
+    ids = nldc("run", artifacts / "ar", "--model", GOLDEN, "--ids", "1,2", "--logprobs", "0",
+               "--max-new-tokens", "2")  # fmt: skip
+    assert ids.stdout.splitlines()[2].split() == ["token", "logprob"]
+    assert [line.split()[0] for line in ids.stdout.splitlines()[3:]] == ids.stdout.split("\n")[
+        0
+    ].split(",")
+    refused = nldc("run", artifacts / "ar", "--prompt", "w1", "--logprobs", "21")
+    assert "logprobs 21 is not allowed" in refused.stderr
+
+
 def test_run_reads_a_file_or_stdin(artifacts: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "prompt.txt"
     path.write_text("w1 w2 w3")
@@ -248,6 +285,34 @@ def test_run_reads_a_file_or_stdin(artifacts: Path, model: Path, tmp_path: Path)
     missing = nldc("run", artifacts / "ar", *options, "--file", tmp_path / "no.txt")
     assert missing.exit_code == 1
     assert missing.stderr.startswith("error: cannot read")
+
+
+def test_run_brings_params_of_the_strategy(artifacts: Path) -> None:
+    way = ("run", artifacts / "block_diffusion", "--prompt", "import ", "--max-new-tokens", "12")
+    found = nldc(*way, "--param", "threshold=0.0", "--quiet")
+    assert found.exit_code == 0, found.output
+    decoder = api.load(artifacts / "block_diffusion").from_checkpoint(device="cpu")
+    wanted = decoder.generate("import ", max_new_tokens=12, params={"threshold": 0.0})
+    assert found.stdout.strip() == wanted.text[0].strip()
+    refused = nldc(*way, "--param", "treshold=0.5")
+    assert refused.exit_code == 1
+    assert "did you mean threshold" in refused.output
+    refused = nldc(*way, "--param", "threshold=2")
+    assert "use a number from 0.0 to 1.0; the default is 0.9" in refused.output
+    refused = nldc(*way, "--param", "threshold=1", "--param", "threshold=0")
+    assert refused.exit_code == 2
+    assert "--param threshold is given twice" in refused.output
+
+
+def test_bench_and_verify_bring_params_where_a_strategy_has_them(artifacts: Path) -> None:
+    few = ("--count", "1", "--max-new-tokens", "8")
+    found = nldc("bench", "block_diffusion", *few, "--repeats", "1", "--param", "threshold=0.0")
+    assert found.exit_code == 0, found.output
+    refused = nldc("bench", "linear_ss", *few, "--param", "threshold=0.0")
+    assert refused.exit_code == 1
+    assert "no strategy here leaves a param threshold to requests" in refused.output
+    found = nldc("verify", artifacts / "block_diffusion", *few, "--param", "threshold=1.0")
+    assert "threshold" not in found.output
 
 
 def test_run_takes_exactly_one_prompt(artifacts: Path) -> None:
@@ -331,6 +396,71 @@ def test_bench_prints_a_line_for_each_strategy_beside_ar() -> None:
     assert "torch" in lines[-1]
     found = json.loads(nldc("bench", "linear_ss", *options, "--json").stdout)
     assert [row["strategy"] for row in found["results"]] == ["ar", "linear_ss"]
+
+
+def test_bench_runs_a_grid_and_writes_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "bench.html"
+    options = ("--model", GOLDEN, "--count", "1", "--max-new-tokens", "6", "--repeats", "2")
+    grid = ("--grid", "block_length=3,4")
+    result = nldc("bench", "linear_ss", *options, *grid, "--json", "--html", page,
+                  "--predict", "h100")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["format"] == 1
+    names = ["ar", "linear_ss block_length=3", "linear_ss block_length=4"]
+    assert [row["name"] for row in found["results"]] == names
+    assert [len(row["times"]) for row in found["results"]] == [2, 2, 2]
+    assert set(found["results"][1]["observed"]["accepted"]) <= {"1", "2", "3"}
+    assert found["predicted"]["device"]
+    assert all(name in page.read_text("utf-8") for name in names)
+    assert "bench.html: 3 runs" in result.stderr
+
+
+def test_bench_names_both_figures_of_acceptance() -> None:
+    options = ("--model", GOLDEN, "--count", "1", "--max-new-tokens", "6", "--repeats", "1")
+    lines = nldc("bench", "linear_ss", *options, "--set", "block_length=4").stdout.splitlines()
+    heading = next(line for line in lines if "TPF" in line)
+    for name in ("TPF with prefill", "TPF without prefill", "acceptance length"):
+        assert name in heading
+    ar = lines[lines.index(heading) + 1].split()
+    assert ar == ["ar", "1.00", "1.00", "none", "1.00"]
+
+
+def test_bench_tells_figures_of_each_category(tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text(
+        '{"category": "code", "prompt": [1, 2]}\n{"category": "math", "prompt": [3]}\n', "utf-8"
+    )
+    options = ("--model", GOLDEN, "--max-new-tokens", "6", "--repeats", "1", "--prompts", path)
+    result = nldc("bench", "linear_ss", *options, "--set", "block_length=4")
+    assert result.exit_code == 0, result.stderr
+    words = [line.split()[:3] for line in result.stdout.splitlines()]
+    for name in ("ar", "linear_ss"):
+        assert [name, "code", "1"] in words
+        assert [name, "math", "1"] in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--grid", "block_length=four"), "is not of the form name=4..32, 4..32:4 or 4,8,16"),
+        (("--grid", "block_length=4", "--grid", "block_length=8"), "block_length is given twice"),
+        (("--grid", "block_length=4", "--set", "block_length=8"), "both give block_length"),
+        (("--grid", "blok_length=4"), "did you mean `block_length`?"),
+        (("--set", "blok_length=4"), "did you mean `block_length`?"),
+        (("--grid", "block_length=4,400"), "400"),
+        (("--html", "/nowhere/at/all.html"), "cannot be written: no such file or directory"),
+        (("--html", "/"), "is no plain file"),
+        (("--html", ""), "no file is named"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_run_before_it_runs(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    result = nldc("bench", "linear_ss", "--model", GOLDEN, *arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert "tokens/s" not in result.stdout
 
 
 # several strategies in one artifact
@@ -447,7 +577,7 @@ def test_explain_names_the_code_that_was_meant() -> None:
 
 
 def test_explain_draws_which_rows_see_which() -> None:
-    result = nldc("explain", "linear_ss", "--set", "block_length=3")
+    result = nldc("explain", "linear_ss", "--set", "block_length=3", "--full")
     assert result.exit_code == 0
     assert result.stdout.endswith(
         "step.checked: 3 rows, attention causal\n"
@@ -479,7 +609,12 @@ def test_strategies_lists_the_library_with_guarantees() -> None:
 
 
 def test_schema_is_json() -> None:
-    assert "properties" in json.loads(nldc("schema").stdout)
+    schema = json.loads(nldc("schema").stdout)
+    assert {each["$ref"].rsplit("/", 1)[1] for each in schema["anyOf"]} == {
+        "Strategy",
+        "Variant",
+        "FragmentFile",
+    }
 
 
 def test_doctor_finds_everything_that_is_needed_here() -> None:
@@ -811,7 +946,7 @@ def test_an_adapter_that_no_strategy_of_several_declares_is_refused(
 def test_every_command_refuses_to_decode_without_an_adapter_that_is_required(
     model: Path, tmp_path: Path
 ) -> None:
-    text = (ROOT / "strategies" / "linear_ss_lora.yaml").read_text(encoding="utf-8")
+    text = flat(load(ROOT / "strategies" / "linear_ss_lora.yaml"))
     file, artifact = tmp_path / "must.yaml", tmp_path / "must"
     assert "optional: true" in text
     file.write_text(text.replace("optional: true", "optional: false"), encoding="utf-8")

@@ -137,6 +137,12 @@ def test_a_seed_that_neither_uses_is_no_place_to_part() -> None:
     assert not {"prefill.seed", "step.after"} & {part.node for part in found.parts}
 
 
+def test_another_sampler_matters_where_one_is_loaded(tmp_path: Path) -> None:
+    found = between("trained_sampler", edited(tmp_path, "trained_sampler", ("judge", "other")))
+    assert Change("step.filled.sure", "sampler", "judge", "other") in found.nodes
+    assert Parting("step.filled.sure", "a sampler is loaded") in found.parts
+
+
 def test_proofs_of_both_say_that_their_outputs_cannot_part() -> None:
     found = between("linear_ss", "quadratic_ss")
     assert found.are_exact

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,17 @@ NO_BAD_FILE = "NLD001_missing_file"
 
 def found_in(case: Path, stem: str) -> tuple[Diagnostic, ...]:
     """Check a file of a case, with its settings if it has any; return all that is said of it."""
+    file, given = case / f"{stem}.yaml", case / f"{stem}.settings"
+    written = file.read_bytes() if file.exists() else None
+    lines = given.read_text(encoding="utf-8").split() if given.exists() else ()
+    return said_of(stem, written, tuple(lines))
+
+
+@cache  # many good files are the same
+def said_of(stem: str, _written: bytes | None, lines: tuple[str, ...]) -> tuple[Diagnostic, ...]:
+    """Check a file of the working folder."""
     settings: dict[str, int | float] = {}
-    given = case / f"{stem}.settings"
-    for line in given.read_text(encoding="utf-8").split() if given.exists() else ():
+    for line in lines:
         name, value = line.split("=")
         settings[name] = float(value) if "." in value else int(value)
     try:

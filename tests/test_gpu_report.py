@@ -13,18 +13,14 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.report_script import gpu_report
+
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "gpu_report.py"
 
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_report", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_report"] = found
-    spec.loader.exec_module(found)
-    return found
+    return gpu_report()
 
 
 def options(module: ModuleType, out: Path) -> object:

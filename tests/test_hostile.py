@@ -22,11 +22,12 @@ from nldc.cli.output import visible, write
 from nldc.diagnostics import StrategyError
 from nldc.gguf_tokenizer import Vocabulary, choose_mask
 from nldc.render import MAX_SHOWN, render_text
+from nldc.reuse import parse
 from nldc.runtime.checkpoint.tensors import TensorFile
 from nldc.runtime.checkpoint.weights import open_files
 from nldc.runtime.errors import CheckpointError
 from nldc.runtime.json_file import parse_json
-from nldc.source import MAX_FOUND, parse
+from nldc.source import MAX_FOUND
 
 AR = api.library()["ar"].read_text(encoding="utf-8")
 HEAD = AR[: AR.index("step:")]

@@ -192,7 +192,10 @@ def test_weights_come_back_bitwise_and_a_tied_head_is_written_out(tmp_path: Path
 
 def test_an_untied_head_is_taken_from_the_file(tmp_path: Path) -> None:
     model = Model(weights=random_weights(tied=False))
-    report, out = run(model, tmp_path)
+    told: list[tuple[int, int]] = []
+    report, out = run(model, tmp_path, progress=lambda *each: told.append(each))
+    count = len(model.weights)
+    assert told == [(number, count) for number in range(count)]
     head = load_file(out / "model.safetensors")["diffusion_head.weight"]
     assert torch.equal(head, torch.from_numpy(model.weights["diffusion_head.weight"]))
     assert not report.tied_head

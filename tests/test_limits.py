@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from nldc import api
 from nldc.cli.commands import cli
 from nldc.diagnostics import StrategyError
-from nldc.source import parse
+from nldc.reuse import parse
 
 AR = api.library()["ar"].read_text("utf-8")
 ROUTER = api.library()["concurrency_router"].read_text("utf-8")

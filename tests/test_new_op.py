@@ -45,7 +45,7 @@ class Reverse:
 
 
 '''),
-        ("nldc/ir/ops.py", "Join | Accept | Repeat\n", "Reverse | "),
+        ("nldc/ir/ops.py", "    | Accept\n    | Leading\n", "    | Reverse\n"),
     ),
     3: (
         ("nldc/ir/make/tokens.py", "def make_accept(", '''\
@@ -93,7 +93,7 @@ class Reverse:
 
 
 '''),
-        ("codegen/program.py", "Join | Accept | Loop\n", "Reverse | "),
+        ("codegen/program.py", "    | Accept\n    | Loop\n", "    | Reverse\n"),
     ),
     7: (
         ("codegen/lower_method.py", "            case Accept(draft", '''\

@@ -78,6 +78,21 @@ def test_a_step_takes_as_many_rounds_as_its_slowest_sequence_and_prefills_are_no
     # 3, 2, 4 in the one sequence and 4, 4 in the other; prefills come before nothing
     assert found.after == ((0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0), (0, 0, 0, 1))
     assert (found.seconds, found.live, found.prefix) == (2.5, 2, 4 + 3)
+    # of both sequences 3 + 1 and 5 tokens, then 3 and 4 more; the last step is of one alone
+    assert found.by_prefix == ((4, 2.0), (8, 3.0))
+
+
+def test_steps_are_put_in_parts_by_the_tokens_in_the_cache() -> None:
+    class Long(Decodes):
+        def generate(self, prompts: list[list[int]], on_step: Observer, **_: Any) -> Any:
+            for number in range(20):
+                on_step(record("step", float(number), 2))
+            return SimpleNamespace(tokens=[[0] * 40 for _ in prompts])
+
+    found = observe(Long(), [[1] * 10], {}, LOOPS)  # type: ignore[arg-type]
+    assert found is not None
+    assert [seconds for _, seconds in found.by_prefix] == [1, 4, 7, 10, 13, 16, 18.5]
+    assert [prefix for prefix, _ in found.by_prefix] == [12, 18, 24, 30, 36, 42, 47]
 
 
 def test_a_profile_is_that_of_one_strategy() -> None:

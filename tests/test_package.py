@@ -48,6 +48,7 @@ def test_a_wheel_holds_the_code_the_strategies_and_the_demo_model(tmp_path: Path
         "nldc/strategies/linear_ss.yaml",
         "nldc/cost/devices/h100.yaml",
         "nldc/demo/config.json",
+        "nldc/demo/chat_template.jinja",
         "nldc/demo/tokenizer.json",
         "nldc/demo/heldout.jsonl",
         "nldc/demo/model.safetensors.index.json",

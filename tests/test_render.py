@@ -269,6 +269,8 @@ def test_json_form_has_every_field() -> None:
             "code": "NLD999",
             "severity": "error",
             "message": "wrong",
+            "file": "f.yaml",
+            "place": [5, 19],
             "labels": [
                 {
                     "file": "f.yaml",
@@ -313,3 +315,74 @@ def test_any_labels_on_any_text_can_be_shown(
     for shown in labels:
         assert shown.text in found
     assert len(line_starts(text)) == text.count("\n") + 1
+
+
+# A narrow terminal
+
+
+NARROW = 40
+
+
+def screen(line: str) -> int:
+    return sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
+
+
+def narrow(*labels: Label, **more: tuple[str, ...]) -> list[str]:
+    message = "a message of many words that does not fit a line of this terminal"
+    found = Diagnostic("NLD999", "error", message, labels, **more)
+    wide = "".join(f"{line}{' ' * 10}# {'and so on ' * 5}\n" for line in TEXT.splitlines())
+    lines = render_text([found], lambda _: wide, width=NARROW).splitlines()
+    assert [line for line in lines if screen(line) > NARROW] == []
+    return lines
+
+
+def test_messages_help_and_notes_are_wrapped_and_nothing_is_lost() -> None:
+    text = "a remedy that is longer than the terminal is wide"
+    lines = narrow(label("two"), help=(text,), notes=(text,))
+    assert lines[:3] == [
+        "error[NLD999]: a message of many words",
+        "  that does not fit a line of this",
+        "  terminal",
+    ]
+    said = " ".join(line.strip() for line in lines)
+    assert f"help: {text}" in said
+    assert f"note: {text}" in said
+
+
+def test_a_text_beside_a_caret_goes_below_where_it_does_not_fit() -> None:
+    words = "words of a label that needs two lines"
+    lines = narrow(label("two", words), label("one", "short", primary=False))
+    at = next(n for n, line in enumerate(lines) if "^^^" in line)
+    assert lines[at + 1].index("|", 5) == lines[at].index("---")
+    assert words in " ".join(part.split("|")[-1].strip() for part in lines[at + 1 :])
+
+
+def test_the_caret_stays_under_its_word_in_a_line_that_is_cut() -> None:
+    text = f"a: {'x' * 70} two {'名' * 40}\n"
+    at = text.index("two")
+    span = Source("f.yaml", text, {}, {}).span_of(at, at + 3)
+    found = Diagnostic("NLD999", "error", "m", (Label(span),))
+    lines = render_text([found], lambda _: text, width=NARROW).splitlines()
+    (shown,), (marks,) = ([each for each in lines if sign in each] for sign in ("two", "^^^"))
+    assert screen(shown[: shown.index("two")]) == marks.index("^^^")
+    assert screen(shown) <= NARROW
+    assert shown.count("…") == 2
+
+
+def test_labels_over_several_lines_fit_too() -> None:
+    narrow(label("c:", "a label over some lines, with words", to="h: 5"), label("two"))
+
+
+def test_a_line_that_fits_is_shown_whole() -> None:
+    text = f"{'x' * (NARROW - 5)}\n"
+    found = Diagnostic("N", "error", "m", (Label(Source("f", text, {}, {}).span_of(0, 3)),))
+    assert text.strip() in render_text([found], lambda _: text, width=NARROW)
+
+
+@given(st.text(alphabet="ab \t名…", max_size=90), st.data())
+def test_no_line_of_a_file_is_wider_than_the_terminal(text: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, max(0, len(text) - 1)))
+    label_ = Label(Source("f", text, {}, {}).span_of(at, len(text)), "some words to say of it")
+    found = Diagnostic("NLD999", "error", "m", (label_,))
+    for line in render_text([found], lambda _: text, width=NARROW).splitlines():
+        assert screen(line) <= NARROW

@@ -58,10 +58,15 @@ def settings_of(mode: str, case: dict[str, Any]) -> dict[str, int | float]:
     return settings
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "first"),  # the others run handwritten, in tests/runtime/test_golden.py
+    [("float64", 1), ("float32", 0), pytest.param("float32", 1, marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("mode", GOLDEN_MODES)
-def test_tokens_forwards_and_acceptance_are_golden(compiled: Any, mode: str, dtype: str) -> None:
-    for folder in CHECKPOINTS if dtype == "float32" else CHECKPOINTS[1::2]:
+def test_tokens_forwards_and_acceptance_are_golden(
+    compiled: Any, mode: str, dtype: str, first: int
+) -> None:
+    for folder in CHECKPOINTS[first::2]:
         for case in json.loads((folder / "expected.json").read_text(encoding="utf-8")):
             decoder = compiled(mode, **settings_of(mode, case)).from_checkpoint(
                 folder,
@@ -89,7 +94,14 @@ def ar_tokens(compiled: Any) -> dict[float, list[list[int]]]:
     }
 
 
-@pytest.mark.parametrize(("batch", "short"), [(1, True), (3, False), (8, True)])
+@pytest.mark.parametrize(
+    ("batch", "short"),
+    [
+        pytest.param(1, True, marks=pytest.mark.long),
+        (3, False),
+        pytest.param(8, True, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_sequence_does_not_depend_on_its_batch(
     compiled: Any, ar_tokens: dict[float, list[list[int]]], name: str, batch: int, short: bool
@@ -134,7 +146,7 @@ for artifact in sorted(artifacts.iterdir()):
     results = [
         api.load(artifact)
         .from_checkpoint(folder, dtype="float32", device="cpu", backend=backend)
-        .generate(prompts, max_new_tokens=4)
+        .generate(prompts, max_new_tokens=3)
         for backend in ("torch", "triton")
     ]
     if results[0].tokens != results[1].tokens:

@@ -1,4 +1,4 @@
-"""How long the head takes: greedy, sampled, measured, and as logits."""
+"""How long the head takes: greedy, sampled, measured, and as logits; and filters, of those."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections.abc import Iterator
 import torch
 from timing import HIDDEN, VOCABULARY, Case, drawn, main
 
-from nldc.runtime.kernels.head import Asked, Noise, head
+from nldc.runtime.kernels.filtered import Filters, filtered
+from nldc.runtime.kernels.head import Asked, head
 from nldc.runtime.kernels.launchable import Target
+from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix
 
 ASKED = {
     "greedy": Asked(token=True),
     "sampled": Asked(token=True, noisy=True),
     "measured": Asked(token=True, measures=True),
+    "sampled, measured": Asked(token=True, noisy=True, measures=True),
     "logits": Asked(logits=True),
+}
+FILTERS = {
+    "top-k": Filters(top_k=50),
+    "top-p": Filters(top_p=0.95),
+    "min-p": Filters(min_p=0.05),
 }
 
 
@@ -32,6 +40,15 @@ def cases(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]
             data.nbytes,
             1,
             lambda _, asked=asked: head(x, weight, asked, target, noise if asked.noisy else None),
+        )
+    logits = drawn(rows, VOCABULARY, dtype=dtype, device=device)
+    for name, filters in FILTERS.items():
+        yield Case(
+            f"filtered, {name}",
+            rows,
+            logits.nbytes,
+            1,
+            lambda _, filters=filters: filtered(logits, filters, noise, target),
         )
 
 

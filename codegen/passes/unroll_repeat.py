@@ -10,7 +10,7 @@ from nldc.codegen.rewrite import map_graph, substitute
 from nldc.expr import Expr, fold
 from nldc.ir.effects import leaves_rows
 from nldc.ir.graph import Graph
-from nldc.ir.ops import Fill, Forward, Node, Repeat, Select, Value
+from nldc.ir.ops import Fill, Forward, Node, Noise, Repeat, Select, Value
 from nldc.ir.scope import TRUE
 
 
@@ -36,6 +36,8 @@ def _body(node: Node, loop: Repeat) -> Iterator[Node]:
     for inner in loop.body.nodes:
         if isinstance(inner.op, Select):
             inner = replace(inner, op=_in_first_round(inner.op))
+        if isinstance(inner.op, Noise):
+            inner = replace(inner, op=replace(inner.op, iteration=0))
         if leaves_rows(loop) and isinstance(inner.op, Forward):
             yield replace(inner, op=replace(inner.op, append=TRUE))
         else:
@@ -54,7 +56,7 @@ def _in_first_round(select: Select) -> Select:
 def _fills_all(node: Node) -> bool:
     loop = node.op
     assert isinstance(loop, Repeat)
-    if not loop.at_least:
+    if not loop.at_least or loop.until == "unchanged":
         return False
     last = next((n for n in loop.body.nodes if n.name == loop.result.node), None)
     if last is None or not isinstance(last.op, Fill) or loop.result.picks:

@@ -10,14 +10,14 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nldc import api
 from nldc.ahead.uses import uses_of
-from nldc.ahead.worker import BEGUN, FAILED, TAKES
+from nldc.ahead.worker import BEGUN, FAILED, TAKES, TOTAL
 from nldc.cost.geometry import load_geometry
 from nldc.runtime.abi import COVERAGE
 from nldc.runtime.errors import BackendError
@@ -33,6 +33,8 @@ BATCH = 8
 """Sequences at a time that kernels are compiled for, if nobody says otherwise."""
 NO_LINES = {"TRITON_DISABLE_LINE_INFO": "1"}
 """Kernels do not say in which file and line they were written."""
+LOOKS = 0.2
+"""Seconds between two looks at how far the processes are."""
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """When every file of an archive was made: the same kernels are the same bytes."""
 
@@ -53,12 +55,14 @@ def compile_ahead(
     dtype: str = "bfloat16",
     batch: int = BATCH,
     jobs: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Ahead:
     """Compile every kernel that strategies launch on a model of that geometry, for every target.
 
     `geometry` is 3b, 8b, 14b or a checkpoint's folder; None is the demo model. Kernels are for up
     to `batch` sequences at a time, rounded up to a power of two, as steps are. `jobs` processes
-    compile (None: one for each processor that this one may use).
+    compile (None: one for each processor that this one may use). `progress` is told how many
+    kernels of how many are there; targets whose number is not known yet count as the others.
 
     Raises:
         BackendError: there is no triton, a target is unknown, or a kernel does not fit it.
@@ -99,7 +103,7 @@ def compile_ahead(
             "out": str(out),
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        _compile(folder / "request.json", jobs or len(os.sched_getaffinity(0)))
+        _compile(folder / "request.json", jobs or len(os.sched_getaffinity(0)), progress)
         kernels: dict[str, Mapping[str, Kernel]] = {}
         files: dict[str, bytes] = {}
         for target in targets:
@@ -141,7 +145,9 @@ def _adapter(model: Model) -> dict[str, LowRank]:
     return found
 
 
-def _compile(request: Path, jobs: int) -> None:
+def _compile(
+    request: Path, jobs: int, progress: Callable[[int, int], object] | None = None
+) -> None:
     """Let processes compile until nothing is left.
 
     Raises:
@@ -155,6 +161,9 @@ def _compile(request: Path, jobs: int) -> None:
             with path.open("wb") as file:
                 environment = {**os.environ, **NO_LINES}
                 running.append(subprocess.Popen(command, env=environment, stderr=file))
+        while progress is not None and any(each.poll() is None for each in running):
+            _tell(request, progress)
+            time.sleep(LOOKS)
         codes = [each.wait() for each in running]
     finally:
         for each in running:
@@ -174,6 +183,16 @@ def _compile(request: Path, jobs: int) -> None:
                 f"the compiler crashed ({code}) at {what}: {said[-1] if said else ''}",
                 "see `nldc doctor` for the triton that is installed",
             )
+
+
+def _tell(request: Path, progress: Callable[[int, int], object]) -> None:
+    """Say how many kernels are there, once a process has counted those of a target."""
+    out = request.parent / "out"
+    counts = [int(path.read_text() or 0) for path in out.glob(f"{TOTAL}*")]
+    if counts:
+        targets = len(json.loads(request.read_bytes())["targets"])
+        done = sum(1 for _ in out.glob(f"*/{TAKES}"))
+        progress(done, sum(counts) * targets // len(counts))
 
 
 def _collected(out: Path, target: str) -> tuple[dict[str, Kernel], bytes]:

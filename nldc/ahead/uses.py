@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
+    ChooseScored,
     Forward,
+    Instruction,
     Method,
     Program,
     States,
@@ -19,7 +20,7 @@ from nldc.ir.graph import Graph
 from nldc.ir.size import Size
 
 if TYPE_CHECKING:
-    from nldc.runtime.kernels.coverage import Uses
+    from nldc.runtime.kernels.coverage import Scored, Uses
 
 
 def uses_of(graph: Graph) -> Uses:
@@ -35,9 +36,11 @@ def uses_of(graph: Graph) -> Uses:
             is_adapted = each.adapter is not None
             rows = _rows(each.size, piece)
             forwards[coverage.Forward(each.pattern, rows, batched, is_adapted)] = None
-        for logits in chain.from_iterable(map(logits_of, walk(method.body))):
-            if isinstance(logits, States):
-                heads[coverage.Head(_rows(logits.size, None), batched)] = None
+        for instruction in walk(method.body):
+            for logits in logits_of(instruction):
+                if isinstance(logits, States):
+                    rows, scored = _rows(logits.size, None), _scored(instruction)
+                    heads[coverage.Head(rows, batched, scored)] = None
     return coverage.Uses(tuple(forwards), tuple(heads))
 
 
@@ -51,6 +54,13 @@ def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int |
         if isinstance(each, Forward):
             in_order = layouts[each.layout].plain and patterns[each.pattern].looks_back
             yield each, PIECE if in_order else None
+
+
+def _scored(instruction: Instruction) -> Scored | None:
+    """Return whose probability a head gives beside its tokens; None: it gives tokens alone."""
+    if not isinstance(instruction, ChooseScored):
+        return None
+    return "chosen" if instruction.tokens is None else "given"
 
 
 def _rows(size: Size, piece: int | None) -> int | tuple[int, int | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +32,10 @@ def work(request: Path) -> None:
     sizes = coverage.geometry.sizes(DTYPES[coverage.dtype])
     for name in data["targets"]:
         target = target_of(name)
-        for digest, kernel in needed(coverage, decoder, sizes, target).items():
+        kernels = needed(coverage, decoder, sizes, target)
+        with suppress(FileExistsError), (Path(data["out"]) / f"{TOTAL}{name}").open("x") as counted:
+            counted.write(str(len(kernels)))
+        for digest, kernel in kernels.items():
             folder = Path(data["out"]) / f"{name.replace(':', '-')}-{digest}"
             try:
                 folder.mkdir()
@@ -54,6 +58,8 @@ def work(request: Path) -> None:
             _leave(folder / TAKES, json.dumps(asdict(takes)).encode())
 
 
+TOTAL = "total "
+"""What files begin with that say how many kernels a target has, for who waits."""
 BEGUN, TAKES, FAILED = "begun", "takes", "failed"
 """Files in a kernel's folder: its name while it is compiled; what it takes, or why it failed."""
 

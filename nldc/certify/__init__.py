@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,22 @@ TURNS = ((3, 0.0, None), (3, 0.9, None), (3, 0.9, 2), (3, 0.0, 7))
 """How many sequences change strategies, at which temperature, and with which thinking budget."""
 
 
+Progress = Callable[[int, int], object]
+"""Is told how many batches of how many have been run."""
+
+
 def certify(
-    artifact: str | Path, tokens: int = 48, seed: int = 0, *, quick: bool = False
+    artifact: str | Path,
+    tokens: int = 48,
+    seed: int = 0,
+    *,
+    quick: bool = False,
+    progress: Progress | None = None,
 ) -> CertifyReport:
     """Run the artifact in `artifact` until each sequence has so many tokens, and compare with AR.
 
     `quick` leaves out what only informs: where a strategy that promises nothing parts from AR.
+    `progress` is told how far it is.
 
     Raises:
         ArtifactError: there is no artifact, or it was edited.
@@ -53,8 +64,12 @@ def certify(
     manifest: dict[str, Any] = check_artifact(folder)
     if "strategies" in manifest:
         parts = [part["folder"] for part in manifest["strategies"].values()]
-        own = tuple(certify(folder / part, tokens, seed, quick=quick) for part in parts)
-        return certify_switching(folder, tokens, seed, own)
+        share = partial(_share, progress, len(parts) + 1)
+        own = tuple(
+            certify(folder / part, tokens, seed, quick=quick, progress=share(number))
+            for number, part in enumerate(parts)
+        )
+        return certify_switching(folder, tokens, seed, own, share(len(parts)))
     from nldc.api import load  # imports the artifact's Python; nothing of the compiler's passes
 
     is_free = manifest["guarantee"]["claimed"] == "none"
@@ -62,6 +77,8 @@ def certify(
     def everything(run: Run) -> None:
         decoder = load(folder)
         for number, scenario in enumerate(SCENARIOS):
+            if progress is not None:
+                progress(number, len(SCENARIOS))
             emitted = run.batch(decoder, scenario, seed, 100 * number + seed)
             if run.given and not number:
                 turned = run.batch(decoder, scenario, seed, 100 * number + seed, turned=True)
@@ -83,6 +100,7 @@ def certify_switching(
     tokens: int = 48,
     seed: int = 0,
     parts: tuple[CertifyReport, ...] = (),
+    progress: Progress | None = None,
 ) -> CertifyReport:
     """Let the strategies of an artifact take turns, and compare with AR's continuation of the text.
 
@@ -104,10 +122,19 @@ def certify_switching(
     def everything() -> None:
         for number, (size, temperature, thinking) in enumerate(TURNS):
             sampling = Sampling(temperature=temperature, seed=seed)
+            if progress is not None:
+                progress(number, len(TURNS))
             for sequence in range(size):
                 run.turns(decoder, exact, sampling, thinking, 100 * number + seed + sequence)
 
     return _report(manifest, run, _first_difference(everything), parts)
+
+
+def _share(progress: Progress | None, shares: int, number: int) -> Progress | None:
+    """Return what is told of one of several runs, for who is told of all."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(number * total + done, shares * total)
 
 
 def _first_difference(everything: Callable[[], None]) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,13 +38,14 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, visible
 from nldc.runtime.rows.plan import Plan
 from nldc.runtime.rows.table import Table
+from nldc.runtime.step.choose import Temperature
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.sight import TextTable
 from nldc.runtime.step.thinking import ThinkingLimit, due_rows
-from nldc.runtime.step.values import Choosing, Hidden, Logits
+from nldc.runtime.step.values import Choosing, Hidden, Logits, Rows
 
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
@@ -82,11 +83,24 @@ class Room:
 
 @dataclass(eq=False)
 class _Sight:
-    """What the rows of one layout see under one pattern; `prefix` is None if that is all of it."""
+    """What the rows of one layout see under one pattern; `prefix` is None if that is all of it.
+
+    `prompt` is what they see of as long a prefix that is the prompt, if that is something else.
+    """
 
     own: Tensor
     prefix: Tensor | None
+    prompt: Tensor | None
     plan: Plan
+
+    def of(self, length: int, prompt: int) -> Tensor:
+        """Return what they see of so many rows, of which the first are the prompt's."""
+        assert self.prefix is not None
+        first = self.prefix.shape[1] - length
+        if self.prompt is None:
+            return self.prefix[:, first:]
+        behind = first + min(prompt, length)
+        return torch.cat((self.prompt[:, first:behind], self.prefix[:, behind:]), 1)
 
 
 @dataclass(eq=False)
@@ -115,12 +129,19 @@ class World:
         known = self._sights.get((id(layout), id(pattern)))
         if known is not None:
             return known[2]
-        cached, own = visible(layout, pattern, self.keys.shape[1])
-        sees_all = bool(cached.all())
+        capacity = self.keys.shape[1]
+        cached, own = visible(layout, pattern, capacity)
+        told = None
+        if pattern.asks_prompt:
+            told = visible(layout, pattern, capacity, prompt=capacity)[0]
+        sees_all = bool(cached.all()) and (told is None or bool(told.all()))
         if pattern.sees_prefix and not sees_all:
             raise DifferenceError(f"the pattern {pattern.name} does not see all of the prefix")
         plan = Plan.of(layout, pattern, CPU, torch.float32)
-        sight = _Sight(own.to(torch.int64), None if sees_all else cached.to(torch.int64), plan)
+        prefix = None if sees_all else cached.to(torch.int64)
+        sight = _Sight(
+            own.to(torch.int64), prefix, None if told is None else told.to(torch.int64), plan
+        )
         self._sights[id(layout), id(pattern)] = (layout, pattern, sight)
         return sight
 
@@ -145,6 +166,7 @@ class HashBatch(Sequences):
                 thinking=None if limit is None else ThinkingLimit(limit, END_THINK_ID),
                 thought=len(sequence.prompt) - 1,
                 history=sequence.history,
+                params=sequence.params,
             )
             for slot, sequence in zip(slots, live, strict=True)
         ]
@@ -233,8 +255,7 @@ class HashBatch(Sequences):
         mixed = _scramble(tokens + TOKEN) + _scramble(places * PLACE + PLACE_AT)
         states = [_scramble(mixed + adapted * ADAPTED + keys)]
         cached = self.world.keys[list(self.slots)]
-        capacity = cached.shape[1]
-        there = torch.arange(capacity) < torch.tensor(lengths).unsqueeze(1)
+        there = torch.arange(cached.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         cached = cached * there.unsqueeze(-1)
         for layer in range(LAYERS):
             own = _scramble(states[-1] + KEY)
@@ -242,8 +263,8 @@ class HashBatch(Sequences):
             if sight.prefix is None:
                 total += cached[:, :, layer].sum(1, keepdim=True)
             else:
-                for number, length in enumerate(lengths):
-                    seen = sight.prefix[:, capacity - length :]
+                for number, (sequence, length) in enumerate(zip(self.live, lengths, strict=True)):
+                    seen = sight.of(length, len(sequence.prompt))
                     total[number] += (seen * cached[number, :length, layer]).sum(1)
             deeper = _scramble(states[-1]) * 3 + _scramble(total) + adapted * DEEPER
             states.append(_scramble(deeper))
@@ -261,9 +282,24 @@ class HashBatch(Sequences):
             self.world.keys[self.slots[number], start : start + rows] = mixed
             sequence.cache += zip(map(tuple, kept.tolist()), places[:rows], strict=True)
 
-    def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
+    def head_choose(
+        self,
+        hidden: Hidden,
+        mask_token: Choosing = "allowed",
+        temperature: Temperature = None,
+    ) -> Tensor:
         """Return the tokens that are chosen of the logits of `head`."""
-        return self.sample(self.head(hidden), mask_token)
+        return self.sample(self.head(hidden), mask_token, temperature)
+
+    def head_choose_scored(self, hidden: Hidden, *names: Any, **how: Any) -> tuple[Tensor, ...]:
+        """Return the tokens of the logits of `head`, and their scores."""
+        return self.sample_scored(self.head(hidden), *names, **how)
+
+    def safety(self, logits: Logits, rows: Rows, sampler: str) -> Tensor:
+        """Return any number of a row's that depends on nothing else, as a sampler might."""
+        del rows, sampler
+        sure = logits.values.softmax(-1).amax(-1)
+        return (sure * 7919).frac() if self.world.adapters else sure
 
     def head(self, hidden: Hidden) -> Logits:
         """Return AR's logits for AR's rows, and guesses of AR's tokens for all others."""
@@ -273,6 +309,7 @@ class HashBatch(Sequences):
         sampled = self.world.rules.sampling.temperature > 0
         rows: list[tuple[int, int, int]] = []
         weights: list[float] = []
+        second: list[tuple[int, int, int]] = []
         flat: list[tuple[int, int]] = []
         listed = zip(self.live, finals.tolist(), hidden.positions.tolist(), strict=True)
         for number, (sequence, states, places) in enumerate(listed):
@@ -283,6 +320,8 @@ class HashBatch(Sequences):
                 kind = final & 15
                 is_flat = kind == 1 if sampled else kind & 3 == 1
                 weights.append(1.0 if is_flat else 40.0 if kind & 3 else 12.0)
+                if weights[-1] == 40.0 and sequence.guess(place) != sequence.known(place):
+                    second.append((number, row, sequence.known(place)))
                 if is_flat:
                     flat.append((number, row))
         if flat:
@@ -290,4 +329,6 @@ class HashBatch(Sequences):
         if rows:
             where = torch.tensor(rows).T
             values[tuple(where)] += torch.tensor(weights, dtype=torch.float64)
+        if second:  # what is wrong at first may be right among the likeliest
+            values[tuple(torch.tensor(second).T)] += 9.0
         return Logits(values, hidden.positions, hidden.due)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from nldc.certify.backbone import HashBatch, Room, World
+from nldc.certify.brought import drawn
+from nldc.certify.paths import follow
 from nldc.certify.text import (
     EOS_ID,
     MASK_ID,
@@ -26,6 +28,7 @@ from nldc.certify.text import (
 )
 from nldc.runtime.engine.handover import Progress, in_turn
 from nldc.runtime.step.contract import StepBatch
+from nldc.runtime.step.params import Param
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.values import Emit
 from nldc.runtime.switching import SwitchingDecoder
@@ -102,7 +105,8 @@ class Run:
             endless=scenario.endless,
         )
         order = list(enumerate(scenario.lengths))
-        texts = [self._text(key + n, size, rules, scenario) for n, size in order]
+        params = kind.runtime_params()
+        texts = [self._text(key + n, size, rules, scenario, params) for n, size in order]
         live = [texts[1], texts[0], *texts[2:]] if turned else list(texts)
         self.sequences += len(live)
         longest = max(scenario.lengths)
@@ -137,10 +141,10 @@ class Run:
                 place = sequence.key - key
                 ahead = depth - 1 - (number + 3 * place) % depth
                 sequence.agrees = len(sequence.prompt) + len(sequence.emitted) + ahead
-            emit = steps[number % len(steps)](HashBatch(live, world, slots), carry)
-            _check_carry(carry, emit.carry, len(live))
-            carry = emit.carry
-            counts = self._commit(live, emit)
+            parts = [(steps[number % len(steps)], list(range(len(live))))]
+            if decoder.ROUTED_BY and not scenario.by_turns:
+                parts = _parted(decoder, carry, len(live))
+            carry, counts = self._advance(live, slots, world, carry, parts)
             self.accepted.update(counts)
             number += 1
             self.steps += len(live)
@@ -152,13 +156,39 @@ class Run:
                 self._trailing(live, trailing)
         return {sequence.key: sequence.emitted for sequence in texts}
 
-    def _text(self, key: int, length: int, rules: Rules, scenario: Scenario) -> Text:
+    def _advance(
+        self,
+        live: Sequence[Text],
+        slots: Sequence[int],
+        world: World,
+        carry: Mapping[str, Tensor],
+        parts: Sequence[tuple[Step, list[int]]],
+    ) -> tuple[dict[str, Tensor], list[int]]:
+        """Let the sequences of each part take its step; return what they carry and emitted."""
+        counts = [0] * len(live)
+        made: list[Mapping[str, Tensor]] = []
+        for step, places in parts:
+            some = [live[n] for n in places]
+            given = {name: value[places] for name, value in carry.items()}
+            together = HashBatch(some, world, [slots[n] for n in places])
+            emit = follow(together, step(together, given))
+            _check_carry(given, emit.carry, len(some))
+            made.append(emit.carry)
+            for place, count in zip(places, self._commit(some, emit), strict=True):
+                counts[place] = count
+        order = [n for _, places in parts for n in places]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return {name: torch.cat([each[name] for each in made])[back] for name in carry}, counts
+
+    def _text(
+        self, key: int, length: int, rules: Rules, scenario: Scenario, params: Sequence[Param]
+    ) -> Text:
         without = rules.forbids(0) if self.given else ()
         prompt = prompt_of(length, key, without)
         content = list(range(VOCABULARY, VOCABULARY + length)) if scenario.embedded else prompt
         if scenario.embedded:
             prompt = [MASK_ID] * length
-        return Text(key, prompt, rules, content)
+        return Text(key, prompt, rules, content, drawn(params, key))
 
     def turns(
         self,
@@ -175,7 +205,7 @@ class Run:
         parts = {name: object.__new__(part) for name, part in kind.PARTS.items()}
         rules = Rules(sampling, thinking)
         prompt = prompt_of(1 + key % 6, key, ())
-        sequence = Text(key, prompt, rules)
+        sequence = Text(key, prompt, rules, params=drawn(kind.runtime_params(), key))
         choose = in_turn(kind.HANDOVERS, tuple(parts))
         name = list(parts)[key % len(parts)]
         room = Room.of(kind)
@@ -199,7 +229,11 @@ class Run:
                 fresh = handover.carry_of(text)
                 carry = {value: torch.tensor([tokens]) for value, tokens in fresh.items()}
             sequence.agrees = len(text) + (self.steps * 3 + key) % (kind.SCRATCH_ROWS + 2)
-            emit = parts[name].step(HashBatch([sequence], world, [0]), carry)
+            step: Step = parts[name].step
+            if kind.PARTS[name].ROUTED_BY:
+                ((step, _),) = _parted(parts[name], carry, 1)
+            alone = HashBatch([sequence], world, [0])
+            emit = follow(alone, step(alone, carry))
             carry = emit.carry
             before = len(sequence.emitted)
             # What is never left keeps what it likes: nobody else reads its cache.
@@ -288,6 +322,17 @@ def _steps(decoder: Decoder, scenario: Scenario) -> list[Step]:
         return [step]
     several = sorted(name for name in vars(type(decoder)) if name.startswith("step_"))
     return [getattr(decoder, name) for name in several] or [step]
+
+
+def _parted(
+    decoder: Decoder, carry: Mapping[str, Tensor], size: int
+) -> list[tuple[Step, list[int]]]:
+    """Return the steps that sequences take by what they carry, each with who takes it."""
+    parts: dict[str, list[int]] = {}
+    for number in range(size):
+        told = [int(carry[name][number, 0]) for name in decoder.ROUTED_BY]
+        parts.setdefault(decoder.route(size, *told), []).append(number)
+    return [(getattr(decoder, name), places) for name, places in parts.items()]
 
 
 def _check_carry(before: Mapping[str, Tensor], after: Mapping[str, Tensor], size: int) -> None:

@@ -7,7 +7,7 @@ it sees. So a state depends on exactly what a row transitively saw, and AR's gro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -73,7 +73,8 @@ class Rules:
 class Text:
     """One prompt: AR by the hash, the cache's entries, and what was emitted.
 
-    `content` is what a prompt's rows hold: token ids, or ids of embeddings from VOCABULARY on.
+    `content` is what a prompt's rows hold: token ids, or ids of embeddings from VOCABULARY on;
+    `params` what it brings of the strategy's params.
     `truth` holds AR's states, LAYERS + 1 a position; `cache` states and positions of all entries,
     of which `committed` are committed; `agrees` is the position up to which drafts are right.
     """
@@ -82,6 +83,7 @@ class Text:
     prompt: list[int]
     rules: Rules
     content: list[int] = field(default_factory=list)
+    params: Mapping[str, int | float] = field(default_factory=dict)
     text: list[int] = field(default_factory=list)
     truth: list[tuple[int, ...]] = field(default_factory=list)
     finals: dict[int, int] = field(default_factory=dict)
@@ -157,11 +159,17 @@ class Text:
         self.state(place)
         return final in self.finals
 
-    def guess(self, place: int) -> int:
-        """Return what a drafter says of a position: AR's token as far as the plan goes."""
+    def known(self, place: int) -> int:
+        """Return AR's token at a position that is not far ahead, else any."""
         if not 0 <= place < len(self.prompt) + len(self.emitted) + FAR:
             return place % VOCABULARY
-        token = self.token(place)
+        return self.token(place)
+
+    def guess(self, place: int) -> int:
+        """Return what a drafter says of a position: AR's token as far as the plan goes."""
+        token = self.known(place)
+        if not 0 <= place < len(self.prompt) + len(self.emitted) + FAR:
+            return token
         return token if place < self.agrees else (token + 1) % VOCABULARY
 
     def forget(self, end: int) -> None:

@@ -32,12 +32,15 @@ def bounds(graph: Graph, source: Source) -> Iterator[Diagnostic]:
         if isinstance(node.op, Repeat)
         for inner in node.op.body.nodes
     }
+    brought = {name: each.range for name, each in graph.runtime.items()}
     for node in graph.nodes:
         for key, expr, known in _asked(node, rounds.get(node.name, 0)):
-            if _may_be_large(expr, known):
+            if _may_be_large(expr, {**known, **brought}):
                 yield _diagnostic(node_span(node.name, source, key))
+    counts = {name: Range(type_.low, type_.high) for name, type_ in graph.counts.items()}
+    known = {"live": Range(0, LONGEST_CONTEXT), **counts}
     for step in graph.steps:
-        if step.when is not None and _may_be_large(step.when, {"live": Range(0, LONGEST_CONTEXT)}):
+        if step.when is not None and _may_be_large(step.when, known):
             yield _diagnostic(source.span(("route", step.name)))
 
 
@@ -50,7 +53,7 @@ def _asked(node: Node, rounds: int) -> Iterator[tuple[str, Expr, Bounds]]:
         known = {f"{side}.{name}": found for side in "qk" for name, found in numbers.items()}
         known["q.position"] = Range(0, 2 * rows)
         known["k.position"] = Range(-LONGEST_CONTEXT, 2 * rows)
-        known["k.prefix"] = Range(0, 1)
+        known |= dict.fromkeys(("k.prefix", "k.prompt"), Range(0, 1))
         yield "attention", op.attention.predicate, known
     elif isinstance(op, Select):
         size = getattr(node.type, "size", None)

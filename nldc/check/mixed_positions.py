@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from nldc.check.lossless.outcomes import MOST_OUTCOMES, outcomes
 from nldc.check.lossless.places import node_path
-from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
-from nldc.check.lossless.ways import MOST_OUTCOMES
+from nldc.check.lossless.trace import Trace, Tracer, UnknowableError
 from nldc.diagnostics import Diagnostic, Label
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import Mix, Region
@@ -48,12 +48,12 @@ def _traces(graph: Graph) -> Iterator[Trace]:
     try:
         if mixes(graph.prefill):
             for length in PROBES:
-                for outcome in islice(outcomes(graph.prefill), MOST_OUTCOMES):
+                for outcome in islice(outcomes(graph, None), MOST_OUTCOMES):
                     yield Tracer(graph).prefill(length, outcome)
         for step in graph.steps:
             if mixes(step.region):
                 tracer = Tracer(graph)
-                for outcome in islice(outcomes(step.region), MOST_OUTCOMES):
+                for outcome in islice(outcomes(graph, step), MOST_OUTCOMES):
                     yield tracer.step(step, outcome)
     except (UndecidedError, UnknowableError):
         return  # said where exactness and constraints are decided

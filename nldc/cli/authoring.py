@@ -6,20 +6,42 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc.cli.completing import (
+    offer_artifacts,
+    offer_codes,
+    offer_figures,
+    offer_geometries,
+    offer_strategies,
+    offer_targets,
+)
 from nldc.cli.costing import DEVICE_HELP, refuse_without_device, setting, setting_of
+from nldc.cli.machine import as_json, json_anyway, plain, write_document
 from nldc.cli.options import Settings, limits, limits_of, params, settings_of
-from nldc.cli.output import colored, say, say_painted, table, write
+from nldc.cli.output import (
+    USUAL,
+    colored,
+    counting,
+    put,
+    say,
+    say_diagnostics,
+    table,
+    width_of,
+    write,
+    write_painted,
+)
 from nldc.diagnostics import Diagnostic, StrategyError
-from nldc.render import render_json, render_line, render_text, summarize
+from nldc.render import diagnostic_data, render_json, render_line, summarize
 
 if TYPE_CHECKING:
     from nldc.ahead.compiling import Ahead
     from nldc.api import Checked
     from nldc.codegen.stages import Stage
+    from nldc.explain.model import Explained
 
 
 def _promise(checked: Checked) -> str:
@@ -28,7 +50,7 @@ def _promise(checked: Checked) -> str:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1, required=True, shell_complete=offer_strategies)
 @params
 @limits
 @click.option(
@@ -39,17 +61,20 @@ def _promise(checked: Checked) -> str:
     show_default=True,
     help="How mistakes are written.",
 )
+@as_json
 def check(
     files: tuple[str, ...],
     settings: Settings,
     acceptance: str | None,
     form: str,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Check strategy FILES (or strategies of the library): all mistakes at once."""
     from nldc import api
 
     found: list[Diagnostic] = []
+    fine: list[dict[str, Any]] = []
     given = settings_of(files, settings, acceptance)
     shared = set(given) - set(dict(settings))
     for file in files:
@@ -61,19 +86,37 @@ def check(
             found += error.diagnostics
         else:
             found += checked.warnings
-            if form == "text":
+            fine.append(_strategy_data(file, checked))
+            if form == "text" and not as_json:
                 promise = f"guarantee: {_promise(checked)}{_for_params(checked)}"
                 write(f"{file}: {checked.graph.name} is fine; {promise}")
-    if form == "json":
+    if form == "json" and not as_json:
         write(render_json(found))
-    elif form == "line":
+    elif form == "line" and not as_json:
         for diagnostic in found:
             write(render_line(diagnostic))
     elif found:
-        say_painted(render_text(found, color=colored(sys.stderr)))
+        say_diagnostics(found)
         say(summarize(found))
-    if any(diagnostic.severity == "error" for diagnostic in found):
+    failed = any(diagnostic.severity == "error" for diagnostic in found)
+    if as_json:
+        shown = [diagnostic_data(diagnostic) for diagnostic in found]
+        write_document(ok=not failed, strategies=fine, diagnostics=shown)
+    if failed:
         raise click.exceptions.Exit(1)
+
+
+def _strategy_data(file: str, checked: Checked) -> dict[str, Any]:
+    """Return what a document says of a strategy that is fine."""
+    graph = checked.graph
+    return {
+        "file": file,
+        "name": graph.name,
+        "summary": graph.summary,
+        "guarantee": graph.guarantee,
+        "proved": graph.guarantee == "exact",
+        "params": dict(graph.settings),
+    }
 
 
 def _for_params(checked: Checked) -> str:
@@ -83,7 +126,9 @@ def _for_params(checked: Checked) -> str:
 
 
 @click.command("compile")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, shell_complete=offer_strategies
+)
 @click.option("-o", "--out", type=click.Path(), help="Folder to write.")
 @click.option(
     "--emit",
@@ -97,12 +142,14 @@ def _for_params(checked: Checked) -> str:
     "--target",
     "targets",
     multiple=True,
+    shell_complete=offer_targets,
     help="Put all kernels for this GPU, cuda:90 or hip:gfx942, into the artifact, and say what "
     "they take; may be given again.",
 )
 @click.option(
     "--geometry",
     metavar="NAME|FOLDER",
+    shell_complete=offer_geometries,
     help="With --target: the model that kernels are for, 3b, 8b, 14b or a checkpoint's folder "
     "(default: --model's, or the demo model).",
 )
@@ -133,6 +180,7 @@ def _for_params(checked: Checked) -> str:
     default=True,
     help="Run the artifact on a made-up backbone before it is written (default: do).",
 )
+@as_json
 def compile_(
     files: tuple[str, ...],
     out: str | None,
@@ -146,6 +194,7 @@ def compile_(
     model: str | None,
     dtype: str | None,
     certified: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Compile strategy FILES (or strategies of the library) into one folder that Python imports.
@@ -173,25 +222,36 @@ def compile_(
     checked = api.check_together(files, given, model, limits=limits_of(options))
     warnings = [warning for each in checked for warning in each.warnings]
     if warnings:
-        say_painted(render_text(warnings, color=colored(sys.stderr)))
+        say_diagnostics(warnings)
+    shown = [diagnostic_data(warning) for warning in warnings]
     if stage is not None:
-        write(api.emit(checked[0], stage), end="")
+        text = api.emit(checked[0], stage)
+        if as_json:
+            write_document(stage=stage, text=text, diagnostics=shown)
+        else:
+            write(text, end="")
         return
     assert out is not None
     ahead = None
     if targets:
         from nldc.ahead.compiling import BATCH, compile_ahead
 
-        ahead = compile_ahead(
-            checked,
-            targets,
-            geometry=geometry or model,
-            dtype=dtype or "bfloat16",
-            batch=batch or BATCH,
-            jobs=jobs,
-        )
+        with counting("compiling kernels") as progress:
+            ahead = compile_ahead(
+                checked,
+                targets,
+                geometry=geometry or model,
+                dtype=dtype or "bfloat16",
+                batch=batch or BATCH,
+                jobs=jobs,
+                progress=progress,
+            )
     attached = None if ahead is None else ahead.files
-    folder = api.write(checked, out, certify=certified, attached=attached)
+    with counting("running it") as progress:
+        folder = api.write(checked, out, certify=certified, attached=attached, progress=progress)
+    if as_json:
+        write_document(**_artifact_data(folder, files, checked, ahead), diagnostics=shown)
+        return
     write(f"wrote {folder}")
     for line in _count_lines(checked):
         write(line)
@@ -202,6 +262,32 @@ def compile_(
     if ahead is not None:
         for line in _kernel_lines(ahead):
             write(line)
+
+
+def _artifact_data(
+    folder: Path, files: Sequence[str], checked: Sequence[Checked], ahead: Ahead | None
+) -> dict[str, Any]:
+    """Return what a document says of an artifact that was written."""
+    from nldc.limits import NOUNS, counts_of
+
+    strategies = [
+        {
+            **_strategy_data(file, each),
+            "steps": {
+                counts.step: {name: getattr(counts.total, name) for name in NOUNS}
+                for counts in counts_of(each.graph)
+            },
+        }
+        for file, each in zip(files, checked, strict=True)
+    ]
+    data: dict[str, Any] = {"artifact": folder, "strategies": strategies}
+    if len(checked) > 1:
+        certificate = json.loads((folder / "certificate.json").read_text(encoding="utf-8"))
+        data["between_steps"] = certificate["between_steps"]
+    if ahead is not None:
+        data["kernels"] = ahead.coverage.data()
+        data["seconds"] = ahead.seconds
+    return data
 
 
 def _count_lines(checked: Sequence[Checked]) -> Iterator[str]:
@@ -220,7 +306,7 @@ def _kernel_lines(ahead: Ahead) -> Iterator[str]:
     for target, kernels in ahead.coverage.kernels.items():
         yield f"{headline(ahead, target)}:"
         found = kernels.values()
-        yield from (f"  {line}" for line in table(list(lines_of(found)), HEADING))
+        yield from table(list(lines_of(found)), HEADING, indent="  ")
         yield from (f"  {line}" for line in spilling(found))
     yield f"compiled in {ahead.seconds:.0f} s; what each kernel takes is in kernels.json"
 
@@ -237,35 +323,68 @@ def _switch_lines(handovers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 @click.command()
-@click.argument("what", metavar="FILE|CODE")
+@click.argument("what", metavar="FILE|CODE", shell_complete=offer_codes)
 @params
-@click.option("--device", help=f"Predict what a step costs there: {DEVICE_HELP}")
+@click.option(
+    "--device",
+    shell_complete=offer_figures,
+    help=f"Say what a step costs there: {DEVICE_HELP}",
+)
+@click.option("--full", is_flag=True, help="Tell all of it; with --device, all that is counted.")
+@click.option("--html", type=click.Path(), help="Write one page about it, for a browser.")
+@click.option("--svg", type=click.Path(), help="Write the graph as a picture, for documents.")
+@click.option(
+    "--flat", is_flag=True, help="Print the file as if nothing were extended or included, as YAML."
+)
 @setting
+@as_json
 def explain(
     what: str,
     settings: Settings,
     acceptance: str | None,
     device: str | None,
+    full: bool,
+    html: str | None,
+    svg: str | None,
+    flat: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
-    """Explain an error CODE, or the graph, masks and promise of a strategy FILE.
+    """Explain an error CODE, or the promise, graph, forwards and masks of a strategy FILE.
 
-    With --device, what each of its forwards and a whole step cost there: bytes, operations, the
-    floor below which no kernel can be, and a prediction (docs/performance.md).
+    With --device, what each of its forwards and a whole step cost there: the floor below which no
+    kernel can be, and a prediction (docs/performance.md); with --full also bytes and operations.
     """
+    drawn = html is not None or svg is not None
+    if as_json and (flat or full or drawn):
+        raise click.UsageError("--json gives all of it: leave --flat, --full, --html and --svg out")
+    if flat:
+        if settings or acceptance is not None or device is not None or full or drawn:
+            raise click.UsageError("--flat prints the file as it is: leave the other options out")
+        from nldc import api, reuse
+
+        write(reuse.flat(reuse.load(api.find(what))), end="")
+        return
     profiles = _profiles_of(what) if acceptance is not None else ()
     if device is None:
         refuse_without_device({"acceptance": None if profiles else acceptance, **options})
     from nldc import errors
 
     code = what.upper()
+    if full and drawn:
+        raise click.UsageError("--full is for the terminal: leave out --html and --svg")
     if re.fullmatch(r"NLD\d+", code):
         if code not in errors.REGISTRY:
             meant = _nearest_code(code, errors.REGISTRY)
             raise click.BadParameter(
                 f"{code} is no error code; {meant} is, and docs/errors has a page for each"
             )
-        write(errors.page(errors.REGISTRY[code]), end="")
+        if full or drawn:
+            raise click.UsageError(f"{code} is an error code, which has no more than its page")
+        if as_json:
+            write_document(**plain(errors.REGISTRY[code]))
+        else:
+            write(errors.page(errors.REGISTRY[code]), end="")
         return
     from nldc import api
     from nldc.acceptance import read_acceptance
@@ -273,14 +392,45 @@ def explain(
     profile = None if acceptance is None else read_acceptance(acceptance)
     dealt = {} if profile is None else dict.fromkeys(profiles, profile.profile)
     checked = api.check(what, {**dict(settings), **dealt}, others=False)
-    if device is not None:
+    costed = None if device is None else setting_of(device, options)
+    if full and costed is not None:
         from nldc.cost.text import show_costs
 
-        write(show_costs(checked.graph, setting_of(device, options), profile), end="")
-        return
-    from nldc.explain import explain as explain_
+        write(show_costs(checked.graph, costed, profile), end="")
+    elif full:
+        from nldc.explain import explain as explain_
 
-    write(explain_(checked), end="")
+        write(explain_(checked), end="")
+    else:
+        from nldc.explain.build import explained
+        from nldc.explain.print_text import lines_for, print_text
+
+        if as_json:
+            write_document(**plain(explained(checked, costed, profile)))
+        elif drawn:
+            _draw(explained(checked, costed, profile), html, svg)
+        else:
+            room = width_of(sys.stdout) or USUAL
+            told = explained(checked, costed, profile, most_lines=lines_for(room), merge=True)
+            write_painted(print_text(told, room=room, colored=colored(sys.stdout)), end="")
+
+
+def _draw(told: Explained, html: str | None, svg: str | None) -> None:
+    """Write the page and the picture that are asked for; both are made before one is written."""
+    texts = {}
+    if html is not None:
+        from nldc.explain.print_html import print_html
+
+        texts[html] = print_html(told)
+    if svg is not None:
+        from nldc.explain.print_svg import print_svg
+
+        if svg in texts:
+            raise click.UsageError("--html and --svg name the same file")
+        texts[svg] = print_svg(told)
+    for path, text in texts.items():
+        put(path, text)
+        write(f"wrote {path}")
 
 
 def _profiles_of(file: str) -> frozenset[str]:
@@ -296,37 +446,95 @@ def _nearest_code(code: str, known: Iterable[str]) -> str:
 
 
 @click.command("diff")
-@click.argument("a")
-@click.argument("b")
-def diff(a: str, b: str) -> None:
+@click.argument("a", shell_complete=offer_strategies)
+@click.argument("b", shell_complete=offer_strategies)
+@as_json
+def diff(a: str, b: str, as_json: bool) -> None:
     """Tell in what strategies A and B differ, and where their outputs can part.
 
-    A strategy is a file, or the name of one of the library; FILE@PRESET sets its open attributes as
-    an engine has them, as in block_diffusion@vllm.
+    A strategy is a file, or the name of one of the library or, as package:name, of an installed
+    package; FILE@PRESET sets its open attributes as an engine has them, as in block_diffusion@vllm.
     """
     from nldc import api
     from nldc import diff as diff_
 
     found = diff_.diff(api.check(a, others=False), api.check(b, others=False), (a, b))
-    write(diff_.render(found), end="")
+    if as_json:
+        write_document(
+            ok=found.same,
+            a=found.a,
+            b=found.b,
+            attributes=found.attributes,
+            nodes=found.nodes,
+            renamed=found.renamed,
+            are_exact=found.are_exact,
+            parts=found.parts,
+        )
+    else:
+        write(diff_.render(found, width_of(sys.stdout)), end="")
     if not found.same:
         raise click.exceptions.Exit(1)
 
 
 @click.command()
-def strategies() -> None:
-    """List the strategies of the library."""
-    from nldc import api
+@as_json
+def strategies(as_json: bool) -> None:
+    """List the strategies of the library, and of installed packages that declare theirs."""
+    from nldc import api, packages
 
-    checked = [api.check(name, others=False) for name in api.library()]
-    rows = [(each.graph.name, _promise(each), each.graph.summary) for each in checked]
-    for line in table(rows, ("name", "guarantee", "what it does")):
+    names = [*api.library()]
+    names += [f"{package}:{each}" for package, own in packages.packages().items() for each in own]
+    found: list[Checked | StrategyError] = []
+    with counting("checking") as progress:
+        for number, name in enumerate(names):
+            if progress is not None:
+                progress(number, len(names))
+            try:
+                found.append(api.check(name, others=False))
+            except StrategyError as error:
+                found.append(error)
+    both = list(zip(names, found, strict=True))
+    if as_json:
+        write_document(strategies=[_listed_data(name, each) for name, each in both])
+        return
+    for line in table(
+        [_listed_row(name, each) for name, each in both], ("name", "guarantee", "what it does")
+    ):
         write(line)
 
 
+def _listed_row(name: str, found: Checked | StrategyError) -> tuple[str, str, str]:
+    if isinstance(found, StrategyError):
+        return (name, "refused", found.diagnostics[0].message)
+    return (name, _promise(found), found.graph.summary)
+
+
+def _listed_data(name: str, found: Checked | StrategyError) -> dict[str, Any]:
+    if isinstance(found, StrategyError):
+        refused = [diagnostic_data(each) for each in found.diagnostics]
+        return {"file": name, "name": name, "refused": refused}
+    return _strategy_data(name, found)
+
+
 @click.command()
+@json_anyway
 def schema() -> None:
     """Print the JSON Schema of strategy files, for editors."""
-    from nldc.schema import json_schema
+    from nldc.editor_schema import json_schema
 
     write(json.dumps(json_schema(), indent=2))
+
+
+@click.command()
+@click.argument("artifact", shell_complete=offer_artifacts)
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder to write.")
+@as_json
+def export(artifact: str, out: str, as_json: bool) -> None:
+    """Write a compiled ARTIFACT as a folder for transformers: generate(custom_generate=FOLDER)."""
+    from nldc.hf.folder import export as export_
+
+    folder = export_(artifact, out)
+    if as_json:
+        write_document(folder=folder)
+    else:
+        write(f"wrote {folder}")

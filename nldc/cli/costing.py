@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc.cli.completing import offer_figures, offer_geometries, offer_params, offer_strategies
+from nldc.cli.machine import as_json, write_document
 from nldc.cli.options import together
-from nldc.cli.output import write
+from nldc.cli.output import counting, width_of, write
 
 if TYPE_CHECKING:
     from nldc.cost.step import Setting
 
-DEVICE_HELP = "h100, h200, a100, or a file with another device's figures."
+DEVICE_HELP = "h100, h200, a100, cpu, or a file with another device's figures."
 MOST = 2**31 - 1
 """The largest number of tokens or sequences: beyond, a rate is no longer a finite number."""
 _DEFAULTS: Mapping[str, Any] = {
-    "geometry": "8b", "prefix": 1024, "batch": 1, "dtype": "bfloat16", "execution": "graph",
+    "geometry": "8b", "prefix": 1024, "batch": 1, "dtype": None, "execution": "graph",
 }  # fmt: skip
 
 
@@ -39,7 +42,7 @@ class _Rounds(click.ParamType[tuple[str, float]]):
         return name, mean
 
 
-class _Values(click.ParamType[tuple[str, tuple[int | float, ...]]]):
+class Values(click.ParamType[tuple[str, tuple[int | float, ...]]]):
     """NAME=LOW..HIGH, NAME=LOW..HIGH:STEP, or NAME=ONE,ANOTHER."""
 
     name = "name=values"
@@ -47,6 +50,7 @@ class _Values(click.ParamType[tuple[str, tuple[int | float, ...]]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int | float, ...]]:
+        """Return the name and its values; fail if the text is not of that form."""
         name, _, text = str(value).partition("=")
         try:
             found = _values(text)
@@ -74,6 +78,7 @@ setting = together(
     click.option(
         "--geometry",
         metavar="3b|8b|14b|DIR",
+        shell_complete=offer_geometries,
         help="Released checkpoint, or the folder of another (default: 8b).",
     ),
     click.option(
@@ -85,7 +90,7 @@ setting = together(
     click.option(
         "--dtype",
         type=click.Choice(["bfloat16", "float16", "float32"]),
-        help="What is computed in (default: bfloat16).",
+        help="What is computed in (default: bfloat16 if the device has figures for it).",
     ),
     click.option(
         "--execution",
@@ -116,12 +121,13 @@ def setting_of(device: str, options: Mapping[str, Any]) -> Setting:
 
     given = {name: options[name] for name in _DEFAULTS if options[name] is not None}
     chosen = {**_DEFAULTS, **given}
+    found = load_device(device)
     return Setting(
-        device=load_device(device),
+        device=found,
         geometry=load_geometry(chosen["geometry"]),
         prefix=chosen["prefix"],
         batch=chosen["batch"],
-        dtype=chosen["dtype"],
+        dtype=chosen["dtype"] or found.usual,
         execution=EXECUTIONS[chosen["execution"]],
         rounds=dict(options["rounds"]),
     )
@@ -135,8 +141,8 @@ def refuse_without_device(options: Mapping[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("strategy", metavar="FILE")
-@click.option("--device", required=True, help=DEVICE_HELP)
+@click.argument("strategy", metavar="FILE", shell_complete=offer_strategies)
+@click.option("--device", required=True, shell_complete=offer_figures, help=DEVICE_HELP)
 @click.option(
     "--acceptance",
     required=True,
@@ -147,23 +153,31 @@ def refuse_without_device(options: Mapping[str, Any]) -> None:
 @click.option(
     "--param",
     "params",
-    type=_Values(),
+    type=Values(),
     multiple=True,
+    shell_complete=offer_params,
     help="Values to try, as in block_length=4..32, 4..32:4 or 4,8,16 (default: all values of the "
     "params that the profile names); may be given again.",
 )
+@as_json
 def tune(
     strategy: str,
     device: str,
     acceptance: str,
     params: tuple[tuple[str, tuple[int | float, ...]], ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Find the params of a strategy FILE that promise the most tokens a second on a device."""
     from nldc.acceptance import read_acceptance
-    from nldc.cost.tune import show_tuned
+    from nldc.cost.tune import show_tuned, tuned_data
     from nldc.cost.tune import tune as tune_
 
     profile = read_acceptance(acceptance)
-    tuned = tune_(strategy, setting_of(device, options), profile, dict(params))
-    write(show_tuned(tuned), end="")
+    setting = setting_of(device, options)
+    with counting("trying") as progress:
+        tuned = tune_(strategy, setting, profile, dict(params), progress=progress)
+    if as_json:
+        write_document(**tuned_data(tuned))
+    else:
+        write(show_tuned(tuned, width_of(sys.stdout)), end="")

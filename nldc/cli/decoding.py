@@ -1,37 +1,38 @@
-"""Commands that decode: run, verify, certify, bench, sol."""
+"""Commands that decode: run, verify, certify, sol."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nldc.cli.costing import DEVICE_HELP
+from nldc.cli.completing import offer_artifacts, offer_strategies
+from nldc.cli.machine import as_json, plain, write_document
 from nldc.cli.options import (
-    Settings,
     chat_of,
     generation_of,
     loading,
     loading_of,
-    params,
     prompt_set,
+    prompts_and_count,
     sampling,
-    settings_of,
     strategy,
     templating,
+    text_ends,
 )
-from nldc.cli.output import hide_notes, say, table, write
+from nldc.cli.output import counting, hide_notes, put, refuse_place, say, table, width_of, write
 from nldc.diagnostics import counted
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
 if TYPE_CHECKING:
-    from nldc.bench import Measured
+    from nldc.certify import CertifyReport
     from nldc.prompts import Prompt
-    from nldc.runtime.decoder import Decoder
+    from nldc.runtime.decoder import Decoder, Result
     from nldc.runtime.engine.stats import Stats
+    from nldc.runtime.step.logprobs import TokenLogprob
+    from nldc.trace.document import Trace
     from nldc.verify import Difference, Verified
 
 
@@ -39,7 +40,7 @@ BAR = 30
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=offer_artifacts)
 @loading
 @click.option("--prompt", help="Text to continue.")
 @click.option("--chat", help="A message to answer, through the chat template.")
@@ -51,77 +52,159 @@ BAR = 30
 )
 @click.option("--file", "file", type=click.Path(), help="File with text to continue; - for stdin.")
 @click.option("--ids", help="Token ids to continue, as in 1,17,42; token ids come out.")
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(),
+    multiple=True,
+    help="File with a picture, where the text says <image>, or before the text; may be given "
+    "again.",
+)
 @templating
 @sampling
 @strategy
+@text_ends
 @click.option(
-    "--stop",
-    multiple=True,
-    help="End before this text, in which special tokens may stand; may be given again.",
-)
-@click.option(
-    "--keep-special-tokens", is_flag=True, help="Show special tokens, such as <|im_end|>."
+    "--logprobs",
+    type=int,
+    metavar="N",
+    help="List the tokens with their log-probabilities, and the N likeliest in place of each; "
+    "the text comes whole.",
 )
 @click.option("--quiet", is_flag=True, help="Leave out notes, and the numbers at the end.")
+@click.option(
+    "--trace",
+    "traced",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write what each step did, for nldc trace. Steps are launched one by one, without graphs.",
+)
 @click.option(
     "--ahead-only",
     is_flag=True,
     help="Refuse a model or a GPU of which the artifact does not carry every kernel.",
 )
+@as_json
 def run(
     artifact: str,
     model: str | None,
     quiet: bool,
     strategy: str | None,
     keep_special_tokens: bool,
+    as_json: bool,
+    traced: str | None,
     **options: Any,
 ) -> None:
     """Decode with a compiled ARTIFACT: text as it comes, then what it cost."""
     if quiet:
         hide_notes()
+    if traced is not None:
+        from nldc.trace.file import BEGINNING
+
+        refuse_place(traced, BEGINNING)
     prompt, is_chat = _prompt_of(options)
     chat = chat_of(options, is_chat, "--chat or --messages")
     if keep_special_tokens and options["ids"] is not None:
         raise click.UsageError("--keep-special-tokens is for text, and --ids gives token ids")
-    generation = generation_of(options, "stop")
+    generation = generation_of(options, "stop", "logprobs")
+    from nldc.trace.running import watch
     from nldc.verify import load_decoder, named_strategy
 
-    only = {"ahead_only": options["ahead_only"]}
-    decoder = load_decoder(artifact, model, **loading_of(options), **only)
+    loading = {
+        **loading_of(options, traced=traced is not None),
+        "ahead_only": options["ahead_only"],
+    }
+    watched = None if traced is None else watch(artifact, model, **loading)
+    decoder = watched.decoder if watched else load_decoder(artifact, model, **loading)
     generation |= named_strategy(decoder, strategy)
-    if options["ids"] is not None:
-        result = decoder.generate([prompt], **generation)
-        write(",".join(map(str, result.tokens[0])))
-        stats: Stats | None = result.stats[0]
+    generation["skip_special_tokens"] = not keep_special_tokens
+    as_whole = as_json or options["ids"] is not None or options["logprobs"] is not None
+
+    def decoded() -> tuple[Stats | None, str | None, Callable[[], None]]:
+        """Return what decoding cost, what ended it if that is known, and what shows the rest."""
+        if not as_whole:
+            return _stream(decoder, prompt, **generation, **chat), None, lambda: None
+        given: Any = prompt if options["messages"] is not None else [prompt]
+        result = decoder.generate(given, **generation, **chat)
+
+        def show() -> None:
+            if as_json:
+                write_document(**_run_data(result))
+            elif options["ids"] is not None:
+                write(",".join(map(str, result.tokens[0])))
+            else:
+                write(result.text[0])
+            if result.logprobs[0] and not as_json:
+                write("\n" + "\n".join(_logprob_lines(result.logprobs[0], decoder)))
+
+        return result.stats[0], result.finish[0], show
+
+    if watched is None or traced is None:
+        stats, _, show = decoded()
     else:
-        text = {"skip_special_tokens": not keep_special_tokens}
-        stats = _stream(decoder, prompt, **generation, **chat, **text)
+        with watched.listening() as recorder:
+            stats, finish, show = decoded()
+        ends = [(0 if stats is None else stats.tokens, finish)]
+        _write_trace(watched.trace(recorder, {**generation, "strategy": strategy}, ends), traced)
+    show()
     if stats is not None and not quiet:
-        say("\n" + "\n".join(_stats_lines(stats)))
+        say("\n" + "\n".join(stats_lines(stats)))
+
+
+def _run_data(result: Result) -> dict[str, Any]:
+    """Return what a document says of the one prompt that was run."""
+    return {
+        "text": result.text[0],
+        "tokens": result.tokens[0],
+        "finish": result.finish[0],
+        "stats": stats_data(result.stats[0]),
+        "logprobs": [
+            {"token": each.token, "logprob": each.logprob, "top": list(each.top)}
+            for each in result.logprobs[0]
+        ],
+    }
+
+
+def stats_data(stats: Stats) -> dict[str, Any]:
+    """Return what a run cost as plain data, with what follows from it."""
+    return {**plain(stats), "tpf": stats.tpf, "tokens_per_second": stats.tokens_per_second}
+
+
+def _write_trace(trace: Trace, file: str) -> None:
+    from nldc.trace.file import text_of
+
+    put(file, text_of(trace))
 
 
 def _prompt_of(options: Mapping[str, Any]) -> tuple[Prompt, bool]:
+    """Return the prompt that is given, and whether it is a message or a conversation."""
+    from nldc.pictures import with_pictures
     from nldc.prompts import parse_ids, read_messages
 
     names = ("prompt", "chat", "messages", "file", "ids")
     given = [name for name in names if options[name] is not None]
     if len(given) != 1:
         raise click.UsageError("give one of --prompt, --chat, --file and --ids, or --messages")
-    value = options[given[0]]
-    if given[0] == "messages":
+    kind, value, images = given[0], options[given[0]], options["images"]
+    if images and kind in ("messages", "ids"):
+        raise click.UsageError(f"--image goes with a text, and --{kind} is none")
+    if kind == "messages":
         return read_messages(value), True
-    if given[0] == "ids":
+    if kind == "ids":
         return parse_ids(value), False
-    if given[0] == "file":
-        try:
-            with click.open_file(value, encoding="utf-8") as file:
-                return file.read(), False
-        except OSError as error:
-            raise PromptError(f"cannot read {value}: {error.strerror}", None) from None
-        except UnicodeDecodeError:
-            name = "standard input" if value == "-" else value
-            raise PromptError(f"{name} is not UTF-8 text", "save it as UTF-8") from None
-    return value, given[0] == "chat"
+    text = _read(value) if kind == "file" else value
+    return with_pictures(text, images) if images else text, kind == "chat"
+
+
+def _read(name: str) -> str:
+    try:
+        with click.open_file(name, encoding="utf-8") as file:
+            return str(file.read())
+    except OSError as error:
+        raise PromptError(f"cannot read {name}: {error.strerror}", None) from None
+    except UnicodeDecodeError:
+        name = "standard input" if name == "-" else name
+        raise PromptError(f"{name} is not UTF-8 text", "save it as UTF-8") from None
 
 
 def _stream(decoder: Decoder, prompt: Prompt, **options: Any) -> Stats | None:
@@ -137,7 +220,23 @@ def _stream(decoder: Decoder, prompt: Prompt, **options: Any) -> Stats | None:
         write(piece, end="")
 
 
-def _stats_lines(stats: Stats) -> Iterator[str]:
+def _logprob_lines(found: Sequence[TokenLogprob], decoder: Decoder) -> Iterator[str]:
+    has_text = decoder.reader.any_tokenizer is not None
+
+    def shown(token: int) -> str:
+        if not has_text:
+            return str(token)
+        return f"{token} {decoder.tokenizer.decode([token], keep_special_tokens=True)!r}"
+
+    def likeliest(each: TokenLogprob) -> str:
+        return ", ".join(f"{shown(token)} {logprob:.4f}" for token, logprob in each.top)
+
+    rows = [(shown(each.token), f"{each.logprob:.4f}", likeliest(each)) for each in found]
+    yield from table(rows, ("token", "logprob", "likeliest" if found[0].top else ""))
+
+
+def stats_lines(stats: Stats) -> Iterator[str]:
+    """Yield what a run cost as lines of text."""
     cost = f"{counted(stats.tokens, 'token')} in {counted(stats.nfe, 'forward')}"
     yield f"{cost}: {stats.tpf:.2f} tokens a forward"
     wait = stats.time_to_first_token
@@ -149,16 +248,19 @@ def _stats_lines(stats: Stats) -> Iterator[str]:
     mean = sum(stats.accepted) / len(stats.accepted)
     yield f"accepted {mean:.2f} tokens a cycle in {counted(len(stats.accepted), 'cycle')}:"
     most = max(stats.histogram.values())
+    width = width_of(sys.stderr)
+    bar = BAR if width is None else max(1, min(BAR, width - len(f"{most:8}  ")))
     for accepted, cycles in stats.histogram.items():
-        yield f"{accepted:4}  {'#' * max(1, round(BAR * cycles / most)):{BAR}}  {cycles}"
+        yield f"{accepted:4}  {'#' * max(1, round(bar * cycles / most)):{bar}}  {cycles}"
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=offer_artifacts)
 @loading
 @prompt_set
 @sampling
 @strategy
+@as_json
 def verify(
     artifact: str,
     model: str | None,
@@ -166,6 +268,7 @@ def verify(
     count: int,
     chat: bool,
     strategy: str | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Decode the same prompts by AR and by a compiled ARTIFACT; show where they first differ.
@@ -174,22 +277,33 @@ def verify(
     """
     from nldc.verify import verify as verify_
 
-    found, pair = verify_(
-        artifact,
-        model,
-        prompts=prompts,
-        count=count,
-        loading=loading_of(options),
-        generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
-        strategy=strategy,
-    )
-    for each in found:
-        for difference in each.differences:
-            write("\n".join(_difference_lines(difference, pair.decoder)))
-        write(_verdict(each))
-    if pair.decoder.model.adapters:
-        say(f"with the adapter {', '.join(pair.decoder.model.adapters)}")
-    if not all(each.same for each in found):
+    generation = generation_of(options, "batch_size") | chat_of(options, chat, "--chat")
+    with counting("decoding") as progress:
+        found, pair = verify_(
+            artifact,
+            model,
+            prompts=prompts,
+            count=count,
+            loading=loading_of(options),
+            generation=generation,
+            strategy=strategy,
+            progress=progress,
+        )
+    same = all(each.same for each in found)
+    if as_json:
+        trials = [
+            {**plain(each), "nfe": each.nfe[1], "ar_nfe": each.nfe[0], "same": each.same}
+            for each in found
+        ]
+        write_document(ok=same, trials=trials, adapters=list(pair.decoder.model.parts))
+    else:
+        for each in found:
+            for difference in each.differences:
+                write("\n".join(_difference_lines(difference, pair.decoder)))
+            write(_verdict(each))
+    if pair.decoder.model.parts:
+        say(f"with the adapter {', '.join(pair.decoder.model.parts)}")
+    if not same:
         raise click.exceptions.Exit(1)
 
 
@@ -214,125 +328,58 @@ def _verdict(found: Verified) -> str:
     cost = f"{tokens} of {prompts}; forwards: AR {ar}, this {own}"
     if found.same:
         return f"{found.strategy}: the same tokens as AR ({cost})"
-    return f"{found.strategy}: {len(found.differences)} of {prompts} differ ({cost})"
+    verb = "differs" if found.prompts == 1 else "differ"
+    return f"{found.strategy}: {len(found.differences)} of {prompts} {verb} ({cost})"
 
 
 @click.command()
-@click.argument("artifact")
-@click.option("--tokens", type=click.IntRange(1), default=48, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-def certify(artifact: str, tokens: int, seed: int) -> None:
+@click.argument("artifact", shell_complete=offer_artifacts)
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    default=48,
+    show_default=True,
+    help="How many tokens of each sequence are held against AR's.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of what the backbone makes up."
+)
+@as_json
+def certify(artifact: str, tokens: int, seed: int, as_json: bool) -> None:
     """Run a compiled ARTIFACT on a made-up backbone that shows every way to part from AR.
 
     Needs no model. Every acceptance count occurs, and every cache entry is compared.
     """
     from nldc.certify import certify as certify_
 
-    report = certify_(artifact, tokens=tokens, seed=seed)
-    write(report.text(), end="")
+    with counting("running it") as progress:
+        report = certify_(artifact, tokens=tokens, seed=seed, progress=progress)
+    if as_json:
+        write_document(ok=report.holds, **_report_data(report))
+    else:
+        write(report.text(), end="")
     if not report.holds:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@click.argument("strategies_", metavar="FILE...", nargs=-1, required=True)
-@params
-@loading
-@prompt_set
-@sampling
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
-@click.option(
-    "--write-acceptance",
-    type=click.Path(),
-    metavar="FILE",
-    help="Write how many tokens the steps of the one strategy accepted, for --acceptance.",
-)
-@click.option("--predict", "figures", help=f"Predict each step beside: {DEVICE_HELP}")
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
-def bench(
-    strategies_: tuple[str, ...],
-    settings: Settings,
-    acceptance: str | None,
-    model: str | None,
-    prompts: str | None,
-    count: int,
-    chat: bool,
-    repeats: int,
-    write_acceptance: str | None,
-    figures: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Time strategies on the same prompts beside AR; says of each whether its tokens are AR's."""
-    from nldc import bench as bench_
-
-    measured = bench_.bench(
-        strategies_,
-        model,
-        settings=settings_of(strategies_, settings, acceptance),
-        prompts=prompts,
-        count=count,
-        repeats=repeats,
-        loading=loading_of(options),
-        generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
-        write_acceptance=write_acceptance,
-        device=figures,
-    )
-    environment = bench_.environment()
-    if as_json:
-        rows = [
-            {**asdict(line), "tpf": line.tpf, "tps": line.tokens_per_second} for line in measured
-        ]
-        write(json.dumps({"environment": environment, "results": rows}, indent=2))
-        return
-    for line in table([_bench_row(line, measured[0]) for line in measured], _BENCH_HEADING):
-        write(line)
-    if figures is not None:
-        write(f"\na step on {figures}, predicted, and as it was measured here:")
-        for line in table(list(_predicted_rows(measured)), _PREDICTED_HEADING):
-            write(line)
-    write("\n" + ", ".join(f"{name} {value}" for name, value in environment.items()))
-
-
-_BENCH_HEADING = ("strategy", "tokens/s", "to AR", "TPF", "accepted", "first token", "as AR")
-
-
-_PREDICTED_HEADING = ("strategy", "live", "cached", "floor", "predicted", "measured", "ratio")
-
-
-def _predicted_rows(measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
-    """Yield a step of each strategy: sequences and tokens in the cache, then milliseconds."""
-    for line in measured:
-        seen, floor, predicted = line.observed, line.floor, line.predicted
-        if seen is None or floor is None or predicted is None:
-            continue
-        times = (f"{1e3 * seconds:.2f} ms" for seconds in (floor, predicted, seen.seconds))
-        ratio = f"{seen.seconds / predicted:.2f}"
-        yield (line.strategy, str(seen.live), str(seen.prefix), *times, ratio)
-
-
-def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:
-    is_wrong = line.guarantee == "exact" and not line.same
-    ratio = line.tokens_per_second / ar.tokens_per_second if ar.tokens_per_second else 0.0
-    return (
-        " with ".join([line.strategy, *line.adapters]),
-        f"{line.tokens_per_second:.1f}",
-        "wrong" if is_wrong else f"{ratio:.2f}",
-        f"{line.tpf:.2f}",
-        f"{line.accepted:.2f}",
-        f"{line.time_to_first_token:.3f} s",
-        "100 %" if line.same else f"{100 * line.agreement:.1f} %",
-    )
+def _report_data(report: CertifyReport) -> dict[str, Any]:
+    """Return what was run and found, with the steps by how many tokens they emitted."""
+    parts = [_report_data(part) for part in report.parts]
+    counts = {**plain(report), "accepted": dict(report.accepted), "parts": parts}
+    return {**counts, "holds": report.holds}
 
 
 @click.command()
-@click.argument("strategies_", metavar="[FILE]...", nargs=-1)
+@click.argument("strategies_", metavar="[FILE]...", nargs=-1, shell_complete=offer_strategies)
 @loading
+@prompts_and_count(4)
 @click.option(
-    "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="The most tokens of an answer.",
 )
-@click.option("--count", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True)
 @click.option(
     "--block-length",
     "block_lengths",
@@ -349,11 +396,12 @@ def _bench_row(line: Measured, ar: Measured) -> tuple[str, ...]:
     show_default=True,
     help="Forwards that the search may spend on a block.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@as_json
 def sol(
     strategies_: tuple[str, ...],
     model: str | None,
     prompts: str | None,
+    chat: bool,
     count: int,
     max_new_tokens: int,
     block_lengths: tuple[int, ...],
@@ -364,17 +412,21 @@ def sol(
     """Measure a checkpoint's ceilings: what oracles commit a forward, and what strategies reach."""
     from nldc import sol as sol_
 
-    report = sol_.sol(
-        model,
-        strategies_,
-        block_lengths=block_lengths,
-        prompts=prompts,
-        count=count,
-        max_new_tokens=max_new_tokens,
-        budget=budget,
-        loading=loading_of(options),
-    )
+    templating = chat_of(options, chat, "--chat")
+    with counting("measuring") as progress:
+        report = sol_.sol(
+            model,
+            strategies_,
+            block_lengths=block_lengths,
+            prompts=prompts,
+            count=count,
+            max_new_tokens=max_new_tokens,
+            budget=budget,
+            loading=loading_of(options),
+            templating=templating,
+            progress=progress,
+        )
     if as_json:
-        write(json.dumps(report.data(), indent=2))
+        write_document(**report.data())
     else:
-        write(report.text(), end="")
+        write(report.text(width_of(sys.stdout)), end="")

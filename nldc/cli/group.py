@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import re
-import sys
 import traceback
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Never
 
 import click
 
 from nldc.cli import INTERRUPTED, is_interrupt
+from nldc.cli.machine import code_of, is_asked, mistake_data, note_line, write_document
 from nldc.cli.options import in_options
-from nldc.cli.output import colored, notes_shown, say, say_error, say_painted
+from nldc.cli.output import notes_shown, say, say_diagnostics, say_error
 from nldc.diagnostics import InternalError, StrategyError
-from nldc.render import render_text, summarize
+from nldc.render import diagnostic_data, summarize
 from nldc.runtime.errors import NldcRuntimeError, PromptError, is_out_of_memory
 
 INTERNAL = 70
@@ -26,47 +27,83 @@ _NO_DISK = re.compile(r"\(?os error (\d+)\)?|\[Errno (\d+)\]")
 class Commands(click.Group):
     """Turns what a command raises into a message and an exit code."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sections: Mapping[str, Sequence[str]] = {}
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands, each with its whole first sentence, however narrow the terminal."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(n, c.get_short_help_str(limit=WHOLE)) for n, c in commands if c is not None]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        """List the commands by section, each with its whole first sentence, whatever the width."""
+        named = {name for names in self.sections.values() for name in names}
+        others = [name for name in self.commands if name not in named]
+        for title, names in {**self.sections, "More": others}.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(n, c.get_short_help_str(limit=WHOLE)) for n, c in commands if c is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line, and keep its words for what is said of it."""
+        note_line(ctx, args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; leave with an exit code where it raises."""
         try:
             with notes_shown():
                 return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except click.ClickException as error:
+            _tell(ctx, "usage", error.format_message(), None)
             raise
         except StrategyError as error:
-            say_painted(render_text(error.diagnostics, color=colored(sys.stderr)))
+            say_diagnostics(error.diagnostics)
             say(summarize(error.diagnostics))
+            if is_asked(ctx):
+                found = [diagnostic_data(each) for each in error.diagnostics]
+                write_document(ok=False, diagnostics=found)
             ctx.exit(1)
         except PromptError as error:
-            say_error(in_options(error.message), error.hint and in_options(error.hint))
+            message, hint = in_options(error.message), error.hint and in_options(error.hint)
+            say_error(message, hint)
+            _tell(ctx, code_of(error), message, hint)
             ctx.exit(1)
         except NldcRuntimeError as error:
             say_error(error.message, error.hint)
+            _tell(ctx, code_of(error), error.message, error.hint)
             ctx.exit(1)
         except KeyboardInterrupt:
-            say("\ninterrupted")
-            ctx.exit(INTERRUPTED)
+            _interrupted(ctx)
         except InternalError as error:
             say(str(error))
+            _tell(ctx, "internal", str(error), None)
             ctx.exit(INTERNAL)
         except Exception as error:
             if is_interrupt(error):
-                say("\ninterrupted")
-                ctx.exit(INTERRUPTED)
+                _interrupted(ctx)
             known = in_words(error)
             if known is not None:
                 say_error(*known)
+                _tell(ctx, "machine", *known)
                 ctx.exit(1)
+            bug = str(InternalError(f"{type(error).__name__}: {error}"))
             say(traceback.format_exc())
-            say(str(InternalError(f"{type(error).__name__}: {error}")))
+            say(bug)
+            _tell(ctx, "internal", bug, None)
             ctx.exit(INTERNAL)
+
+
+def _tell(ctx: click.Context, code: str, message: str, hint: str | None) -> None:
+    """Write the document of a command that a mistake ended, if it was asked for one."""
+    if is_asked(ctx):
+        write_document(ok=False, diagnostics=[mistake_data(code, message, hint)])
+
+
+def _interrupted(ctx: click.Context) -> Never:
+    say("\ninterrupted")
+    _tell(ctx, "interrupted", "interrupted", None)
+    ctx.exit(INTERRUPTED)
 
 
 def in_words(error: Exception) -> tuple[str, str | None] | None:

@@ -6,20 +6,26 @@ from pathlib import Path
 
 import click
 
+from nldc.cli.machine import as_json, plain, write_document
 from nldc.cli.options import settings
-from nldc.cli.output import table, write
+from nldc.cli.output import counting, table, write
 
 
 @click.command()
-def doctor() -> None:
+@as_json
+def doctor(as_json: bool) -> None:
     """Tell what this machine can run, and why not the rest."""
     from nldc.doctor import examine
 
     findings = list(examine())
-    rows = [("ok" if each.usable else "no", each.name, each.detail) for each in findings]
-    for line in table(rows):
-        write(line)
-    if any(each.needed and not each.usable for each in findings):
+    ok = all(each.usable for each in findings if each.needed)
+    if as_json:
+        write_document(ok=ok, findings=findings)
+    else:
+        rows = [("ok" if each.usable else "no", each.name, each.detail) for each in findings]
+        for line in table(rows):
+            write(line)
+    if not ok:
         raise click.exceptions.Exit(1)
 
 
@@ -37,15 +43,32 @@ def doctor() -> None:
     help="Keep matrices in Q8_0, Q4_0 and Q4_1 as they are, and compute in bfloat16.",
 )
 @click.option("--mask-token", help="Id or text of the token that stands for masked rows.")
+@as_json
 def import_gguf(
-    file: str, out: str, dtype: str | None, keep_quantised: bool, mask_token: str | None
+    file: str,
+    out: str,
+    dtype: str | None,
+    keep_quantised: bool,
+    mask_token: str | None,
+    as_json: bool,
 ) -> None:
     """Turn a Llama model in a GGUF FILE into a checkpoint folder."""
     from nldc.import_gguf import import_gguf as import_gguf_
 
     mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
-    report = import_gguf_(file, out, dtype=dtype, mask_token=mask, keep_quantised=keep_quantised)
-    write(str(report))
+    with counting("writing weights") as progress:
+        report = import_gguf_(
+            file,
+            out,
+            dtype=dtype,
+            mask_token=mask,
+            keep_quantised=keep_quantised,
+            progress=progress,
+        )
+    if as_json:
+        write_document(**plain(report))
+    else:
+        write(str(report))
 
 
 @click.command()
@@ -60,7 +83,10 @@ def import_gguf(
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
-def quantize(model: Path, bits: str, group: str | None, symmetric: bool, out: Path) -> None:
+@as_json
+def quantize(
+    model: Path, bits: str, group: str | None, symmetric: bool, out: Path, as_json: bool
+) -> None:
     """Write the checkpoint in the folder MODEL with weights of 8 or 4 bits.
 
     Matrices are rounded to whole numbers with a scale for each group, in the format
@@ -78,12 +104,15 @@ def quantize(model: Path, bits: str, group: str | None, symmetric: bool, out: Pa
         symmetric=symmetric,
         progress=loading_bar(),
     )
-    write(str(report))
+    if as_json:
+        write_document(**plain(report))
+    else:
+        write(str(report))
 
 
 @click.group()
 def train() -> None:
-    """Train a tri-mode model from scratch, or the LoRA drafter of a checkpoint."""
+    """Train a tri-mode model from scratch, or a checkpoint's LoRA drafter or sampler."""
 
 
 class _Training(click.Command):
@@ -94,14 +123,7 @@ class _Training(click.Command):
         super().format_epilog(ctx, formatter)
         from nldc import training
 
-        if self.name == "drafter":
-            from nldc.runtime.train.drafter import DrafterRecipe
-
-            held = training.numbers(DrafterRecipe())
-        else:
-            from nldc.runtime.train.recipe import Recipe
-
-            held = training.numbers(Recipe())
+        held = training.recipe_numbers(self.name or "")
         with formatter.section("What --set changes"):
             formatter.write_dl([(name, str(value)) for name, value in held.items()])
 
@@ -110,21 +132,58 @@ class _Training(click.Command):
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--resume", is_flag=True, help="Go on from the state in OUT.")
 @settings
-def train_base(out: Path, resume: bool, settings: tuple[tuple[str, int | float], ...]) -> None:
+@as_json
+def train_base(
+    out: Path, resume: bool, settings: tuple[tuple[str, int | float], ...], as_json: bool
+) -> None:
     """Train the demo model's recipe on the standard library's source: OUT/checkpoint."""
     from nldc import training
 
-    write(f"wrote {training.train_base(out, dict(settings), resume)}")
+    with counting("training") as progress:
+        folder = training.train_base(out, dict(settings), resume, progress)
+    _wrote(folder, as_json)
+
+
+def _wrote(folder: Path, as_json: bool) -> None:
+    if as_json:
+        write_document(folder=folder)
+    else:
+        write(f"wrote {folder}")
 
 
 @train.command("drafter", cls=_Training)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the checkpoint.")
 @settings
+@as_json
 def train_drafter(
-    checkpoint: Path, out: Path | None, settings: tuple[tuple[str, int | float], ...]
+    checkpoint: Path,
+    out: Path | None,
+    settings: tuple[tuple[str, int | float], ...],
+    as_json: bool,
 ) -> None:
     """Train a LoRA drafter against the frozen verifier: OUT/linear_spec_lora."""
     from nldc import training
 
-    write(f"wrote {training.train_drafter(checkpoint, out, dict(settings))}")
+    with counting("training") as progress:
+        folder = training.train_drafter(checkpoint, out, dict(settings), progress)
+    _wrote(folder, as_json)
+
+
+@train.command("sampler", cls=_Training)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: the checkpoint.")
+@settings
+@as_json
+def train_sampler(
+    checkpoint: Path,
+    out: Path | None,
+    settings: tuple[tuple[str, int | float], ...],
+    as_json: bool,
+) -> None:
+    """Train what says which rows are safe to commit: OUT/commit_sampler."""
+    from nldc import training
+
+    with counting("training") as progress:
+        folder = training.train_sampler(checkpoint, out, dict(settings), progress)
+    _wrote(folder, as_json)

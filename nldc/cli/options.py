@@ -11,10 +11,19 @@ from typing import Any, TypeVar
 
 import click
 
+from nldc.cli.completing import offer_brought, offer_devices, offer_params, offer_parts
 from nldc.cli.output import loading_bar
 from nldc.runtime.errors import PromptError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def number_of(text: str) -> int | float:
+    """Return a number, whole where it is written so; raise ValueError if the text is none."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 class _Setting(click.ParamType[tuple[str, int | float]]):
@@ -27,11 +36,7 @@ class _Setting(click.ParamType[tuple[str, int | float]]):
         if not equals or not name:
             self.fail(f"{value!r} is not of the form name=value", param, ctx)
         try:
-            return name, int(text)
-        except ValueError:
-            pass
-        try:
-            return name, float(text)
+            return name, number_of(text)
         except ValueError:
             self.fail(f"{text!r} is not a number", param, ctx)
 
@@ -70,7 +75,12 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 settings = click.option(
-    "--set", "settings", type=_Setting(), multiple=True, help="Give a param another value."
+    "--set",
+    "settings",
+    type=_Setting(),
+    multiple=True,
+    shell_complete=offer_params,
+    help="Give a param another value.",
 )
 limits = together(
     click.option(
@@ -116,7 +126,11 @@ loading = together(
         type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
         help="What the weights are computed in (default: the checkpoint's own).",
     ),
-    click.option("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)."),
+    click.option(
+        "--device",
+        shell_complete=offer_devices,
+        help="cpu, cuda or cuda:N (default: a GPU if there is one).",
+    ),
     click.option(
         "--backend", type=click.Choice(["torch", "triton"]), help="Who computes attention."
     ),
@@ -133,12 +147,36 @@ loading = together(
     ),
 )
 sampling = together(
-    click.option("--max-new-tokens", type=int, default=128, show_default=True),
+    click.option(
+        "--max-new-tokens",
+        type=int,
+        default=128,
+        show_default=True,
+        help="The most tokens of an answer.",
+    ),
     click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
-    click.option("--top-k", type=int),
-    click.option("--top-p", type=float),
-    click.option("--min-p", type=float),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--top-k", type=int, help="Sample among the K likeliest tokens."),
+    click.option(
+        "--top-p", type=float, help="Sample among the likeliest tokens that have this share."
+    ),
+    click.option(
+        "--min-p", type=float, help="Sample among tokens with this share of the likeliest's."
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Key of the sampling noise: the same seed, the same text.",
+    ),
+    click.option(
+        "--param",
+        "brought",
+        type=_Setting(),
+        multiple=True,
+        shell_complete=offer_brought,
+        help="Value of a param that the strategy leaves to requests; may be given again.",
+    ),
     click.option(
         "--max-thinking-tokens", type=int, help="End thinking after so many tokens, in any mode."
     ),
@@ -156,6 +194,16 @@ sampling = together(
         metavar="ID|TEXT",
         help="Token that ends a text, by id or by its text, instead of those that the checkpoint's "
         "files name; may be given again.",
+    ),
+)
+text_ends = together(
+    click.option(
+        "--stop",
+        multiple=True,
+        help="End before this text, in which special tokens may stand; may be given again.",
+    ),
+    click.option(
+        "--keep-special-tokens", is_flag=True, help="Leave special tokens in, such as <|im_end|>."
     ),
 )
 templating = together(
@@ -181,25 +229,39 @@ templating = together(
         help="Chat template to use: one of the checkpoint's by its name, or a file.",
     ),
 )
+
+
+def prompts_and_count(count: int) -> Callable[[Command], Command]:
+    """Return the decorator that adds where prompts come from, and how many: `count` by default."""
+    return together(
+        click.option(
+            "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
+        ),
+        click.option(
+            "--chat",
+            is_flag=True,
+            help="Each prompt is a message, or a conversation, and goes through the chat template.",
+        ),
+        templating,
+        click.option(
+            "--count",
+            type=click.IntRange(1),
+            default=count,
+            show_default=True,
+            help="How many prompts.",
+        ),
+    )
+
+
 prompt_set = together(
-    click.option(
-        "--prompts", type=click.Path(), help="File with a prompt a line (text, ids, or JSON)."
-    ),
-    click.option(
-        "--chat",
-        is_flag=True,
-        help="Each prompt is a message, or a conversation, and goes through the chat template.",
-    ),
-    templating,
-    click.option(
-        "--count", type=click.IntRange(1), default=8, show_default=True, help="How many prompts."
-    ),
+    prompts_and_count(8),
     click.option(
         "--batch", "batch_size", type=click.IntRange(1), help="Sequences at a time (default: all)."
     ),
 )
 strategy = click.option(
     "--strategy",
+    shell_complete=offer_parts,
     help="Of an artifact with several: NAME, or NAME:TOKENS,NAME to switch after so many tokens.",
 )
 Settings = Sequence[tuple[str, int | float]]
@@ -220,6 +282,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "top_p": (lambda value: 0 < value <= 1, "use a number in (0, 1]"),
     "min_p": (lambda value: 0 <= value <= 1, "use a number in [0, 1]"),
     "seed": (lambda value: 0 <= value < 2**64, "use 0 to 2**64 - 1"),
+    "logprobs": (lambda value: 0 <= value <= 20, "use 0 to 20"),
 }
 _OPTIONS = {"batch_size": "--batch", "template_variables": "--template-var"}
 _ARGUMENT = re.compile(
@@ -251,9 +314,19 @@ def settings_of(files: Sequence[str], settings: Settings, acceptance: str | None
     return {**dict(settings), **api.by_profile(files, read_acceptance(acceptance).profile)}
 
 
-def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that go to `Decoder.from_checkpoint`."""
+def loading_of(options: Mapping[str, Any], *, traced: bool = False) -> dict[str, Any]:
+    """Return the options that go to `Decoder.from_checkpoint`.
+
+    Raises:
+        UsageError: steps are to be traced and captured.
+    """
     loading: dict[str, Any] = {name: options[name] for name in _LOADING}
+    if traced:
+        if loading["graphs"]:
+            raise click.UsageError(
+                "steps that are traced are launched one by one, without --graphs"
+            )
+        loading["graphs"] = False
     bar = loading_bar()
     if bar is not None:
         click.get_current_context().call_on_close(bar.stop)
@@ -279,7 +352,27 @@ def generation_of(options: Mapping[str, Any], *more: str) -> dict[str, Any]:
     """Return the options that go to `Decoder.generate`, and others by name."""
     _check_generation(options)
     ends = [int(end) if _is_number(end) else end for end in options["eos"]]
-    return {name: options[name] for name in (*_SAMPLING, *more)} | {"eos": ends or None}
+    given = {name: options[name] for name in (*_SAMPLING, *more)} | {"eos": ends or None}
+    return given | {"params": brought_of(options["brought"])}
+
+
+def brought_of(pairs: Settings) -> dict[str, int | float] | None:
+    """Return what requests are to bring of a strategy's params; None: nothing.
+
+    Raises:
+        UsageError: one is given twice.
+    """
+    return once("--param", pairs) or None
+
+
+def once(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return what an option gave by name; raise UsageError if it gave one twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise click.UsageError(f"{option} {twice} is given twice")
+    return found
 
 
 def _check_generation(options: Mapping[str, Any]) -> None:
@@ -335,15 +428,12 @@ def chat_of(options: Mapping[str, Any], is_chat: bool, asking: str) -> dict[str,
         raise click.UsageError(f"{given[0]} is for conversations: give {asking} as well")
     if not is_chat:
         return {}
-    names = [name for name, _ in options["template_variables"]]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise click.UsageError(f"--template-var {twice} is given twice")
+    variables = once("--template-var", options["template_variables"])
     return {
         "chat": True,
         "system": options["system"],
         "tools": _tools(options["tools_file"]),
-        "template_variables": dict(options["template_variables"]),
+        "template_variables": variables,
         "chat_template": options["chat_template"],
     }
 

@@ -1,4 +1,4 @@
-"""The figures of a GPU that times follow from, read from a file; three come with the package."""
+"""The figures of a GPU that times follow from, read from a file; some come with the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST = 1e18
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU and the host that feeds it.
+    """One GPU and the host that feeds it, or a processor.
 
     `memory` is the best rate of reading in bytes a second; `flops` the best rate of matrix products
     by dtype, in operations a second; `sms` its multiprocessors. In microseconds: `launch_us` is
@@ -37,6 +37,11 @@ class Device:
     launch_us: float
     boundary_us: float
     host_wait_us: float
+
+    @property
+    def usual(self) -> str:
+        """What is computed in if nobody says: bfloat16, or the first dtype with figures."""
+        return "bfloat16" if "bfloat16" in self.flops else next(iter(self.flops))
 
     def peak(self, dtype: str) -> float:
         """Return the best rate of matrix products in a dtype.
@@ -69,7 +74,7 @@ def shipped() -> dict[str, Path]:
 
 
 def load_device(name: str | Path) -> Device:
-    """Return the device that is meant: h100, h200, a100, or the file (YAML or JSON) of another.
+    """Return the device that is meant: one of those that come with it, or a file (YAML or JSON).
 
     Raises:
         ProfileError: there is no such device and no such file, or the file has other figures.

@@ -25,8 +25,9 @@ class Execution:
     """How a step is executed: kernels of each part, and the rates that its kernels reach.
 
     `layer`, `forward`, `head`, `op` and `adapted` are kernels of each layer, of the rest of a
-    forward, of a head, of an op, and of each low-rank product. In one `graph` kernels follow each
-    other on the device; otherwise the host launches each from Python and waits at a step's end.
+    forward, of a head, of an op, and of each low-rank product. With `joined`, all that a step does
+    between two calls of the model is one. In one `graph` kernels follow each other on the device;
+    otherwise the host launches each from Python and waits at a step's end.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Execution:
     op: int
     adapted: int
     graph: bool
+    joined: bool = False
     memory_rate: float = 0.96
     arithmetic_rate: float = 0.58
     overlap: float = 0.2
@@ -49,7 +51,7 @@ class Execution:
         return self.forward + work.layers * (self.layer + self.adapted * work.adapted)
 
 
-GRAPH = Execution("graph", layer=9, forward=2, head=2, op=1, adapted=1, graph=True)
+GRAPH = Execution("graph", layer=9, forward=2, head=2, op=1, adapted=1, graph=True, joined=True)
 """A step as one CUDA graph of fused kernels: nine a layer, as the measured experiment had them."""
 
 EAGER = Execution("eager", layer=28, forward=8, head=3, op=3, adapted=6, graph=False)

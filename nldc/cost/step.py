@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from nldc.acceptance import Acceptance
-from nldc.codegen.costs import cost_of
+from nldc.codegen.costs import cost_of, joined_ops
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
     AdaptedTable,
     ByCount,
+    Candidates,
     Choose,
+    ChooseScored,
     FixedLayout,
     Forward,
     Head,
@@ -22,6 +24,8 @@ from nldc.codegen.program import (
     Mix,
     Pattern,
     Program,
+    Reader,
+    Safety,
     Score,
     States,
     Table,
@@ -120,9 +124,14 @@ class StepCost:
         return acceptance.expected(self.most)
 
 
-def step_costs(graph: Graph, setting: Setting) -> tuple[StepCost, ...]:
-    """Return what each step of a strategy costs, in the graph's order."""
-    program = compiled(run(graph))
+def step_costs(
+    graph: Graph, setting: Setting, program: Program | None = None
+) -> tuple[StepCost, ...]:
+    """Return what each step of a strategy costs, in the graph's order.
+
+    `program` is the graph's, for whoever has it already.
+    """
+    program = program or compiled(run(graph))
     return tuple(
         replace(
             _cost(program, method, step.name, setting),
@@ -141,10 +150,19 @@ def prefill_cost(graph: Graph, setting: Setting) -> StepCost:
     return _cost(program, program.prefill, "prefill", replace(setting, batch=1))
 
 
+def prefill_forwards(graph: Graph) -> int:
+    """Return how many forwards the prefill of one prompt makes, whether they count or not."""
+    body = compiled(run(graph)).prefill.body
+    return sum(isinstance(each, Forward) for each in walk(body))
+
+
 def taken(graph: Graph, costs: tuple[StepCost, ...], live: int) -> StepCost:
-    """Return the step that is taken while so many sequences are live."""
+    """Return the step that is taken while so many sequences are live, and carry what they begin
+    with.
+    """
+    begun = {item.name: item.start for item in graph.carry if item.start is not None}
     for step, cost in zip(graph.steps, costs, strict=True):
-        if step.when is None or evaluate(step.when, {"live": live}):
+        if step.when is None or evaluate(step.when, {**begun, "live": live}):
             return cost
     return costs[-1]
 
@@ -160,7 +178,10 @@ def drafts_of(program: Program, method: Method) -> tuple[int, ...]:
     forwards = {each.name: each for each in method.body if isinstance(each, Forward)}
     for each in method.body:
         match each:
-            case Choose(logits=States(use=Use(register, _, ByCount(table, _, 1)))):
+            case (
+                Choose(logits=States(use=Use(register, _, ByCount(table, _, 1))))
+                | ChooseScored(logits=States(use=Use(register, _, ByCount(table, _, 1))))
+            ):
                 layout = layouts[forwards[register].layout] if register in forwards else None
                 if isinstance(layout, FixedLayout):
                     return tuple(_drafted(layout, tables[table]))
@@ -244,6 +265,7 @@ class _Walk:
         self.setting = setting
         self.length = setting.prefix if is_prefill else 0
         self.cached = 0 if is_prefill else setting.prefix
+        self.joined = setting.execution.joined and not is_prefill
         self.ops = 0.0
         self.rounds = self.loops = 0.0
         self.bounded: list[str] = []
@@ -255,16 +277,16 @@ class _Walk:
                     yield self._forward(each, times)
                 case Loop():
                     rounds = self._rounds(each)
-                    self.ops += times * (1 + 2 * rounds)
+                    self.ops += times * (1 + (1 if self.joined else 2) * rounds)
                     self.loops += times
                     self.rounds += times * rounds
                     yield from self.parts(each.body, times * rounds)
-                case Head() | Choose() | Score() | Mix():
+                case Head() | Choose() | Score() | Safety() | ChooseScored() | Candidates() | Mix():
                     yield from self._heads(each, times)
                 case _:
                     pass
             if not isinstance(each, Loop):
-                self.ops += times * cost_of(each).ops
+                self.ops += times * (joined_ops(each) if self.joined else cost_of(each).ops)
 
     def _rounds(self, loop: Loop) -> float:
         """Return how many rounds a loop is expected to take."""
@@ -304,7 +326,7 @@ class _Walk:
             if piece.constant is not False
         )
 
-    def _heads(self, each: Head | Choose | Score | Mix, times: float) -> Iterator[Part]:
+    def _heads(self, each: Head | Reader, times: float) -> Iterator[Part]:
         setting = self.setting
         for states in logits_of(each):
             if isinstance(states, States):
@@ -313,7 +335,7 @@ class _Walk:
                     setting.geometry,
                     setting.width,
                     setting.batch * rows,
-                    writes=not isinstance(each, Choose),
+                    writes=not isinstance(each, Choose | ChooseScored),
                 )
                 yield self._part(each.origin.node, rows, times, work, is_head=True)
 

@@ -18,6 +18,7 @@ from nldc.cost.step import (
 from nldc.cost.work import Work
 from nldc.diagnostics import counted
 from nldc.ir.graph import Graph
+from nldc.tabular import table
 
 HEADING = (
     "forward or head", "rows", "times", "weights", "keys", "activations", "operations", "kernels",
@@ -32,11 +33,7 @@ def show_costs(graph: Graph, setting: Setting, acceptance: Acceptance | None = N
 
 
 def _lines(graph: Graph, setting: Setting, acceptance: Acceptance | None) -> Iterator[str]:
-    device, batch = setting.device, counted(setting.batch, "sequence")
-    yield (
-        f"{graph.name} on {device.name}, {setting.geometry.name} in {setting.dtype}: {batch}, "
-        f"{counted(setting.prefix, 'token')} in the cache, execution {setting.execution.name}"
-    )
+    yield f"{graph.name} on {setting_in_words(setting)}"
     costs = step_costs(graph, setting)
     now = taken(graph, costs, setting.batch)
     for cost in (prefill_cost(graph, setting), *costs):
@@ -49,6 +46,15 @@ def _lines(graph: Graph, setting: Setting, acceptance: Acceptance | None) -> Ite
             yield f"  {node} counts with as many rounds as it may take: give --rounds {node}=MEAN"
     yield ""
     yield from speed(graph, now, setting, acceptance)
+
+
+def setting_in_words(setting: Setting) -> str:
+    """Return for what costs are, in words: the device, the model, what is in the cache."""
+    device, batch = setting.device, counted(setting.batch, "sequence")
+    return (
+        f"{device.name}, {setting.geometry.name} in {setting.dtype}: {batch}, "
+        f"{counted(setting.prefix, 'token')} in the cache, execution {setting.execution.name}"
+    )
 
 
 def speed(
@@ -75,12 +81,10 @@ def ar_cost(setting: Setting) -> StepCost:
     return step_costs(api.check("ar", others=False).graph, setting)[0]
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows as lines, the first column to the left and numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        yield f"  {'  '.join([f'{first:{widths[0]}}', *cells])}".rstrip()
+def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> Iterator[str]:
+    """Yield a heading and rows as lines, the first column to the left and numbers to the right."""
+    right = [False, *(True for _ in rows[0][1:])]
+    return table(rows[1:], rows[0], width=width, right=right, indent="  ")
 
 
 def _row(part: Part) -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from nldc import api
 from nldc.acceptance import Acceptance
@@ -57,12 +58,17 @@ class Tuned:
 
 
 def tune(
-    file: str | Path, setting: Setting, acceptance: Acceptance, values: Values | None = None
+    file: str | Path,
+    setting: Setting,
+    acceptance: Acceptance,
+    values: Values | None = None,
+    *,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Tuned:
     """Try every combination of values of a strategy's params; by default those of the profile.
 
     A param of the type profile is the acceptance profile; others have their defaults. What is
-    chosen has not been checked: compile it.
+    chosen has not been checked: compile it. `progress` is told how many of how many were tried.
 
     Raises:
         StrategyError: the strategy has mistakes, or a value lies outside a param's bounds.
@@ -80,7 +86,9 @@ def tune(
     setting = setting.as_measured(acceptance)
     dealt = dict.fromkeys(checked.graph.profiles, acceptance.profile)
     choices, refused = [], 0
-    for each in product(*chosen.values()):
+    for number, each in enumerate(product(*chosen.values())):
+        if progress is not None:
+            progress(number, count)
         params = dict(zip(chosen, each, strict=True))
         graph = build(source, {**dealt, **params}, preset).graph
         found = None if graph is None else _choice(graph, params, setting, acceptance)
@@ -127,12 +135,38 @@ def _choice(
     return Choice(params, cost, tokens, setting.batch * tokens / cost.predicted)
 
 
-def show_tuned(tuned: Tuned) -> str:
-    """Return the choices as a table, the best marked, and the settings that choose it."""
-    return "\n".join(_lines(tuned)) + "\n"
+def tuned_data(tuned: Tuned) -> dict[str, Any]:
+    """Return all choices as plain data for JSON, seconds as they are."""
+    return {
+        "strategy": tuned.strategy,
+        "profile": tuned.profile,
+        "is_dealt": tuned.is_dealt,
+        "ar_tokens_per_second": tuned.ar,
+        "refused": tuned.refused,
+        "best": dict(tuned.best.params),
+        "choices": [
+            {
+                "params": dict(each.params),
+                "rows": _rows(each),
+                "floor": each.cost.floor,
+                "predicted": each.cost.predicted,
+                "tokens": each.tokens,
+                "tokens_per_second": each.rate,
+            }
+            for each in tuned.choices
+        ],
+    }
 
 
-def _lines(tuned: Tuned) -> Iterator[str]:
+def show_tuned(tuned: Tuned, width: int | None = None) -> str:
+    """Return the choices as a table, the best marked, and the settings that choose it.
+
+    The table fits a `width`, if there is one.
+    """
+    return "\n".join(_lines(tuned, width)) + "\n"
+
+
+def _lines(tuned: Tuned, width: int | None) -> Iterator[str]:
     best, shown = tuned.best, tuned.choices
     if len(shown) > SHOWN:
         rates = sorted((choice.rate for choice in shown), reverse=True)
@@ -142,7 +176,7 @@ def _lines(tuned: Tuned) -> Iterator[str]:
         "", *names, "rows a step", "floor", "predicted", "tokens a step", "tokens/s", "to AR"
     )  # fmt: skip
     yield f"{tuned.strategy}: {len(tuned.choices)} choices"
-    yield from aligned([heading, *(_row(each, tuned, each is best) for each in shown)])
+    yield from aligned([heading, *(_row(each, tuned, each is best) for each in shown)], width)
     if len(shown) < len(tuned.choices):
         yield f"  the best {len(shown)} of {len(tuned.choices)} are shown"
     if tuned.profile != tuned.strategy:
@@ -155,14 +189,18 @@ def _lines(tuned: Tuned) -> Iterator[str]:
 
 
 def _row(choice: Choice, tuned: Tuned, is_best: bool) -> tuple[str, ...]:
-    rows = sum(part.times * part.rows for part in choice.cost.parts if not part.head)
     return (
         "*" if is_best else "",
         *(f"{value}" for value in choice.params.values()),
-        f"{rows:g}",
+        f"{_rows(choice):g}",
         f"{choice.cost.floor * 1e3:.2f} ms",
         f"{choice.cost.predicted * 1e3:.2f} ms",
         f"{choice.tokens:.2f}",
         f"{choice.rate:.0f}",
         f"{choice.rate / tuned.ar:.2f}",
     )
+
+
+def _rows(choice: Choice) -> float:
+    """Return the rows that a step of a choice computes."""
+    return sum(part.times * part.rows for part in choice.cost.parts if not part.head)

@@ -68,7 +68,8 @@ def _facts(layout: FixedLayout, side: str) -> Iterator[dict[str, Value]]:
 
 
 def _named(side: str, facts: Facts, *, is_prefix: bool) -> dict[str, Value]:
-    return {f"{side}.{name}": value for name, value in {**facts, "prefix": is_prefix}.items()}
+    known = {**facts, "prefix": is_prefix, "prompt": False}
+    return {f"{side}.{name}": value for name, value in known.items()}
 
 
 def _sees(pattern: Pattern, facts: Mapping[str, Value]) -> bool:

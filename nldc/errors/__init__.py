@@ -8,10 +8,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from nldc.errors import adapters, effects, expressions, guarantee, limits, shape, source, types
+from nldc.errors import (
+    adapters,
+    effects,
+    expressions,
+    guarantee,
+    limits,
+    reuse,
+    shape,
+    source,
+    types,
+)
 from nldc.errors.entry import Entry
 
-_MODULES = (source, shape, expressions, types, effects, adapters, guarantee, limits)
+_MODULES = (source, shape, reuse, expressions, types, effects, adapters, guarantee, limits)
 
 REGISTRY: Mapping[str, Entry] = {
     entry.code: entry for module in _MODULES for entry in module.ENTRIES

@@ -15,8 +15,10 @@ ENTRIES = (
         "NLD071",
         "a cache effect that cannot be",
         "`cache: keep all` keeps every row that the step's forwards appended, `cache: keep "
-        "COUNT` the first of them, where COUNT comes from `accept`. No more can be kept than "
-        "was appended.",
+        "COUNT` the first of them, where COUNT comes from `accept`, and `cache: keep PATH` those "
+        "of the branch that an `accept` took, as many as agree. No more can be kept than was "
+        "appended, and a path only of rows that one forward computes, the accept's draft, and "
+        "appends: nothing else of the step appends any.",
         "  emit:    {tokens: kept.tokens, cache: kept.rows, next: {seed: kept.bonus}}",
         "  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: kept.bonus}}",
     ),
@@ -58,7 +60,8 @@ ENTRIES = (
         "a route that leads nowhere",
         "With several `steps`, `route` gives the condition under which each but the last is taken; "
         "the first that holds decides, and the last step is taken whenever none does. Conditions "
-        "are over params and `live`, the number of sequences in the batch.",
+        "are over params, `live`, the number of sequences in the batch, and carried Counts, "
+        "by which each sequence takes a step of its own.",
         "route: {singel: live > 4}",
         "route: {single: live > 4}",
     ),
@@ -79,5 +82,25 @@ ENTRIES = (
         "forward, both figures leave out the work that was done for the tokens.",
         "  checked: {op: forward, tokens: guess, attention: causal, cache: append, counted: false}",
         "  checked: {op: forward, tokens: guess, attention: causal, cache: append}",
+    ),
+    Entry(
+        "NLD084",
+        "a carried Count whose bounds are not known",
+        "A carried Count is held within bounds, for which the steps are proved. They may be left "
+        "out where they follow from what the steps make of it, as from `kept.rows`. What a step "
+        "makes larger than it was grows without end: say what is the most.",
+        "carry: {seed: prefill.seed, lately: 4}",
+        "carry: {seed: prefill.seed, lately: {start: 4, min: 2, max: 4}}",
+    ),
+    Entry(
+        "NLD085",
+        "rows that a Count cuts off where they cannot be",
+        "Of `drafted[:n]`, each sequence has as many rows as its Count says. They are laid out "
+        "for the most, and those behind the Count are not there: a forward over them is causal, or "
+        "sees no row that may be cut off; it appends all or none, stands in a step and in no "
+        "loop, and no forward runs behind one that appended them.",
+        '  checked: {op: forward, tokens: "drafted[:lately]", attention: bidirectional, '
+        "predicts: next, cache: append}",
+        '  checked: {op: forward, tokens: "drafted[:lately]", attention: causal, cache: append}',
     ),
 )

@@ -68,4 +68,15 @@ ENTRIES = (
         '  seen: {op: forward, tokens: block, attention: "1000 * k.position < 9", cache: read}',
         '  seen: {op: forward, tokens: block, attention: "100 * k.position < 9", cache: read}',
     ),
+    Entry(
+        "NLD039",
+        "a param of requests in what is compiled in",
+        "A param with `runtime: true` comes with each request, and one artifact serves all its "
+        "values. Sizes, layouts, positions, who sees whom, choices of rows, the rounds of a loop "
+        "and routes are fixed when a strategy is compiled, and a batch shares them. So such a "
+        "param stands in rules of `select`, in `confidence`, in `weights` and in `temperature`; "
+        "where anything else depends on it, leave `runtime: true` out: it is then compiled in.",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: most}]}",
+        "  block:   {op: rows, segments: [{tokens: seed}, {masks: length}]}",
+    ),
 )

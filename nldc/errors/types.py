@@ -8,8 +8,10 @@ ENTRIES = (
         "a value of the wrong type",
         "Each key of an op takes values of certain types: `sample` takes Logits and makes "
         "Tokens, `score` makes Scores, `select` makes a RowMask, `accept` makes a value with "
-        "the fields `tokens`, `drafted`, `rows`, `matches` and `bonus`. Rows stand for their "
-        "tokens. Accepted tokens differ in number by sequence, so that only `emit` takes them.",
+        "the fields `tokens`, `drafted`, `rows`, `matches` and `bonus`, and of several branches "
+        "`branch` and `path`. Rows stand for their "
+        "tokens. Tokens whose number differs by sequence, as those of an `accept`, are taken by "
+        "`emit`, `forward`, `sample` and `accept` alone.",
         "  kept:    {op: accept, draft: drafted, target: checked, rule: longest_prefix}",
         "  kept:    {op: accept, draft: drafted, target: choice, rule: longest_prefix}",
     ),
@@ -44,7 +46,8 @@ ENTRIES = (
         "a rule that does not go with its score",
         "`probability` is of given tokens; `margin` and `entropy` are of the logits alone. More "
         "probability or margin is surer, less entropy is surer, so `at_least` goes with the "
-        "former and `at_most` with the latter. `always` is `best N`.",
+        "former and `at_most` with the latter. `always` is `best N`. A `temperature` is 0, which "
+        "is greedy, or more, whatever a request brings of its params.",
         "      sure: {op: score, logits: seen, by: probability}",
         "      sure: {op: score, logits: seen, tokens: pick, by: probability}",
     ),
@@ -65,5 +68,17 @@ ENTRIES = (
         "they are, they would be votes on different tokens. A part of weight 0 is no part.",
         '  mixed:   {op: mix, logits: ["checked[:-1]", "seen[:-1]"], weights: [0.5, 0.5]}',
         '  mixed:   {op: mix, logits: ["checked[:-1]", "seen[1:]"], weights: [0.5, 0.5]}',
+    ),
+    Entry(
+        "NLD057",
+        "branches that cannot be held against each other",
+        "`rule: longest_branch` seeks the longest run in each of `branches` chains of rows: of "
+        "`branch`, which counts from 0, it is the rows for which `of` holds, in their order. All "
+        "have one length, and begin with a row that is not compared: the choice in a row is held "
+        "against the token in the branch's next row. `longest_prefix` has one chain, all rows.",
+        "  kept:   {op: accept, draft: tree, target: choice, rule: longest_branch, "
+        "branches: 2, of: group <= branch}",
+        "  kept:   {op: accept, draft: tree, target: choice, rule: longest_branch, "
+        "branches: 2, of: group == branch}",
     ),
 )

@@ -12,6 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, counted, nearest
+from nldc.ir.branches import appended_places, storing
+from nldc.ir.carried import MOST_PASSES, CarriedCounts, is_count
+from nldc.ir.cut import CUT, behind_cuts
 from nldc.ir.effects import leaves_rows
 from nldc.ir.facts import ROW_FACTS
 from nldc.ir.graph import Carried, Emission, Graph, Setting, Step, leading_to, run_order
@@ -20,12 +23,14 @@ from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
 from nldc.ir.operands import operands
-from nldc.ir.ops import Accept, Node, Region, Repeat, Value
+from nldc.ir.ops import Accept, Forward, Node, Region, Repeat, Value
 from nldc.ir.reader import BAD_SIZE, Made, Reader, size_of
 from nldc.ir.route import Route, read_routes
 from nldc.ir.scope import PROMPT, Binding, Scope
 from nldc.ir.size import Size
 from nldc.ir.types import Count, Tokens, Type, Unknown
+from nldc.ir.types import Path as Branch
+from nldc.ir.within import outside
 from nldc.ir.words import LABEL, NAME, NODE, RULE
 from nldc.schema import OPS, AcceptOp, Loop, OpModel, PrefillEmit, RepeatOp, StepEmit
 from nldc.shape import MISSING_KEY, WRONG_VALUE, fit
@@ -63,7 +68,16 @@ def build(
     Raises:
         StrategyError: `settings` names no param or a value outside its bounds.
     """
-    return _Builder(source, dict(settings or {}), compat).run()
+    known: Mapping[str, Count] = {}
+    for _ in range(MOST_PASSES):
+        builder = _Builder(source, dict(settings or {}), compat, known)
+        built = builder.run()
+        wider = None if built.graph is None else builder.counts.wider()
+        if wider is None:
+            return built
+        known = wider
+    builder.counts.unbounded()
+    return Built(None, tuple(builder.found))
 
 
 @dataclass
@@ -71,10 +85,14 @@ class _Builder:
     source: Source
     settings: Mapping[str, Setting]
     compat: str | None = None
+    bounds: Mapping[str, Count] = field(default_factory=dict)
     found: list[Diagnostic] = field(default_factory=list)
 
     def run(self) -> Built:
         header = read_header(self.source, self.settings, self.found)
+        wrong = tuple(outside(self.source.within, header.params, header.runtime, header.broken))
+        if wrong:
+            return Built(None, (*self.found, *wrong))
         labels = dict(reversed([*_labels(self.source.data, ())]))
         self.kinds = tuple(dict.fromkeys(name for name, _ in _labels(self.source.data, ())))
         compat = self.compat or header.compat
@@ -87,13 +105,16 @@ class _Builder:
             compat,
             broken=header.broken,
             profiles=header.profiles,
+            runtime=header.runtime,
         )
         self._check_labels(labels)
+        self.counts = CarriedCounts(self.reader, self.bounds)
+        self.starts: list[Node] = []
         prefill_scope = Scope({PROMPT: Binding(PROMPT, Tokens(Size(0, 1)))})
         prefill = self._region(("prefill",), "prefill", prefill_scope)
         handed_out = self._prefill_emit(prefill_scope)
         initial = self._initial(prefill_scope)
-        routes = read_routes(self.source, self.reader)
+        routes = read_routes(self.source, self.reader, self.counts.types)
         made = [self._step(route, initial) for route in routes]
         steps = tuple(step for step in made if step is not None)
         if any(d.severity == "error" for d in self.found) or not steps or len(steps) < len(made):
@@ -106,11 +127,12 @@ class _Builder:
             checkpoint_params=header.checkpoint_params,
             limits=header.limits,
             profiles=header.profiles,
+            runtime=header.runtime,
             adapters=header.adapters,
-            prefill=prefill,
+            prefill=Region((*prefill.nodes, *self.starts)),
             prefill_tokens=handed_out,
             carry=tuple(
-                Carried(name, type_, value)
+                Carried(name, type_, value, self.counts.starts.get(name))
                 for name, (value, type_) in initial.items()
                 if value is not None
             ),
@@ -153,6 +175,12 @@ class _Builder:
         region = self._region(route.path, route.prefix, scope)
         emit, values, joins = self._emit(route.path, route.prefix, scope, region)
         made = self._next(route.path, initial, values)
+        for late, cut in behind_cuts(region):
+            self.reader.error(
+                CUT, f"a forward runs behind `{cut.name.split('.')[-1]}`, which a Count cuts",
+                (*route.path, late.name.split(".", 1)[1]), "it would see rows that are not there",
+                True, help_text="append last, or compute before it what does not need its rows",
+            )  # fmt: skip
         if emit is None:
             return None
         return Step(route.prefix, route.condition, Region((*region.nodes, *joins)), emit, made)
@@ -308,13 +336,17 @@ class _Builder:
         if isinstance(result.type, Unknown) or isinstance(type_, Unknown):
             return None
         if result.type != type_:
+            other = f"{result.type}"
+            other += ", laid out otherwise" * (other == f"{type_}")
             self.reader.error(
-                WRONG_TYPE, f"`{variable}` begins as {type_} and the body makes it {result.type}",
-                (*path, "body", variable), f"this is {result.type}", True,
+                WRONG_TYPE, f"`{variable}` begins as {type_} and the body makes it {other}",
+                (*path, "body", variable), f"this is {other}", True,
+                help_text="each round's rows are laid out in the same segments, masks and kinds",
             )  # fmt: skip
             return None
         value = Value(result.name, result.span)
-        op = Repeat(variable, initial[0], body, value, at_most, model.at_least)
+        least = 1 if model.until == "unchanged" else model.at_least
+        op = Repeat(variable, initial[0], body, value, at_most, least, until=model.until)
         finished = finish_loop(self.reader, path, full, model, op)
         return None if finished is None else (finished, type_)
 
@@ -338,6 +370,12 @@ class _Builder:
         for name in carry if isinstance(carry, Mapping) else ():
             if not self._may_name(("carry", name), name, "a carried value"):
                 initial[name] = (None, Unknown())
+                continue
+            if is_count(carry[name]):
+                start = self.counts.begin(name, carry[name], scope)
+                self.starts += [] if start is None else [start]
+                value = None if start is None else Value(start.name, start.span)
+                initial[name] = (value, Unknown() if start is None else start.type)
                 continue
             found = self.reader.reference(("carry", name), carry[name], outside, Tokens)
             if found is not None and isinstance(found[1], Tokens) and found[1].size.prompts:
@@ -375,9 +413,17 @@ class _Builder:
         joins: list[Node] = []
         for name, expr in model.next.items():
             place = (*path, "next", name)
-            if isinstance(expr, list):
+            if name in self.counts.broken:
+                values[name] = None
+            elif name in self.counts.types:
+                reckoned = self.counts.next(place, name, expr, scope, prefix)
+                joins += [] if reckoned is None else [reckoned]
+                values[name] = None
+                if reckoned is not None:
+                    values[name] = (Value(reckoned.name, reckoned.span), reckoned.type)
+            elif isinstance(expr, list):
                 made = make_join(self.reader, place, expr, scope)
-                node = f"{prefix}.next_{name}"
+                node = f"{prefix}.{scope.allot(f'next_{name}')}"
                 span = self.source.span(place)
                 if made is not None:
                     joins.append(Node(node, made[0], made[1], span))
@@ -419,8 +465,9 @@ class _Builder:
         words = text.split(None, 1)
         if len(words) != 2 or words[0] != "keep":
             self.reader.error(
-                KEEP, f"`{text}` is no cache effect", path, "`keep all` or `keep COUNT`"
-            )
+                KEEP, f"`{text}` is no cache effect", path,
+                "`keep all`, `keep COUNT` or `keep PATH`",
+            )  # fmt: skip
             return False
         if words[1].strip() == "all":
             return True
@@ -431,9 +478,12 @@ class _Builder:
                 "forward, and `keep all`",
             )  # fmt: skip
             return False
-        found = self.reader.reference(path, words[1], scope, Count, offset=text.index(words[1]))
+        offset = text.index(words[1])
+        found = self.reader.reference(path, words[1], scope, Count, Branch, offset=offset)
         if found is None:
             return False
+        if isinstance(found[1], Branch):
+            return found[0] if self._keeps_branch(path, found[0], step) else False
         appended = sum(self.reader.appended(node.op) for node in step.nodes)
         whole = not any(isinstance(b.type, Unknown) for b in scope.names.values())
         if whole and isinstance(found[1], Count) and found[1].high > appended:
@@ -444,6 +494,32 @@ class _Builder:
             )  # fmt: skip
             return False
         return found[0]
+
+    def _keeps_branch(self, path: Path, keep: Value, step: Region) -> bool:
+        """Whether one forward appends the rows of every branch, or add what stands in the way."""
+        nodes = {node.name: node for node in step.nodes}
+        accept = nodes[keep.node].op
+        assert isinstance(accept, Accept)
+        stored = storing(step.nodes)
+        label, help_text = "", "rows of the path are those of the forward that computes the draft"
+        if len(stored) != 1:
+            label = f"{counted(len(stored), 'node')} of the step append to the cache"
+        elif not isinstance(stored[0].op, Forward) or (
+            (stored[0].op.rows.node, stored[0].op.rows.picks)
+            != (accept.draft.node, accept.draft.picks)
+        ):
+            label = f"`{stored[0].name.rpartition('.')[2]}` computes other rows"
+        else:
+            there = appended_places(stored[0], self.kinds)
+            lost = [row for rows in accept.branches for row in rows if row not in there]
+            if lost:
+                label = f"row {lost[0]} of a branch is not appended"
+        if label:
+            self.reader.error(
+                KEEP, "a path is kept of the one forward that appends its rows", path, label,
+                help_text=help_text,
+            )  # fmt: skip
+        return not label
 
     def _next(
         self,

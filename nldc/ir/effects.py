@@ -10,9 +10,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nldc.expr import Expr, ExprError, Number, evaluate
-from nldc.ir.graph import Graph, uses
-from nldc.ir.ops import Forward, Node, Op, Repeat, Select, Value
-from nldc.ir.scope import FALSE, TRUE
+from nldc.ir.graph import Graph, uses, walk
+from nldc.ir.ops import (
+    Candidates,
+    Fill,
+    Forward,
+    Lookup,
+    Mask,
+    Node,
+    Op,
+    Repeat,
+    Sample,
+    Select,
+    Value,
+)
+from nldc.ir.scope import FALSE, PROMPT, TRUE
 
 
 def leaving(op: Op) -> Forward | None:
@@ -29,10 +41,43 @@ def leaves_rows(op: Op) -> bool:
     return isinstance(op, Forward) and op.append != FALSE
 
 
+def carries_prompt(graph: Graph) -> bool:
+    """Whether tokens of the prompt themselves may go from the prefill to the first step.
+
+    What is chosen from logits, or looked up in the text, is a token of its own.
+    """
+    nodes = {node.name: node.op for node in walk(graph.prefill.nodes)}
+    left, seen = [item.initial for item in graph.carry], set[str]()
+    while left:
+        name = left.pop().node
+        if name == PROMPT:
+            return True
+        op = nodes.get(name)
+        if name in seen or isinstance(op, Sample | Candidates | Lookup):
+            continue
+        seen.add(name)
+        left += uses(op)
+        if isinstance(op, Repeat):
+            left += (value for node in walk(op.body.nodes) for value in uses(node.op))
+    return False
+
+
 def forward_of(loop: Repeat) -> tuple[Node, Forward]:
     """Return the only forward of a loop that keeps its keys."""
     ((node, forward),) = ((n, n.op) for n in loop.body.nodes if isinstance(n.op, Forward))
     return node, forward
+
+
+def last_fill(loop: Repeat) -> Fill | None:
+    """Return the fill whose tokens a loop's last round offers to the rows that are left, if any.
+
+    It is what makes the next value, or what is masked again for it.
+    """
+    nodes = {node.name: node.op for node in loop.body.nodes}
+    last = nodes.get(loop.result.node)
+    while isinstance(last, Mask):
+        last = nodes.get(last.rows.node)
+    return last if isinstance(last, Fill) else None
 
 
 def live(graph: Graph, *, unread: bool = True) -> set[str]:
@@ -42,7 +87,8 @@ def live(graph: Graph, *, unread: bool = True) -> set[str]:
     """
     ops = {node.name: node.op for node in graph.nodes}
     carried = {f"carry.{item.name}": [*uses(item.initial)] for item in graph.carry}
-    waiting = _nodes(uses(graph.prefill_tokens))
+    waiting = [f"carry.{name}" for name in graph.routed_by]
+    waiting += _nodes(uses(graph.prefill_tokens))
     for step in graph.steps:
         waiting += _nodes(uses(step.emit))
         for name, made in step.next:

@@ -1,16 +1,30 @@
 """What predicates and positions may ask of a row, and the values they get.
 
 A row of the cached prefix is no row of the layout: its row, group and index are -1, it has no
-kind, and its position counts backwards from the end of the prefix.
+kind, and its position counts backwards from the end of the prefix. If it lies at a place of the
+prompt, it belongs to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from nldc.diagnostics import nearest
-from nldc.expr import Binary, Expr, ExprError, Kind, Number, Ref, Value, children, real_part, show
+from nldc.expr import (
+    Binary,
+    Expr,
+    ExprError,
+    Kind,
+    Number,
+    Ref,
+    Value,
+    children,
+    evaluate,
+    real_part,
+    references,
+    show,
+)
 from nldc.ir.layout import Row
 from nldc.ir.ranges import Range
 
@@ -20,8 +34,8 @@ NUMBERS = ("row", "group", "index", "kind")
 ROW_FACTS = (*NUMBERS, "masked")
 """What a predicate over one row may ask: decided when the strategy is compiled."""
 QUERY_FACTS = (*NUMBERS, "position")
-KEY_FACTS = (*QUERY_FACTS, "prefix")
-"""What an attention predicate may ask of a key row: decided in the kernel."""
+KEY_FACTS = (*QUERY_FACTS, "prefix", "prompt")
+"""What an attention predicate may ask of a key row: decided in the kernel; `prompt` in steps."""
 NO_KIND = -1
 LONGEST_CONTEXT = 2**24
 """More tokens than any context has, and more rows than any forward: what is decided for every
@@ -42,16 +56,21 @@ def facts_of(row: Row, kinds: Sequence[str], position: int = 0) -> dict[str, Val
     }
 
 
-def prefix_facts(position: int = -1) -> dict[str, Value]:
+def prefix_facts(position: int = -1, *, prompt: bool = False) -> dict[str, Value]:
     """Return the facts of a cached row that lies `-position` rows before the end of the prefix."""
     facts: dict[str, Value] = dict.fromkeys(NUMBERS, -1)
-    return {**facts, "position": position, "prefix": True}
+    return {**facts, "position": position, "prefix": True, "prompt": prompt}
 
 
 def prefix_ranges(position: Range) -> dict[str, Range]:
-    """Return the facts of the cached rows at the given positions."""
+    """Return the facts of the cached rows at the given positions, of the prompt or not."""
     facts = {name: Range.exactly(int(value)) for name, value in prefix_facts().items()}
-    return {**facts, "position": position}
+    return {**facts, "position": position, "prompt": Range(0, 1)}
+
+
+def asks_prompt(predicate: Expr) -> bool:
+    """Whether an attention predicate asks which cached rows are the prompt's."""
+    return any(ref.dotted == "k.prompt" for ref in references(predicate))
 
 
 def row_lookup(
@@ -59,6 +78,23 @@ def row_lookup(
 ) -> Callable[[Ref], Value | None]:
     """Return the lookup of a predicate over one row; labels stand for their numbers."""
     return _of_row(facts, {**others, **_numbers(kinds)})
+
+
+def rows_where(
+    rows: Iterable[Row],
+    predicate: Expr,
+    kinds: Sequence[str],
+    others: Mapping[str, Value] | None = None,
+) -> tuple[Row, ...]:
+    """Return the rows for which a predicate over one row holds; `others` are further names.
+
+    Raises:
+        ExprError: the predicate has no value for a row.
+    """
+    known = others or {}
+    return tuple(
+        row for row in rows if evaluate(predicate, row_lookup(facts_of(row, kinds), kinds, known))
+    )
 
 
 def row_ranges(
@@ -74,14 +110,15 @@ def pair_lookup(
     query: Mapping[str, Value], key: Mapping[str, Value], kinds: Sequence[str]
 ) -> Callable[[Ref], Value | None]:
     """Return the lookup of an attention predicate over a query row and a key row."""
-    return _of_pair(query, key, _numbers(kinds))
+    return _of_pair(query, {"prompt": False, **key}, _numbers(kinds))
 
 
 def pair_ranges(
     query: Mapping[str, Range], key: Mapping[str, Range], kinds: Sequence[str]
 ) -> Callable[[Ref], Range | None]:
     """Return the lookup of an attention predicate, for many query rows and many keys at once."""
-    return _of_pair(query, key, {n: Range.exactly(value) for n, value in _numbers(kinds).items()})
+    own = {"prompt": Range.exactly(0), **key}
+    return _of_pair(query, own, {n: Range.exactly(value) for n, value in _numbers(kinds).items()})
 
 
 def _numbers(kinds: Sequence[str]) -> dict[str, int]:
@@ -135,13 +172,23 @@ def row_kinds(
     return kinds
 
 
-def pair_kinds(labels: Sequence[str], numbers: Mapping[str, Value]) -> Callable[[Ref], Kind]:
-    """Return the kinds of the names in an attention predicate; unknown names raise ExprError."""
+def pair_kinds(
+    labels: Sequence[str], numbers: Mapping[str, Value], *, step: bool
+) -> Callable[[Ref], Kind]:
+    """Return the kinds of the names in an attention predicate, of a `step` or of the prefill.
+
+    Unknown names raise ExprError.
+    """
     names = [*(f"q.{fact}" for fact in QUERY_FACTS), *(f"k.{fact}" for fact in KEY_FACTS)]
 
     def kinds(ref: Ref) -> Kind:
         name = ref.dotted
-        if name == "k.prefix":
+        if name == "k.prompt" and not step:
+            raise UnknownNameError(
+                "`k.prompt` means nothing in a prefill", ref.start, ref.end,
+                "the prompt's rows are computed there: ask it in a step, where they are cached",
+            )  # fmt: skip
+        if name in ("k.prefix", "k.prompt"):
             return "bool"
         if name in labels or name in ("q.kind", "k.kind"):
             return "label"

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import networkx as nx
 
 from nldc.diagnostics import Span
-from nldc.expr import Expr
+from nldc.expr import Expr, references
+from nldc.ir.by_request import Declared
 from nldc.ir.ops import Node, Region, Repeat, Value
 from nldc.ir.taper import Profile
-from nldc.ir.types import Type
+from nldc.ir.types import Count, Type
 
 Guarantee = Literal["exact", "distribution", "none"]
 Setting = int | float | Profile
@@ -29,15 +30,17 @@ class Adapter:
 
     name: str
     optional: bool
+    kind: Literal["lora", "sampler"] = "lora"
 
 
 @dataclass(frozen=True)
 class Carried:
-    """A value that survives a step, and what the prefill begins it as."""
+    """A value that survives a step, and what the prefill begins it as; `start` of a Count."""
 
     name: str
     type: Type
     initial: Value
+    start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Graph:
     carried values. `compat` names the preset that set the attributes the file leaves open; the
     nodes already have them. `checkpoint_params` are the params that follow a checkpoint, each with
     the key of its config; `limits` the most that a step may count, see `nldc.limits`; `profiles`
-    the params that are acceptance profiles.
+    the params that are acceptance profiles. `runtime` are those of the params that requests bring:
+    the nodes name them, and `params` has their defaults.
     """
 
     name: str
@@ -88,18 +92,34 @@ class Graph:
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    runtime: Declared = field(default_factory=dict)
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """All that was compiled in, by which the same graph can be built again."""
+        """All settings, by which the same graph can be built again."""
         return {**self.params, **self.profiles}
 
     @property
     def shown(self) -> Mapping[str, str]:
         """The settings as text; of a profile, how many steps it counts."""
         numbers = {name: str(value) for name, value in self.params.items()}
+        numbers |= {
+            name: f"{each.default} (a request may bring {each.low} to {each.high})"
+            for name, each in self.runtime.items()
+        }
         counted = {name: sum(map(sum, profile)) for name, profile in self.profiles.items()}
         return numbers | {name: f"a profile of {steps} steps" for name, steps in counted.items()}
+
+    @property
+    def counts(self) -> Mapping[str, Count]:
+        """The carried Counts, by name."""
+        return {item.name: item.type for item in self.carry if isinstance(item.type, Count)}
+
+    @property
+    def routed_by(self) -> tuple[str, ...]:
+        """The carried Counts by which `route` tells which step a sequence takes."""
+        asked = {ref.dotted for s in self.steps if s.when for ref in references(s.when)}
+        return tuple(name for name in self.counts if name in asked)
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label, StrategyError, nearest
 from nldc.ir.attributes import NO_PRESET, PRESETS
+from nldc.ir.by_request import Declared, RuntimeParam
 from nldc.ir.graph import Adapter, Guarantee, Setting
 from nldc.ir.taper import Profile, bad_profile
 from nldc.ir.words import NAME, PARAM, RULE
@@ -23,6 +24,8 @@ SETTING = "NLD016"
 BAD_NAME = "NLD018"
 
 GUARANTEES: tuple[Guarantee, ...] = ("exact", "distribution", "none")
+KEYS = (*StrategyFile.model_fields, "extends", "fragments")
+"""Keys that a file may have; the last two are gone when it has been put together."""
 REQUIRED = ("nldc", "name", "summary", "guarantee", "prefill")
 FORMS = {
     "nldc": "write `nldc: 1`, the version of the language",
@@ -41,7 +44,8 @@ class Header:
 
     `checkpoint_params` are those that follow a checkpoint, with the key of its config. `broken` are
     params that are declared wrongly: nothing that uses them is at fault. `profiles` are the params
-    that are acceptance profiles, and no numbers.
+    that are acceptance profiles, and no numbers; `runtime` those that requests bring, of which
+    `params` has the defaults.
     """
 
     name: str = "unnamed"
@@ -54,6 +58,7 @@ class Header:
     checkpoint_params: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    runtime: Declared = field(default_factory=dict)
 
 
 def read_header(source: Source, settings: Mapping[str, Setting], found: list[Diagnostic]) -> Header:
@@ -69,15 +74,15 @@ def read_header(source: Source, settings: Mapping[str, Setting], found: list[Dia
     misspelt = set()
     for key in data:
         if key not in StrategyFile.model_fields:
-            meant = nearest(str(key), StrategyFile.model_fields)
+            meant = nearest(str(key), KEYS)
             misspelt.add(meant)
             label = f"did you mean `{meant}`?" if meant else "unknown"
             message = f"a strategy has no key `{key}`"
-            keys = ", ".join(f"`{name}`" for name in StrategyFile.model_fields)
+            keys = ", ".join(f"`{name}`" for name in KEYS)
             found.append(
                 _error(source, UNKNOWN_KEY, message, (key,), label, True, f"the keys are {keys}")
             )
-    for key in REQUIRED:
+    for key in REQUIRED if "extends" not in misspelt else ():
         if key not in data and key not in misspelt:
             message = f"the strategy lacks `{key}`"
             found.append(
@@ -100,6 +105,7 @@ def read_header(source: Source, settings: Mapping[str, Setting], found: list[Dia
         checkpoint_params=followed(source, params),
         limits=_limits(source, found),
         profiles={name: value for name, value in values.items() if isinstance(value, tuple)},
+        runtime=_by_request(source, params),
     )
 
 
@@ -219,6 +225,23 @@ def followed(source: Source, params: Iterable[str]) -> dict[str, str]:
     return {name: str(key) for name, key in keys.items() if key is not None}
 
 
+def _by_request(source: Source, params: Mapping[str, int | float]) -> dict[str, RuntimeParam]:
+    """Return, of these params, those that requests bring, with their bounds."""
+    declared = source.data["params"] if params else {}
+    return {
+        name: RuntimeParam(
+            own["type"],
+            value,
+            type(value)(own["min"]),
+            type(value)(own["max"]),
+            str(own.get("help", "")),
+        )
+        for name, value in params.items()
+        for own in [declared[name]]
+        if own.get("runtime")
+    }
+
+
 def _check_declared(
     source: Source, name: str, model: IntParam | FloatParam, found: list[Diagnostic]
 ) -> None:
@@ -232,6 +255,11 @@ def _check_declared(
         message = f"the bounds of `{name}` leave nothing between {model.min} and {model.max}"
         label = f"more than the max, {model.max}"
         found.append(_error(source, BAD_PARAM, message, ("params", name, "min"), label))
+        return
+    if model.runtime and isinstance(model, IntParam) and model.checkpoint is not None:
+        message = f"`{name}` follows a checkpoint, and no request can bring it"
+        path: Path = ("params", name, "checkpoint")
+        found.append(_error(source, BAD_PARAM, message, path, "known when a model is", True))
         return
     if model.min <= model.default <= model.max:
         return
@@ -285,7 +313,7 @@ def _adapters(source: Source, found: list[Diagnostic]) -> tuple[Adapter, ...]:
             continue
         model = fit(source, path, AdapterModel, found, f"adapter `{name}`")
         if model is not None:
-            adapters.append(Adapter(name, model.optional))
+            adapters.append(Adapter(name, model.optional, model.kind))
     return tuple(adapters)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nldc.diagnostics import Span
-from nldc.expr import Expr
+from nldc.expr import Binary, Expr, Number
 from nldc.ir.layout import Layout
 from nldc.ir.types import Type
 
@@ -64,6 +64,7 @@ Eos = Literal["stops", "fills", "ignored"]
 EosIds = Literal["all", "first"]
 Exhausted = Literal["keep", "fill"]
 Keys = Literal["dropped", "kept"]
+Until = Literal["full", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,15 @@ class Forward:
 
 @dataclass(frozen=True)
 class Sample:
-    """Tokens [n]: the choice in each row, as AR would choose at that position."""
+    """Tokens [n]: the choice in each row, as AR would choose at that position.
+
+    With a `temperature` it is a drafter's choice, at that one and not at the request's: a number
+    over params that requests bring. Below 1e-6 it is greedy.
+    """
 
     logits: Value
     mask_token: Choosing = "allowed"
+    temperature: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,27 @@ class Score:
     by: Literal["probability", "margin", "entropy"]
     of: Scored = "raw"
     mask_token: Counting = "counted"
+
+
+@dataclass(frozen=True)
+class Safety:
+    """Scores [n]: how safe a trained sampler finds it to commit each row's likeliest token."""
+
+    logits: Value
+    rows: Value
+    sampler: str
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Scores [n] at random, by the positions that rows predict; `stream` parts it from others.
+
+    `iteration` is the round that it is of, None: whichever it stands in.
+    """
+
+    logits: Value
+    stream: int
+    iteration: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,23 +186,33 @@ class Select:
     always_best: Expr | None
 
 
+Weight = float | Expr
+
+
+def _sum(one: Weight, other: Weight) -> Weight:
+    if not isinstance(one, Expr) and not isinstance(other, Expr):
+        return one + other
+    terms = [each if isinstance(each, Expr) else Number(each) for each in (one, other)]
+    return Binary("+", *terms)
+
+
 @dataclass(frozen=True)
 class Mix:
     """Logits [n]: the weighted sum of logits for the same positions, which are the first part's.
 
     Parts that are the same are one, with the sum of their weights, and one that weighs nothing is
-    none: see `weighed`.
+    none: see `weighed`. A weight that requests bring is an expression, and may be anything.
     """
 
     logits: tuple[Value, ...]
-    weights: tuple[float, ...]
+    weights: tuple[Weight, ...]
 
     @property
-    def weighed(self) -> tuple[tuple[Value, float], ...]:
+    def weighed(self) -> tuple[tuple[Value, Weight], ...]:
         """The different parts with their weights but those of weight 0; the first if all are."""
-        found: dict[Value, float] = {}
+        found: dict[Value, Weight] = {}
         for part, weight in zip(self.logits, self.weights, strict=True):
-            found[part] = found.get(part, 0.0) + weight
+            found[part] = _sum(found[part], weight) if part in found else weight
         parts = tuple((part, weight) for part, weight in found.items() if weight != 0)
         return parts or ((self.logits[0], 0.0),)
 
@@ -189,12 +226,41 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Tokens [n * count]: of each row the likeliest first, of equals the lower id first."""
+
+    logits: Value
+    count: int
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Tokens [count * (entry - 1)]: what follows `after` in entries of `pool` that begin with it.
+
+    Of equal entries there is the first, and where fewer begin so the first others follow.
+    """
+
+    pool: Value
+    entry: int
+    after: Value
+    count: int
+
+
+@dataclass(frozen=True)
 class Fill:
     """Rows [n] with tokens written where selected; those rows are no longer masked."""
 
     rows: Value
     where: Value
     tokens: Value
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Rows [n] of which those selected are masked again, whatever they held."""
+
+    rows: Value
+    where: Value
 
 
 @dataclass(frozen=True)
@@ -206,18 +272,48 @@ class Join:
 
 @dataclass(frozen=True)
 class Accept:
-    """Accepted: target i is held against draft i + offset, up to the first difference."""
+    """Accepted: target i is held against draft i + offset, up to the first difference.
+
+    Of several `branches`, which are rows of draft and target alike, it is the one with most
+    matches, of equals the first; none: all rows are one.
+    """
 
     draft: Value
     target: Value
     offset: int
+    branches: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Leading:
+    """Count: how many rows, from the first on, are as sure as a bound; `low` at least."""
+
+    scores: Value
+    at_least: Expr | None
+    at_most: Expr | None
+    low: int
+
+
+@dataclass(frozen=True)
+class Reckon:
+    """Count: a whole number made of Counts, held between `low` and `high`.
+
+    `terms` are what `expr` names. No node of a file is one: it is how a carried Count begins, and
+    what `next` makes of it.
+    """
+
+    expr: Expr
+    terms: tuple[tuple[str, Value], ...]
+    low: int
+    high: int
 
 
 @dataclass(frozen=True)
 class Repeat:
     """Rows [n]: the body's `result`, over and over from `initial`, while rows are masked.
 
-    The body runs at least `at_least` times (0 or 1), whatever the rows. `eos`, `eos_ids`,
+    `until` unchanged: while a round changes a row. The body runs at least `at_least` times (0 or
+    1), whatever the rows. `eos`, `eos_ids`,
     `exhausted` and `keys` are described in `nldc.ir.attributes`.
     """
 
@@ -231,6 +327,7 @@ class Repeat:
     eos_ids: EosIds = "all"
     exhausted: Exhausted = "keep"
     keys: Keys = "dropped"
+    until: Until = "full"
 
 
 @dataclass(frozen=True)
@@ -250,4 +347,23 @@ class Region:
     nodes: tuple[Node, ...]
 
 
-Op = LayRows | Forward | Sample | Score | Select | Mix | Lookup | Fill | Join | Accept | Repeat
+Op = (
+    LayRows
+    | Forward
+    | Sample
+    | Score
+    | Safety
+    | Noise
+    | Select
+    | Mix
+    | Lookup
+    | Candidates
+    | Recall
+    | Fill
+    | Mask
+    | Join
+    | Accept
+    | Leading
+    | Reckon
+    | Repeat
+)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nldc.expr import Expr, Number, Value, evaluate, fold
 from nldc.ir.course import course
-from nldc.ir.facts import NO_KIND, BadPickError, facts_of, row_lookup, row_ranges
+from nldc.ir.facts import NO_KIND, BadPickError, facts_of, row_ranges, rows_where
 from nldc.ir.layout import Layout, Row, Segment
 from nldc.ir.ops import At, Between, OfKind, Padded, Pick, Where
 from nldc.ir.ranges import UndecidedError, evaluate_range
@@ -40,11 +40,7 @@ def picked(
             case OfKind(kind):
                 left = tuple(row for row in left if row.kind == kind)
             case Where(predicate):
-                left = tuple(
-                    row
-                    for row in left
-                    if evaluate(predicate, row_lookup(facts_of(row, kinds), kinds, others))
-                )
+                left = rows_where(left, predicate, kinds, others)
             case At(index):
                 place = _integer(index, others)
                 if not -len(left) <= place < len(left):
@@ -142,8 +138,7 @@ def picked_size(
             message = "a count cannot choose among rows that depend on the prompt"
             raise BadPickError(message, *span(), "lay out a fixed number of rows, or name a place")
         return sum((count for _, count in prompt_runs(layout, picks, kinds, span)), Size(0))
-    chosen = (picked_of(layout, 0, tuple(picks), tuple(kinds), tuple(e.items())) for e in others)
-    sizes = {len(rows) for rows in chosen}
+    sizes = set(picked_sizes(layout, picks, kinds, others))
     if picks and isinstance(picks[-1], Padded) and max(sizes) > picks[-1].size:
         message = f"up to {max(sizes)} rows cannot be padded to {picks[-1].size}"
         raise BadPickError(message, *span(), "choose no more rows than `pad_to` says")
@@ -154,6 +149,19 @@ def picked_size(
             "choose the same number of rows for every count, or `sample` them with `pad_to`",
         )
     return Size(sizes.pop())
+
+
+def picked_sizes(
+    layout: Layout,
+    picks: Sequence[Pick],
+    kinds: Sequence[str],
+    others: Sequence[Mapping[str, Value]],
+) -> tuple[int, ...]:
+    """Return how many rows of a layout are left for each of `others`; none for rows of a prompt."""
+    if layout.dynamic:
+        return ()
+    chosen = (picked_of(layout, 0, tuple(picks), tuple(kinds), tuple(e.items())) for e in others)
+    return tuple(map(len, chosen))
 
 
 def prompt_runs(

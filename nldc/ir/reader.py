@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.diagnostics import Diagnostic, Label
-from nldc.expr import Expr, ExprError, Ref, evaluate, fold, kind_of, parse, references
+from nldc.expr import Expr, ExprError, Ref, Selector, fold, kind_of, parse, references
 from nldc.expr import Value as Constant
 from nldc.ir.attributes import choose
+from nldc.ir.by_request import COMPILED, Declared, named
 from nldc.ir.effects import leaving
 from nldc.ir.facts import (
     ROW_FACTS,
@@ -18,9 +19,8 @@ from nldc.ir.facts import (
     UnknownNameError,
     check_divisors,
     check_whole,
-    facts_of,
     row_kinds,
-    row_lookup,
+    rows_where,
 )
 from nldc.ir.graph import Adapter
 from nldc.ir.layout import Layout, plain
@@ -29,6 +29,7 @@ from nldc.ir.scope import Resolver, Scope, constant
 from nldc.ir.size import Size
 from nldc.ir.taper import Profile
 from nldc.ir.types import Accepted, Count, Logits, Rows, Tokens, Type, Unknown
+from nldc.ir.types import Path as RowPath
 from nldc.source import Path, Source
 
 EXPRESSION = "NLD030"
@@ -39,6 +40,8 @@ WRONG_TYPE = "NLD050"
 WRONG_SIZE = "NLD051"
 BAD_SIZE = "NLD052"
 ATTRIBUTE = "NLD055"
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
+"""The largest number of float32, in which logits are mixed."""
 Made = tuple[Op, Type]
 
 
@@ -49,7 +52,9 @@ class Reader:
     What uses one of the `broken` params is passed over: the mistake is where that is declared.
     `compat` sets the attributes that the file leaves open, but for the seed of the blocks in
     `verified`: a draft that `accept` checks begins with it in every engine. `profiles` are the
-    params that no expression has.
+    params that no expression has, `noises` the nodes that make noise; `runtime` those params that
+    requests bring, of which `params` has the defaults: they stand where a step asks, and are
+    refused where what is written is compiled in.
     """
 
     source: Source
@@ -61,6 +66,8 @@ class Reader:
     verified: set[str] = field(default_factory=set)
     broken: frozenset[str] = frozenset()
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    noises: list[str] = field(default_factory=list)
+    runtime: Declared = field(default_factory=dict)
 
     def attribute(self, name: str, written: str | None) -> Any:
         """Return the value of an attribute, by what is written or the file's preset."""
@@ -71,10 +78,7 @@ class Reader:
         left = leaving(op)
         if left is None:
             return 0
-        return sum(
-            bool(evaluate(left.append, row_lookup(facts_of(row, self.kinds), self.kinds, {})))
-            for row in left.layout.rows(1)
-        )
+        return len(rows_where(left.layout.rows(1), left.append, self.kinds))
 
     def rows_reference(self, path: Path, text: Any, scope: Scope) -> tuple[Value, Type] | None:
         """Return a reference to Rows."""
@@ -95,25 +99,29 @@ class Reader:
         `ragged`: tokens whose number differs by sequence will do. `pad_to`: a choice of rows is
         padded to so many.
         """
-        expr = self.expression(path, text, offset)
+        expr = self.expression(path, text, offset, runtime=True)
         if expr is None:
+            return None
+        chosen = expr.selectors if isinstance(expr, Ref) else ()
+        if not all(self._is_compiled(path, part, offset) for part in chosen):
             return None
         if not isinstance(expr, Ref):
             self.error(WRONG_TYPE, f"`{text}` is not a value of the graph", path, "name a node")
             return None
-        resolver = Resolver(scope, self.params, self.kinds, pad_to)
+        resolver = Resolver(scope, self.params, self.kinds, pad_to, ragged)
         span = self.source.inside(path, expr.start + offset, expr.end + offset)
         try:
             value, type_ = resolver.resolve(expr, span)
         except ExprError as problem:
             self.expression_error(path, problem, offset)
             return None
-        if isinstance(type_, Tokens) and type_.ragged and Tokens in wanted and not ragged:
+        is_ragged = isinstance(type_, Tokens | Logits) and type_.ragged
+        if is_ragged and isinstance(type_, wanted) and not ragged:
             self.error(
                 WRONG_TYPE, f"`{text}` is {type_}: how many differs by sequence", path,
                 "a known number of tokens is needed here",
-                help_text="only `emit` takes the tokens of an `accept` as they are; "
-                "`bonus` is always one",
+                help_text="`emit`, `forward`, `sample` and `accept` take them as they are; the "
+                "`bonus` of an `accept` is always one",
             )  # fmt: skip
             return None
         if isinstance(type_, (Unknown, *wanted)):
@@ -157,15 +165,22 @@ class Reader:
             given = ", ".join(f"{name} = {n}" for name, n in self.params.items() if name in named)
             limit = f"at least {low}" if value < low else f"at most {high}"
             when = f" when {given}" if given else ""
-            self.error(BAD_SIZE, f"`{text}` is {value}{when}", path, f"must be {limit}")
+            name = next((part for part in reversed(path) if isinstance(part, str)), "this")
+            is_written = str(text) == str(value)
+            message = f"`{name}` cannot be {value}" if is_written else f"`{text}` is {value}{when}"
+            self.error(BAD_SIZE, message, path, f"must be {limit}")
             return None
         return value
 
-    def real(self, path: Path, text: Any) -> float | None:
-        """Return a real number from an expression over params."""
-        expr = self.expression(path, text)
+    def weight(self, path: Path, text: Any) -> float | Expr | None:
+        """Return a real number from an expression over params; the expression, if requests bring
+        some of them.
+        """
+        expr = self.expression(path, text, runtime=True)
         if expr is None:
             return None
+        if any(named(expr, self.runtime)):
+            return self.asked(path, text)
         try:
             value = constant(expr, self.params)
         except ExprError as problem:
@@ -174,7 +189,30 @@ class Reader:
         if isinstance(value, bool):
             self.error(EXPRESSION, "expected a number", path, "this is a condition")
             return None
+        if abs(value) > MAX_FLOAT32:
+            label = f"logits are float32, which ends at {MAX_FLOAT32:.2e}"
+            self.error(EXPRESSION, f"`{text}` is too large for a weight", path, label)
+            return None
         return float(value)
+
+    def asked(
+        self,
+        path: Path,
+        text: Any,
+        offset: int = 0,
+        *,
+        others: Sequence[str] = (),
+        real: bool = True,
+    ) -> Expr | None:
+        """Return a number that is asked when a step runs, or None after adding what is wrong.
+
+        It is over params, those that requests bring too, and `others`; whole unless `real`.
+        """
+        expr = self.expression(path, text, offset, runtime=True)
+        kinds = row_kinds((), (), {**self.params, **dict.fromkeys(others, 0)})
+        if expr is None or not self.is_number(path, expr, kinds, offset, real=real):
+            return None
+        return self.printed(path, expr, offset)
 
     def row_predicate(self, path: Path, text: str) -> Expr | None:
         """Return a condition over the facts of a row, or None after adding what is wrong."""
@@ -185,8 +223,9 @@ class Reader:
         return self.fold(expr)
 
     def fold(self, expr: Expr) -> Expr:
-        """Replace params by their values."""
-        return fold(expr, self.params)
+        """Replace params by their values, but for those that requests bring."""
+        values = {name: each for name, each in self.params.items() if name not in self.runtime}
+        return fold(expr, values)
 
     def printed(self, path: Path, expr: Expr, offset: int = 0) -> Expr | None:
         """Return what is asked again when a step runs, or None after adding why it cannot be."""
@@ -198,14 +237,37 @@ class Reader:
             return None
         return folded
 
-    def expression(self, path: Path, text: Any, offset: int = 0) -> Expr | None:
-        """Parse an expression; a bare number is one too."""
+    def expression(
+        self, path: Path, text: Any, offset: int = 0, *, runtime: bool = False
+    ) -> Expr | None:
+        """Parse an expression; a bare number is one too.
+
+        `runtime`: it is asked when a step runs, so that params of requests may stand in it.
+        """
         try:
             expr = parse(str(text))
         except ExprError as problem:
             self.expression_error(path, problem, offset)
             return None
-        return None if any(ref.root in self.broken for ref in references(expr)) else expr
+        if any(ref.root in self.broken for ref in references(expr)):
+            return None
+        return expr if runtime or self._is_compiled(path, expr, offset) else None
+
+    def _is_compiled(self, path: Path, part: Expr | Selector, offset: int) -> bool:
+        """Whether no param of requests stands in what is compiled in, or add that one does."""
+        for ref in references(part):
+            if ref.dotted in self.runtime:
+                span = self.source.inside(path, ref.start + offset, ref.end + offset)
+                declared = self.source.span(("params", ref.root, "runtime"), key=True)
+                message = f"`{ref.root}` comes with a request, and this is compiled in"
+                labels = (
+                    Label(span, "fixed before there is any request"),
+                    Label(declared, "each request may bring another value", primary=False),
+                )
+                help_text = f"compile `{ref.root}` in: leave `runtime: true` out"
+                self.found.append(Diagnostic(COMPILED, "error", message, labels, (help_text,)))
+                return False
+        return True
 
     def is_condition(
         self, path: Path, expr: Expr, kinds: Any, *, real: bool = False, beside: str | None = None
@@ -301,7 +363,7 @@ class Reader:
 
 def size_of(type_: Type) -> Size:
     """Return how many rows or tokens a value has."""
-    assert not isinstance(type_, (Accepted, Count, Unknown))
+    assert not isinstance(type_, (Accepted, Count, RowPath, Unknown))
     return type_.size
 
 

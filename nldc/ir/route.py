@@ -10,6 +10,7 @@ from nldc.expr import Expr
 from nldc.ir.facts import row_kinds
 from nldc.ir.header import BAD_NAME
 from nldc.ir.reader import Reader
+from nldc.ir.types import Count
 from nldc.ir.words import NAME, RULE
 from nldc.shape import MISSING_KEY, WRONG_VALUE
 from nldc.source import Path, Source
@@ -29,8 +30,11 @@ class Route:
     condition: Expr | None
 
 
-def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
-    """Return the steps in the order in which they are tried; the last is taken otherwise."""
+def read_routes(source: Source, reader: Reader, counts: Mapping[str, Count]) -> tuple[Route, ...]:
+    """Return the steps in the order in which they are tried; the last is taken otherwise.
+
+    `counts` are the carried Counts, which conditions may name.
+    """
     data = source.data if isinstance(source.data, Mapping) else {}
     steps = data.get("steps")
     if (steps is None) == ("step" not in data):
@@ -64,7 +68,7 @@ def read_routes(source: Source, reader: Reader) -> tuple[Route, ...]:
             continue
         path: Path = ("route", name)
         expr = reader.expression(path, conditions[name])
-        kinds = row_kinds((), (), {**reader.params, "live": 1})
+        kinds = row_kinds((), (), {**reader.params, "live": 1, **dict.fromkeys(counts, 1)})
         if expr is not None and reader.is_condition(path, expr, kinds, real=True):
             condition = reader.printed(path, expr)
             if condition is not None:

@@ -29,7 +29,8 @@ from nldc.expr import Value as Constant
 from nldc.ir.facts import ROW_FACTS, BadPickError, UnknownNameError, check_whole, row_kinds
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import At, Between, OfKind, Padded, Pick, Value, Where
-from nldc.ir.picks import picked_size
+from nldc.ir.picks import picked_size, picked_sizes
+from nldc.ir.size import Size
 from nldc.ir.types import (
     Accepted,
     Count,
@@ -44,6 +45,8 @@ from nldc.ir.types import (
 )
 
 PROMPT = "$prompt"
+MOST_COUNTS = 8192
+"""More values than this a count that chooses rows may not have: no layout has more rows."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,34 @@ class Binding:
 
 @dataclass
 class Scope:
-    """The names in sight; an inner scope sees the outer one's, and remembers what was used."""
+    """The names in sight; an inner scope sees the outer one's.
+
+    `allotted` are names that nothing in the file means, given to nodes that it does not write.
+    """
 
     names: dict[str, Binding] = field(default_factory=dict)
     outer: Scope | None = None
+    allotted: set[str] = field(default_factory=set)
 
     def find(self, name: str) -> Binding | None:
         """Return what a name stands for, the innermost first."""
         if name in self.names:
             return self.names[name]
         return self.outer.find(name) if self.outer else None
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether this is the scope of a loop's body."""
+        if any(":" in binding.node for binding in self.names.values()):
+            return True
+        return self.outer is not None and self.outer.in_loop
+
+    def allot(self, name: str) -> str:
+        """Return a name that no node of this scope has, `name` or one that begins with it."""
+        while name in self.names or name in self.allotted:
+            name += "_"
+        self.allotted.add(name)
+        return name
 
     def known(self) -> Iterator[str]:
         """Yield every name in sight."""
@@ -79,13 +100,15 @@ class Scope:
 class Resolver:
     """Resolves references in a scope, for concrete params and the labels of the whole file.
 
-    A choice of rows is padded to `pad_to` of them, if that is a number.
+    A choice of rows is padded to `pad_to` of them, if that is a number. With `ragged`, a count may
+    choose another number of tokens for each of its values.
     """
 
     scope: Scope
     params: Mapping[str, Constant]
     kinds: Sequence[str]
     pad_to: int | None = None
+    ragged: bool = False
 
     def resolve(self, ref: Ref, span: Span) -> tuple[Value, Type]:
         """Return the Value and its type.
@@ -152,7 +175,12 @@ class Resolver:
         name = None if count is None else count[0]
         others: list[dict[str, Constant]] = [{}]
         if count is not None:
-            others = [{count[0]: n} for n in range(count[2].low, count[2].high + 1)]
+            others = [{count[0]: n} for n in self._values(count, ref)]
+        if count is not None and self.ragged and isinstance(kind, Tokens | Rows):
+            sizes = picked_sizes(layout, picks, self.kinds, others)
+            if len(set(sizes)) > 1:
+                part = replace(value, picks=tuple(picks), count=count[1], count_name=count[0])
+                return part, Tokens(Size(max(sizes)), ragged=True, least=min(sizes))
         size = picked_size(layout, picks, self.kinds, others, span=lambda: (ref.start, ref.end))
         value = replace(
             value, picks=tuple(picks), count=None if count is None else count[1], count_name=name
@@ -165,17 +193,29 @@ class Resolver:
             case _:
                 return value, replace(kind, size=size)  # type: ignore[arg-type]
 
+    def _values(self, count: tuple[str, Value, Count], ref: Ref) -> range:
+        """Return all that a count may be.
+
+        Raises:
+            BadPickError: they are too many to choose rows for each.
+        """
+        name, _, type_ = count
+        if type_.high - type_.low >= MOST_COUNTS:
+            message = f"`{name}` is {type_}: too many values to choose rows for each"
+            raise BadPickError(message, ref.start, ref.end, "carry it within closer bounds")
+        return range(type_.low, type_.high + 1)
+
     def _layout(self, kind: Type, selector: Field | Item | Slice) -> Layout:
         match kind:
-            case Logits() | Rows():
-                return kind.layout
-            case Tokens(_, ragged) if ragged:
+            case Tokens(ragged=True) | Logits(ragged=True):
                 raise BadPickError(
                     "rows cannot be chosen from tokens whose number differs by sequence",
                     selector.start,
                     selector.end,
-                    "emit them whole",
+                    "take them whole",
                 )
+            case Logits() | Rows():
+                return kind.layout
             case Tokens() | Scores() | RowMask():
                 return plain(kind.size)
             case _:

@@ -33,7 +33,10 @@ def show_graph(graph: Graph) -> str:
     lines = [f"strategy {graph.name} guarantee {graph.guarantee}"]
     lines += [f"compat {graph.compat}"] * (graph.compat is not None)
     lines += [f"param {name} = {value}" for name, value in graph.settings.items()]
-    lines += [f"adapter {a.name}{' optional' if a.optional else ''}" for a in graph.adapters]
+    lines += [
+        f"{'adapter' if a.kind == 'lora' else a.kind} {a.name}{' optional' if a.optional else ''}"
+        for a in graph.adapters
+    ]
     lines += [f"limit {name} = {most}" for name, most in graph.limits.items()]
     lines.append("prefill:")
     lines += _region(graph.prefill.nodes, 1)
@@ -56,16 +59,10 @@ def _step(step: Step) -> Iterator[str]:
 def _region(nodes: Iterable[Node], depth: int) -> Iterator[str]:
     pad = "  " * depth
     for node in nodes:
+        yield f"{pad}{node.name}: {node.type} = {show_op(node.op)}"
         if isinstance(node.op, Repeat):
-            loop = node.op
-            yield (
-                f"{pad}{node.name}: {node.type} = repeat {loop.variable} from "
-                f"{show_value(loop.initial)} at most {loop.at_most} until full{_open(loop)}"
-            )
-            yield from _region(loop.body.nodes, depth + 1)
-            yield f"{pad}  again {show_value(loop.result)}"
-        else:
-            yield f"{pad}{node.name}: {node.type} = {_op(node.op)}"
+            yield from _region(node.op.body.nodes, depth + 1)
+            yield f"{pad}  again {show_value(node.op.result)}"
 
 
 def op_name(op: Op) -> str:
@@ -73,7 +70,11 @@ def op_name(op: Op) -> str:
     return "rows" if isinstance(op, LayRows) else type(op).__name__.lower()
 
 
-def _op(op: Op) -> str:
+def show_op(op: Op) -> str:
+    """Return an op as text; of a loop, all but its body."""
+    if isinstance(op, Repeat):
+        begin = show_value(op.initial)
+        return f"repeat {op.variable} from {begin} at most {op.at_most} until full{_open(op)}"
     parts = [op_name(op)]
     for item in fields(op):
         value = getattr(op, item.name)

@@ -25,5 +25,14 @@ NODE = (*LANGUAGE, "prefill", "step", "carry", "emit", "q", "k", "kind", "group"
 PARAM = (*LANGUAGE, *ROW, "rank", "score", "iteration", "left", "live")
 """What no param may be called: rules of `select` and `route` have numbers of these names."""
 
+COUNT = (*PARAM, "position", "prefix")
+"""What no Count may be called: choices of rows, `route` and rules have numbers of these names."""
+
 LABEL = (*LANGUAGE, *ROW, "position", "prefix", "first", "last", "tokens", "filled")
 """What no kind of rows may be called: `rows.tokens`, `rows.first` and the like are no labels."""
+
+FRAGMENT = (*NODE, *PARAM, "position", "prefix", "prompt", "best", "causal", "bidirectional")
+"""What nothing of a fragment may be called: its names are replaced wherever they stand alone."""
+
+FRAGMENT_KIND = (*FRAGMENT, *LABEL, "rows", "drafted", "matches", "bonus")
+"""What no kind of rows of a fragment may be called: its kinds are replaced behind a `.` too."""

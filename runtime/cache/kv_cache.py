@@ -35,13 +35,25 @@ from nldc.runtime.invariant.line_tiles import KEY_TILE
 class Places:
     """Where the sequences of a batch lie in the cache, on the host and on the device.
 
-    `slots` and `lengths` are also int64 [B] as `slot_index` and `start`.
+    `slots` and `lengths` are also int64 [B] as `slot_index` and `start`. `prompts` are the lengths
+    of the sequences' prompts, also as `begin`, where somebody may ask for them.
     """
 
     slots: tuple[int, ...]
     lengths: tuple[int, ...]
     slot_index: Tensor
     start: Tensor
+    prompts: tuple[int, ...] | None = None
+    begin: Tensor | None = None
+
+
+def moves(path: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which rows go where, so that the first `keep` [B] of a path [B, r] are the first ones.
+
+    Both are int64 [B, r], numbers behind the sequences' lengths; what does not stay, stays put.
+    """
+    to = torch.arange(path.shape[1], device=path.device).expand_as(path)
+    return torch.where(to < keep.unsqueeze(1), path, to), to
 
 
 class KVCache:
@@ -77,6 +89,7 @@ class KVCache:
         self.page_bytes = self._pool.page_bytes
         self.most_pages = self.budget // self.page_bytes
         self._table = PageTable(device)
+        self._is_table_read = device.type == "cuda"
         self._holdings = Holdings(self._pool, self.most_pages, self._table.stale.add, steady=steady)
         self._unused: list[int] = []
 
@@ -121,6 +134,7 @@ class KVCache:
     @property
     def table(self) -> Tensor:
         """The pages of each slot, int32 [slots, n] on the device; what lies behind them is 0."""
+        self._is_table_read = True
         if self._table.stale:
             self._write_table()
         return self._table.there
@@ -136,14 +150,14 @@ class KVCache:
 
     # Sequences
 
-    def has_room(self, rows: int) -> bool:
-        """Whether a sequence of so many rows fits, beside all that the others may still need."""
-        return self._holdings.promised + pages_of(rows) <= self.most_pages
+    def has_room(self, *rows: int) -> bool:
+        """Whether sequences of so many rows fit, beside all that the others may still need."""
+        return self._holdings.promised + sum(map(pages_of, rows)) <= self.most_pages
 
-    def check(self, rows: int) -> None:
-        """Raise OutOfMemoryError if a sequence of so many rows can never fit."""
-        if pages_of(rows) > self.most_pages:
-            raise self._too_much(rows, self.budget)
+    def check(self, *rows: int) -> None:
+        """Raise OutOfMemoryError if sequences of so many rows can never fit together."""
+        if sum(map(pages_of, rows)) > self.most_pages:
+            raise self._too_much(sum(rows), self.budget)
 
     def _too_much(self, rows: int, allowed: int) -> OutOfMemoryError:
         wanted = pages_of(rows) * self.page_bytes
@@ -237,10 +251,17 @@ class KVCache:
         if missing:
             self._holdings.grow(missing)
 
+    def may_hold(self, slots: Sequence[int], rows: Sequence[int]) -> bool:
+        """Whether each slot was acquired for so many rows."""
+        held = self._holdings.held
+        pairs = zip(slots, rows, strict=True)
+        return all(end <= held[slot].most * KEY_TILE for slot, end in pairs)
+
     def prepare(self, slots: Sequence[int], rows: Sequence[int]) -> None:
         """Reserve rows before a step that is thought to write them, as far as each slot may need.
 
-        The tables of a device are written here, so that the step itself uploads none.
+        The tables of a device are written here, where anybody reads them, so that the step itself
+        uploads none.
 
         Raises:
             OutOfMemoryError: there is no memory.
@@ -248,7 +269,7 @@ class KVCache:
         held = self._holdings.held
         ends = zip(slots, rows, strict=True)
         self.reserve(slots, [min(end, held[slot].most * KEY_TILE) for slot, end in ends])
-        if self._table.stale and self.device.type == "cuda":
+        if self._table.stale and self._is_table_read:
             self._write_table()
 
     def claim(self, slot: int, end: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from nldc.runtime.cache.capacity import grown, slots_for
 
@@ -45,5 +46,11 @@ class PageTable:
             self._here[slot] = 0
             self._here[slot, : len(table)] = torch.tensor(table, dtype=torch.int32)
         index = torch.tensor(slots)
-        self.there[index.to(self._device)] = self._here[index].to(self._device)
+        self.there[self._sent(index)] = self._sent(self._here[index])
         self.stale.clear()
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """Return values on the device; nothing waits for what it is at, as steps may be."""
+        if self._device.type != "cuda":
+            return values.to(self._device)
+        return values.pin_memory().to(self._device, non_blocking=True)

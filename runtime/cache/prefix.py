@@ -2,12 +2,15 @@
 
 A row's keys and values depend on the tokens before it, its own, and the adapters of all of these,
 where the rows see nothing else; and a row has the same bits in whatever company it is computed. So
-a page is named by its tokens, their adapters, and the name of the page before it.
+a page is named by its tokens, their adapters, and the name of the page before it. Rows that stand
+for a picture all have one token; what the picture shows, by its digest, is part of the name then.
+Rows that are given as embeddings, of which nobody says what they are, have no name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from nldc.runtime.invariant.line_tiles import KEY_TILE
@@ -17,17 +20,43 @@ BASE = 0
 """The mark of a row without an adapter."""
 
 
-def names_of(tokens: Sequence[int], marks: Sequence[int] | None = None) -> list[bytes]:
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What names a prompt whose rows are given as embeddings: its `tokens`, and of rows that stand
+    for a picture, by their numbers, the picture's digest.
+    """
+
+    tokens: Sequence[int]
+    contents: Mapping[int, bytes] = field(default_factory=dict)
+
+    def named(self, ids: Sequence[int], first: int) -> tuple[list[int], dict[int, bytes]]:
+        """Return the tokens of ids and what rows show; ids from `first` on are rows of the prompt,
+        see `embedded`.
+        """
+        rows = {place: token - first for place, token in enumerate(ids) if token >= first}
+        shown = {place: self.contents[row] for place, row in rows.items() if row in self.contents}
+        return [self.tokens[rows[n]] if n in rows else own for n, own in enumerate(ids)], shown
+
+
+def names_of(
+    tokens: Sequence[int],
+    marks: Sequence[int] | None = None,
+    contents: Mapping[int, bytes] | None = None,
+) -> list[bytes]:
     """Return the names of the full pages of a text; `marks` says which adapter each row has.
 
-    None: none has any.
+    None: none has any. `contents` has digests of what rows show that stand for pictures.
     """
+    contents = contents or {}
     names: list[bytes] = []
     parent = b""
     for first in range(0, len(tokens) // KEY_TILE * KEY_TILE, KEY_TILE):
         rows = slice(first, first + KEY_TILE)
         held = (tokens[rows], [BASE] * KEY_TILE if marks is None else marks[rows])
         text = b"".join(number.to_bytes(8, "little", signed=True) for own in held for number in own)
+        for row in range(first, first + KEY_TILE) if contents else ():
+            if row in contents:
+                text += (row - first).to_bytes(8, "little") + contents[row]
         parent = blake2b(parent + text, digest_size=NAME_BYTES).digest()
         names.append(parent)
     return names

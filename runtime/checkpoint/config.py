@@ -73,7 +73,7 @@ class ModelConfig:
     """Geometry and special tokens of one checkpoint.
 
     `dtype` is the one that the checkpoint asks to be computed in, None if it names none.
-    `paradigm` is how it was trained, `vision` whether it has a vision part, which is left aside;
+    `paradigm` is how it was trained, `vision` whether it has a vision part, see `vision.config`;
     `quantised` the kinds of its weights that are stored in 8 or 4 bits: how many, and whether 0 is
     the middle number.
     `assumed` are keys that shape the weights and that the file leaves out, each with its default;

@@ -102,7 +102,7 @@ VISION = frozenset(
         *("multimodal_projector_bias", "image_token_id", "image_token_index"),
     }
 )
-"""Keys of the vision part, which is left aside."""
+"""Keys of the vision part, which `vision/config.py` reads when a picture comes."""
 
 ROPE = frozenset(
     {

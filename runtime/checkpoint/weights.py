@@ -2,11 +2,12 @@
 
 `load_weights` returns the weights as the backbone wants them: query, key and value in one matrix,
 each matrix in the form that products are computed with. Exactly the tensors of the config must be
-there, in its shapes; those of a vision part are left aside.
+there, in its shapes; those of a vision part are read in `vision`.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from nldc.runtime.invariant.quantised import Quantised, joined
 from nldc.runtime.invariant.quantised_ways import pack_weight
 from nldc.runtime.json_file import read_json
 
+LOG = logging.getLogger("nldc")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 EMBEDDING = "encoder.embed_tokens.weight"
@@ -33,7 +35,7 @@ NORM = "encoder.norm.weight"
 HEAD = "diffusion_head.weight"
 VISION = re.compile(r"(encoder\.|model\.)?(vision_tower|multi_modal_projector)\.")
 
-Progress: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], object]
 """Told, while weights are read, how many bytes of how many have been."""
 
 
@@ -285,6 +287,7 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
     single, index = folder / SINGLE, folder / INDEX
     if single.exists():
         file = TensorFile.open(single)
+        LOG.info("weights %s: %d tensors", single, len(file.names))
         return dict.fromkeys(file.names, file)
     if not index.exists():
         pickles = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))
@@ -310,6 +313,8 @@ def open_files(folder: Path) -> Mapping[str, TensorFile]:
                 "do not use this checkpoint",
             )
     opened = {shard: TensorFile.open(folder / shard) for shard in sorted(shards)}
+    for shard, file in opened.items():
+        LOG.info("weights %s: %d tensors", folder / shard, len(file.names))
     files: dict[str, TensorFile] = {}
     for name, shard in places.items():
         if name not in opened[shard].entries:

@@ -14,9 +14,12 @@ from torch import Tensor
 from nldc.runtime.engine.embeddings import PromptEmbeddings
 from nldc.runtime.errors import PromptError
 from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.vision.picture import PicturePrompt
+from nldc.runtime.vision.rows import Pictured
 from nldc.runtime.whole_numbers import as_whole, shown, whole
 
 KEYS = range(-(2**63), 2**63)
+_ONE = (str, PromptEmbeddings, PicturePrompt, Pictured)
 _OPAQUE = (bytes, bytearray, memoryview, Mapping, Set)
 
 
@@ -52,8 +55,8 @@ def items(value: object, name: str, hint: str) -> list[Any]:
 
 
 def prompts_of(prompts: object) -> list[Any]:
-    """Return the prompts; one text or one prompt of embeddings is a list of one."""
-    if isinstance(prompts, str | PromptEmbeddings):
+    """Return the prompts; one text, one with pictures or one of embeddings is a list of one."""
+    if isinstance(prompts, _ONE):
         return [prompts]
     given = items(prompts, "prompts", "give a text, or a list of prompts")
     if not given:
@@ -74,7 +77,7 @@ def one_prompt(prompt: object) -> None:
     """
     if not isinstance(prompt, list | tuple):
         return
-    if prompt and all(isinstance(each, str | list | tuple | PromptEmbeddings) for each in prompt):
+    if prompt and all(isinstance(each, (list, tuple, *_ONE)) for each in prompt):
         raise PromptError(
             f"{shown(prompt)} is a list of prompts, and stream takes one prompt",
             "stream each by itself, or use generate for all of them",

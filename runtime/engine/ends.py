@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nldc.runtime.engine.failures import in_words
 from nldc.runtime.engine.news import News
-from nldc.runtime.engine.request import Event, Finish, Request
+from nldc.runtime.engine.request import Finish, Request
 from nldc.runtime.engine.seats import Seats
 
 
@@ -34,8 +34,7 @@ class Ends:
         request.finish = finish
         request.finished = time.perf_counter()
         self._seats.give_back(request)
-        event = Event(request.id, tuple(tokens), text, finish, request.stats(), request.error)
-        self._news.add(event)
+        self._news.add(request.news(tokens, text, finish))
         self.known.pop(request.id, None)
         self.tell()
 

@@ -2,7 +2,8 @@
 
 A waiting request is prefilled alone and joins the live ones; every step runs over all live ones of
 one strategy; whoever is done gives its place in the cache back. Between two steps a sequence may go
-on with another strategy. The device is waited for once a step, for the tokens.
+on with another strategy. The device is waited for once a step, for the tokens; where steps are
+replayed and nobody joins or changes, it has been given the next step by then.
 
 What goes wrong in a request ends that request alone. Here stand who may step, and what a step does
 next; `waiting`, `steps`, `ledger`, `switch`, `ends`, `news` and `seats` each do a part of it.
@@ -89,7 +90,8 @@ class Engine:
         self._owner = Ownership()
         self._leaving: deque[int] = deque()
         self._has_prefilled = False
-        self._seats = seats = Seats(cache)
+        carries_prompt = any(each.carries_prompt for each in self.strategies.values())
+        self._seats = seats = Seats(cache, carries_prompt=carries_prompt)
         self._groups = Groups(self.strategies)
         self._news = News()
         self._ends = Ends(seats, self._news)
@@ -230,14 +232,17 @@ class Engine:
         first = self._next() if may_begin and self._waiting else None
         if first is not None:
             self._has_prefilled = True
-            left = PREFILLS if self.live else len(self._ends.known)
+            self._steps.land()
+            first = self._next()
+            scores = first is not None and not first.max_new_tokens  # a prompt, and no more
+            left = PREFILLS if self.live or scores else len(self._ends.known)
             while first is not None and left > 0:
                 self._steps.begin(first, self._rows(first))
                 first, left = self._next(), left - 1
             return
         self._has_prefilled = False
         try:
-            self._steps.advance()
+            self._steps.advance(may_go_ahead=not self._may_change())
         finally:
             self._steps.sweep()
 
@@ -259,6 +264,7 @@ class Engine:
         joined = [*self._groups.everyone()]
         self._seats.renew()
         self.graphs.forget()
+        self._steps.forget()
         self._groups.clear()
         for request in begun:
             if request in joined:
@@ -298,6 +304,12 @@ class Engine:
 
     # Who may begin
 
+    def _may_change(self) -> bool:
+        """Whether somebody is to join or leave before the next step."""
+        if self._leaving or self._waiting.arrived:
+            return True
+        return bool(self._waiting) and self._next() is not None
+
     def _waits(self, request: Request) -> bool:
         return request.id in self._ends.known and request.id not in self._seats.members
 
@@ -307,14 +319,14 @@ class Engine:
         request = self._waiting.first()
         if request is None or (self.max_live is not None and self.live >= self.max_live):
             return None
-        rows = self._rows(request)
-        if self.live and not self.cache.has_room(rows) and self._may_fit(rows):
+        rows = self._rows(request), request.beside
+        if self.live and not self.cache.has_room(*rows) and self._may_fit(*rows):
             return None
         return request
 
-    def _may_fit(self, rows: int) -> bool:
+    def _may_fit(self, *rows: int) -> bool:
         try:
-            self.cache.check(rows)
+            self.cache.check(*rows)
         except OutOfMemoryError:
             return False
         return True

@@ -8,7 +8,7 @@ end are forgotten, and gets those tokens as its carried values; see docs/switchi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
@@ -20,13 +20,15 @@ class Handover:
     It leaves the cache `trails` tokens behind the text (None: it may not leave) and wants it
     `takes` behind (None: it cannot be given a sequence). `carry` says for each element of each
     carried value which token behind the cache it holds, from 0; None is a guess, for which any
-    token will do. The first `skips` tokens that it then emits are in the text already.
+    token will do. The first `skips` tokens that it then emits are in the text already. `counts` are
+    what carried counts begin as: no other strategy knows of them.
     """
 
     trails: int | None
     takes: int | None
     skips: int
     carry: Mapping[str, Sequence[int | None]]
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def may_go_to(self, other: Handover) -> bool:
         """Whether a sequence may go from this strategy to the other."""
@@ -49,13 +51,14 @@ class Handover:
     def carry_of(self, text: Sequence[int]) -> dict[str, list[int]]:
         """Return the token ids of each carried value for a text, at least `takes` tokens long.
 
-        A guess is the text's last token.
+        A guess is the text's last token. A carried count is what it begins as.
         """
         behind = list(text)[len(text) - (self.takes or 0) :]
-        return {
+        tokens = {
             name: [text[-1] if place is None else behind[place] for place in places]
             for name, places in self.carry.items()
         }
+        return {**tokens, **{name: [count] for name, count in self.counts.items()}}
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,18 @@ class Progress:
 
 Chooser = Callable[[Progress], str]
 """Names the strategy that goes on; asked before the prefill, and whenever there are new tokens."""
+
+
+@dataclass(frozen=True)
+class Always:
+    """A chooser that goes by a prompt's place alone: its answer is known before it is asked."""
+
+    names: Sequence[str]
+
+    def __call__(self, progress: Progress) -> str:
+        """Return the strategy of a prompt."""
+        return self.names[progress.sequence]
+
 
 Choice = str | Sequence[str] | Chooser | None
 """A strategy for all prompts, one for each, a chooser, or None for the artifact's first."""
@@ -104,7 +119,7 @@ def chooser(choice: Choice, prompts: int, known: Sequence[str]) -> Chooser:
         )
     for name in names:
         check_known(name, known)
-    return lambda progress: names[progress.sequence]
+    return Always(names)
 
 
 def _in_words(choose: Chooser, known: Sequence[str]) -> Chooser:

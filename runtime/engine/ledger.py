@@ -9,14 +9,15 @@ from nldc.runtime.engine.computing import Stepped
 from nldc.runtime.engine.ends import Ends
 from nldc.runtime.engine.failures import without_token
 from nldc.runtime.engine.news import News
-from nldc.runtime.engine.observe import Kind, Observer, SequenceStep, StepRecord
-from nldc.runtime.engine.request import Event, Request
+from nldc.runtime.engine.observe import Kind, Observer, SequenceStep, StepRecord, counts_nodes
+from nldc.runtime.engine.request import Request
 from nldc.runtime.engine.seats import Seats
 from nldc.runtime.step.record import Outcome
 
 
 class Ledger:
-    """`observers` are told of every step; without one nothing is recorded.
+    """`observers` are told of every step; without one nothing is recorded. Where one of them wants
+    it (`watches`), steps count their forwards by node.
 
     `raised` is what one of them raised since somebody last looked: nothing that went wrong in the
     step itself.
@@ -29,6 +30,11 @@ class Ledger:
         self._ends = ends
         self._news = news
         self._steps = 0
+
+    @property
+    def watches(self) -> bool:
+        """Whether somebody wants forwards by their nodes."""
+        return any(map(counts_nodes, self.observers))
 
     def write(self, kind: Kind, strategy: str, stepped: Stepped, since: float) -> None:
         """Write down what a step emitted that began at `since`, and tell it.
@@ -71,6 +77,7 @@ class Ledger:
         cache.keep(request.slot, came.keep)
         kept = cache.committed[request.slot] - before
         request.nfe += came.forwards
+        request.told = came.told
         known = min(request.skips, len(came.tokens))
         request.skips -= known
         accepted = len(came.tokens) - known
@@ -84,7 +91,7 @@ class Ledger:
         elif request.finish is not None:
             self._ends.end(request, request.finish, tokens, text)
         elif tokens:
-            self._news.add(Event(request.id, tuple(tokens), text))
+            self._news.add(request.news(tokens, text))
         if not self.observers:
             return None
         return SequenceStep(request.id, width, accepted, kept, came.forwards, came.by_node)

@@ -35,7 +35,8 @@ class StepRecord:
     """One prefill, or one step of the sequences that one strategy decodes.
 
     `number` counts the engine's steps from 0. Then: `seconds` that it took, the wait for the device
-    included; sequences `live` in the engine, and `waiting`; `pages` of the cache in use.
+    included; sequences `live` in the engine, and `waiting`; `pages` of the cache in use,
+    those included that were given to a step ahead.
     """
 
     number: int
@@ -67,3 +68,11 @@ def as_observer(observer: object) -> Observer:
             f"the observer {shown(observer)} cannot be called", "give a function of a StepRecord"
         )
     return observer
+
+
+def counts_nodes(observer: Observer) -> bool:
+    """Whether an observer wants forwards by their nodes: unless its `by_node` is False.
+
+    To count them, steps do more; to tell the rest costs the device nothing.
+    """
+    return getattr(observer, "by_node", True) is not False

@@ -16,6 +16,7 @@ from nldc.runtime.whole_numbers import shown
 AnyProcessor = Processor | TokenProcessor
 Stop = str | Iterable[str] | None
 Processors = AnyProcessor | Iterable[AnyProcessor] | None
+Params = Mapping[str, int | float] | None
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class GenerateOptions:
     `Progress` that names one whenever there are new tokens (None: the first); a list has the names
     for the prompts of a call. Of waiting requests
     the one with the highest `priority` comes first. `sequence_id` keys the sampling noise (None:
-    the prompt's place among those of its call).
+    the prompt's place among those of its call). `logprobs` asks for the log-probability of each
+    token, with as many of the likeliest ones beside it; `prompt_logprobs` for those of the prompt's
+    tokens from number `prompt_logprobs_from` on, with which `max_new_tokens` may be 0. `params` are
+    values by name of the params that the strategy leaves to requests (`runtime: true`).
     """
 
     max_new_tokens: int = 128
@@ -49,7 +53,11 @@ class GenerateOptions:
     start_think_token_id: int | None = None
     strategy: Choice = None
     priority: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    prompt_logprobs_from: int = 1
     sequence_id: int | None = None
+    params: Params = None
 
     def __post_init__(self) -> None:
         for name in ("stop", "eos", "processors"):
@@ -76,9 +84,10 @@ class RequestOptions(TypedDict, total=False):
     start_think_token_id: int | None
     strategy: Choice
     priority: int
-
-
-KEYWORDS = frozenset(RequestOptions.__annotations__)
+    logprobs: int | None
+    prompt_logprobs: int | None
+    prompt_logprobs_from: int
+    params: Params
 
 
 def options_of(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from nldc.runtime.engine.handover import Handover
 from nldc.runtime.step.contract import StepBatch
+from nldc.runtime.step.params import Asked, Role
 from nldc.runtime.step.values import Emit
 
 Prefill = Callable[[StepBatch, Tensor], Emit]
@@ -20,7 +21,10 @@ class Strategy:
     """One way to decode, and how it hands sequences over; None: it is the only one.
 
     A step writes at most `reach` rows behind a length; `looks_up`: it asks for texts; `routes`: it
-    goes by the number of sequences.
+    goes by the number of sequences. With `route`, each sequence takes one of `steps`: it is asked
+    with how many of the strategy are live, and what the host was told that the sequence carries.
+    `asked` is what it asks of the params that requests bring. `carries_prompt`: its steps may
+    compute rows of the prompt.
     """
 
     prefill: Prefill
@@ -29,6 +33,10 @@ class Strategy:
     reach: int = 1
     looks_up: bool = False
     routes: bool = False
+    asked: tuple[tuple[Asked, Role], ...] = ()
+    route: Callable[[int, Mapping[str, int]], str] | None = None
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    carries_prompt: bool = False
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,13 @@ class Switch:
         strategy, cache, state = self._strategies[chosen], self._seats.cache, self._seats.state
         target = strategy.handover
         assert target is not None
-        state.expect(strategy.reach, texts=strategy.looks_up)
+        state.expect(strategy.reach, texts=strategy.looks_up, asked=strategy.asked)
         text = request.history()
         trails = len(text) - cache.length(request.slot)
         cache.forget(request.slot, (target.takes or 0) - trails)
         state.carry.put(request.slot, target.carry_of(text))
         request.skips = target.skips
+        request.told = target.counts
         self._groups.drop(request.strategy, request)
         request.strategy = chosen
         self._groups.join(chosen, request)

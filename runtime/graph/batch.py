@@ -19,6 +19,7 @@ from nldc.runtime.rows.plan import Plan
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import FACTS, Lineup
+from nldc.runtime.step.noted import real
 from nldc.runtime.step.state import StepState
 
 NODES = 64
@@ -116,13 +117,14 @@ class FixedBatch(Batch):
         plans = _Plans(model)
         lengths = [key.keys] * len(lineup.members)
         held = replace(model, plan=plans)
-        self._begin(held, cache, state, lineup, lengths, state.lengths(lineup))
+        self._begin(held, cache, state, lineup, lengths)
         self.plans = plans.held
         self.rows = 0
         self._longest_text = key.texts
         self._taking = taking
-        self._rounds = 0
-        self._counted = torch.zeros((1 + NODES, self.size), dtype=torch.int64, device=self.device)
+        if key.watched or self.notes is None:
+            rows = (1 + NODES, self.size)
+            self._counted = torch.zeros(rows, dtype=torch.int64, device=self.device)
         if key.watched:
             self.watch()
 
@@ -152,13 +154,14 @@ class FixedBatch(Batch):
         if apart and most > MOST_APART:
             raise NeedsHostError(f"more than {MOST_APART} rounds of a loop are each other work")
         each: list[Work] = []
+        self.begin_rounds()
         self._taking.piece()
         for number in range(most if apart else 1):
-            self._rounds += 1
             with self._taking.round(each):
                 yield number
-            self._rounds -= 1
-        self._taking.add(Rounds(active, most, least, tuple(each)))
+                self.settle()
+        self._rounds -= 1
+        self._taking.add(Rounds(real(active), most, least, tuple(each)))
 
     def who(self, active: Tensor) -> list[bool]:
         """Return that nobody goes on, who needs the most room: see `places.behind_held`."""
@@ -166,11 +169,14 @@ class FixedBatch(Batch):
 
     def count(self, active: Tensor | None) -> None:
         """See `Sequences.count`."""
-        self._counted[0].add_(1 if active is None else active)
+        if self.notes is not None:
+            super().count(active)
+        else:
+            self._counted[0].add_(1 if active is None else active)
 
     def forwards(self) -> Tensor:
         """See `Sequences.forwards`."""
-        return self._counted[0]
+        return self._counted[0] if self.notes is None else super().forwards()
 
     def note(self, node: str, active: Tensor | None) -> None:
         """See `Sequences.note`."""

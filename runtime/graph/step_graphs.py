@@ -5,7 +5,10 @@ So what a step asks of the device is captured once and replayed: a graph a strat
 sequences of a kind, up to a number of keys (see `Key`), all of which are bounds, so that steps go
 on in the same graph while sequences join, leave and grow. Lengths, pages, what the sequences carry
 and bring: all of that is read from the device's memory. Before a replay the host writes there what
-it alone changed, as before every step, and counts on with what a step always does.
+it alone changed, as before every step.
+
+So a step can also be replayed before the host has read what came of the one before: the device goes
+on from what it has, and the host gives room for whatever that may be.
 
 A graph is used only after it was seen to do in a step what that step then does without it. What
 cannot be captured is launched as ever; `eager` counts why.
@@ -13,49 +16,35 @@ cannot be captured is launched as ever; `eager` counts why.
 
 from __future__ import annotations
 
+import logging
+import time
 import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.cache.kv_cache import KVCache
 from nldc.runtime.errors import GraphWarning
 from nldc.runtime.graph.batch import FixedBatch, NeedsHostError, Seating
+from nldc.runtime.graph.flight import Flight, Made, Moment, stream_of
 from nldc.runtime.graph.key import FIRST_KEYS, Key, Kind, bucket
 from nldc.runtime.graph.recorder import CudaRecorder, Cut, Recorder
 from nldc.runtime.graph.work import NOTHING, Taking, Work, replay
 from nldc.runtime.step.batch import Batch, Model
 from nldc.runtime.step.host import Copy
 from nldc.runtime.step.lineup import Lineup
-from nldc.runtime.step.member import Member
-from nldc.runtime.step.record import Form, Record, lengths_after, lines_of
-from nldc.runtime.step.state import Lines, StepState
-from nldc.runtime.step.values import Emit
+from nldc.runtime.step.noted import real
+from nldc.runtime.step.record import Record, lengths_after, let_stay, lines_of
+from nldc.runtime.step.state import Lines
 
+LOG = logging.getLogger("nldc")
 MOST = 64
 """Graphs that are kept; the one that was replayed least lately goes first."""
 MOST_MET = 1024
 """Kinds of steps that are remembered as met, before all of them are forgotten."""
-
-Step = Callable[[Batch, dict[str, Tensor]], Emit]
-
-
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """What a step came to when it was captured: lines of a record, and rows that it appends.
-
-    `held` is memory that the graph reads and nobody else may keep.
-    """
-
-    form: Form
-    values: Tensor
-    rows: int
-    held: list[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +53,7 @@ class _Graph:
 
     work: Work
     seating: Seating
-    made: _Made
+    made: Made
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,32 +72,22 @@ class _Trial:
     rows: Tensor
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A step that is to be done: of `members`, by a strategy.
-
-    `watched`: forwards are counted by node; `routes`: the step goes by the number of sequences.
-    """
-
-    strategy: str
-    step: Step
-    cache: KVCache
-    state: StepState
-    members: Sequence[Member]
-    watched: bool = False
-    routes: bool = False
-
-
 class StepGraphs:
     """Graphs of the steps on one model; `recorder` None: there are none, since `off`.
 
     `captures` and `replays` count; `eager` says how many steps were launched anew, and why.
+    `overlapped` of the replays began before the tokens of the step before were read, and `wasted`
+    counts the parts in them of sequences that had ended by then, or went on otherwise. Without
+    `overlap`, which may be set between steps, there are none of these.
     """
 
     def __init__(self, model: Model, recorder: Recorder | None, off: str = "") -> None:
         self.off = off if recorder is None else ""
         self.captures = 0
         self.replays = 0
+        self.overlap = True
+        self.overlapped = 0
+        self.wasted = 0
         self.eager: Counter[str] = Counter()
         self._model = model
         self._recorder = recorder
@@ -145,14 +124,15 @@ class StepGraphs:
 
     # What a step does
 
-    def replayed(self, moment: Moment, carried: dict[str, Tensor]) -> Record | None:
-        """Replay a step and return what comes of it; None: it is to be done without a graph.
+    def replayed(self, moment: Moment, carried: dict[str, Tensor]) -> Flight | None:
+        """Begin to replay a step; None: it is to be done without a graph.
 
         `carried` gets what the sequences carry, [B, n] each, before the step changes it.
         """
         self._trial = None
         if self._recorder is None:
-            return self._eagerly(self.off)
+            self._eagerly(self.off)
+            return None
         cache, state = moment.cache, moment.state
         lineup = state.lineup(moment.members)
         kind = self._kind(lineup, routes=moment.routes)
@@ -161,13 +141,15 @@ class StepGraphs:
         if why is None and not all(lengths):
             why = "a sequence has nothing in the cache"
         if why is not None or isinstance(kind, str):
-            return self._eagerly(why or "")
+            self._eagerly(why or "")
+            return None
         state.correct(lineup, lengths)
         cache.prepare(lineup.slots, [length + state.reach for length in lengths])
         state.refresh(lineup)
         key = self._key(moment, lineup, kind, lengths)
         if key in self._refused:
-            return self._eagerly(self._refused[key])
+            self._eagerly(self._refused[key])
+            return None
         self._settle(moment)
         graph = self._graphs.pop(key, None)
         if graph is None:
@@ -176,9 +158,42 @@ class StepGraphs:
             elif len(self._met) >= MOST_MET:
                 self._met.clear()
             self._met.add(key)
-            return self._eagerly("a step of its kind is seen for the first times")
+            self._eagerly("a step of its kind is seen for the first times")
+            return None
         self._graphs[key] = graph  # the last one again
-        return self._replayed(moment, lineup, lengths, graph, carried)
+        return self._replayed(moment, lineup, graph, carried)
+
+    def ahead(self, before: Flight, carried: dict[str, Tensor]) -> Flight | None:
+        """Begin to replay the step behind one that is replayed whole and not read yet.
+
+        None: no graph is surely large enough, or somebody's room is not; or several would wait for
+        the loop of one that may have ended. `carried` is that of `replayed`.
+        """
+        moment, lineup = before.moment, before.lineup
+        if before.has_loops and len(lineup.members) > 1:
+            return None
+        cache, state = moment.cache, moment.state
+        kind = self._kind(lineup, routes=moment.routes)
+        if isinstance(kind, str) or before.stream != stream_of(cache.device):
+            return None
+        lengths = [cache.length(slot) + before.made.rows for slot in lineup.slots]
+        ends = [length + state.reach for length in lengths]
+        key = self._key(moment, lineup, kind, lengths, before.made.form.width)
+        if key not in self._graphs or not cache.may_hold(lineup.slots, ends):
+            return None
+        cache.prepare(lineup.slots, ends)
+        self._settle(moment)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            return None
+        self._graphs[key] = graph  # the last one again
+        self.overlapped += 1
+        return self._replayed(moment, lineup, graph, carried)
+
+    def landed(self, flight: Flight, there: Sequence[bool]) -> Record:
+        """Return what comes of a replayed step, for the sequences that are `there` still."""
+        self.wasted += len(there) - sum(there)
+        return flight.land(there)
 
     def learn(self, batch: Batch, record: Record) -> None:
         """Learn from a step that was done without a graph."""
@@ -192,35 +207,17 @@ class StepGraphs:
         else:
             self._refuse(trial.key, "its graph did something else than the step")
 
-    def _eagerly(self, why: str) -> Record | None:
+    def _eagerly(self, why: str) -> None:
         self.eager[why] += 1
-        return None
 
     def _replayed(
-        self,
-        moment: Moment,
-        lineup: Lineup,
-        lengths: list[int],
-        graph: _Graph,
-        carried: dict[str, Tensor],
-    ) -> Record:
-        cache, state, made = moment.cache, moment.state, graph.made
+        self, moment: Moment, lineup: Lineup, graph: _Graph, carried: dict[str, Tensor]
+    ) -> Flight:
+        state = moment.state
         graph.seating.hold(lineup, state)
         carried.update(state.carry.read(lineup.slots, lineup.slot_index))
-        texts = state.unlearn(lineup.slots)
-        replay(graph.work)
-        for slot in lineup.slots:
-            cache.append(slot, made.rows)
         self.replays += 1
-        return Record(
-            state=state,
-            slots=lineup.slots,
-            before=lengths,
-            after=[length + made.rows for length in lengths],
-            values=Copy.of(made.values[: len(lengths)]),
-            form=made.form,
-            texts=texts,
-        )
+        return Flight(moment, lineup, graph.work, graph.made)
 
     # Which graph
 
@@ -231,10 +228,13 @@ class StepGraphs:
             known[routes] = _kind_of(lineup, routes=routes)
         return known[routes]
 
-    def _key(self, moment: Moment, lineup: Lineup, kind: Kind, lengths: Sequence[int]) -> Key:
+    def _key(
+        self, moment: Moment, lineup: Lineup, kind: Kind, lengths: Sequence[int], unread: int = 0
+    ) -> Key:
+        """Return the key of a step; no text is longer than the host says by more than `unread`."""
         state, texts = moment.state, 0
         if state.keeps_texts:
-            longest = max(len(member.history()) for member in lineup.members)
+            longest = max(len(member.history()) for member in lineup.members) + unread
             texts = bucket(longest, FIRST_KEYS)
         return Key(
             strategy=moment.strategy,
@@ -262,8 +262,13 @@ class StepGraphs:
         """Capture a step and replay it, and let everything be as it was."""
         state = moment.state
         saved = state.save(lineup)
+        began = time.perf_counter()
         try:
             graph = self._captured(moment, lineup, key, saved)
+            LOG.info(
+                "captured a step of %s for %d sequences in %.2f s",
+                moment.strategy, key.kind.size, time.perf_counter() - began,
+            )  # fmt: skip
             state.restore(lineup, saved)
             replay(graph.work)
             values = graph.made.values[: len(lineup.members)]
@@ -297,7 +302,7 @@ class StepGraphs:
         state.restore(lineup, saved)
         self._settle(moment)
 
-        def work(cut: Cut) -> tuple[Taking, _Made]:
+        def work(cut: Cut) -> tuple[Taking, Made]:
             taking = Taking(cut)
             return taking, step(taking)
 
@@ -307,16 +312,19 @@ class StepGraphs:
             raise RuntimeError("memory moved while the step was captured")
         return _Graph(taking.whole(last), seating, made)
 
-    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[Taking], _Made]:
+    def _step(self, moment: Moment, filled: Lineup, key: Key) -> Callable[[Taking], Made]:
         """Return the work of a step, from the device's memory to the lines of a record."""
 
-        def step(taking: Taking) -> _Made:
+        def step(taking: Taking) -> Made:
             batch = FixedBatch(self._model, moment.cache, moment.state, filled, key, taking)
             emit = moment.step(batch, batch.carried())
             form, values = lines_of(batch, emit)
-            moment.state.write(filled, lengths_after(batch, emit), emit, key.texts)
+            lengths = lengths_after(batch, emit)
+            moment.state.write(filled, lengths, emit, key.texts, batch.notes)
+            let_stay(batch, emit)
+            values = real(values)
             groups = [group.index for group in filled.rules.groups]
-            return _Made(form, values, batch.rows, [*batch.plans, *groups])
+            return Made(form, values, batch.rows, [*batch.plans, *groups])
 
         return step
 
@@ -350,8 +358,8 @@ def _kind_of(lineup: Lineup, *, routes: bool) -> Kind | str:
     """
     if any(group.sampling.processors for group in lineup.rules.groups):
         return "a processor looks at the logits"
-    if lineup.embedded:
-        return "a prompt is given as embeddings"
+    if lineup.embedded_in_steps:
+        return "rows of a prompt that is given as embeddings may be computed again"
     count = len(lineup.members)
     size = count if routes else bucket(count)
     kind = Kind.of(lineup)

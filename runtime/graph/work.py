@@ -35,14 +35,23 @@ Work: TypeAlias = "tuple[Recorded | Rounds, ...]"
 
 def replay(work: Work) -> None:
     """Do captured work again; the host waits for the device once a round."""
+    for _ in played(work):
+        pass
+
+
+def played(work: Work) -> Iterator[None]:
+    """Do captured work again, and yield wherever the host is about to wait for the device."""
     for part in work:
         if not isinstance(part, Rounds):
             part.replay()
             continue
         for number in range(part.most):
-            if number >= part.least and not any(Copy.of(part.active).read()):
-                break
-            replay(part.each[min(number, len(part.each) - 1)])
+            if number >= part.least:
+                active = Copy.of(part.active)
+                yield
+                if not any(active.read()):
+                    break
+            yield from played(part.each[min(number, len(part.each) - 1)])
 
 
 class Nothing:

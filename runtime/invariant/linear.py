@@ -75,7 +75,18 @@ class Packed:
         return linear(unit, self).T
 
 
-Weight: TypeAlias = Tensor | Packed | Quantised | QuantisedProduct | Interleaved
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Weights of one width, one below the other, that do not lie so: each has its own product."""
+
+    parts: tuple[Packed, ...]
+
+    def to_dense(self) -> Tensor:
+        """Return the weight as a plain tensor."""
+        return torch.cat([part.to_dense() for part in self.parts])
+
+
+Weight: TypeAlias = Tensor | Packed | Stacked | Quantised | QuantisedProduct | Interleaved
 """A weight in any form. What is `Quantised` gets the form of its products in `quantised_ways`."""
 
 
@@ -128,6 +139,8 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return weight.product(at_a_line(x))
     if isinstance(weight, Quantised | Interleaved):
         return F.linear(x, weight.to_dense())
+    if isinstance(weight, Stacked):
+        return torch.cat([linear(x, part) for part in weight.parts], 1)
     way, rows, x = weight.way, x.shape[0], at_a_line(x)
     if way.tile:
         short = -rows % way.tile

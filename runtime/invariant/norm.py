@@ -1,6 +1,9 @@
-"""RMSNorm of rows, and SiLU: a row's result is the same bits in any company."""
+"""RMSNorm of rows, SiLU and others: a row's result is the same bits in any company."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,17 +41,34 @@ class RMSNorm:
 
 
 def silu(x: Tensor) -> Tensor:
-    """Return `x * sigmoid(x)` of rows [n, width].
+    """Return `x * sigmoid(x)` of rows [n, width]; `x` may be written to."""
+    return in_whole_vectors(partial(F.silu, inplace=True), x) if _is_cpu(x) else F.silu(x)
 
-    On a CPU torch computes what is left over behind whole vectors by another exponential, so every
-    call gets rows of whole vectors, few enough for one thread.
+
+def exp(x: Tensor) -> Tensor:
+    """Return `exp(x)` of rows [n, width]; `x` may be written to."""
+    return in_whole_vectors(torch.exp_, x) if _is_cpu(x) else x.exp()
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Return `sigmoid(x)` of rows [n, width]; `x` may be written to."""
+    return in_whole_vectors(torch.sigmoid_, x) if _is_cpu(x) else x.sigmoid()
+
+
+def _is_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu"
+
+
+def in_whole_vectors(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what a function of single values makes of rows [n, width] on a CPU.
+
+    Torch computes what is left over behind whole vectors by another exponential, so every call gets
+    rows of whole vectors, few enough for one thread.
     """
     rows, width = x.shape
-    if x.device.type != "cpu":
-        return F.silu(x)
     if width % _WHOLE:
-        return silu(F.pad(x, (0, -width % _WHOLE)))[:, :width]
+        return in_whole_vectors(function, F.pad(x, (0, -width % _WHOLE)))[:, :width]
     at_once = max(1, _SERIAL // width)
     if rows <= at_once:
-        return F.silu(x, inplace=True)
-    return torch.cat([F.silu(part, inplace=True) for part in torch.split(x, at_once)])
+        return function(x)
+    return torch.cat([function(part) for part in torch.split(x, at_once)])

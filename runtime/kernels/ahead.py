@@ -101,8 +101,10 @@ def source_of(launchable: Launchable, target: GPUTarget) -> ASTSource:
     return ASTSource(kernel, signature, constants, hints)
 
 
-def _stand_in(kind: str, aligned: bool) -> Any:
-    """Return an argument of a type, as Triton writes it."""
+def _stand_in(kind: str | tuple[str, ...], aligned: bool) -> Any:
+    """Return an argument of a type, as Triton writes it, or a tuple of them."""
+    if isinstance(kind, tuple):
+        return tuple(_stand_in(each, aligned) for each in kind)
     if kind.startswith("*"):
         return MockTensor(NUMBERS[kind[1:]])  # it lies at 0
     if kind.startswith("fp"):

@@ -31,7 +31,7 @@ FACTS = 5
 """Columns of the facts: kind, group, index, row, position."""
 MANY = 256
 """Lines that a program joins where it is interpreted, and each takes its time."""
-PLACES = ("table_ptr", "slot_ptr", "length_ptr")
+PLACES = ("table_ptr", "slot_ptr", "length_ptr", "prompt_ptr")
 """Columns of tables may begin anywhere: one compiled kernel serves all places."""
 
 
@@ -104,10 +104,13 @@ def _read(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _sees(  # type: ignore[no-untyped-def]
-    q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length,
-    PAGE: tl.constexpr, FACT_COUNT: tl.constexpr, PREDICATE: tl.constexpr,
+    q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length, prompt,
+    PAGE: tl.constexpr, FACT_COUNT: tl.constexpr, ASKS_PROMPT: tl.constexpr,
+    PREDICATE: tl.constexpr,
 ):  # fmt: skip
-    """Return which keys of a page the rows see, bool [M, PAGE]."""
+    """Return which keys of a page the rows see, bool [M, PAGE]; the first `prompt` are a prompt's,
+    where that is asked.
+    """
     key = first + tl.arange(0, PAGE)
     other = key - length
     k_prefix = other < 0
@@ -119,10 +122,17 @@ def _sees(  # type: ignore[no-untyped-def]
     k_row = tl.load(facts + 3, mask=fresh, other=-1)[None, :]
     offset = tl.load(facts + 4, mask=fresh, other=0)
     k_position = tl.where(k_prefix, other, offset)[None, :]
-    sees = PREDICATE(
-        q_kind, q_group, q_index, q_row, q_position, k_prefix[None, :], k_kind, k_group, k_index,
-        k_row, k_position,
-    )  # fmt: skip
+    if ASKS_PROMPT:
+        k_prompt = k_prefix & (key < prompt)
+        sees = PREDICATE(
+            q_kind, q_group, q_index, q_row, q_position, k_prefix[None, :], k_kind, k_group,
+            k_index, k_row, k_position, k_prompt[None, :],
+        )  # fmt: skip
+    else:
+        sees = PREDICATE(
+            q_kind, q_group, q_index, q_row, q_position, k_prefix[None, :], k_kind, k_group,
+            k_index, k_row, k_position,
+        )  # fmt: skip
     return sees & (key < end)[None, :]
 
 
@@ -144,9 +154,10 @@ def _sum(weights, UPCAST: tl.constexpr):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _add(  # type: ignore[no-untyped-def]
     total, top, left, right, query, factor, key_ptr, value_ptr, table_ptr, page_stride, first, end,
-    q_kind, q_group, q_index, q_row, q_position, fact_ptr, length,
+    q_kind, q_group, q_index, q_row, q_position, fact_ptr, length, prompt,
     PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HALF: tl.constexpr,
-    FACT_COUNT: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr, PREDICATE: tl.constexpr,
+    FACT_COUNT: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr,
+    ASKS_PROMPT: tl.constexpr, PREDICATE: tl.constexpr,
 ):  # fmt: skip
     """Return what keys come to, as `_nothing` does, with the page that begins with key `first`.
 
@@ -164,8 +175,8 @@ def _add(  # type: ignore[no-untyped-def]
     scores = scores * factor[:, None]
     if MASKED:  # only now: what rows see would take registers meanwhile
         sees = _sees(
-            q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length,
-            PAGE, FACT_COUNT, PREDICATE,
+            q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length, prompt,
+            PAGE, FACT_COUNT, ASKS_PROMPT, PREDICATE,
         )  # fmt: skip
         scores = tl.where(sees, scores, float("-inf"))
     page_top = tl.max(scores, 1)
@@ -184,10 +195,10 @@ def _add(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _walk(  # type: ignore[no-untyped-def]
     query, factor, key_ptr, value_ptr, table_ptr, page_stride, fact_ptr, length, begin, end,
-    hole, beyond, own, live,
+    hole, beyond, own, live, prompt,
     LINES: tl.constexpr, PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     HALF: tl.constexpr, FACT_COUNT: tl.constexpr, SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr,
-    PREDICATE: tl.constexpr,
+    ASKS_PROMPT: tl.constexpr, PREDICATE: tl.constexpr,
 ):  # fmt: skip
     """Return what the pages from key `begin` to `end` come to, joined one after another.
 
@@ -201,8 +212,8 @@ def _walk(  # type: ignore[no-untyped-def]
     for first in range(begin, whole, PAGE):
         total, top, left, right = _add(
             total, top, left, right, query, factor, key_ptr, value_ptr, table_ptr, page_stride,
-            first, end, 0, 0, 0, 0, 0, fact_ptr, length,
-            PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, False, UPCAST, PREDICATE,
+            first, end, 0, 0, 0, 0, 0, fact_ptr, length, prompt,
+            PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, False, UPCAST, ASKS_PROMPT, PREDICATE,
         )  # fmt: skip
     q_kind = tl.load(own, mask=live, other=-1)[:, None]
     q_group = tl.load(own + 1, mask=live, other=-1)[:, None]
@@ -217,14 +228,15 @@ def _walk(  # type: ignore[no-untyped-def]
         if not SEES_PREFIX:
             sees = _sees(
                 q_kind, q_group, q_index, q_row, q_position, fact_ptr, first, end, length,
-                PAGE, FACT_COUNT, PREDICATE,
+                prompt, PAGE, FACT_COUNT, ASKS_PROMPT, PREDICATE,
             )  # fmt: skip
             some = tl.max(tl.max(sees.to(tl.int32), 1), 0) > 0
         if some:
             total, top, left, right = _add(
                 total, top, left, right, query, factor, key_ptr, value_ptr, table_ptr,
                 page_stride, first, end, q_kind, q_group, q_index, q_row, q_position, fact_ptr,
-                length, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, True, UPCAST, PREDICATE,
+                length, prompt, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, True, UPCAST,
+                ASKS_PROMPT, PREDICATE,
             )  # fmt: skip
     return total, top, left, right
 
@@ -235,11 +247,12 @@ def _walk(  # type: ignore[no-untyped-def]
 )
 def attention_kernel(  # type: ignore[no-untyped-def]
     query_ptr, key_ptr, value_ptr, output_ptr, room_ptr, table_ptr, slot_ptr, length_ptr,
-    factor_ptr, fact_ptr, seen_ptr, rows, span, kv_heads, query_stride, page_stride, table_stride,
+    factor_ptr, fact_ptr, seen_ptr, prompt_ptr, rows, span, kv_heads, query_stride, page_stride,
+    table_stride,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, HALF: tl.constexpr,
     LINES: tl.constexpr, PAGE: tl.constexpr, CHUNK_KEYS: tl.constexpr, FACT_COUNT: tl.constexpr,
     SEES_PREFIX: tl.constexpr, UPCAST: tl.constexpr, PARTIAL: tl.constexpr,
-    DEPENDENT: tl.constexpr, PREDICATE: tl.constexpr,
+    DEPENDENT: tl.constexpr, ASKS_PROMPT: tl.constexpr, PREDICATE: tl.constexpr,
 ):  # fmt: skip
     """Attend from one tile of query rows of one sequence and key head, to some keys or to all.
 
@@ -247,7 +260,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     without gaps; `key_ptr` and `value_ptr` are one layer's cache, [pages, kv_heads, PAGE,
     HEAD_DIM]; `table_ptr` int32 holds each slot's pages, with `table_stride` between slots;
     `factor_ptr` float32 [B * rows], which scales the scores; `fact_ptr` int32 [rows, FACT_COUNT]
-    and `seen_ptr` int32 [rows, 3] are of the plan. With `PARTIAL` the program takes `span` keys, a
+    and `seen_ptr` int32 [rows, 3] are of the plan; `prompt_ptr` int64 [B], which the predicate may
+    ask for. With `PARTIAL` the program takes `span` keys, a
     page or a chunk, and writes what they come to into `room_ptr` float32 [programs, LINES *
     (BLOCK_D + 2)]: values, largest scores, sums of weights. Else it takes all, chunk by chunk, and
     keeps the chunks before there. Grid: tiles of rows, B * kv_heads, units; programs are counted
@@ -261,6 +275,9 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         return
     if DEPENDENT:  # lengths are older than the launch before this one
         gdc_wait()
+    prompt = 0
+    if ASKS_PROMPT:
+        prompt = tl.load(prompt_ptr + sequence).to(tl.int32)
     # Lines are counted from the tile's first row: the fewer numbers are alive, the more registers
     # are left for sums.
     line = tl.arange(0, LINES)
@@ -314,8 +331,8 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         total, top, left, right = _walk(
             query, factor, key_ptr, value_ptr, table_ptr, page_stride, fact_ptr, length,
             begin, tl.minimum(begin + span, end), hole, beyond,
-            own, live, LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX, UPCAST,
-            PREDICATE,
+            own, live, prompt, LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX,
+            UPCAST, ASKS_PROMPT, PREDICATE,
         )  # fmt: skip
         if DEPENDENT:
             gdc_launch_dependents()
@@ -339,8 +356,9 @@ def attention_kernel(  # type: ignore[no-untyped-def]
                 query = tl.load(query_ptr + query_place, mask=held, other=0.0).to(tl.float32)
             total, top, left, right = _walk(
                 query, factor, key_ptr, value_ptr, table_ptr, page_stride, fact_ptr, length,
-                chunk, tl.minimum(chunk + CHUNK_KEYS, end), hole, beyond, own, live,
-                LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX, UPCAST, PREDICATE,
+                chunk, tl.minimum(chunk + CHUNK_KEYS, end), hole, beyond, own, live, prompt,
+                LINES, PAGE, HEAD_DIM, BLOCK_D, HALF, FACT_COUNT, SEES_PREFIX, UPCAST,
+                ASKS_PROMPT, PREDICATE,
             )  # fmt: skip
             if chunk > 0:
                 tl.debug_barrier()
@@ -443,6 +461,7 @@ def launchable(
     sees_prefix: bool,
     partial: bool,
     upcast: bool,
+    asks_prompt: bool = False,
 ) -> Launchable:
     """Return the kernel for `group` query heads a key head; the rest is as in `attention`."""
     number = f"*{TYPES[dtype]}"
@@ -453,6 +472,7 @@ def launchable(
         **dict.fromkeys(("slot_ptr", "length_ptr"), "*i64"),
         "factor_ptr": "*fp32",
         **dict.fromkeys(("fact_ptr", "seen_ptr"), "*i32"),
+        "prompt_ptr": "*i64",
     }
     scalars = ("rows", "span", "kv_heads", "query_stride", "page_stride", "table_stride")
     constants = {
@@ -468,6 +488,7 @@ def launchable(
         "UPCAST": upcast,
         "PARTIAL": partial,
         "DEPENDENT": target.dependent,
+        "ASKS_PROMPT": asks_prompt,
         "PREDICATE": predicate,
     }
     options = options_of(target, tile.warps, tile.stages)
@@ -540,6 +561,7 @@ def attention(
     *,
     sees_prefix: bool,
     upcast: bool,
+    begin: Tensor | None = None,
 ) -> Tensor:
     """Return [B * R, heads * head_dim] for query [B * R, heads, head_dim].
 
@@ -547,7 +569,8 @@ def attention(
     sequence's length. `table` int32 [slots, n] are the pages of every slot; `slots`, `lengths`
     int64 [B]; `factor` float32 [B * R]; `facts` int32 [R, FACTS] and `seen` int32 [R, 3] are the
     plan's. `division` serves lengths up to that which it was made for, with `room`
-    of `room_for`. `upcast` computes 16-bit values in float32 throughout.
+    of `room_for`. `upcast` computes 16-bit values in float32 throughout. `begin` int64 [B] are the
+    lengths of prompts, None: the predicate does not ask for them.
     """
     count, heads, dim = query.shape
     rows, batch, kv_heads = facts.shape[0], slots.shape[0], keys.shape[1]
@@ -556,11 +579,12 @@ def attention(
     output = torch.empty((count, heads * dim), dtype=keys.dtype, device=query.device)
     launchable(
         predicate, keys.dtype, group, dim, tile, target,
-        sees_prefix=sees_prefix, partial=partial, upcast=upcast,
+        sees_prefix=sees_prefix, partial=partial, upcast=upcast, asks_prompt=begin is not None,
     ).launch(
         (division.tiles, pairs, division.units),
-        query, keys, values, output, room, table, slots, lengths, factor, facts, seen, rows,
-        division.span, kv_heads, query.stride(0), keys.stride(0), table.stride(0),
+        query, keys, values, output, room, table, slots, lengths, factor, facts, seen,
+        lengths if begin is None else begin, rows, division.span, kv_heads, query.stride(0),
+        keys.stride(0), table.stride(0),
     )  # fmt: skip
     if partial:
         merge = merging(keys.dtype, heads, group, dim, target, chunks=division.chunked)

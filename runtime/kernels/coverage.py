@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from nldc.runtime.kernels.forward import LowRank, Sizes
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 VERSION = 1
+Scored = Literal["chosen", "given"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,14 @@ class Forward:
 
 @dataclass(frozen=True)
 class Head:
-    """The head behind a forward: `rows` and `batched` as there."""
+    """The head behind a forward: `rows` and `batched` as there.
+
+    `scored`: it is asked for scores beside tokens, and which tokens' logits go with them.
+    """
 
     rows: int | tuple[int, int | None]
     batched: bool
+    scored: Scored | None = None
 
 
 @dataclass(frozen=True)

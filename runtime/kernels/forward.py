@@ -7,14 +7,24 @@ kernels serve all numbers of rows. Here all of them are asked for, one by one, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import torch
 
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.invariant.linear import LINE
-from nldc.runtime.kernels import attention, gated, head, low_rank, product, rotary, summed
+from nldc.runtime.kernels import (
+    attention,
+    filtered,
+    gated,
+    head,
+    low_rank,
+    moved,
+    product,
+    rotary,
+    summed,
+)
 from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
 from nldc.runtime.kernels.launchable import Launchable, Target
 from nldc.runtime.kernels.library import is_worth_it, rounded
@@ -27,6 +37,12 @@ ASKED = (
     head.Asked(logits=True),
 )
 """What a head is asked for: the best token, a sampled one, and logits for whoever looks at them."""
+SCORED = (
+    head.Asked(token=True, measures=True),
+    head.Asked(token=True, noisy=True, measures=True),
+    head.Asked(logits=True, measures=True),
+)
+"""What a head is asked for where raw scores go with its tokens; see `HeadRows.asked`."""
 QKV, OUTPUT, GATED, DOWN = "qkv", "output", "gated", "down"
 """A layer's products."""
 EACH, STEP, MOST = 4096, 64, 1 << 17
@@ -107,12 +123,29 @@ class Rows:
     predicate: Any
     sees_prefix: bool
     adapted: bool
+    asks_prompt: bool = False
 
     @property
     def totals(self) -> Iterator[int]:
         """Yield how many rows there are in all."""
         for count in self.counts:
             yield from range(count, count * self.batch + 1, count)
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """A head of so many rows; `scored`: raw scores go with its tokens, or those of `given` ones."""
+
+    rows: int
+    scored: bool = False
+    given: bool = False
+
+    @property
+    def asked(self) -> tuple[head.Asked, ...]:
+        """What they are asked for."""
+        if not self.scored:
+            return ASKED
+        return tuple(replace(each, given=self.given and each.token) for each in SCORED)
 
 
 def any_length(most: int | None = None) -> tuple[int, ...]:
@@ -123,14 +156,15 @@ def any_length(most: int | None = None) -> tuple[int, ...]:
 
 
 def kernels(
-    sizes: Sizes, forwards: Iterable[Rows], heads: Iterable[int], target: Target
+    sizes: Sizes, forwards: Iterable[Rows], heads: Iterable[HeadRows], target: Target
 ) -> tuple[Launchable, ...]:
-    """Return the kernels of forwards, and of heads of so many rows in all, each once.
+    """Return the kernels of forwards, of heads and of what stays of their rows, each once.
 
     Those with an adapter are among them, and those of a layer or a model that has none.
     """
     found: dict[object, Launchable] = {}
-    for each in (*_layers(sizes, forwards, target), *_heads(sizes, heads, target)):
+    moving = moved.launchable(sizes.heads, sizes.dtype, target)
+    for each in (moving, *_layers(sizes, forwards, target), *_heads(sizes, heads, target)):
         found.setdefault(_identity(each), each)
     return tuple(found.values())
 
@@ -167,6 +201,7 @@ def _attention(sizes: Sizes, forwards: Rows, target: Target) -> Iterator[Launcha
             yield attention.launchable(
                 forwards.predicate, dtype, group, heads.dim, tile, target,
                 sees_prefix=forwards.sees_prefix, partial=partial, upcast=dtype == torch.float32,
+                asks_prompt=forwards.asks_prompt,
             )  # fmt: skip
     for chunks in (True, False):
         yield attention.merging(dtype, heads.query, group, heads.dim, target, chunks=chunks)
@@ -209,14 +244,15 @@ def _layer(
         yield low_rank.launchable(low.rank, low.ranks, low.columns, count, size, dtype, target)
 
 
-def _heads(sizes: Sizes, heads: Iterable[int], target: Target) -> Iterator[Launchable]:
+def _heads(sizes: Sizes, heads: Iterable[HeadRows], target: Target) -> Iterator[Launchable]:
     shape = sizes.head
-    for rows in sorted(set(heads)):
-        for asked in ASKED:
-            tile = head.head_tile(rows, shape, target, asked)
-            yield head.launchable(shape, tile, target, asked, once=rows <= tile.height)
-            if asked.token:
+    for each in sorted(set(heads), key=astuple):
+        for asked in each.asked:
+            tile = head.head_tile(each.rows, shape, target, asked)
+            yield head.launchable(shape, tile, target, asked, once=each.rows <= tile.height)
+            if asked.token or asked.measures:
                 yield head.merging(-(-shape.out // tile.features), target, asked)
+        yield filtered.launchable(shape.out, shape.dtype, target)
 
 
 def _product(shape: Shape, rows: int, target: Target) -> tuple[Launchable, int]:

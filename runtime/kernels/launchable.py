@@ -20,6 +20,7 @@ TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 NUMBERS = {
     **{name: dtype for dtype, name in TYPES.items()},
     "fp64": torch.float64,
+    "u1": torch.bool,
     "i8": torch.int8,
     "i16": torch.int16,
     "i32": torch.int32,
@@ -72,13 +73,14 @@ def _target(device: torch.device) -> Target:
 class Launchable:
     """One compiled kernel: a `@triton.jit` function, specialised.
 
-    `signature` has the type of each argument of a launch, in order, as Triton writes it;
-    `constants` the compile-time values; `aligned` the arguments that are divisible by 16.
+    `signature` has the type of each argument of a launch, in order, as Triton writes it, or those
+    in a tuple; `constants` the compile-time values; `aligned` the arguments that are divisible by
+    16.
     """
 
     name: str
     kernel: Any
-    signature: Mapping[str, str]
+    signature: Mapping[str, str | tuple[str, ...]]
     constants: Mapping[str, Any]
     options: Mapping[str, Any]
     aligned: tuple[str, ...]
@@ -89,8 +91,8 @@ class Launchable:
             self.kernel[grid](*arguments, **self.constants, **self.options)
 
 
-def options_of(target: Target, warps: int, stages: int) -> dict[str, Any]:
-    """Return how a kernel is compiled.
+def options_of(target: Target, warps: int, stages: int, *, early: bool = True) -> dict[str, Any]:
+    """Return how a kernel is compiled; `early`: it may begin before the launch ahead of it ends.
 
     Products are never fused with sums: several kernels compute the same values, for few rows and
     for many, and a compiler would fuse each as it likes.
@@ -100,7 +102,7 @@ def options_of(target: Target, warps: int, stages: int) -> dict[str, Any]:
         "num_stages": stages,
         "enable_fp_fusion": False,
     }
-    if target.dependent:
+    if early and target.dependent:
         options["launch_pdl"] = True
     return options
 

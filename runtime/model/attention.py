@@ -60,11 +60,15 @@ class TorchAttention:
     ) -> None:
         self.dtype = cache.dtype
         self.exact = _wide(cache.dtype) == cache.dtype
-        biases: dict[int, Tensor] = {}
+        biases: dict[tuple[int, int], Tensor] = {}
+        prompts = (0,) * len(places.slots)
+        if plan.pattern.asks_prompt:
+            assert places.prompts is not None
+            prompts = places.prompts
         scratch = scratch or scratch_of(cache.config, cache.dtype, cache.device)
         self.sequences = tuple(
-            _Sequence(plan, cache, slot, length, biases, scratch)
-            for slot, length in zip(places.slots, places.lengths, strict=True)
+            _Sequence(plan, cache, slot, length, prompt, biases, scratch)
+            for slot, length, prompt in zip(places.slots, places.lengths, prompts, strict=True)
         )
 
     def __call__(
@@ -161,7 +165,8 @@ class _Sequence:
     """One sequence of a forward: where its rows go in the cache, and the tiles that they look at.
 
     Few rows are one piece, made once for all layers; sequences of one length share its bias through
-    `biases`. Of many rows only masks are kept, as far as there is room for them.
+    `biases`. Of many rows only masks are kept, as far as there is room for them. `prompt` is the
+    length of its prompt where the pattern asks for it, else 0.
     """
 
     def __init__(
@@ -170,7 +175,8 @@ class _Sequence:
         cache: KVCache,
         slot: int,
         length: int,
-        biases: dict[int, Tensor],
+        prompt: int,
+        biases: dict[tuple[int, int], Tensor],
         scratch: Scratch,
     ) -> None:
         rows = plan.layout.size
@@ -182,6 +188,7 @@ class _Sequence:
             for first, last in _tile_by_tile(length, end)
         )
         self.plan, self.cache, self.length, self.scratch = plan, cache, length, scratch
+        self.prompt = prompt
         self.tiles = -(-end // KEY_TILE)
         self.held = _Held.of(cache, slot, self.tiles)
         self.wide = _wide(cache.dtype)
@@ -199,9 +206,9 @@ class _Sequence:
         self.masks: dict[int, _Mask] = {}
         self.piece: _Piece | None = None
         if len(self.parts) == 1:
-            if length not in biases:
-                biases[length] = self._bias_of_all()
-            self.piece = self._piece(rows, biases[length])
+            if (length, prompt) not in biases:
+                biases[length, prompt] = self._bias_of_all()
+            self.piece = self._piece(rows, biases[length, prompt])
         else:
             seen = rows if plan.pattern.sees_prefix else end
             kept = MASK_ROOM // (QUERY_TILE * seen)
@@ -251,7 +258,7 @@ class _Sequence:
             seen = own.any(0).nonzero()
             last = length + int(seen[-1]) if len(seen) else max(length - 1, 0)
             return _Mask(None, own.to(device), last // KEY_TILE + 1)
-        cached, own = visible(layout, pattern, length, rows)
+        cached, own = visible(layout, pattern, length, rows, self.prompt)
         seen = torch.cat((cached.any(0), own.any(0))).nonzero()
         last = int(seen[-1]) if len(seen) else 0
         return _Mask(cached.to(device), own.to(device), last // KEY_TILE + 1)
@@ -266,7 +273,7 @@ class _Sequence:
                 if kept is not None:
                     return kept
             return self._lines(plan.own, None, self.tiles)
-        cached, own = visible(plan.layout, plan.pattern, self.length)
+        cached, own = visible(plan.layout, plan.pattern, self.length, prompt=self.prompt)
         return self._lines(
             bias_of(own, device, self.wide), bias_of(cached, device, self.wide), self.tiles
         )

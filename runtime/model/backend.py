@@ -7,18 +7,23 @@ the choice would take of its logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.scores import Scores
 from nldc.runtime.rows.plan import Plan
 
 R = TypeVar("R")
+Program = tuple[tuple[Any, ...], ...]
+"""Instructions that a kernel does for each sequence, see `kernels/between.py`."""
+Between = Callable[[Program, Sequence[Tensor], Tensor], None]
+"""Does a program on memory, for the sequences of slots int64 [B]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +33,8 @@ class Choice:
     `positions` int64 [B, n] are those of the tokens; `keys` int64 [B] and `seeds` int64 [B, 1] key
     the noise of each sequence. `temperature` 0 is greedy, and then no filter applies. The token
     `barred` is never chosen. `of` maps logits [B, n, vocabulary] to tokens int64 [B, n], and says
-    what all these numbers mean.
+    what all these numbers mean. With `heat` float64 [B, 1] each sequence has a temperature of its
+    own instead, of which the lowest are greedy, and there is no filter.
     """
 
     positions: Tensor
@@ -40,6 +46,11 @@ class Choice:
     min_p: float | None
     barred: int | None
     of: Callable[[Tensor], Tensor]
+    heat: Tensor | None = None
+
+
+Chooser = Callable[[Tensor], Tensor]
+"""Maps logits [B, n, vocabulary] to tokens int64 [B, n]: a choice for which somebody sees them."""
 
 
 class Backend(Protocol[R]):
@@ -47,9 +58,12 @@ class Backend(Protocol[R]):
 
     `capturable`: a forward asks the host for nothing but what is the same whatever the lengths
     and the pages are, up to the lengths of its `places`. So it can be captured and replayed.
+    `between` does what a step's ops noted between two calls of the model; None: they note nothing,
+    and each is torch's own.
     """
 
     capturable: bool
+    between: Between | None
 
     @property
     def backbone(self) -> Backbone:
@@ -79,12 +93,35 @@ class Backend(Protocol[R]):
         """
         ...
 
+    def move(self, cache: KVCache, places: Places, path: Tensor, keep: Tensor) -> None:
+        """Move rows behind `places`, the first `keep` [B] of `path` [B, r], to the first places.
+
+        A path's rows, int64, are numbers that rise. Nobody waits for the device.
+        """
+        ...
+
     def head(self, states: Tensor) -> Tensor:
         """Return logits [n, vocabulary] of states [n, hidden] behind the last layer."""
         ...
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """Return what `choice` takes of the logits of states [B * n, hidden]: tokens [B, n]."""
+        ...
+
+    def head_choose_scored(
+        self, states: Tensor, choice: Choice | Chooser, scores: Scores
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the tokens of states [B, n, hidden], int64 [B, n], and each score, [B, n].
+
+        A row's scores have the same bits however its token is chosen.
+        """
+        ...
+
+    def scored(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Return the log-probabilities, float32 [n], of tokens int64 [n] in states [n, hidden].
+
+        The tokens are of the vocabulary. Nobody needs the logits.
+        """
         ...
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.cache.kv_cache import KVCache, Places, moves
 from nldc.runtime.checkpoint.adapter import Adapter, Selected
+from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.invariant.linear import linear
 from nldc.runtime.invariant.norm import silu
 from nldc.runtime.model.attention import Attention, TorchAttention, scratch_of
 from nldc.runtime.model.backbone import Backbone
-from nldc.runtime.model.backend import Choice
+from nldc.runtime.model.backend import Between, Choice, Chooser
 from nldc.runtime.model.rope import rotate
+from nldc.runtime.model.scores import Scores, log_probability, scored
 from nldc.runtime.rows.plan import Plan
 
 
@@ -39,6 +42,7 @@ class TorchBackend:
     """
 
     capturable = False
+    between: Between | None = None
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -86,6 +90,15 @@ class TorchBackend:
         x = lora.linear(number, "up", x, layer.up).mul_(gate)
         return lora.linear(number, "down", x, layer.down).add_(states)
 
+    def move(self, cache: KVCache, places: Places, path: Tensor, keep: Tensor) -> None:
+        """See `Backend`."""
+        table = cache.table[places.slot_index].long()
+        rows = (places.start.unsqueeze(1) + each for each in moves(path, keep))
+        (at, at_row), (there, row) = (
+            (table.gather(1, each // KEY_TILE), each % KEY_TILE) for each in rows
+        )
+        cache.data[:, :, there, :, row] = cache.data[:, :, at, :, at_row]
+
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
         return linear(self._backbone.last_norm(states), self._backbone.weights.head)
@@ -94,3 +107,18 @@ class TorchBackend:
         """See `Backend`."""
         logits = self.head(states)
         return choice.of(logits.view(*choice.positions.shape, logits.shape[-1]))
+
+    def head_choose_scored(
+        self, states: Tensor, choice: Choice | Chooser, scores: Scores
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Backend`."""
+        logits = self.head(states.flatten(0, 1))
+        logits = logits.view(*states.shape[:2], logits.shape[-1])
+        tokens = choice.of(logits) if isinstance(choice, Choice) else choice(logits)
+        return tokens, scored(logits, tokens, scores)
+
+    def scored(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """See `Backend`."""
+        logits = self.head(states)
+        values = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return log_probability(values, tokens).float()

@@ -58,6 +58,10 @@ class TritonAttention:
             2 if interpreted() else cache.dtype.itemsize,  # there, the fewest programs
             max(places.lengths) + count if max_keys is None else max_keys,
         )
+        self.begin: Tensor | None = None
+        if plan.pattern.asks_prompt:
+            assert places.begin is not None
+            self.begin = places.begin.contiguous()
         self.room = room_for(self.division, batch * heads, dim, cache.device)
 
     def __call__(
@@ -91,4 +95,5 @@ class TritonAttention:
             self.target,
             sees_prefix=self.plan.pattern.sees_prefix,
             upcast=self.upcast,
+            begin=self.begin,
         )

@@ -7,7 +7,10 @@ product, sum and norm; the last of these norms for the layer behind it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,17 +19,24 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
-from nldc.runtime.kernels.head import Asked, Found, Noise, head
+from nldc.runtime.kernels.between import between
+from nldc.runtime.kernels.filtered import Filters, filtered
+from nldc.runtime.kernels.head import Asked, Found, head
 from nldc.runtime.kernels.launchable import TYPES, Target
 from nldc.runtime.kernels.library import Products
+from nldc.runtime.kernels.moved import moved
+from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
 from nldc.runtime.kernels.summed import added, added_normed, normed
 from nldc.runtime.model.backbone import Backbone
-from nldc.runtime.model.backend import Choice
+from nldc.runtime.model.backend import Between, Choice, Chooser
+from nldc.runtime.model.scores import Scores
 from nldc.runtime.model.triton_adapter import GATED, Adapted, KernelAdapter
 from nldc.runtime.model.triton_attention import TritonAttention
 from nldc.runtime.model.triton_weights import KernelLayer, matrix_of
 from nldc.runtime.rows.plan import Plan
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -72,6 +82,7 @@ class TritonBackend:
         self.heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, KEY_TILE)
         self.head_weight = matrix_of(backbone.weights.head)
         self._adapters: dict[int, tuple[Adapter, KernelAdapter]] = {}
+        self.between: Between | None = partial(between, target=self.target)
 
     @property
     def backbone(self) -> Backbone:
@@ -137,34 +148,94 @@ class TritonBackend:
             rows.ahead = added_normed(parts, states, gamma, eps, target, beside, states)
         return rows.ahead[0]
 
+    def move(self, cache: KVCache, places: Places, path: Tensor, keep: Tensor) -> None:
+        """See `Backend`."""
+        pages = Pages(cache.table, places.slot_index, places.start)
+        moved(cache.data, pages, path, keep, self.heads, self.target)
+
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
-        logits = self._found(states, Asked(logits=True)).logits
-        assert logits is not None
-        return logits
+        return _there(self._found(states, Asked(logits=True)).logits)
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows, and so go through logits."""
-        shape, size = choice.positions.shape, self.head_weight.out
-        if choice.temperature and _filters(choice, size):
-            return choice.of(self.head(states).view(*shape, size))
-        noise = None
-        if choice.temperature:
-            heat = torch.full_like(choice.keys, choice.temperature, dtype=torch.float64)
-            seeds = choice.seeds.reshape(-1)
-            noise = Noise(choice.positions.reshape(-1), choice.keys, seeds, heat)
-        asked = Asked(token=True, noisy=noise is not None)
-        tokens = self._found(states, asked, noise, choice.barred).tokens
-        assert tokens is not None
-        return tokens.view(shape)
+        if self._filters(choice):
+            tokens = self._filtered(self.head(states), choice)
+        else:
+            noise = _noise_of(choice)
+            asked = Asked(token=True, noisy=noise is not None)
+            tokens = _there(self._found(states, asked, noise, choice.barred).tokens)
+        return tokens.view(choice.positions.shape)
+
+    def head_choose_scored(
+        self, states: Tensor, choice: Choice | Chooser, scores: Scores
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Backend`; measures are of the head's tiles, logits written or not."""
+        shape, states, uncounted = states.shape[:2], states.flatten(0, 1), scores.uncounted
+        given = None if scores.tokens is None else scores.tokens.reshape(-1)
+        if isinstance(choice, Choice) and not self._filters(choice):
+            noise = _noise_of(choice)
+            asked = Asked(
+                token=True, noisy=noise is not None, measures=True, given=given is not None
+            )
+            found = self._found(states, asked, noise, choice.barred, given, uncounted)
+            tokens, picked = _there(found.tokens), _there(found.picked)
+        else:
+            asked = Asked(logits=True, measures=True)
+            found = self._found(states, asked, uncounted=uncounted)
+            logits = _there(found.logits)
+            if isinstance(choice, Choice):
+                tokens = self._filtered(logits, choice)
+            else:
+                tokens = choice(logits.view(*shape, logits.shape[-1])).reshape(-1)
+            picked = _logits_of(tokens if given is None else given, logits, uncounted)
+        logsumexp = _there(found.logsumexp)
+        measured = {
+            "probability": lambda: (picked - logsumexp).exp(),
+            "entropy": lambda: _there(found.entropy).clone(),  # lies at the beginning of its memory
+            "margin": lambda: _there(found.margin).clone(),
+        }
+        return tokens.view(shape), tuple(measured[name]().view(shape) for name in scores.names)
+
+    def scored(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """See `Backend`."""
+        found = self._found(states, Asked(measures=True, given=True), given=tokens)
+        return _there(found.picked) - _there(found.logsumexp)
 
     def _found(
-        self, states: Tensor, asked: Asked, noise: Noise | None = None, barred: int | None = None
+        self,
+        states: Tensor,
+        asked: Asked,
+        noise: Noise | None = None,
+        barred: int | None = None,
+        given: Tensor | None = None,
+        uncounted: int | None = None,
     ) -> Found:
         """Return what the head finds of states [n, hidden] behind the last layer."""
         eps = self._backbone.config.rms_norm_eps
         x = normed(states.contiguous(), self._backbone.weights.norm, eps, self.target)
-        return head(x, self.head_weight, asked, self.target, noise, barred)
+        return head(
+            x,
+            self.head_weight,
+            asked,
+            self.target,
+            noise,
+            barred,
+            given=given,
+            uncounted=uncounted,
+        )
+
+    def _filters(self, choice: Choice) -> bool:
+        """Whether a filter may remove tokens."""
+        if not choice.temperature:
+            return False
+        cut = choice.top_k is not None and choice.top_k < self.head_weight.out
+        return cut or (choice.top_p is not None and choice.top_p < 1) or bool(choice.min_p)
+
+    def _filtered(self, logits: Tensor, choice: Choice) -> Tensor:
+        """Return the tokens, int64 [n], of logits [n, vocabulary] that a filter looks at."""
+        filters = Filters(choice.top_k, choice.top_p, choice.min_p)
+        return filtered(logits, filters, _there(_noise_of(choice)), self.target, choice.barred)
 
     def adapter_of(self, adapter: Adapter) -> KernelAdapter:
         """Return an adapter as kernels take it, made when it is first used."""
@@ -175,7 +246,26 @@ class TritonBackend:
         return known[1]
 
 
-def _filters(choice: Choice, vocabulary: int) -> bool:
-    """Whether a filter may remove tokens."""
-    cut = choice.top_k is not None and choice.top_k < vocabulary
-    return cut or (choice.top_p is not None and choice.top_p < 1) or bool(choice.min_p)
+def _noise_of(choice: Choice) -> Noise | None:
+    """Return what keys the noise; None: the choice is greedy."""
+    if not choice.temperature:
+        return None
+    heat = choice.heat
+    if heat is None:
+        heat = torch.full_like(choice.keys, choice.temperature, dtype=torch.float64)
+    places, seeds = choice.positions.reshape(-1), choice.seeds.reshape(-1)
+    return Noise(places, choice.keys, seeds, heat.reshape(-1))
+
+
+def _logits_of(tokens: Tensor, logits: Tensor, uncounted: int | None) -> Tensor:
+    """Return the logits, float32 [n], of tokens of rows [n, vocabulary], as a head picks them."""
+    picked = logits.gather(1, tokens.clamp_min(0).unsqueeze(1)).squeeze(1).float()
+    if uncounted is not None:
+        picked = picked.masked_fill(tokens == uncounted, -math.inf)
+    return picked.masked_fill(tokens < 0, math.nan)
+
+
+def _there(found: T | None) -> T:
+    """Return what was asked for."""
+    assert found is not None
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -80,18 +80,22 @@ def attention(
     factor: Tensor,
     layout: Layout,
     pattern: Pattern,
+    prompts: Sequence[int] | None = None,
 ) -> Tensor:
     """Return float64 [B * R, heads * head_dim] for query [B * R, heads, head_dim].
 
     `keys` and `values` [slots, kv_heads, capacity, head_dim] hold the R rows of each sequence
     behind its length; `slots` and `lengths` are int64 [B], `factor` [B * R] scales the queries. A
-    row that sees nothing gets zeros.
+    row that sees nothing gets zeros. `prompts` are the lengths of the sequences' prompts.
     """
     rows = layout.size
     scaled = torch.split(query.double() * factor.double().view(-1, 1, 1), rows)
     found = []
-    for own, slot, length in zip(scaled, slots.tolist(), lengths.tolist(), strict=True):
-        sees = torch.cat(visible(layout, pattern, length), 1)
+    told = prompts or (0,) * len(lengths)
+    for own, slot, length, prompt in zip(
+        scaled, slots.tolist(), lengths.tolist(), told, strict=True
+    ):
+        sees = torch.cat(visible(layout, pattern, length, prompt=prompt), 1)
         key, value = (held[slot, :, : length + rows].double() for held in (keys, values))
         mixed = attend(own.transpose(0, 1), key, value, Sight.of(sees, torch.float64))
         found.append(mixed.transpose(0, 1).flatten(1))

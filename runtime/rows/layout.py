@@ -18,7 +18,8 @@ class Layout:
     """Facts of R rows: int64 [R] each but `predicts_next`, bool [R]; on the CPU.
 
     `offset` is a row's position counted from the end of the cached prefix. The first `append`
-    rows stay in the cache; row r of those lies at offset r, unless `staying` says otherwise.
+    rows stay in the cache; row r of those lies at offset r, unless `staying` says otherwise, or
+    the rows branch.
     `sequential`: row r lies at offset r, is of no kind, and stays.
     """
 
@@ -45,8 +46,12 @@ class Layout:
         offset: Sequence[int],
         predicts_next: Sequence[bool],
         append: int,
+        branched: bool = False,
     ) -> Layout:
         """Return the layout of these rows.
+
+        Of `branched` rows those of one branch stay, which move to their places as a step ends: the
+        appended ones may lie anywhere before that.
 
         Raises:
             ValueError: the sequences differ in length, or an appended row is out of place.
@@ -62,7 +67,7 @@ class Layout:
         for name, values in {**columns, "predicts_next": predicts_next}.items():
             if len(values) != size:
                 raise ValueError(f"{name} has {len(values)} rows, not {size}")
-        if list(offset[:append]) != list(range(append)):
+        if not branched and list(offset[:append]) != list(range(append)):
             raise ValueError(f"the {append} appended rows must lie at offsets 0 to {append - 1}")
         held: dict[str, Any] = {
             name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class RowFacts:
     row: Tensor
     position: Tensor
     prefix: Tensor
+    prompt: Tensor = field(default_factory=lambda: torch.zeros((1, 1), dtype=torch.bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,8 @@ class Pattern:
     predicate as a `@triton.jit` function over `abi.PREDICATE_ARGUMENTS` (a function of no
     arguments, so that triton is imported only where it is used), or is None. `sees_prefix` promises
     that every row sees the whole cached prefix; `looks_back`, that it also sees, of the rows of a
-    sequential layout, itself and those before it and no other.
+    sequential layout, itself and those before it and no other. `asks_prompt`: what it says of the
+    prefix depends on how much of it is the prompt.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Pattern:
     kernel: Callable[[], Any] | None = None
     sees_prefix: bool = False
     looks_back: bool = False
+    asks_prompt: bool = False
 
 
 def row_facts(layout: Layout, rows: slice | Tensor, *, as_keys: bool) -> RowFacts:
@@ -61,8 +64,8 @@ def row_facts(layout: Layout, rows: slice | Tensor, *, as_keys: bool) -> RowFact
     )
 
 
-def prefix_facts(length: int) -> RowFacts:
-    """Return the facts of a cached prefix's keys, [1, length]."""
+def prefix_facts(length: int, prompt: int = 0) -> RowFacts:
+    """Return the facts of a cached prefix's keys, [1, length]; the first are a prompt's."""
     none = torch.full((1, length), NONE)
     return RowFacts(
         kind=none,
@@ -71,19 +74,20 @@ def prefix_facts(length: int) -> RowFacts:
         row=none,
         position=torch.arange(-length, 0).unsqueeze(0),
         prefix=torch.ones(1, length, dtype=torch.bool),
+        prompt=(torch.arange(length) < prompt).unsqueeze(0),
     )
 
 
 def visible(
-    layout: Layout, pattern: Pattern, prefix: int, rows: slice = slice(None)
+    layout: Layout, pattern: Pattern, prefix: int, rows: slice = slice(None), prompt: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return what the rows see of a prefix of that length, bool [n, prefix], and of the layout,
-    bool [n, R].
+    bool [n, R]. The first `prompt` rows of the prefix are the prompt's.
     """
     query = row_facts(layout, rows, as_keys=False)
     count = query.row.shape[0]
     own = pattern.mask(query, row_facts(layout, slice(None), as_keys=True))
-    cached = pattern.mask(query, prefix_facts(prefix))
+    cached = pattern.mask(query, prefix_facts(prefix, prompt))
     return (
         torch.as_tensor(cached, dtype=torch.bool).expand(count, prefix),
         torch.as_tensor(own, dtype=torch.bool).expand(count, layout.size),

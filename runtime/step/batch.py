@@ -7,8 +7,8 @@ loop for what it runs on for (`done`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import sub
 from typing import Any
 
@@ -20,35 +20,46 @@ from nldc.runtime.cache.prefix import BASE, names_of
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Backend, through_layers
+from nldc.runtime.model.sampler import Sampler
+from nldc.runtime.model.scores import ScoreName, Scores
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.choose import choice_of
+from nldc.runtime.step.choose import Temperature, choice_of
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
+from nldc.runtime.step.noted import Notes, real
+from nldc.runtime.step.noted_ops import fixed
+from nldc.runtime.step.params import Asked, Role
 from nldc.runtime.step.places import behind_held, further
 from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.sight import Sight
 from nldc.runtime.step.state import StepState
 from nldc.runtime.step.thinking import due_rows
-from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Scored, table_of
+from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Rows, Scored
 
 
 @dataclass(frozen=True)
 class Model:
-    """What every batch of a decoder shares: a backend, adapters by name, plans."""
+    """What every batch of a decoder shares: a backend, adapters and samplers by name, plans."""
 
     backend: Backend[Any]
     adapters: dict[str, Adapter]
     plan: Callable[[Layout, Pattern], Plan]
+    samplers: Mapping[str, Sampler] = field(default_factory=dict)
 
     @property
     def backbone(self) -> Backbone:
         """The weights, the config, and the rotary tables."""
         return self.backend.backbone
+
+    @property
+    def parts(self) -> dict[str, Adapter | Sampler]:
+        """All that was loaded beside the backbone, by the names that the strategy has for it."""
+        return {**self.adapters, **self.samplers}
 
 
 class Batch(Sequences):
@@ -68,13 +79,15 @@ class Batch(Sequences):
         state: StepState | None = None,
     ) -> None:
         if state is None:
-            state = StepState(model.backbone.config, model.backbone.device)
+            backbone = model.backbone
+            state = StepState(backbone.config, backbone.device, backbone.dtype)
         lineup = state.lineup(members)
         lengths = [cache.length(slot) for slot in lineup.slots]
-        self._begin(model, cache, state, lineup, lengths, state.starts(lineup, lengths))
+        state.correct(lineup, lengths)
+        self._begin(model, cache, state, lineup, lengths)
         if all(self.committed):  # a step, of which the next one is thought to be like
             cache.prepare(self.slots, [length + state.reach for length in self.committed])
-        if self.lineup.embedded:
+        if self.embedded:
             state.keep_texts(self.lineup)
         else:
             state.refresh(self.lineup)
@@ -86,16 +99,30 @@ class Batch(Sequences):
         state: StepState,
         lineup: Lineup,
         lengths: list[int],
-        start: Tensor,
     ) -> None:
-        """Begin with sequences of these lengths in the cache, which are `start`, int64 [B]."""
+        """Begin with sequences of these lengths in the cache, of which the device has its own.
+
+        A step notes its ops if the backend does what is noted; a prefill, which is as long as its
+        prompt, does not.
+        """
         super().__init__(lineup)
+        is_step = all(lengths)
+        self.embedded = lineup.embedded_in_steps if is_step else lineup.embedded
+        if model.backend.between is not None and is_step:
+            self.notes = Notes(lineup.slot_index, model.backend.between)
         self.model = model
         self.cache = cache
         self.state = state
         self.committed = lengths
         self.lengths = list(lengths)
-        self.start = self.begin = start
+        self.start = self.begin = state.lengths(lineup, self.notes)
+
+    def watch(self) -> None:
+        """See `Sequences.watch`. Whoever watches has no ops noted: their forwards are counted."""
+        super().watch()
+        if self.notes is not None:
+            self.notes = None
+            self.start = self.begin = self.state.lengths(self.lineup)
 
     def forward(
         self,
@@ -134,6 +161,9 @@ class Batch(Sequences):
         self._make_room(before, rows)
         model.backbone.rope.reserve(max(before.lengths) + plan.reach)
         places = before.start.unsqueeze(1) + plan.offset
+        positions = places + plan.ahead
+        before = replace(before, start=real(before.start))
+        tokens, places, positions = real((tokens, places, positions))
         due, sight = self._seen(tokens, plan, before)
         parts = []
         for piece in pieces_of(layout, pattern, there):
@@ -162,7 +192,7 @@ class Batch(Sequences):
         self.note(node, active)
         hidden = Hidden(
             torch.cat(parts, 1) if len(parts) > 1 else parts[0],
-            (places + plan.ahead)[:, first:],
+            positions[:, first:],
             None if due is None else due[:, first:],
             sight if sight is None or not first else sight.take(slice(first, None)),
         )
@@ -186,6 +216,13 @@ class Batch(Sequences):
             self.lengths[number] += rows
         self.start = self.start + rows
 
+    def move(self, path: Tensor, keep: Tensor) -> None:
+        """Let the first `keep` [B] of the speculative rows `path` [B, r] be the first of them."""
+        before = Places(self.slots, tuple(self.committed), self.lineup.slot_index, real(self.begin))
+        self.model.backend.move(self.cache, before, path, keep)
+        if self.lineup.thoughts is not None or self.lineup.sees_tokens:
+            self.state.rows.move(before, path, keep)
+
     def head(self, hidden: Hidden) -> Logits:
         """Return the logits of these rows."""
         count, rows, width = hidden.states.shape
@@ -193,12 +230,42 @@ class Batch(Sequences):
         values = values.view(count, rows, values.shape[-1])  # of no rows as well
         return Logits(values, hidden.positions, hidden.due, hidden.sight)
 
-    def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
+    def head_choose(
+        self,
+        hidden: Hidden,
+        mask_token: Choosing = "allowed",
+        temperature: Temperature = None,
+    ) -> Tensor:
         """See `StepBatch.head_choose`; where nobody has to see logits, the backend has both."""
-        choice = choice_of(self.lineup.rules, hidden, mask_token)
+        choice = choice_of(self.lineup.rules, hidden, mask_token, temperature)
         if choice is None:
-            return self.sample(self.head(hidden), mask_token)
-        return self.model.backend.head_choose(hidden.states.flatten(0, 1), choice)
+            return self.sample(self.head(hidden), mask_token, temperature)
+        return self.seen(self.model.backend.head_choose(hidden.states.flatten(0, 1), choice))
+
+    def head_choose_scored(
+        self,
+        hidden: Hidden,
+        *names: ScoreName,
+        tokens: Tensor | None = None,
+        mask_token: Choosing = "allowed",
+        mask_token_scored: Counting = "counted",
+        temperature: Temperature = None,
+    ) -> tuple[Tensor, ...]:
+        """See `StepBatch.head_choose_scored`."""
+
+        def chosen(values: Tensor) -> Tensor:
+            logits = Logits(values, hidden.positions, hidden.due, hidden.sight)
+            return self.sample(logits, mask_token, temperature)
+
+        rules = self.lineup.rules
+        uncounted = rules.mask_token_id if mask_token_scored == "ignored" else None
+        if tokens is not None:
+            tokens = real(self._known(tokens)).clamp_min(0)
+        choice = choice_of(rules, hidden, mask_token, temperature) or chosen
+        found, scores = self.model.backend.head_choose_scored(
+            hidden.states, choice, Scores(names, tokens, uncounted)
+        )
+        return tuple(self.seen(each) for each in (found, *scores))
 
     def prompt(self, tokens: Sequence[int]) -> Tensor:
         """Return the ids of the rows of the one member's prompt, int64 [1, P], see `embedded`."""
@@ -208,11 +275,18 @@ class Batch(Sequences):
             self._prompt = (rows, tokens)
             return rows
         first = self.model.backbone.config.vocab_size
-        return torch.arange(first, first + len(tokens), device=self.device).unsqueeze(0)
+        own = range(first, first + len(tokens))
+        rows = torch.arange(own.start, own.stop, device=self.device).unsqueeze(0)
+        self._prompt = (rows, own)
+        return rows
 
     def carried(self) -> dict[str, Tensor]:
         """Return what the sequences carry from the step before, int64 [B, n] each, as it is now."""
-        return self.state.carry.read(self.slots, self.lineup.slot_index)
+        return self.state.carry.read(self.slots, self.lineup.slot_index, self.notes)
+
+    def param(self, asked: Asked, role: Role = "score") -> Tensor:
+        """See `StepBatch.param`."""
+        return self.state.params.read(asked, role, self.lineup.slot_index, self.notes)
 
     def history(self) -> History:
         """See `StepBatch.history`."""
@@ -229,24 +303,39 @@ class Batch(Sequences):
 
         Rows of a prompt's embeddings are scored as the tokens that the caller knows them by.
         """
-        if self.lineup.embedded:
-            vocabulary = self.model.backbone.config.vocab_size
-            tokens = known_as(tokens, vocabulary, self.history())
-        return super().probability(logits, tokens, of, mask_token)
+        return super().probability(logits, self._known(tokens), of, mask_token)
+
+    def safety(self, logits: Logits, rows: Rows, sampler: str) -> Tensor:
+        """See `StepBatch.safety`."""
+        own = self.model.samplers.get(sampler)
+        if own is None:
+            return super().safety(logits, rows, sampler)
+        tokens, masked = real(self._known(rows.tokens)), real(rows.masked)
+        mask = self.model.backbone.config.mask_token_id
+        return self.seen(own(logits.values, tokens, masked, mask))
+
+    def _known(self, tokens: Tensor) -> Tensor:
+        """Return tokens [B, n] as the caller knows them, those of a prompt's embeddings as well."""
+        if not self.embedded:
+            return tokens
+        return known_as(real(tokens), self.model.backbone.config.vocab_size, self.history())
 
     def _names(
         self, tokens: Tensor, adapter: Adapter | None, rows: Sequence[bool] | Table | None
     ) -> list[bytes]:
         """Return the names of the pages of a text at the beginning of its sequence, else none."""
-        if self.lengths[0] or self.lineup.embedded:
+        own = self.members[0].known
+        if self.lengths[0] or (self.embedded and own is None):
             return []
-        known = self._prompt
+        known, contents = self._prompt, None
         text = known[1] if known is not None and known[0] is tokens else tokens[0].tolist()
+        if own is not None:
+            text, contents = own.named(text, self.model.backbone.config.vocab_size)
         marks = None
         if adapter is not None:
             mark = self.cache.prefixes.mark(adapter)
             marks = [mark if flag else BASE for flag in flags_of(rows, len(text))]
-        return names_of(text, marks)
+        return names_of(text, marks, contents)
 
     def _adopt(self, names: Sequence[bytes], most: int) -> int:
         """Let the sequence begin with pages of another, and return how many rows they are."""
@@ -260,10 +349,19 @@ class Batch(Sequences):
         backbone = self.model.backbone
         if embeddings is not None:
             return embeddings.to(backbone.dtype).flatten(0, 1)
-        return inputs_of(backbone, tokens, [member.embeddings for member in self.members])
+        given = [member.embeddings if self.embedded else None for member in self.members]
+        return inputs_of(backbone, tokens, given)
 
     def _places(self) -> Places:
-        return Places(self.slots, tuple(self.lengths), self.lineup.slot_index, self.start)
+        lineup = self.lineup
+        return Places(
+            self.slots,
+            tuple(self.lengths),
+            lineup.slot_index,
+            self.start,
+            lineup.prompts,
+            lineup.begin,
+        )
 
     def _seen(
         self, tokens: Tensor, plan: Plan, places: Places
@@ -286,7 +384,7 @@ class Batch(Sequences):
         if chosen is not None and not isinstance(chosen, Table):
             flags = tuple(chosen)
             places = tuple(place for place, flag in enumerate(flags) if flag)
-            chosen = None if len(places) == len(flags) else table_of(places)
+            chosen = None if len(places) == len(flags) else fixed(places)
         if chosen is None:
             return None
         first = torch.arange(self.size, device=self.device).unsqueeze(1) * rows

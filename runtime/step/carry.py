@@ -1,10 +1,10 @@
 """What sequences carry from a step to the next, on the device: a table a name, a line a slot.
 
 The language carries token ids, as many at every step of a strategy: never `Tokens[<=n]`, whose
-number differs by sequence, nor as many as a prompt has. So a line needs no count beside it, and
-what a strategy reads is as wide as what it wrote. Strategies of one artifact share the table of a
-name that they both carry, which is as wide as the widest of them; the columns behind a narrower
-value mean nothing and are not read.
+number differs by sequence, nor as many as a prompt has; a Count is one number. So a line needs no
+count beside it, and what a strategy reads is as wide as what it wrote. Strategies of one artifact
+share the table of a name that they both carry, which is as wide as the widest of them; the columns
+behind a narrower value mean nothing and are not read.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.cache.capacity import grown
+from nldc.runtime.step import noted_ops
+from nldc.runtime.step.noted import Notes
 
 Form = tuple[tuple[str, int], ...]
-"""The names that a sequence carries, and how many numbers under each."""
+"""The names that a sequence carries, in their order, and how many numbers under each."""
 
 
 class Carry:
@@ -42,10 +44,12 @@ class Carry:
         self._views = {}
         self._forms += [None] * (slots - len(self._forms))
 
-    def read(self, slots: Sequence[int], slot_index: Tensor) -> dict[str, Tensor]:
+    def read(
+        self, slots: Sequence[int], slot_index: Tensor, notes: Notes | None = None
+    ) -> dict[str, Tensor]:
         """Return what slots carry, int64 [B, n] each; `slot_index` int64 [B] are the same slots.
 
-        These are copies, in which a later `write` changes nothing.
+        These are copies, in which a later `write` changes nothing; with `notes`, they are noted.
 
         Raises:
             ValueError: a slot carries nothing, or not as many under the same names as another.
@@ -57,14 +61,27 @@ class Carry:
             if self._forms[slot] != form:
                 raise ValueError(f"slots {slots[0]} and {slot} do not carry the same names")
         views = self._views.get(form) or self._made(form)
+        if notes is not None:
+            return {
+                name: noted_ops.read(notes, view, view.shape[1]) for name, view in views.items()
+            }
         return {name: view.index_select(0, slot_index) for name, view in views.items()}
 
-    def write(self, slots: Sequence[int], slot_index: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Let slots carry these values, int64 [B, n] each, and no others."""
-        form = tuple([(name, value.shape[1]) for name, value in values.items()])
+    def write(
+        self,
+        slots: Sequence[int],
+        slot_index: Tensor,
+        values: Mapping[str, Tensor],
+        notes: Notes | None = None,
+    ) -> None:
+        """Let slots carry these values, int64 [B, n] each, and no others; or note that they do."""
+        form = tuple(sorted([(name, value.shape[1]) for name, value in values.items()]))
         views = self._views.get(form) or self._made(form)
         for name, value in values.items():
-            views[name].index_copy_(0, slot_index, value)
+            if notes is None:
+                views[name].index_copy_(0, slot_index, value)
+            else:
+                noted_ops.keep(notes, views[name], value)
         for slot in slots:
             self._forms[slot] = form
 
@@ -80,7 +97,7 @@ class Carry:
 
     def put(self, slot: int, values: Mapping[str, Sequence[int]]) -> None:
         """Let a slot carry these numbers, which the host has, and no others."""
-        form = tuple([(name, len(value)) for name, value in values.items()])
+        form = tuple(sorted([(name, len(value)) for name, value in values.items()]))
         self._made(form)
         for name, value in values.items():
             line = torch.tensor(value, dtype=torch.int64)

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError
+from nldc.runtime.model import scores
 from nldc.runtime.model.backend import Choice
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.processors import ask
-from nldc.runtime.step.sampling import Sampling, draw, filtered
+from nldc.runtime.step.sampling import LOWEST_TEMPERATURE, Sampling, draw, draw_at, filtered
 from nldc.runtime.step.sight import Sight
 from nldc.runtime.step.thinking import end_thought
 from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Scored
+
+Temperature = float | Tensor | None
+"""At what a drafter chooses: one for all, or float64 [B, 1]; None: at each sequence's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +83,18 @@ def sample(
     failed: dict[int, NldcRuntimeError],
     logits: Logits,
     mask_token: Choosing = "allowed",
+    temperature: Temperature = None,
 ) -> Tensor:
     """Return the chosen token of each row, int64 [B, n]: as AR would choose at its position.
 
     A row of which none can be chosen gives `NO_NUMBER` or `NOTHING_ALLOWED`, see `sampling.choose`.
     `mask_token` forbidden: the mask token is never chosen. Whatever binds the choice (filters,
     processors, the thinking budget) binds it here, and nowhere after. The errors of processors
-    that fail are added to `failed`, by the number of their sequence.
+    that fail are added to `failed`, by the number of their sequence. With a `temperature` it is
+    not AR's choice but a drafter's, at that one instead of the sequence's own; the rest holds.
     """
+    if isinstance(temperature, float):
+        rules = at(rules, temperature)
 
     def chosen(group: Group, own: Logits) -> Tensor:
         values = own.values
@@ -94,16 +102,49 @@ def sample(
             values = without_mask(rules, values)
         values = _processed(rules, failed, group, own, values)
         keys, seeds = (_of(group, each) for each in (rules.keys, rules.seeds))
+        if isinstance(temperature, Tensor):
+            each = _of(group, temperature)
+            return draw_at(values, own.positions, keys, group.sampling, seeds, each)
         return draw(values, own.positions, keys, group.sampling, seeds)
 
     return _by_group(rules, logits, chosen)
 
 
-def choice_of(rules: Rules, hidden: Hidden, mask_token: Choosing = "allowed") -> Choice | None:
+def at(rules: Rules, temperature: float) -> Rules:
+    """Return the rules of choices at another temperature than the sequences' own.
+
+    Filters stay those of a sequence that is sampled; one that is greedy has none.
+    """
+    groups = rules.groups
+    if temperature < LOWEST_TEMPERATURE:
+        if len(groups) > 1 and not any(group.sampling.processors for group in groups):
+            everyone = tuple(sorted(number for group in groups for number in group.members))
+            groups = (Group(Sampling(), everyone, None),)
+        temperature = 0.0
+    return replace(rules, groups=tuple(replace(g, sampling=_at(g, temperature)) for g in groups))
+
+
+def _at(group: Group, temperature: float) -> Sampling:
+    own = group.sampling
+    if own.temperature:
+        return replace(own, temperature=temperature)
+    return Sampling(temperature, seed=own.seed, processors=own.processors)
+
+
+def choice_of(
+    rules: Rules,
+    hidden: Hidden,
+    mask_token: Choosing = "allowed",
+    temperature: Temperature = None,
+) -> Choice | None:
     """Return how `sample` chooses of the rows' logits, where these are all that it asks for.
 
     None where a processor or a thinking budget must see them, or sequences are sampled unlike.
     """
+    if isinstance(temperature, Tensor):
+        return _heated(rules, hidden, mask_token, temperature)
+    if temperature is not None:
+        rules = at(rules, temperature)
     group = rules.groups[0]
     if len(rules.groups) > 1 or group.sampling.processors or hidden.due is not None:
         return None
@@ -127,6 +168,40 @@ def choice_of(rules: Rules, hidden: Hidden, mask_token: Choosing = "allowed") ->
     )
 
 
+def _heated(
+    rules: Rules, hidden: Hidden, mask_token: Choosing, temperatures: Tensor
+) -> Choice | None:
+    """Return how sequences choose that have only their temperatures apart, [B, 1]; else None."""
+    samplings = [group.sampling for group in rules.groups]
+    if hidden.due is not None or any(map(_is_seen, samplings)):
+        return None
+
+    def of(values: Tensor) -> Tensor:
+        if mask_token == "forbidden":
+            values = without_mask(rules, values)
+        return draw_at(values, hidden.positions, rules.keys, Sampling(), rules.seeds, temperatures)
+
+    return Choice(
+        positions=hidden.positions,
+        keys=rules.keys,
+        seeds=rules.seeds,
+        temperature=1.0,
+        top_k=None,
+        top_p=None,
+        min_p=None,
+        barred=rules.mask_token_id if mask_token == "forbidden" else None,
+        of=of,
+        heat=temperatures,
+    )
+
+
+def _is_seen(sampling: Sampling) -> bool:
+    """Whether a processor or a filter looks at a row's logits."""
+    filters = (sampling.top_k, sampling.top_p, sampling.min_p)
+    is_filtered = sampling.temperature > 0 and any(each is not None for each in filters)
+    return bool(sampling.processors) or is_filtered
+
+
 def probability(
     rules: Rules,
     failed: dict[int, NldcRuntimeError],
@@ -141,7 +216,8 @@ def probability(
     them, without the temperature; processed, the distribution that `sample` draws from.
     `mask_token` ignored: over all tokens but the mask token.
     """
-    return _score(_probability, rules, failed, logits, of, mask_token, tokens.clamp_min(0))
+    clamped = tokens.clamp_min(0)
+    return _score(scores.probability, rules, failed, logits, of, mask_token, clamped)
 
 
 def entropy(
@@ -152,7 +228,7 @@ def entropy(
     mask_token: Counting = "counted",
 ) -> Tensor:
     """Return the entropy of softmax(logits) in nats, [B, n]; see `probability`."""
-    return _score(_entropy, rules, failed, logits, of, mask_token)
+    return _score(scores.entropy, rules, failed, logits, of, mask_token)
 
 
 def margin(
@@ -166,22 +242,7 @@ def margin(
 
     See `probability`.
     """
-    return _score(_margin, rules, failed, logits, of, mask_token)
-
-
-def _probability(values: Tensor, tokens: Tensor) -> Tensor:
-    chosen = values.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return (chosen - values.logsumexp(-1)).exp()
-
-
-def _entropy(values: Tensor) -> Tensor:
-    log_p = values.log_softmax(-1)
-    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
-
-
-def _margin(values: Tensor) -> Tensor:
-    best = values.softmax(-1).topk(2, -1).values
-    return best[..., 0] - best[..., 1]
+    return _score(scores.margin, rules, failed, logits, of, mask_token)
 
 
 def _score(
@@ -283,5 +344,4 @@ def _asked(
 
 def without_mask(rules: Rules, values: Tensor) -> Tensor:
     """Return logits [..., V] that never choose the mask token."""
-    ids = torch.arange(values.shape[-1], device=values.device)
-    return values.masked_fill(ids == rules.mask_token_id, -math.inf)
+    return scores.without(values, rules.mask_token_id)

@@ -8,11 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nldc.runtime.model.scores import ScoreName
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.table import Table
+from nldc.runtime.step.choose import Temperature
 from nldc.runtime.step.history import History
-from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Scored
+from nldc.runtime.step.noted import Notes
+from nldc.runtime.step.params import Asked, Role
+from nldc.runtime.step.values import Choosing, Counting, Hidden, Logits, Rows, Scored
 
 
 class StepBatch(Protocol):
@@ -34,6 +38,24 @@ class StepBatch(Protocol):
     @property
     def mask_token_id(self) -> int:
         """The token that stands in rows that are masked."""
+        ...
+
+    @property
+    def notes(self) -> Notes | None:
+        """Where the step's ops are noted, to be done between two forwards; None: they are done."""
+        ...
+
+    @property
+    def end_ids(self) -> Tensor:
+        """The ids that end each sequence, int64 [B, e]; what is none fills a line."""
+        ...
+
+    def param(self, asked: Asked, role: Role = "score") -> Tensor:
+        """Return what each sequence brings of a param, or of what params are worth, [B, 1].
+
+        `role` says what it is for, and so its dtype: that of scores, int64 for what counts rows,
+        float64 for temperatures.
+        """
         ...
 
     def forward(
@@ -71,12 +93,39 @@ class StepBatch(Protocol):
         """Return the logits of these rows."""
         ...
 
-    def sample(self, logits: Logits, mask_token: Choosing = "allowed") -> Tensor:
-        """Return the chosen token of each row, int64 [B, n]."""
+    def sample(
+        self,
+        logits: Logits,
+        mask_token: Choosing = "allowed",
+        temperature: Temperature = None,
+    ) -> Tensor:
+        """Return the chosen token of each row, int64 [B, n], at the request's temperature or at
+        this one.
+        """
         ...
 
-    def head_choose(self, hidden: Hidden, mask_token: Choosing = "allowed") -> Tensor:
+    def head_choose(
+        self,
+        hidden: Hidden,
+        mask_token: Choosing = "allowed",
+        temperature: Temperature = None,
+    ) -> Tensor:
         """Return the token that `sample` takes of each row's logits, which nobody else needs."""
+        ...
+
+    def head_choose_scored(
+        self,
+        hidden: Hidden,
+        *names: ScoreName,
+        tokens: Tensor | None = None,
+        mask_token: Choosing = "allowed",
+        mask_token_scored: Counting = "counted",
+        temperature: Temperature = None,
+    ) -> tuple[Tensor, ...]:
+        """Return what `head_choose` does, int64 [B, n], and the row's raw scores by name, [B, n].
+
+        A probability is that of `tokens` [B, n], or else of the chosen ones.
+        """
         ...
 
     def probability(
@@ -99,6 +148,16 @@ class StepBatch(Protocol):
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
         """Return how far each row's likeliest token is ahead of the second, [B, n]."""
+        ...
+
+    def safety(self, logits: Logits, rows: Rows, sampler: str) -> Tensor:
+        """Return how safe a trained sampler of the decoder's takes it to be to commit each row's
+        likeliest token, [B, n]; without it, that token's probability.
+        """
+        ...
+
+    def noise(self, rows: Hidden | Logits, stream: int, iteration: int) -> Tensor:
+        """Return a random number in [0, 1) for each row, [B, n]; see `step/noise.py`."""
         ...
 
     def ends(self, tokens: Tensor, *, first: bool = False) -> Tensor:

@@ -27,6 +27,11 @@ class Copy:
         arrived.record()
         return Copy(there, arrived)
 
+    @staticmethod
+    def apart(values: Tensor) -> Copy:
+        """Begin to copy values that are written over before they are read."""
+        return Copy.of(values if values.device.type == "cuda" else values.clone())
+
     def read(self) -> list[Any]:
         """Return the values as (nested) lists, when they are there."""
         if self.arrived is not None:

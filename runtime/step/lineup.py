@@ -47,19 +47,23 @@ def ends_of(member: Member, most: int) -> list[int]:
 class Lineup:
     """Members in order, with `slots` and, on the device, int64 [B], `slot_index`.
 
-    `eos` int64 [B, e] are the ids that end each. `thoughts` is None where nobody has a thinking
+    `prompts` are the lengths of their prompts, on the device `begin`, a column of a table. `eos`
+    int64 [B, e] are the ids that end each. `thoughts` is None where nobody has a thinking
     budget. `sees_tokens`: somebody has a processor that sees tokens; `embedded`: somebody's prompt
-    is given as embeddings.
+    is given as embeddings, `embedded_in_steps`: and rows of it may be computed in steps.
     """
 
     members: tuple[Member, ...]
     slots: tuple[int, ...]
     slot_index: Tensor
+    prompts: tuple[int, ...]
+    begin: Tensor
     eos: Tensor
     rules: Rules
     thoughts: Thoughts | None
     sees_tokens: bool
     embedded: bool
+    embedded_in_steps: bool
 
     @staticmethod
     def of(members: Sequence[Member], mask_token_id: int, device: torch.device) -> Lineup:
@@ -84,11 +88,12 @@ class Lineup:
         """Return the lineup of members whose `facts` [B, FACTS] and ends lie on the device."""
         keys, seeds, last, *thinking = facts.unsqueeze(-1).unbind(1)
         begin, opened, limit, start, end = thinking
+        prompts = tuple(member.prompt_length for member in members)
         budgets = [member.thinking for member in members if member.thinking is not None]
         thoughts = None
         if budgets:
             thoughts = Thoughts(
-                prompts=tuple(member.prompt_length for member in members),
+                prompts=prompts,
                 begin=begin,
                 opened=opened,
                 limit=limit,
@@ -101,6 +106,8 @@ class Lineup:
             members=tuple(members),
             slots=tuple(member.slot for member in members),
             slot_index=slot_index,
+            prompts=prompts,
+            begin=begin.squeeze(1),
             eos=eos,
             rules=Rules(groups, keys.squeeze(1), seeds, last, end, mask_token_id),
             thoughts=thoughts,
@@ -108,4 +115,7 @@ class Lineup:
                 wants_tokens(each) for member in members for each in member.sampling.processors
             ),
             embedded=any(member.embeddings is not None for member in members),
+            embedded_in_steps=any(
+                member.embeddings is not None and member.carries_prompt for member in members
+            ),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import Places
@@ -21,7 +20,7 @@ def behind_held(places: Places, rows: int, active: Tensor, who: Sequence[bool]) 
     return replace(
         places,
         lengths=tuple(length if goes_on else length + rows for length, goes_on in shifted),
-        start=places.start + torch.where(active, 0, rows),
+        start=places.start + ~active * rows,
     )
 
 

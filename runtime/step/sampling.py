@@ -101,6 +101,26 @@ def draw(
     return _chosen(logits)
 
 
+def draw_at(
+    logits: Tensor,
+    positions: Tensor,
+    sequences: Tensor,
+    sampling: Sampling,
+    seeds: int | Tensor,
+    temperatures: Tensor,
+) -> Tensor:
+    """Return what `draw` does at a temperature of each sequence, float64 [B, 1].
+
+    One below `LOWEST_TEMPERATURE` is greedy. Filters are those of `sampling`, unless it is greedy.
+    """
+    greedy = temperatures < LOWEST_TEMPERATURE
+    by = temperatures.masked_fill(greedy, 1.0).unsqueeze(-1)
+    values = filtered(logits, sampling if sampling.temperature else Sampling(), by)
+    keys = row_keys(seeds, sequences.unsqueeze(1), positions)
+    drawn = _chosen(values + gumbel(keys, values.shape[-1]))
+    return torch.where(greedy, _chosen(logits), drawn)
+
+
 def _chosen(scores: Tensor) -> Tensor:
     """Return the place of the best score, int64 [B, n], or what says that there is none."""
     best = scores.argmax(-1)  # that of a NaN, where there is one
@@ -109,17 +129,20 @@ def _chosen(scores: Tensor) -> Tensor:
     return best.masked_fill(score.isneginf(), NOTHING_ALLOWED)
 
 
-def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Return logits over the temperature in float64, -inf where a filter removes the token."""
-    values = logits.double() / sampling.temperature
+def filtered(logits: Tensor, sampling: Sampling, by: Tensor | None = None) -> Tensor:
+    """Return logits over the temperature in float64, -inf where a filter removes the token.
+
+    `by` [B, 1, 1] are in place of the temperature.
+    """
+    values = logits.double() / (sampling.temperature if by is None else by)
     size = values.shape[-1]
     if sampling.top_k is not None and sampling.top_k < size:
         least = values.topk(sampling.top_k, -1).values[..., -1:]
         values = values.masked_fill(values < least, -math.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered = values.sort(-1, descending=True).values
-        mass = _running_sums(ordered.softmax(-1))
-        needed = (mass < sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
+        sums = weights(ordered).cumsum(-1).double()
+        needed = (sums < sums[..., -1:] * sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
         values = values.masked_fill(values < ordered.gather(-1, needed), -math.inf)
     if sampling.min_p:
         floor = values.amax(-1, keepdim=True) + math.log(sampling.min_p)
@@ -127,19 +150,17 @@ def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
     return values
 
 
-_UNIT = 2.0**52
+UNIT = 2.0**44
+"""The weight of a row's best token: half a million of them can be added."""
 
 
-def _running_sums(mass: Tensor) -> Tensor:
-    """Return the sums of each row [..., V] up to each place, the same bits in any company.
+def weights(ordered: Tensor) -> Tensor:
+    """Return whole numbers [..., V] in the proportions of exp of float64 values, the largest first.
 
-    A GPU adds in an order that depends on the number of rows; whole numbers don't mind.
+    A device adds in an order that depends on the number of rows; whole numbers don't mind. A row
+    whose largest value is no number has weights of no meaning.
     """
-    return mass.cumsum(-1) if mass.device.type == "cpu" else _whole_sums(mass)
-
-
-def _whole_sums(mass: Tensor) -> Tensor:
-    return (mass * _UNIT).round().to(torch.int64).cumsum(-1).double() / _UNIT
+    return ((ordered - ordered[..., :1]).exp() * UNIT).to(torch.int64)
 
 
 _MIX = (0x7FEB352D, 0x846CA68B - 2**32)  # lowbias32, by C. Wellons: constants of int32 range
@@ -172,14 +193,20 @@ def row_keys(seed: int | Tensor, sequences: Tensor, positions: Tensor) -> tuple[
     keys = torch.stack([torch.full(shape, salt, device=positions.device) for salt in _SALTS])
     # Both at once, each in the low 32 bits of int64, so that a shift brings in zeros.
     for word in (seed & _LOW, seed >> 32, sequences, sequences >> 32, positions):
-        keys = keys.add_(word).add_(_GOLDEN).bitwise_and_(_LOW)
-        keys ^= keys >> 16
-        keys = keys.mul_(_MIX[0]).bitwise_and_(_LOW)
-        keys ^= keys >> 15
-        keys = keys.mul_(_MIX[1]).bitwise_and_(_LOW)
-        keys ^= keys >> 16
+        keys = mixed(keys.add_(word))
     first, second = _low(keys)
     return first, second
+
+
+def mixed(keys: Tensor) -> Tensor:
+    """Mix int64 numbers in place, of which the low 32 bits count, and return them."""
+    keys = keys.add_(_GOLDEN).bitwise_and_(_LOW)
+    keys ^= keys >> 16
+    keys = keys.mul_(_MIX[0]).bitwise_and_(_LOW)
+    keys ^= keys >> 15
+    keys = keys.mul_(_MIX[1]).bitwise_and_(_LOW)
+    keys ^= keys >> 16
+    return keys
 
 
 def gumbel(keys: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.cache.capacity import grown, slots_for
-from nldc.runtime.cache.kv_cache import Places
+from nldc.runtime.cache.kv_cache import Places, moves
 from nldc.runtime.rows.pattern import row_facts
 from nldc.runtime.rows.plan import QUERY_TILE, Plan
 
@@ -42,6 +42,12 @@ class TextTable:
         behind = places.start.unsqueeze(1) + torch.arange(ids.shape[1], device=ids.device)
         self.ids[places.slot_index.unsqueeze(1), behind] = ids
         return ids
+
+    def move(self, places: Places, path: Tensor, keep: Tensor) -> None:
+        """Let ids behind places, the first `keep` [B] of `path` [B, r], be the first there."""
+        of, to = moves(path, keep)
+        slot, start = places.slot_index.unsqueeze(1), places.start.unsqueeze(1)
+        self.ids[slot, start + to] = self.ids[slot, start + of]
 
     def prefix(self, places: Places) -> Tensor:
         """Return the ids behind the cached prefixes, [B, longest], `UNSEEN` behind their ends.

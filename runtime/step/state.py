@@ -13,7 +13,7 @@ sequence of a loaded model takes with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +21,13 @@ from torch import Tensor
 
 from nldc.runtime.cache.capacity import grown, slots_for
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.step import noted_ops
 from nldc.runtime.step.carry import Carry
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import FACTS, NO_END, Lineup, ends_of, facts_of
 from nldc.runtime.step.member import Member
+from nldc.runtime.step.noted import Notes, real
+from nldc.runtime.step.params import Asked, Columns, Role
 from nldc.runtime.step.sight import TextTable
 from nldc.runtime.step.values import Emit
 
@@ -45,16 +48,20 @@ class StepState:
     """The tables of a decoder's sequences; whoever owns the cache owns them.
 
     `rows` holds the token ids behind the cache's rows, for processors that see tokens and for
-    thinking budgets, `carry` what goes from a step to the next. `reach` is the most rows that a
-    step writes behind a sequence's length, as far as that is known.
+    thinking budgets, `carry` what goes from a step to the next, `params` what sequences bring of
+    their strategies' params, to be compared with scores of a model of this `dtype`. `reach` is the
+    most rows that a step writes behind a sequence's length, as far as that is known.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: ModelConfig, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.device = device
         self.mask_token_id = config.mask_token_id
         self.reach = 0
         self.rows = TextTable(config.vocab_size, config.mask_token_id, device)
         self.carry = Carry(device)
+        self.params = Columns(torch.promote_types(dtype, torch.float32), device)
         self._facts = self._table(0, FACTS)
         self._eos = self._table(0, 1)
         self._lengths = self._table(0)
@@ -69,8 +76,11 @@ class StepState:
     def _table(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.int64, device=self.device)
 
-    def expect(self, reach: int, *, texts: bool) -> None:
-        """Be ready for steps that write up to `reach` rows, and ask for `texts` or do not."""
+    def expect(self, reach: int, *, texts: bool, asked: Iterable[tuple[Asked, Role]] = ()) -> None:
+        """Be ready for steps that write up to `reach` rows, ask for `texts` or do not, and for what
+        is `asked` of params.
+        """
+        self.params.expect(asked)
         self.reach = max(self.reach, reach)
         self._keeps_texts |= texts
 
@@ -127,6 +137,7 @@ class StepState:
             self.leave(slot)
         self._members[slot] = member
         self._known_lengths[slot] = self._known_counts[slot] = None
+        self.params.put(slot, member.params)
         self._write(self._facts[slot], facts_of(member))
         self._write(self._eos[slot], ends_of(member, self._eos.shape[1]))
 
@@ -143,6 +154,7 @@ class StepState:
         self._counts = grown(self._counts, slots)
         self._texts = grown(self._texts, slots, self._texts.shape[1])
         self.carry.reserve(slots)
+        self.params.reserve(slots)
         self._known_lengths += [None] * (slots - have)
         self._known_counts += [None] * (slots - have)
         self._members += [None] * (slots - have)  # the last: it says how many there are
@@ -164,11 +176,20 @@ class StepState:
                 self._lengths[slot] = length
                 self._known_lengths[slot] = length
 
-    def lengths(self, lineup: Lineup) -> Tensor:
-        """Return the sequences' lengths in the cache as the device has them, int64 [B]."""
+    def lengths(self, lineup: Lineup, notes: Notes | None = None) -> Tensor:
+        """Return the sequences' lengths in the cache as the device has them, int64 [B].
+
+        With `notes`, these are noted, and how long the texts are too, if they are kept.
+        """
+        if notes is not None:
+            if self._keeps_texts:
+                notes.counts = noted_ops.read(notes, self._counts)
+            return noted_ops.read(notes, self._lengths)
         return self._lengths.index_select(0, lineup.slot_index)
 
-    def after(self, lineup: Lineup, lengths: Tensor, emit: Emit) -> list[int | None]:
+    def after(
+        self, lineup: Lineup, lengths: Tensor, emit: Emit, notes: Notes | None = None
+    ) -> list[int | None]:
         """Take over what a step did: the lengths, int64 [B], what it emits and what it carries on.
 
         The host does not know lengths and texts until it is told what was read, by `learn`. Returns
@@ -176,15 +197,25 @@ class StepState:
         """
         before = self.unlearn(lineup.slots)
         longest = max(0 if length is None else length for length in before)
-        self.write(lineup, lengths, emit, longest)
+        self.write(lineup, lengths, emit, longest, notes)
         return before
 
-    def write(self, lineup: Lineup, lengths: Tensor, emit: Emit, longest: int) -> None:
-        """Do what `after` does on the device; no text is longer than `longest`."""
-        self._lengths.index_copy_(0, lineup.slot_index, lengths)
-        self.carry.write(lineup.slots, lineup.slot_index, emit.carry)
+    def write(
+        self,
+        lineup: Lineup,
+        lengths: Tensor,
+        emit: Emit,
+        longest: int,
+        notes: Notes | None = None,
+    ) -> None:
+        """Do what `after` does on the device, or note it; no text is longer than `longest`."""
+        if notes is None:
+            self._lengths.index_copy_(0, lineup.slot_index, lengths)
+        else:
+            noted_ops.keep(notes, self._lengths, lengths)
+        self.carry.write(lineup.slots, lineup.slot_index, emit.carry, notes)
         if self._keeps_texts:
-            self._extend(lineup, longest, emit.tokens, emit.count)
+            self._extend(lineup, longest, emit.tokens, emit.count, notes)
 
     def unlearn(self, slots: Sequence[int]) -> list[int | None]:
         """Know lengths and texts no more until they are learned; return how long the texts were."""
@@ -197,6 +228,12 @@ class StepState:
         """Learn what was read of a slot after a step: its length, and that of its text if kept."""
         self._known_lengths[slot] = length
         self._known_counts[slot] = count
+
+    def knows(self, slot: int, length: int, count: int) -> bool:
+        """Whether a slot is known to have this length, and a text of `count` if texts are kept."""
+        if self._known_lengths[slot] != length:
+            return False
+        return not self._keeps_texts or self._known_counts[slot] == count
 
     # What a step may be given again
 
@@ -246,6 +283,7 @@ class StepState:
             rows.shape[1],
             self._keeps_texts,
             *self.carry.addresses,
+            *self.params.addresses,
         )
 
     # Texts
@@ -283,14 +321,25 @@ class StepState:
         texts = self._texts[:, :longest].index_select(0, lineup.slot_index)
         return History(texts, self._counts.index_select(0, lineup.slot_index))
 
-    def _extend(self, lineup: Lineup, longest: int, tokens: Tensor, count: Tensor | None) -> None:
+    def _extend(
+        self,
+        lineup: Lineup,
+        longest: int,
+        tokens: Tensor,
+        count: Tensor | None,
+        notes: Notes | None,
+    ) -> None:
         """Let the first `count` [B] (None: all) of tokens [B, n] follow the texts."""
         width = tokens.shape[1]
         self._make_room(width + longest)
+        if notes is not None and notes.counts is not None:
+            noted_ops.follow(notes, self._texts, self._counts, notes.counts, tokens, count)
+            return
+        tokens = real(tokens)
         before = self._counts.index_select(0, lineup.slot_index)
         place = before.unsqueeze(1) + torch.arange(width, device=self.device)
         self._texts[lineup.slot_index.unsqueeze(1), place] = tokens
-        after = before + (width if count is None else count)
+        after = before + (width if count is None else real(count))
         self._counts.index_copy_(0, lineup.slot_index, after)
 
     def _make_room(self, tokens: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal
 
 from torch import Tensor
 
 from nldc.runtime.rows.table import Table
+from nldc.runtime.step.noted import Noted, real
+from nldc.runtime.step.noted_ops import fixed, taken
 from nldc.runtime.step.sight import Sight
 
 Choosing = Literal["allowed", "forbidden"]
@@ -25,15 +26,6 @@ RowIndex = slice | Sequence[int] | Tensor | Table
 """Static rows: a slice, row numbers, a table, or an int64 [n] tensor on the batch's device."""
 
 
-@cache
-def table_of(numbers: tuple[int, ...]) -> Table:
-    """Return the table of row numbers that a strategy fixes, the same one for the same numbers.
-
-    It stays: what was captured reads it where it lies.
-    """
-    return Table.of(numbers)
-
-
 def static_rows(index: RowIndex) -> slice | Table | Tensor:
     """Return static rows so that taking them uploads nothing: runs of numbers are slices."""
     if isinstance(index, slice | Table | Tensor):
@@ -41,7 +33,7 @@ def static_rows(index: RowIndex) -> slice | Table | Tensor:
     numbers = tuple(index)
     if numbers and numbers == tuple(range(numbers[0], numbers[0] + len(numbers))):
         return slice(numbers[0], numbers[0] + len(numbers))
-    return table_of(numbers)
+    return fixed(numbers)
 
 
 def take_rows(values: Tensor, index: RowIndex) -> Tensor:
@@ -49,11 +41,17 @@ def take_rows(values: Tensor, index: RowIndex) -> Tensor:
     rows = static_rows(index)
     if isinstance(rows, slice):
         return values[:, rows]
-    return values.index_select(1, rows.on(values.device) if isinstance(rows, Table) else rows)
+    numbers = rows.on(values.device) if isinstance(rows, Table) else rows
+    if isinstance(values, Noted):
+        return taken(values, numbers)
+    return values.index_select(1, numbers)
 
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """Return row `index[b, i]` of sequence b: [B, R, ...] by int64 [B, n] to [B, n, ...]."""
+    if isinstance(values, Noted):
+        return taken(values, index)
+    index = real(index)
     places = index.view(*index.shape, *(1,) * (values.dim() - 2))
     return values.gather(1, places.expand(*index.shape, *values.shape[2:]))
 
@@ -148,11 +146,14 @@ class Emit:
     """What a prefill or step yields, each with one row a sequence.
 
     `tokens` [B, n] of which the first `count` [B] count (None: all n; n may be 0); the first `keep`
-    [B] speculative rows of the cache stay (None: all); `carry`, int64 [B, m] each, goes to the next
-    step.
+    [B] speculative rows of the cache stay (None: all), or with a `path`, int64 [B, r], the first
+    `keep` of the speculative rows with these numbers, in their order; `carry`, int64 [B, m] each,
+    goes to the next step. The host reads those of the carried Counts, [B, 1], that it is `told`.
     """
 
     tokens: Tensor
     count: Tensor | None = None
     keep: Tensor | None = None
     carry: dict[str, Tensor] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    path: Tensor | None = None

@@ -101,7 +101,14 @@ def chat_text(
     tokenizer: Tokenizer, prompt: str | Sequence[Any], name: str, chat: Chat | None = None
 ) -> str:
     """Return the text of a conversation, as `chat_prompt` encodes it."""
-    text = render(tokenizer, conversation(prompt, name), name, chat)
+    return written(tokenizer, conversation(prompt, name), name, chat)
+
+
+def written(
+    tokenizer: Tokenizer, messages: Sequence[Message], name: str, chat: Chat | None = None
+) -> str:
+    """Return the text of messages; raises PromptError where the template writes none."""
+    text = render(tokenizer, messages, name, chat)
     if not text:
         raise PromptError(
             f"{name} is empty: the chat template writes nothing", "see the model's chat template"

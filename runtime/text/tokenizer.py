@@ -23,6 +23,8 @@ from nldc.runtime.text.tokenizer_files import DAMAGED, TOKENIZER, TokenizerFiles
 T = TypeVar("T")
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 BAD_BYTE = "\ufffd"
+SPACE = "\u2581"
+"""What stands for a space in tokenizers that do not spell it."""
 WINDOW = 64
 """How many tokens of white space are decoded again with each that follows."""
 
@@ -49,6 +51,7 @@ class Tokenizer:
         state = inner.decoder.__getstate__() if inner.decoder is not None else b""
         self._by_bytes = b'"ByteLevel"' in state
         self._falls_back = b'"ByteFallback"' in state
+        self._marks_spaces = SPACE.encode() in state or b'"Metaspace"' in state
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -139,16 +142,29 @@ class Tokenizer:
             PromptError: the text has parts that are no characters.
             TokenizerError: tokenizer.json cannot encode it.
         """
+        return list(self._encoded(text, special=special).ids)
+
+    def starts(self, text: str) -> list[int]:
+        """Return the character of `text` at which each of the tokens that `encode` makes begins.
+
+        What is added around it takes no room. Raises what `encode` does.
+        """
+        starts, furthest = [], 0
+        for start, end in self._encoded(text, special=True).offsets:
+            starts.append(max(start, furthest) if end else furthest)
+            furthest = starts[-1] if end else furthest
+        return starts
+
+    def _encoded(self, text: str, *, special: bool) -> tokenizers.Encoding:
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise PromptError(
                 "the prompt is not UTF-8 text", "use a terminal in UTF-8, or give it in a file"
             )
-        found = _guarded(
+        return _guarded(
             lambda: self.inner.encode(text, add_special_tokens=special),
             f"{self.file} fails on the prompt",
             "take the released model's file",
         )
-        return list(found.ids)
 
     def encode_chat(self, text: str) -> list[int]:
         """Return the ids of a rendered conversation: as of any text, but nothing begins twice.
@@ -202,16 +218,24 @@ class Tokenizer:
         none.
         """
         text = self._text_of(token) or ""
-        if self._by_bytes:
-            letters = [_BYTES.get(letter) for letter in text]
-            data = bytes(letters) if None not in letters else text.encode()  # type: ignore[arg-type]
-        elif self._falls_back and (byte := BYTE_TOKEN.fullmatch(text)):
-            data = bytes.fromhex(byte[1])
-        else:
+        if not self._by_bytes and not (self._falls_back and BYTE_TOKEN.fullmatch(text)):
             return b""
         reader = _UTF8(errors="replace")
-        reader.decode(before + data)
+        reader.decode(before + self.bytes_of(token))
         return reader.getstate()[0]
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return what a token spells in UTF-8: whole characters or part of one; b"": no such token.
+
+        A space at its beginning is there, though `decode` may leave it out at a text's.
+        """
+        text = self._text_of(token) or ""
+        if self._by_bytes:
+            letters = [_BYTES.get(letter) for letter in text]
+            return bytes(letters) if None not in letters else text.encode()  # type: ignore[arg-type]
+        if self._falls_back and (byte := BYTE_TOKEN.fullmatch(text)):
+            return bytes.fromhex(byte[1])
+        return (text.replace(SPACE, " ") if self._marks_spaces else text).encode()
 
     def _text_of(self, token: int) -> str | None:
         found: str | None = self.inner.id_to_token(token)

@@ -8,6 +8,7 @@ from nldc.runtime.train.loop import train
 from nldc.runtime.train.plot import plot_losses
 from nldc.runtime.train.recipe import Recipe
 from nldc.runtime.train.report import as_markdown, measure
+from nldc.runtime.train.sampler import SamplerRecipe, train_sampler
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     base.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
     drafter = verbs.add_parser("drafter", help="train the LoRA drafter of a checkpoint")
     drafter.add_argument("checkpoint", type=Path)
+    sampler = verbs.add_parser("sampler", help="train the sampler of a checkpoint")
+    sampler.add_argument("checkpoint", type=Path)
     report = verbs.add_parser("report", help="measure held-out acceptance")
     report.add_argument("checkpoint", type=Path)
     plot = verbs.add_parser("plot", help="draw the loss curves of a run's log.csv")
@@ -29,6 +32,8 @@ def main() -> None:
         train(Recipe(), arguments.out, arguments.resume)
     elif arguments.verb == "drafter":
         train_drafter(DrafterRecipe(), arguments.checkpoint, arguments.checkpoint)
+    elif arguments.verb == "sampler":
+        train_sampler(SamplerRecipe(), arguments.checkpoint, arguments.checkpoint)
     elif arguments.verb == "plot":
         plot_losses(arguments.log, arguments.picture)
     else:

@@ -17,11 +17,8 @@ speculative sampling: KL leads while they are far apart, total variation, which 
 are close. λ_j takes no gradient.
 """
 
-import csv
 import json
-import math
-import os
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,22 +29,19 @@ from torch import Tensor
 
 from nldc.runtime.abi import ADAPTER_FOLDER
 from nldc.runtime.checkpoint.config import ModelConfig
-from nldc.runtime.errors import AdapterError, NldcRuntimeError, TokenizerError
+from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.files import put_files
 from nldc.runtime.reference.attention import Sight, causal, over
 from nldc.runtime.reference.backbone import PlainBackbone
-from nldc.runtime.text.endings import find_endings
-from nldc.runtime.text.tokenizer import Tokenizer
-from nldc.runtime.text.tokenizer_files import TOKENIZER
 from nldc.runtime.train.attention import Held, behind, holding
-from nldc.runtime.train.corpus import read_files, stdlib_root
-from nldc.runtime.train.evaluate import continue_greedily
+from nldc.runtime.train.beside import Written, descend, frozen
 from nldc.runtime.train.export import make_folder
-from nldc.runtime.train.loop import keep_freed_memory
 from nldc.runtime.train.model import OutputLora
+from nldc.runtime.train.texts import own_text, training_stream
 
-LOG = "drafter.csv"
-LOG_FIELDS = ("step", "seconds", "loss", "tokens_per_cycle")
+WRITTEN = Written(
+    "adapter", ADAPTER_FOLDER, "drafter.csv", ("step", "seconds", "loss", "tokens_per_cycle"), 25
+)
 
 
 @dataclass(frozen=True)
@@ -134,13 +128,19 @@ def drafter_losses(draft: Tensor, verifier: Tensor, recipe: DrafterRecipe) -> tu
     return hard + (share * divergence + (1 - share) * variation).sum(), matches
 
 
-def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
+def train_drafter(
+    recipe: DrafterRecipe,
+    checkpoint: Path,
+    out: Path,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
     """Train an adapter for a checkpoint folder; write it to `out/linear_spec_lora`, PEFT layout.
 
     Args:
         recipe: How to train.
         checkpoint: Any folder that a decoder loads, with a tokenizer; it is only read.
         out: Where the adapter's folder and `drafter.csv` go.
+        progress: Is told how many steps of how many are done.
 
     Raises:
         NldcRuntimeError: the recipe's lengths contradict one another or the model, or the loss
@@ -149,13 +149,8 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
         AdapterError: `out` holds an adapter or a log that was not written here.
     """
     check_lengths(recipe)
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    keep_freed_memory()
-    check_drafter(out)
-    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[recipe.precision]
-    backbone = PlainBackbone.load(checkpoint, dtype)
-    check_fits(recipe, backbone.config)
+    backbone = frozen(recipe, checkpoint, out, WRITTEN)
+    check_rank(recipe, backbone.config)
     stream = training_stream(checkpoint, backbone.config)
     make_folder(out)
     lora = init_lora(backbone.config, recipe)
@@ -164,31 +159,13 @@ def train_drafter(recipe: DrafterRecipe, checkpoint: Path, out: Path) -> None:
         value.requires_grad_()
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
     text = own_text(recipe, backbone, stream)
-    began, losses, lengths = time.perf_counter(), 0.0, 0.0
-    with (out / LOG).open("w", newline="") as file:
-        log = csv.writer(file)
-        log.writerow(LOG_FIELDS)
+    with WRITTEN.log(out) as log:
         for step in range(recipe.steps):
+            if progress is not None:
+                progress(step, recipe.steps)
             rate = recipe.learning_rate * min((step + 1) / 30, 1 - step / recipe.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             loss, matches = _step(recipe, backbone, lora, text, step)
-            if not math.isfinite(now := loss.item()):
-                raise NldcRuntimeError(
-                    f"the loss of step {step + 1} is {now}, and no adapter is written",
-                    "use a smaller learning_rate",
-                )
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses, lengths = losses + now, lengths + matches
-            if (step + 1) % 25 == 0:
-                seconds = time.perf_counter() - began
-                row = (seconds, losses / 25, lengths / 25)
-                log.writerow((step + 1, *(f"{value:.4g}" for value in row)))
-                file.flush()
-                losses = lengths = 0.0
+            log.add(step, descend(loss, trained, optimizer, rate, step, WRITTEN), matches)
     export_lora(lora, recipe, out / ADAPTER_FOLDER)
 
 
@@ -207,85 +184,14 @@ def check_lengths(recipe: DrafterRecipe) -> None:
         )
 
 
-def check_fits(recipe: DrafterRecipe, config: ModelConfig) -> None:
-    """Raise NldcRuntimeError unless a model can have such a drafter."""
-    if recipe.sequence_length > config.context:
-        raise NldcRuntimeError(
-            f"sequence_length = {recipe.sequence_length} is more than the model's context of "
-            f"{config.context}",
-            f"give sequence_length={config.context} or less",
-        )
+def check_rank(recipe: DrafterRecipe, config: ModelConfig) -> None:
+    """Raise NldcRuntimeError if a model's matrices have no room for an adapter of the rank."""
     widest = min(config.hidden_size, config.num_heads * config.head_dim)
     if recipe.rank > widest:
         raise NldcRuntimeError(
             f"rank = {recipe.rank} is more than the {widest} of the matrices that it adds to",
             f"give rank={widest} or less",
         )
-
-
-def check_drafter(out: Path) -> None:
-    """Raise AdapterError if `out` holds an adapter or a log that no training wrote."""
-    log = out / LOG
-    try:
-        with log.open(newline="", encoding="utf-8") as file:
-            is_own = next(csv.reader(file), None) == list(LOG_FIELDS)
-    except (OSError, ValueError, csv.Error):
-        is_own = False
-    for path in (log, out / ADAPTER_FOLDER):
-        if os.path.lexists(path) and not is_own:
-            raise AdapterError(
-                f"{path} was not written by `nldc train`, and would be replaced",
-                "choose another folder: -o DIR",
-            )
-
-
-def training_stream(checkpoint: Path, config: ModelConfig) -> Tensor:
-    """Return the training text as one row of a checkpoint's tokens, int64.
-
-    Each text stands between the token that begins one and one that ends it, as far as the
-    checkpoint's files name them.
-
-    Raises:
-        TokenizerError: there is no tokenizer, it is damaged, or it is another model's.
-    """
-    if not Tokenizer.exists(checkpoint):
-        raise TokenizerError(
-            f"{checkpoint / TOKENIZER} is missing, so that there are no tokens to train on",
-            f"put the model's {TOKENIZER} there",
-        )
-    tokenizer = Tokenizer.load(checkpoint)
-    ends = find_endings(checkpoint, config.eos_token_ids, config.vocab_size, tokenizer).ids[:1]
-    begin = [] if config.bos_token_id is None else [config.bos_token_id]
-    ids: list[int] = []
-    for file in read_files(stdlib_root(), held_out=False):
-        ids += [*begin, *tokenizer.encode(file.text, special=False), *ends]
-    if max(ids) >= config.vocab_size:
-        raise TokenizerError(
-            f"{checkpoint / TOKENIZER} makes token {max(ids)} of the training text, and the model "
-            f"has {config.vocab_size} tokens",
-            "take the released model's tokenizer",
-        )
-    return torch.tensor(ids, dtype=torch.int64)
-
-
-def own_text(
-    recipe: DrafterRecipe, backbone: PlainBackbone, stream: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Continue training text greedily, from random places of its `stream` on.
-
-    Returns:
-        int64 (texts, sequence_length), and int64 (texts,), where each continuation begins.
-    """
-    generator = torch.Generator().manual_seed(recipe.seed)
-    drawn, lengths = [], []
-    for number, first in enumerate(range(0, recipe.texts, 256)):
-        batch = min(256, recipe.texts - first)
-        length = recipe.prompt_lengths[number % len(recipe.prompt_lengths)]
-        starts = torch.randint(len(stream) - length, (batch, 1), generator=generator)
-        prompts = stream[starts + torch.arange(length)]
-        drawn.append(continue_greedily(backbone, prompts, recipe.sequence_length - length))
-        lengths.append(torch.full((batch,), length))
-    return torch.cat(drawn), torch.cat(lengths)
 
 
 def _step(

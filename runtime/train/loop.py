@@ -9,7 +9,7 @@ import ctypes
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,12 @@ class Run:
     seconds: float = 0.0
 
 
-def train(recipe: Recipe, out: Path, resume: bool) -> None:
+def train(
+    recipe: Recipe,
+    out: Path,
+    resume: bool,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
     """Train the recipe's model; leave a checkpoint in `out/checkpoint`.
 
     Beside it lie `run.json`, `log.csv`, and what a resumed run needs: `state.pt`, the token
@@ -66,6 +71,7 @@ def train(recipe: Recipe, out: Path, resume: bool) -> None:
         recipe: What to train.
         out: A folder, made if need be.
         resume: Go on from `state.pt` where there is one, rather than start over.
+        progress: Is told how many steps of how many are done.
 
     Raises:
         ValueError: if `micro_batch` does not divide `batch`, or the precision is unknown.
@@ -85,6 +91,8 @@ def train(recipe: Recipe, out: Path, resume: bool) -> None:
     rollouts = _Rollouts(recipe, out, training)
     sums: list[tuple[float, float, float]] = []
     while run.step < recipe.steps:
+        if progress is not None:
+            progress(run.step, recipe.steps)
         began = time.perf_counter()
         stage, first = recipe.stage_at(run.step)
         window, own = _draw(

@@ -11,9 +11,9 @@ from nldc.codegen.folder import write_folder
 from nldc.interpret import run
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
+from nldc.reuse import load
 from nldc.runtime import Decoder
 from nldc.runtime.abi import ADAPTER_FOLDER
-from nldc.source import load
 from tests.codegen.attribute_strategies import CHECKPOINT, Reference
 
 PROMPTS = ([1, 38, 26], [5], [7, 12, 7, 31, 2])

@@ -10,11 +10,14 @@ from typing import Any
 
 import yaml
 
-from nldc.ir.words import LABEL, NODE, PARAM
-from nldc.source import parse
+from nldc.ir.words import COUNT, LABEL, NODE, PARAM
+from nldc.reuse import parse
 
 FIELDS = ("tokens", "masked", "filled", "rows", "matches", "bonus", "drafted", "first", "last")
-VALUES = ("tokens", "logits", "rows", "where", "among", "score", "draft", "target", "on", "parts")
+VALUES = (
+    *("tokens", "logits", "rows", "where", "among", "score", "draft", "target", "on", "parts"),
+    *("scores", "pool", "after"),
+)
 """Keys whose texts are references to values; `select`'s `where` is told apart by its op."""
 FIXED = ("op", "by", "rule", "until", "offset", "counted", "order", "eos", "eos_ids", "exhausted")
 
@@ -41,6 +44,7 @@ class Names:
     params: Mapping[str, str]
     adapters: Mapping[str, str]
     steps: Mapping[str, str]
+    counts: frozenset[str] = frozenset()
 
 
 def renamed(text: str, seed: int, generated: Iterable[str]) -> tuple[str, Names]:
@@ -54,8 +58,7 @@ def renamed(text: str, seed: int, generated: Iterable[str]) -> tuple[str, Names]
         "adapters": {names.adapters[name]: each for name, each in data.get("adapters", {}).items()},
         "prefill": _region(data["prefill"], names),
         "carry": {
-            names.nodes[name]: "prefill." + _value(text.removeprefix("prefill."), names)
-            for name, text in data.get("carry", {}).items()
+            names.nodes[name]: _begun(begun, names) for name, begun in data.get("carry", {}).items()
         },
     }
     if "steps" in data:
@@ -89,14 +92,25 @@ def _choose(data: Mapping[str, Any], random: Random, generated: list[str]) -> Na
         allowed = [name for name in few if name not in set(refused)]
         return dict(zip(names, random.sample(allowed, len(list(names))), strict=True))
 
-    labels = draw(kinds, LABEL)
+    counts = frozenset(_counts(data, regions))
+    named = draw(nodes, (*NODE, *COUNT) if counts else NODE)
+    bare = [named[name] for name in counts]
+    labels = draw(kinds, (*LABEL, *bare))
     return Names(
-        nodes=draw(nodes, NODE),
+        nodes=named,
         kinds=labels,
-        params=draw(params, (*PARAM, *labels.values())),
+        params=draw(params, (*PARAM, *labels.values(), *bare)),
         adapters=draw(adapters, ()),
         steps=draw(data.get("steps") or {}, ("prefill", "step", "carry")),
+        counts=counts,
     )
+
+
+def _counts(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what stands bare in expressions: carried Counts, and nodes that count."""
+    yield from (name for name, begun in data["carry"].items() if not isinstance(begun, str))
+    for region in regions:
+        yield from (n for n, node in region.items() if node.get("op") == "leading")
 
 
 def _nodes(region: Mapping[str, Any]) -> Iterator[str]:
@@ -133,7 +147,10 @@ def _emit(emit: Mapping[str, Any], names: Names) -> dict[str, Any]:
         changed["cache"] = "keep " + (kept if kept == "all" else _value(kept, names))
     if "next" in emit:
         changed["next"] = {
-            names.nodes[name]: _values(each, names) for name, each in emit["next"].items()
+            names.nodes[name]: _values(each, names)
+            if re.fullmatch(r"[\w.]+(\[.*\])?", str(each)) or isinstance(each, list)
+            else _number(each, names)
+            for name, each in emit["next"].items()
         }
     return changed
 
@@ -147,6 +164,8 @@ def _node(node: Mapping[str, Any], names: Names) -> dict[str, Any]:
             changed[key] = _region(value, names)
         elif key == "segments":
             changed[key] = [_segment(each, names) for each in value]
+        elif key == "sampler":
+            changed[key] = names.adapters[value]
         elif key == "adapter":
             new = names.adapters
             is_name = isinstance(value, str)
@@ -167,6 +186,15 @@ def _node(node: Mapping[str, Any], names: Names) -> dict[str, Any]:
         elif value not in ("causal", "bidirectional", "read", "append", "next", "self"):
             changed[key] = _number(value, names)
     return changed
+
+
+def _begun(begun: Any, names: Names) -> Any:
+    """Rename what a carried value begins as: a node of the prefill, or the numbers of a Count."""
+    if isinstance(begun, str):
+        return "prefill." + _value(begun.removeprefix("prefill."), names)
+    if isinstance(begun, dict):
+        return {k: _number(v, names) if isinstance(v, str) else v for k, v in begun.items()}
+    return begun
 
 
 def _segment(segment: Mapping[str, Any], names: Names) -> dict[str, Any]:
@@ -214,6 +242,8 @@ def _number(value: Any, names: Names) -> Any:
         name = match[0]
         if match.string[match.end() : match.end() + 1] == ".":
             return name if name in ("q", "k") else names.nodes.get(name, name)
+        if name in names.counts:
+            return names.nodes[name]
         return names.params.get(name, names.kinds.get(name, name))
 
     return re.sub(r"(?<![\w.])[A-Za-z]\w*", change, value)

@@ -12,6 +12,7 @@ import pytest
 
 from nldc import api
 from nldc.diagnostics import StrategyError
+from nldc.runtime import Decoder
 from tests.cases.decoders import CHECKPOINT
 from tests.cases.test_cases import runs_as_it_means
 
@@ -50,16 +51,21 @@ def test_what_is_wrong_is_refused_at_the_node_that_is_wrong(path: Path) -> None:
     assert first.help
 
 
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+    """Decodes by AR, and by a strategy that fills what lies behind the text."""
+    both = api.check_together([HERE / "none_two_tokens_behind.yaml", "ar"])
+    kind = api.load(api.write(both, tmp_path_factory.mktemp("behind") / "both"))
+    return kind.from_checkpoint(CHECKPOINT, dtype="float64", device="cpu", backend="torch")
+
+
 @pytest.mark.parametrize("prompt", [[1, 5, 9, EOS], [EOS, EOS], [7, EOS], [1, EOS, 3]])
 @pytest.mark.parametrize("before", [1, 2])
 def test_an_eos_of_the_prompt_is_not_handed_to_a_strategy_that_fills_behind_it(
-    prompt: list[int], before: int, tmp_path: Path
+    prompt: list[int], before: int, behind: Decoder
 ) -> None:
-    both = api.check_together([HERE / "none_two_tokens_behind.yaml", "ar"])
-    kind = api.load(api.write(both, tmp_path / "both"))
-    decoder = kind.from_checkpoint(CHECKPOINT, dtype="float64", device="cpu", backend="torch")
-    assert decoder.config.mask_token_id == MASK
-    result = decoder.generate(
+    assert behind.config.mask_token_id == MASK
+    result = behind.generate(
         [prompt],
         max_new_tokens=12,
         eos=(EOS,),

@@ -50,7 +50,7 @@ EXPECTED: Mapping[str, Expected] = {
     "a_remask_low_confidence": NONE,
     "b2_jacobi_inner_fixed_point_attempt": Expected((REFUSED, "exact", "none")),
     "b_jacobi": EXACT,
-    "c_adaptive_length_attempt": Expected((REFUSED,), says="`last`"),
+    "c_adaptive_length_attempt": Expected(("exact",)),
     "copies_stall_a_loop_none": MASKS,
     "d_tree_two_candidates": EXACT,
     "fill_of_other_rows_none": MASKS,

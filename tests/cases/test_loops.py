@@ -10,7 +10,8 @@ from nldc.check.lossless import prove
 from nldc.check.rules import check_graph
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
-from nldc.source import Source, load
+from nldc.reuse import load
+from nldc.source import Source
 from tests.lossless.hash_model import first_difference
 from tests.lossless.loops_at_random import emits_unchosen
 

@@ -10,7 +10,7 @@ import pytest
 from nldc import api
 from nldc.check.rules import check_graph
 from nldc.diagnostics import Diagnostic, StrategyError
-from nldc.source import parse
+from nldc.reuse import parse
 from tests.lossless.mutants import base_text, built
 
 HERE = Path(__file__).parent / "strategies"

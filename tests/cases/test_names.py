@@ -18,11 +18,11 @@ from nldc.codegen.folder import write_folder
 from nldc.codegen.names import Scope, folder_names, module_scope
 from nldc.diagnostics import StrategyError
 from nldc.ir.build import build
+from nldc.reuse import parse
 from nldc.runtime import Decoder
-from nldc.runtime.abi import ADAPTER_FOLDER
+from nldc.runtime.abi import ADAPTER_FOLDER, DECODER_VARIABLES
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.model.backbone import Backbone
-from nldc.source import parse
 from tests.cases.decoders import CHECKPOINT, EOS, PROMPTS
 from tests.cases.renaming import Names, renamed
 
@@ -113,6 +113,20 @@ def test_a_right_file_whose_names_meet_is_exact_and_equals_ar(name: str, tmp_pat
     report = certify(api.compile(HERE / f"{name}.yaml", tmp_path / "out"), tokens=16)
     assert report.holds
     assert report.claimed == "exact"
+
+
+@pytest.mark.parametrize("lowered", [False, True], ids=["as_it_is", "lowered"])
+def test_a_param_named_like_what_a_decoder_sets_is_still_a_param(
+    tmp_path: Path, lowered: bool
+) -> None:
+    """The body of a class sees its own variables before the constants of its module."""
+    names = [name.lower() if lowered else name for name in DECODER_VARIABLES]
+    param = {"type": "float", "default": 0.5, "min": 0.0, "max": 1.0, "runtime": True}
+    params = dict.fromkeys(names, param)
+    head, rest = text_of("ar").split("prefill:", 1)
+    text = f"{head}params: {json.dumps(params)}\nprefill:{rest}"
+    kind = api.load(write_folder(tmp_path / "out", emitted(text)))
+    assert [param.name for param in kind.PARAMS] == names
 
 
 def refused(text: str) -> list[tuple[str, str]]:

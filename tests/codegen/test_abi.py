@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nldc import runtime
-from nldc.runtime import abi
+from nldc.runtime import Decoder, abi
 from nldc.runtime.step import ops
 from nldc.runtime.step.contract import StepBatch
 
@@ -69,6 +69,10 @@ def test_what_is_listed_is_there() -> None:
     assert set(abi.OPS) == set(ops.__all__) - {"Accepted"}
     for name, makers in abi.BUILDERS.items():
         assert all(callable(getattr(getattr(runtime, name), maker)) for maker in makers)
+
+
+def test_class_variables_that_are_listed_are_those_of_a_decoder() -> None:
+    assert set(abi.DECODER_VARIABLES) == {name for name in vars(Decoder) if name.isupper()}
 
 
 def test_what_is_listed_is_what_the_printer_calls() -> None:

@@ -14,7 +14,7 @@ from nldc import api
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.print_kernels import print_kernel, print_kernels
 from nldc.ir.build import build
-from nldc.source import parse
+from nldc.reuse import parse
 
 NAMED = """nldc: 1
 name: other
@@ -76,7 +76,9 @@ def test_a_file_s_name_says_which_predicate_it_holds() -> None:
         for file, source in print_kernels(program).items():
             assert found.setdefault(file, source) == source
         for pattern in program.patterns:
-            assert found[f"{pattern.kernel}.py"] == print_kernel(pattern.predicate)
+            assert found[f"{pattern.kernel}.py"] == print_kernel(
+                pattern.predicate, asks_prompt=pattern.asks_prompt
+            )
     assert len(set(found.values())) == len(found) > 3
 
 

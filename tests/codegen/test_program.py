@@ -24,7 +24,7 @@ from nldc.codegen.program_text import show_program
 from nldc.expr import tree
 from nldc.ir.build import build
 from nldc.ir.size import Size
-from nldc.source import parse
+from nldc.reuse import parse
 from tests.lossless.at_random import random_pick, strategy
 
 STRATEGIES = sorted(api.library())
@@ -101,8 +101,8 @@ def _read(body: Iterable[p.Instruction], known: set[str]) -> None:
         else:
             for use in p.uses(each):
                 assert use.register in known, use
-        assert each.name not in known
-        known.add(each.name)
+        assert known.isdisjoint(p.writes(each))
+        known.update(p.writes(each))
 
 
 def test_what_a_program_names_is_there_once() -> None:
@@ -226,6 +226,75 @@ def test_a_head_for_one_choice_is_part_of_it_and_one_for_several_stands_alone() 
     assert by_name["first"].logits == p.States(p.Use("b"), Size(1))  # type: ignore[union-attr]
     assert by_name["choice"].logits == p.Use("a_logits")  # type: ignore[union-attr]
     assert by_name["other"].logits == p.Use("a_logits")  # type: ignore[union-attr]
+
+
+SCORED = """nldc: 1
+name: scored
+summary: Rows are filled by what a head says of them in several ways.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed: {op: sample, logits: context.last}
+carry: {seed: prefill.seed}
+step:
+  block: {op: rows, segments: [{tokens: seed}, {masks: 3}]}
+  first: {op: forward, tokens: block, attention: bidirectional, cache: read}
+  early: {op: sample, logits: first}
+  seen: {op: forward, tokens: block, attention: bidirectional, cache: read}
+LINES
+  surest: {op: select, among: block.masked, score: sure, best: 1}
+  evenest: {op: select, among: block.masked, score: even, best: 1}
+  once: {op: fill, rows: block, where: surest, tokens: pick}
+  filled: {op: fill, rows: once, where: evenest, tokens: LAST}
+  kept: {op: forward, tokens: filled, attention: causal, cache: append}
+  after: {op: sample, logits: kept.last}
+  emit: {tokens: filled, cache: keep all, next: {seed: after}}
+"""
+
+
+PICK = "pick: {op: sample, logits: seen}"
+SURE = "sure: {op: score, logits: seen, tokens: early, by: probability}"
+EVEN = "even: {op: score, logits: seen, by: margin}"
+
+
+def scored(*lines: str, last: str = "pick") -> list[p.ChooseScored]:
+    text = SCORED.replace("LINES", "\n".join(f"  {line}" for line in lines))
+    program = program_of(text.replace("LAST", last))
+    assert program is not None
+    (step,) = program.steps
+    return [each for each in step.body if isinstance(each, p.ChooseScored)]
+
+
+@pytest.mark.parametrize("lines", [(PICK, SURE, EVEN), (SURE, EVEN, PICK)])
+def test_a_choice_and_the_raw_scores_of_its_head_are_one(lines: tuple[str, ...]) -> None:
+    (one,) = scored(*lines)
+    assert p.writes(one) == ("pick", "sure", "even")
+    assert [each.by for each in one.scores] == ["probability", "margin"]
+    assert one.tokens == p.Use("early")
+    assert one.logits == p.States(p.Use("seen"), Size(4))
+    (chosen,) = scored(PICK, SURE.replace("early", "pick"), EVEN)
+    assert chosen.tokens is None
+    (barred,) = scored(
+        PICK.replace("seen", "seen, mask_token: forbidden"),
+        SURE.replace("by:", "mask_token: ignored, by:"),
+        EVEN.replace("by:", "mask_token: ignored, by:"),
+    )
+    assert (barred.mask_token, barred.mask_token_scored) == ("forbidden", "ignored")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (PICK, SURE, EVEN.replace("margin", "margin, of: filtered")),
+        (PICK, SURE, EVEN.replace("margin", "margin, mask_token: ignored")),
+        (PICK, SURE, "even: {op: score, logits: seen, tokens: pick, by: probability}"),
+        (PICK, SURE, EVEN, "also: {op: sample, logits: seen, mask_token: forbidden}"),
+        (PICK, EVEN, "late: {op: sample, logits: first}", SURE.replace("early", "late")),
+    ],
+    ids=["filtered", "counted unlike", "of two tokens", "chosen twice", "of a token that follows"],
+)
+def test_what_is_more_than_a_choice_and_raw_scores_has_logits(lines: tuple[str, ...]) -> None:
+    assert scored(*lines, last="also" if "also" in lines[-1] else "pick") == []
 
 
 def test_no_logits_are_computed_twice_in_a_place_and_every_head_is_used_again() -> None:
@@ -376,7 +445,8 @@ def test_what_is_counted_is_what_is_printed() -> None:
         text = print_decode(program, HEADER)
         counted = [part for cost in costs(program).values() for part in _rounds(cost)]
         assert text.count("batch.forward(") == sum(cost.forwards for cost in counted)
-        heads = text.count("batch.head(") + text.count("batch.head_choose(")
+        calls = ("head", "head_choose", "head_choose_scored")
+        heads = sum(text.count(f"batch.{call}(") for call in calls)
         assert heads == sum(cost.heads for cost in counted)
         assert text.count("batch.rounds(") == sum(cost.waits for cost in counted)
         assert text.count("ops.lookup(") == sum(cost.host_reads for cost in counted)

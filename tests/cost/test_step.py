@@ -17,7 +17,7 @@ from nldc.cost.text import show_costs
 from nldc.cost.tune import tune
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
-from nldc.source import parse
+from nldc.reuse import parse
 
 SETTING = Setting(load_device("h100"), RELEASED["8b"])
 PROFILE = Acceptance("linear_ss", {"block_length": 4}, {1: 400, 2: 300, 3: 200, 4: 100})

@@ -123,19 +123,24 @@ def test_values_that_are_none_are_refused(file: Path, values: str) -> None:
 
 
 def test_explaining_for_a_device_prints_every_forward_and_the_sum(file: Path) -> None:
-    found = nldc("explain", "linear_ss", "--device", "h200", "--acceptance", file)
+    found = nldc("explain", "linear_ss", "--full", "--device", "h200", "--acceptance", file)
     assert found.exit_code == 0, found.output
     text = found.stdout
     assert "linear_ss on h200, 8b in bfloat16: 1 sequence, 1024 tokens in the cache" in text
-    for node in ("step.drafted.seen", "step.checked", "step.choice (head)", "all, with 6 other"):
+    for node in ("step.drafted.seen", "step.checked", "step.choice (head)", "all, with 5 other"):
         assert node in text
-    assert "launches 1 (626 kernels in graphs), host waits 1, device waits 0" in text
+    assert "launches 1 (625 kernels in graphs), host waits 1, device waits 0" in text
     assert "times AR" in text.splitlines()[-1]
-    bare = nldc("explain", "block_diffusion", "--device", "h100", "--geometry", "3b")
+    bare = nldc("explain", "block_diffusion", "--full", "--device", "h100", "--geometry", "3b")
     assert "give --rounds step.filled=MEAN" in bare.stdout
-    given = nldc("explain", "block_diffusion", "--device", "h100", "--rounds", "step.filled=3.5")
+    given = nldc(
+        "explain", "block_diffusion", "--full", "--device", "h100", "--rounds", "step.filled=3.5"
+    )
     assert "--rounds" not in given.stdout
-    assert "give --acceptance FILE" in nldc("explain", "linear_ss", "--device", "h100").stdout
+    assert (
+        "give --acceptance FILE"
+        in nldc("explain", "linear_ss", "--full", "--device", "h100").stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import Forward, Program, walk
 from nldc.cost.visible import MOST_CLASSES, Visible, visible
 from nldc.ir.build import build
-from nldc.source import parse
+from nldc.reuse import parse
 
 WINDOW = """nldc: 1
 name: window

@@ -9,7 +9,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from .report import page
+from benchmarks.report.__main__ import write_tables
+from benchmarks.report.entries import DAMAGED
+from benchmarks.report.sources import bring
+
+from .report import counted
 from .run import Tally, at_length, here
 
 
@@ -23,12 +27,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="begin no input later than this")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--tally", type=Path, help="JSON file to write the counts to")
-    parser.add_argument("--report", type=Path, help="write the page from tally files")
+    parser.add_argument(
+        "--report", action="store_true", help="write docs/fuzz.md's table from tallies"
+    )
     parser.add_argument("tallies", type=Path, nargs="*")
     given = parser.parse_args()
-    if given.report is not None:
+    if given.report:
         read = [json.loads(path.read_text(encoding="utf-8")) for path in given.tallies]
-        given.report.write_text(page(read), encoding="utf-8")
+        bring(DAMAGED, counted(read))
+        write_tables()
         return 0
     began = time.monotonic()
 

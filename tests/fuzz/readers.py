@@ -21,6 +21,7 @@ from nldc.expr import ExprError, parse
 from nldc.import_gguf import import_gguf
 from nldc.prompts import read_prompts
 from nldc.render import render_json, render_text
+from nldc.reuse import load
 from nldc.runtime.abi import ABI_VERSION
 from nldc.runtime.artifact import check_artifact
 from nldc.runtime.checkpoint.adapter import Adapter
@@ -29,7 +30,6 @@ from nldc.runtime.checkpoint.weights import load_weights, open_files, tensor_sha
 from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.text.chat import chat_prompt
 from nldc.runtime.text.tokenizer import Tokenizer
-from nldc.source import load
 
 from . import gguf_bytes
 from .edits import edit_bytes, edit_json
@@ -70,7 +70,8 @@ def refused(problem: Exception, folder: Path) -> str | None:
 
 # Strategies and expressions
 
-_FILES = [path.read_text(encoding="utf-8") for path in api.library().values()]
+_FRAGMENT = Path(__file__).parents[1] / "diagnostics" / "NLD024_free_name" / "good.yaml"
+_FILES = [path.read_text(encoding="utf-8") for path in (*api.library().values(), _FRAGMENT)]
 _WORDS = sorted({word for text in _FILES for word in re.findall(r"[\w$.]+|[^\w\s]", text)})
 _HOSTILE = (
     "__import__('os').system('x')", "9**9**9", "x" * 3000, "(" * 200 + "1" + ")" * 200,

@@ -1,4 +1,4 @@
-"""The page about a long run, from its tallies."""
+"""What a long run came to, from its tallies, for the block in docs/fuzz.md."""
 
 from __future__ import annotations
 
@@ -9,26 +9,9 @@ from typing import Any
 
 from .run import here
 
-HEAD = """# Damaged files
 
-Every reader of a file is given valid files with one or two edits: of bytes, of a length, of a
-value, a key or a type of their data. Each input must be accepted, or refused by an error of ours
-that names the file; anything else is a failure: another exception, more than 10 seconds, a gibibyte
-of memory, a process that dies. Processes of their own try them, with a limit to their memory, and
-one that hangs is killed. The default tests try inputs for some seconds, the same each time
-(`NLDC_FUZZ_SEED` gives others). This is a run at length:
-
-```
-python -m tests.fuzz --count 1000000 --seed 1 --processes 2 --tally fuzz.json
-python -m tests.fuzz --report docs/fuzz.md fuzz.json
-```
-
-A failure is printed as `--seed S --only N`, which tries that input alone.
-"""
-
-
-def page(tallies: Sequence[dict[str, Any]]) -> str:
-    """Return docs/fuzz.md."""
+def counted(tallies: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the lines of the table, and what else is told."""
     sums: dict[str, Counter[str]] = {name: Counter() for name in ("tried", "accepted", "refused")}
     for tally in tallies:
         for name, counter in sums.items():
@@ -39,15 +22,13 @@ def page(tallies: Sequence[dict[str, Any]]) -> str:
     seeds = ", ".join(str(tally["seed"]) for tally in tallies)
     tried_again = f"Failures: {len(failures)}{_today(failures)}."
     slowest = max((tally["slowest"] for tally in tallies), default=0.0)
-    lines = [
-        HEAD,
+    return [
         "| files | tried | accepted | refused |",
         "| --- | ---: | ---: | ---: |",
         *(f"| {name} | {a:,} | {b:,} | {c:,} |".replace(",", " ") for name, a, b, c in rows),
         "",
         f"Seeds: {seeds}. {tried_again} The slowest input took {slowest:.2f} s.",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _today(failures: Sequence[str]) -> str:

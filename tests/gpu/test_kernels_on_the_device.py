@@ -22,14 +22,17 @@ from nldc.runtime.invariant.quantised_ways import cancelling as cancelling_numbe
 pytest.importorskip("triton")
 
 from nldc.runtime.kernels.device import interpreted
+from nldc.runtime.kernels.filtered import Filters, filtered
 from nldc.runtime.kernels.gated import gated
-from nldc.runtime.kernels.head import Asked, Noise, head
+from nldc.runtime.kernels.head import Asked, head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import LowRankProducts, low_rank
+from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix, product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
 from nldc.runtime.kernels.summed import added_normed
+from nldc.runtime.step.sampling import Sampling, draw
 
 pytestmark = pytest.mark.gpu
 COUNTS = (1, 2, 7, 8, 16, 17, 31, 33, 64, 65, 72, 81, 97, 128, 129, 272)
@@ -198,6 +201,7 @@ def test_a_head_finds_the_same_for_a_row_in_any_company(
         Asked(logits=True, token=True),
         Asked(token=True, noisy=True),
         Asked(token=True, measures=True),
+        Asked(token=True, noisy=True, measures=True),
     ):
 
         def found(own: slice, asked: Asked = asked) -> list[Tensor]:
@@ -214,6 +218,43 @@ def test_a_head_finds_the_same_for_a_row_in_any_company(
             logits, tokens = of_all
             assert torch.equal(tokens, logits.argmax(-1))
             assert error(logits, x.double() @ weight.data.double().T) < EPSILON[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_head_measures_a_row_alike_whether_or_not_its_logits_are_written(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    _, rows = counts(device)
+    size, width = (5000, 1024) if device.type == "cuda" else (150, 40)
+    weight = Matrix(numbers(size, width, dtype=dtype) / width**0.5, size, width)
+    x = numbers(rows, width, dtype=dtype)
+    chosen = head(x, weight, Asked(token=True, measures=True), target, uncounted=3)
+    written = head(x, weight, Asked(logits=True, measures=True), target, uncounted=3)
+    asked = Asked(measures=True, given=True)
+    given = head(x, weight, asked, target, given=chosen.tokens, uncounted=3)
+    for name in ("best", "second", "logsumexp", "entropy", "margin"):
+        for other in (written, given):
+            assert torch.equal(getattr(chosen, name), getattr(other, name)), name
+    assert chosen.picked is not None
+    assert given.picked is not None
+    assert torch.equal(chosen.picked, given.picked)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "filters", [Filters(top_k=9), Filters(top_p=0.9), Filters(min_p=0.1), Filters(50, 0.95, 0.01)]
+)
+def test_a_filtered_choice_is_torchs(
+    device: torch.device, target: Target, numbers: Numbers, filters: Filters, dtype: torch.dtype
+) -> None:
+    size, rows = (131072, 64) if device.type == "cuda" else (150, 2)
+    logits = numbers(rows, size, dtype=dtype) * 3
+    one = torch.ones(1, dtype=torch.int64, device=device)
+    positions = torch.arange(rows, device=device)
+    found = filtered(logits, filters, Noise(positions, one, one, one.double() * 0.8), target)
+    rules = Sampling(0.8, filters.top_k, filters.top_p, filters.min_p)
+    wanted = draw(logits.unsqueeze(0), positions.unsqueeze(0), one, rules, one.unsqueeze(1))
+    assert torch.equal(found, wanted[0])
 
 
 def matrix_of_numbers(weight: Quantised) -> Matrix:

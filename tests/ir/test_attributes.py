@@ -13,7 +13,7 @@ from nldc.interpret import run
 from nldc.ir.attributes import ATTRIBUTE, PRESETS, choose
 from nldc.ir.build import build
 from nldc.ir.ops import LayRows, Repeat
-from nldc.source import load
+from nldc.reuse import load
 from tests.library import exact
 from tests.lossless.hash_model import HashModel, Input
 

@@ -10,12 +10,13 @@ from nldc import api
 from nldc.api import Checked
 from nldc.codegen.pipeline import run
 from nldc.expr import parse as parse_expr
-from nldc.ir.effects import forward_of, leaves_rows, leaving, live, takes_all
+from nldc.ir.effects import carries_prompt, forward_of, leaves_rows, leaving, live, takes_all
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward, Repeat, Select, Value
 from nldc.ir.scope import FALSE, TRUE
 from nldc.ir.text import show_graph
-from nldc.source import Span, parse
+from nldc.reuse import parse
+from nldc.source import Span
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,3 +145,51 @@ def test_nobody_else_decides_what_stays_in_the_cache() -> None:
         if path.name != "effects.py":
             assert ".append != FALSE" not in text, path
             assert 'op.keys == "kept"' not in text, path
+
+
+CARRYING = """\
+nldc: 1
+name: carrying
+summary: What the first step begins with.
+guarantee: none
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed:    {op: sample, logits: context.last}
+  known:   {op: join, parts: [seed, "$prompt.last"]}
+  rows:    {op: rows, segments: [{tokens: "$prompt[-1:]"}, {masks: 1}]}
+  filled:
+    op: repeat
+    on: rows
+    until: full
+    at_most: 1
+    body:
+      seen: {op: forward, tokens: rows, attention: bidirectional, cache: read}
+      pick: {op: sample, logits: seen}
+      rows: {op: fill, rows: rows, where: rows.masked, tokens: pick}
+  looked:  {op: lookup, length: 2, ngram: 1}
+  best:    {op: candidates, logits: context.last, count: 2}
+  last:    {op: forward, tokens: filled, attention: bidirectional, cache: read}
+  after:   {op: sample, logits: last.last}
+  emit:    {tokens: seed}
+carry: {begin: 'prefill.CARRIED', seed: prefill.seed}
+step:
+  context: {op: forward, tokens: seed, attention: causal, cache: append}
+  choice:  {op: sample, logits: context}
+  emit:    {tokens: choice, cache: keep all, next: {seed: choice, begin: begin}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("carried", "carries"),
+    [
+        ("seed", False),
+        ("looked", False),
+        ("best", False),
+        ("after", False),
+        ("known", True),
+        ("known[:1]", True),  # decided node by node
+        ("filled[1:]", True),
+    ],
+)
+def test_only_tokens_of_the_prompt_themselves_need_it_in_steps(carried: str, carries: bool) -> None:
+    assert carries_prompt(checked(CARRYING.replace("CARRIED", carried)).graph) is carries

@@ -8,41 +8,18 @@ hypothesis can shrink them; the first option is always the plain one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from random import Random
-from typing import Protocol
 
 from hypothesis import strategies as st
 
+from tests.lossless.counts_at_random import counting
+from tests.lossless.fixed_points_at_random import fixed_point
+from tests.lossless.masks_at_random import remasked
 from tests.lossless.names import rename
-
-
-class Pick(Protocol):
-    """Takes one of several options, the first more often than the others."""
-
-    def __call__(self, options: Sequence[str], /) -> str: ...
-
-    def even(self, options: Sequence[str], /) -> str:
-        """Take one of equals: the first option is not favoured."""
-        ...
-
-
-class RandomPick:
-    """A pick that is the same for the same seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
-        self.care = self.random.choice((0.95, 0.88, 0.8, 0.5))
-
-    def __call__(self, options: Sequence[str], /) -> str:
-        if self.random.random() < self.care:
-            return options[0]
-        return self.random.choice(list(options))
-
-    def even(self, options: Sequence[str], /) -> str:
-        """Take one of equals."""
-        return self.random.choice(list(options))
+from tests.lossless.params_at_random import by_request
+from tests.lossless.picks import DrawnPick, Pick, RandomPick
+from tests.lossless.reuse_at_random import sometimes_fragmented
+from tests.lossless.trees_at_random import trees
 
 
 def random_pick(seed: int) -> Pick:
@@ -50,46 +27,15 @@ def random_pick(seed: int) -> Pick:
     return RandomPick(seed)
 
 
-class _DrawnPick:
-    """A pick that hypothesis makes, and can shrink."""
-
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
-        self.care = draw(st.sampled_from((10, 4, 2, 0)))
-
-    def __call__(self, options: Sequence[str], /) -> str:
-        if len(options) == 1 or (self.care and self.draw(st.integers(0, self.care)) < self.care):
-            return options[0]
-        return self.even(options)
-
-    def even(self, options: Sequence[str], /) -> str:
-        return self.draw(st.sampled_from(list(options)))
-
-
 @st.composite
 def strategy_files(draw: st.DrawFn) -> str:
     """Generate strategy files with hypothesis."""
-    return strategy(_DrawnPick(draw))
-
-
-SHAPES = (
-    "linear",
-    "quadratic",
-    "ar",
-    "twice",
-    "branches",
-    "soup",
-    "routed",
-    "looped",
-    "blocks",
-    "begun",
-)
+    return strategy(DrawnPick(draw))
 
 
 def strategy(pick: Pick) -> str:
     """Return a strategy file."""
-    chosen = pick.even(SHAPES)
-    shape = {
+    shapes = {
         "linear": linear,
         "quadratic": quadratic,
         "ar": autoregressive,
@@ -100,14 +46,19 @@ def strategy(pick: Pick) -> str:
         "looped": looped,
         "blocks": blocks,
         "begun": begun,
-    }[chosen]
-    text = HEAD + shape(pick)
+        "counting": counted,
+        "trees": lambda pick: trees(pick, prefill),
+        "fixed": fixed,
+    }
+    chosen = pick.even(tuple(shapes))
+    text = by_request(pick, HEAD + shapes[chosen](pick))
     if chosen == "blocks" or pick.even(("exact", "exact", "exact", "none")) == "none":
         text = text.replace("guarantee: exact", "guarantee: none")
     if pick.even(("plain", "adversarial")) == "plain":
-        return text
+        return sometimes_fragmented(text, pick)
     seed = "".join(pick.even("0123456789abcdef") for _ in range(5))
-    return rename(text, int(seed, 16)).replace(PLAIN, ADVERSARIAL)
+    text = rename(text, int(seed, 16)).replace(PLAIN, ADVERSARIAL)
+    return sometimes_fragmented(text, pick)
 
 
 PLAIN = "summary: Made at random."
@@ -120,6 +71,7 @@ summary: Made at random.
 guarantee: exact
 adapters:
   drafter: {kind: lora}
+  judge: {kind: sampler, optional: true}
 """
 
 CAUSAL = (
@@ -138,6 +90,9 @@ CAUSAL = (
     '"k.row <= q.row and (k.row + q.row) % 3 != 2", predicts: next',
     '"k.row <= q.row and k.row // 2 <= q.row // 2", predicts: next',
     "causal, predicts: self",
+    '"k.row <= q.row and not k.prompt", predicts: next',
+    '"k.prompt or k.row <= q.row", predicts: next',
+    '"k.row <= q.row and (k.prompt or k.position > 0 - 3)", predicts: next',
 )
 WINDOWS = (
     "causal",
@@ -255,6 +210,16 @@ def emit(pick: Pick, late: bool, draft_name: str = "drafted") -> str:
         )
     )
     return f"  emit: {{tokens: {tokens}, cache: {keep}, next: {{seed: {seed}}}}}\n"
+
+
+def counted(pick: Pick) -> str:
+    """Counts that are carried, count sure rows, route sequences or cut drafts."""
+    return counting(pick, prefill(pick, True), CAUSAL)
+
+
+def file_that_counts(pick: Pick) -> str:
+    """Return a strategy file of that shape."""
+    return HEAD + counted(pick)
 
 
 def linear(pick: Pick) -> str:
@@ -510,13 +475,16 @@ def loop(pick: Pick, name: str, rows: str, size: int, depth: int = 0) -> str:
     among = pick(
         (f"{rows}.masked", f"{rows}.masked", f"{rows}.masked", f"{rows}.filled", "fresh.masked")
     )
-    score = pick(("tokens: picked, by: probability", "by: margin", "by: entropy"))
+    score = pick(("tokens: picked, by: probability", "by: margin", "by: entropy", "safety"))
+    sure = f"{{op: score, logits: seen, {score}}}"
+    if score == "safety":
+        sure = f"{{op: safety, logits: seen, rows: {rows}, sampler: judge}}"
     mask = pick(("", "", ", mask_token: forbidden"))
     base = pick((rows, rows, rows, "fresh", "inner" if depth < 1 else rows))
     tokens = pick(("picked", "picked", "picked", f"{rows}.tokens", "idea"))
     body = f"""      seen: {{op: forward, tokens: {rows}, attention: {pick(("bidirectional", "bidirectional", '"k.row <= q.row + 1"', "causal, predicts: self"))}, cache: read}}
       picked: {{op: sample, logits: seen{mask}}}
-      sure: {{op: score, logits: seen, {score}}}
+      sure: {sure}
 """
     if among == "fresh.masked" or base == "fresh":
         body += f"      fresh: {{op: rows, segments: [{{masks: {size}}}]}}\n"
@@ -530,6 +498,7 @@ def loop(pick: Pick, name: str, rows: str, size: int, depth: int = 0) -> str:
     body += f"""      take: {{op: select, among: {among}, score: sure, {rule}{more if not _keys(more) & _keys(rule) else ""}}}
       {rows}: {{op: fill, rows: {base}, where: take, tokens: {tokens}}}
 """
+    body = remasked(pick, rows, body)
     if depth < 1 and pick(("", "", "", "nested")):
         inner = f"      hidden_rows: {{op: rows, segments: [{{masks: {size}}}]}}\n"
         inner += "".join(
@@ -621,6 +590,12 @@ def blocks(pick: Pick) -> str:
   refresh: {{op: forward, tokens: out, attention: causal, cache: append}}
 {late}  emit: {{tokens: {tokens if tokens == "late" else "out"}, cache: keep all{after}}}
 """  # fmt: skip
+
+
+def fixed(pick: Pick) -> str:
+    """A loop that ends when nothing changes, whose rows are emitted or verified."""
+    late = pick(("late", "", "late")) == "late"
+    return prefill(pick, not late) + "step:\n" + fixed_point(pick, CAUSAL, ADAPTER, late)
 
 
 def begun(pick: Pick) -> str:

@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldc.interpret import Entry, score
+from nldc.interpret import Entry, HeldRows, confidence, score
 from nldc.runtime.decoder import Decoder
 from nldc.runtime.rows.pattern import visible
 from nldc.runtime.rows.plan import flags_of
-from nldc.runtime.step.choose import without_mask
+from nldc.runtime.step.choose import Temperature, without_mask
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
+from nldc.runtime.step.params import Asked, Role, values_of
 from nldc.runtime.step.sequences import Sequences
-from nldc.runtime.step.values import Emit, Hidden, Logits
+from nldc.runtime.step.values import Emit, Hidden, Logits, Rows
 from tests.lossless.hash_model import HashModel, Input
 
 NUMBERS = count()
@@ -99,7 +100,13 @@ class ModelBatch(Sequences):
     def __init__(self, live: Sequence[Decoded], adapters: Sequence[str]) -> None:
         model = live[0].model
         members = [
-            Member(slot, slot, eos=model.eos, history=sequence.history)
+            Member(
+                slot,
+                slot,
+                eos=model.eos,
+                history=sequence.history,
+                params=sequence.given.params,
+            )
             for slot, sequence in enumerate(live)
         ]
         super().__init__(Lineup.of(members, model.mask_token_id, torch.device("cpu")))
@@ -132,7 +139,7 @@ class ModelBatch(Sequences):
             zip(self.live, tokens.tolist(), strict=True)
         ):
             length, first = len(sequence.cache), len(sequence.entries)
-            cached, own = visible(layout, pattern, length)
+            cached, own = visible(layout, pattern, length, prompt=len(sequence.given.prompt))
             for row, (old, new) in enumerate(zip(cached.tolist(), own.tolist(), strict=True)):
                 sees = [entry for entry, seen in zip(sequence.cache, old, strict=True) if seen]
                 sees += [first + key for key, seen in enumerate(new) if seen]
@@ -168,20 +175,39 @@ class ModelBatch(Sequences):
             values.append([known[row] for row in rows])
         return Logits(torch.tensor(values, dtype=torch.float64), hidden.positions)
 
-    def head_choose(self, hidden: Hidden, mask_token: str = "allowed") -> Tensor:
-        """Choose of the logits of `head`."""
-        return self.sample(self.head(hidden), mask_token)
+    def param(self, asked: Asked, role: Role = "score") -> Tensor:
+        """Return what sequences bring, in the interpreter's precision."""
+        given = [member.params for member in self.members]
+        return values_of(asked, role, given, torch.float64, self.device)
 
-    def sample(self, logits: Logits, mask_token: str = "allowed") -> Tensor:
+    def head_choose(
+        self, hidden: Hidden, mask_token: str = "allowed", temperature: Temperature = None
+    ) -> Tensor:
+        """Choose of the logits of `head`."""
+        return self.sample(self.head(hidden), mask_token, temperature)
+
+    def head_choose_scored(self, hidden: Hidden, *names: Any, **how: Any) -> tuple[Tensor, ...]:
+        """Choose of the logits of `head`, and score them."""
+        return self.sample_scored(self.head(hidden), *names, **how)
+
+    def sample(
+        self, logits: Logits, mask_token: str = "allowed", temperature: Temperature = None
+    ) -> Tensor:
         """Choose as the interpreter does."""
+        chooses = [sequence.model.choose for sequence in self.live]
+        if isinstance(temperature, Tensor):
+            at = temperature.flatten().tolist()
+            chooses = [s.given.at(each) for s, each in zip(self.live, at, strict=True)]
+        elif temperature is not None:
+            chooses = [sequence.given.at(temperature) for sequence in self.live]
         values = logits.values
         if mask_token == "forbidden":
             values = without_mask(self.lineup.rules, values)
         return torch.tensor(
             [
-                [sequence.model.choose(row, at) for row, at in zip(rows, places, strict=True)]
-                for sequence, rows, places in zip(
-                    self.live, values.tolist(), logits.positions.tolist(), strict=True
+                [choose(row, at) for row, at in zip(rows, places, strict=True)]
+                for choose, rows, places in zip(
+                    chooses, values.tolist(), logits.positions.tolist(), strict=True
                 )
             ],
             dtype=torch.int64,
@@ -203,6 +229,12 @@ class ModelBatch(Sequences):
         """Score as the interpreter does."""
         del of
         return self._score(logits, "margin", mask_token)
+
+    def safety(self, logits: Logits, rows: Rows, sampler: str) -> Tensor:
+        """Score as the interpreter does, which has no sampler."""
+        del rows, sampler
+        found = [confidence(sequence, HeldRows((), ())) for sequence in logits.values.tolist()]
+        return torch.tensor(found, dtype=torch.float64)
 
     def _score(
         self, logits: Logits, by: str, mask_token: str, tokens: list[list[int]] | None = None
@@ -235,7 +267,8 @@ def run(
 ) -> list[Ran]:  # fmt: skip
     """Decode the prompts together as the session does: who is done leaves the batch.
 
-    All know the same ends, as all prompts of a call do.
+    They take the step that is named, or those that a route tells them. All know the same ends, as
+    all prompts of a call do.
 
     Raises:
         AssertionError: a step emits nothing, or keeps rows that are not there.
@@ -258,11 +291,30 @@ def run(
             break
         live = [live[number] for number in left]
         carry = {name: value[left] for name, value in carry.items()}
-        batch = ModelBatch(live, loaded)
-        emit = getattr(decoder, step)(batch, carry)
-        _commit(live, batch, emit, 1, cycle=True)
-        carry = emit.carry
+        made, order = [], []
+        for name, places in _parts(decoder, step, carry, len(live)):
+            some = [live[number] for number in places]
+            batch = ModelBatch(some, loaded)
+            emit = getattr(decoder, name)(batch, {n: value[places] for n, value in carry.items()})
+            _commit(some, batch, emit, 1, cycle=True)
+            made.append(emit.carry)
+            order += places
+        back = sorted(range(len(order)), key=order.__getitem__)
+        carry = {name: torch.cat([each[name] for each in made])[back] for name in carry}
     return [_cut(sequence, most) for sequence in everyone]
+
+
+def _parts(
+    decoder: Decoder, step: str, carry: Mapping[str, Tensor], size: int
+) -> list[tuple[str, list[int]]]:
+    """Return which step each sequence takes: the one that is named, or by what it carries."""
+    if step != "step" or not decoder.ROUTED_BY:
+        return [(step, list(range(size)))]
+    parts: dict[str, list[int]] = {}
+    for number in range(size):
+        told = [int(carry[name][number, 0]) for name in decoder.ROUTED_BY]
+        parts.setdefault(decoder.route(size, *told), []).append(number)
+    return list(parts.items())
 
 
 def _done(sequence: Decoded, most: int) -> bool:
@@ -286,12 +338,17 @@ def _commit(
     counts = [width] * len(live) if emit.count is None else emit.count.tolist()
     assert emit.tokens.shape[0] == len(live) == len(counts)
     keeps = [None] * len(live) if emit.keep is None else emit.keep.tolist()
+    paths = None if emit.path is None else emit.path.tolist()
     forwards = batch.forwards().tolist()
     for number, sequence in enumerate(live):
         assert least <= counts[number] <= width, "a step emits nothing"
         sequence.emitted += emit.tokens[number, : counts[number]].tolist()
         if keeps[number] is not None:
             end = sequence.committed + keeps[number]
+            if paths is not None:
+                path = paths[number][: keeps[number]]
+                rows = [sequence.cache[sequence.committed + row] for row in path]
+                sequence.cache[sequence.committed : end] = rows
             assert end <= len(sequence.cache), "rows are kept that are not there"
             del sequence.cache[end:]
         sequence.committed = len(sequence.cache)

@@ -18,7 +18,7 @@ from nldc import api
 from nldc.codegen.emit_artifact import emit_artifact
 from nldc.diagnostics import StrategyError
 from nldc.expr import ExprError, parse
-from nldc.source import parse as parse_source
+from nldc.reuse import parse as parse_source
 
 FILES = [path.read_text(encoding="utf-8") for path in api.library().values()]
 PIECES = sorted({word for text in FILES for word in re.findall(r"[\w$.]+|[^\w\s]", text)})

@@ -8,22 +8,24 @@ always, so that drafts are often accepted and nothing is right by accident for l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nldc.interpret import Choose, Entry, greedy, run
+from nldc.interpret import At, Choose, Entry, greedy, run
 from nldc.ir.graph import Graph, Step
+from tests.lossless.params_at_random import drawn
 
 LAYERS = 3
 FAR = 4096
 _MASK = (1 << 61) - 1
 
 
-def noisy(seed: int) -> Choose:
+def noisy(seed: int, scale: float = 1.0) -> Choose:
     """Return a choice with noise keyed by position and token, as sampling has it."""
 
     def choose(logits: Sequence[float], position: int) -> int:
-        noise = [(hash((seed, position, token, 7)) & 1023) / 512 for token in range(len(logits))]
+        keys = [(seed, position, token, 7) for token in range(len(logits))]
+        noise = [scale * (hash(key) & 1023) / 512 for key in keys]
         return greedy([a + b for a, b in zip(logits, noise, strict=True)], position)
 
     return choose
@@ -44,6 +46,7 @@ class HashModel:
     skill: float = 0.75
     eos: tuple[int, ...] = ()
     choose: Choose = greedy
+    at: At | None = None
     _layers: list[tuple[int, ...]] = field(default_factory=list)
     _known: list[list[float]] = field(default_factory=list)
     _ar: list[tuple[int, ...]] = field(default_factory=list)
@@ -153,13 +156,25 @@ class Input:
     skill: float
     eos: tuple[int, ...] = ()
     forbidden: tuple[int, ...] = ()
+    params: Mapping[str, int | float] = field(default_factory=dict)
 
     def model(self) -> HashModel:
         """Return a fresh model."""
-        choose = noisy(self.seed) if self.sampled else greedy
-        if self.forbidden:
-            choose = without(self.forbidden, choose)
-        return HashModel(self.prompt, seed=self.seed, skill=self.skill, eos=self.eos, choose=choose)
+        return HashModel(
+            self.prompt,
+            seed=self.seed,
+            skill=self.skill,
+            eos=self.eos,
+            choose=self._bound(noisy(self.seed) if self.sampled else greedy),
+            at=self.at,
+        )
+
+    def at(self, temperature: float) -> Choose:
+        """Return the choice at a temperature of a sample's own."""
+        return self._bound(greedy if temperature < 1e-6 else noisy(self.seed, temperature))
+
+    def _bound(self, choose: Choose) -> Choose:
+        return without(self.forbidden, choose) if self.forbidden else choose
 
 
 def inputs(tries: int, lengths: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> list[Input]:
@@ -200,13 +215,18 @@ def first_difference(
 def difference(
     graph: Graph, given: Input, tokens: int, live: Sequence[int] = ()
 ) -> Difference | None:
-    """Run a strategy and AR on one input; return where they part."""
+    """Run a strategy and AR on one input; return where they part.
+
+    Params that requests bring may be anything.
+    """
+    given = replace(given, params=drawn(graph, given.seed))
     routed = graph if live else with_only(graph, graph.steps[given.seed % len(graph.steps)])
     model = given.model()
     expected = model.expected(tokens)
     result = run(
-        routed, model, given.prompt, tokens, model.choose, most_steps=3 * tokens, live=live or (1,)
-    )
+        routed, model, given.prompt, tokens, model.choose, most_steps=3 * tokens, live=live or (1,),
+        params=given.params, at=given.at,
+    )  # fmt: skip
     if result.tokens != expected:
         return Difference(given.prompt, given.seed, given.sampled, expected, result.tokens)
     return None

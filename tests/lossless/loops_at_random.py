@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from nldc import interpret
 from nldc.check.lossless.constraints import constraints
-from nldc.interpret import Entry, HeldRows, run
+from nldc.diagnostics import StrategyError
+from nldc.interpret import Entry, HeldRows, run, seeded
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
-from nldc.source import parse
+from nldc.reuse import parse
 from tests.lossless.hash_model import with_only
+from tests.lossless.masks_at_random import masked_again
 
 HEAD = """nldc: 1
 name: loops
 summary: Made at random.
 guarantee: none
+adapters:
+  judge: {kind: sampler, optional: true}
 prefill:
   context: {op: forward, tokens: $prompt, attention: causal, cache: append}
   seed: {op: sample, logits: context.last}
@@ -91,11 +96,12 @@ def emits_unchosen(graph: Graph, tries: int, seed: int) -> tuple[int, ...] | Non
     """Return the tokens of a run in which one was emitted that no `sample` chose."""
     random = Random(seed)
     with copies_are_not_chosen():
-        for _ in range(tries):
+        for number in range(tries):
             prompt = [random.randrange(4) for _ in range(random.randint(1, 4))]
             alone = with_only(graph, random.choice(graph.steps))
             model = Guesser(Random(random.random()), eos=random.choice(EOS))
-            result = run(alone, model, prompt, 14, choose, most_steps=20)
+            noise = seeded(number)
+            result = run(alone, model, prompt, 14, choose, most_steps=20, noise=noise)
             if not all(isinstance(token, Chosen) for token in result.tokens):
                 return result.tokens
     return None
@@ -185,6 +191,10 @@ class Maker:
             by = self.pick("probability", "margin", "entropy")
             tokens = f"tokens: {pick}, " if by == "probability" else ""
             lines.append(f"{sure}: {{op: score, logits: {logits}, {tokens}by: {by}}}")
+            if self.random.random() < 0.1:
+                lines[-1] = f"{sure}: {{op: noise, logits: {logits}}}"
+            elif self.random.random() < 0.1:
+                lines[-1] = f"{sure}: {{op: safety, logits: {logits}, rows: {of}, sampler: judge}}"
             among = self.pick(block, chain[-1], *rows) + self.pick(".masked", ".masked", ".filled")
             lines.append(
                 f"{take}: {{op: select, among: {among}, score: {sure}, {self.rules(size, by)}}}"
@@ -196,6 +206,11 @@ class Maker:
             lines.append(f"{filled}: {{op: fill, rows: {start}, where: {where}, tokens: {new}}}")
             chain.append(filled)
             rows.append(filled)
+            if self.random.random() < 0.25:
+                names = self.name("worst"), self.name("less")
+                lines += masked_again(self.random, names, sure, filled, rows)
+                chain.append(names[1])
+                rows.append(names[1])
         last = lines.pop()
         lines.append(last.replace(f"{chain[-1]}:", f"{block}:", 1))
         return lines
@@ -285,6 +300,25 @@ def random_file(seed: int) -> str:
     """Return the file of a seed."""
     random = Random(seed)
     return Maker(random, random.choice((0.95, 0.85, 0.6))).file()
+
+
+def accepted(
+    seeds: Iterable[int], folder: Path, check: Callable[[Path], object], most: int | None = None
+) -> int:
+    """How many random files `check` has held, up to `most`.
+
+    It raises StrategyError for what is no strategy, and is asked of the next one then.
+    """
+    count = 0
+    for seed in seeds:
+        file = folder / f"random_{seed}.yaml"
+        file.write_text(random_file(seed), encoding="utf-8")
+        with suppress(StrategyError):
+            check(file)
+            count += 1
+        if count == most:
+            break
+    return count
 
 
 def search(count: int, seed: int, tries: int = 12) -> tuple[Counter[str], str | None]:

@@ -15,7 +15,8 @@ import yaml
 
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
-from nldc.source import Source, parse
+from nldc.reuse import flat, load, parse
+from nldc.source import Source
 
 HERE = Path(__file__).parent
 STRATEGIES = HERE.parents[1] / "strategies"
@@ -54,9 +55,9 @@ def mutants() -> list[Mutant]:
 
 @cache
 def base_text(name: str) -> str:
-    """Return the text of a shipped strategy, or of one of the tests' own."""
+    """Return the text of a shipped strategy, or of one of the tests' own, with what it extends."""
     path = next(p for p in (STRATEGIES / f"{name}.yaml", UNUSUAL / f"{name}.yaml") if p.exists())
-    return path.read_text(encoding="utf-8")
+    return flat(load(path))
 
 
 def built(text: str, settings: Mapping[str, int | float] | None = None) -> tuple[Source, Graph]:

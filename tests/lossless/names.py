@@ -73,6 +73,7 @@ WORDS = frozenset(
         "few",
         "many",
         "drafter",
+        "judge",
         "drafts",
         "dk",
         "mk",
@@ -97,6 +98,12 @@ WORDS = frozenset(
         "tail",
         "padded",
         "hidden_rows",
+        "lately",
+        "n",
+        "brought_bar",
+        "brought_few",
+        "brought_any",
+        "brought_heat",
     }
 )
 KINDS = frozenset({"dk", "mk", "pk", "ka", "kb"})

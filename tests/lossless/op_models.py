@@ -17,10 +17,11 @@ from torch import Tensor
 
 from nldc.check.lossless import held as proof
 from nldc.check.lossless.terms import MASK, Term
-from nldc.check.lossless.trace import Trace, Tracer
+from nldc.check.lossless.trace import Agreed, Trace, Tracer
 from nldc.codegen.ordered import Ordered
 from nldc.expr import Expr, evaluate, references, to_python
 from nldc.interpret import (
+    Choose,
     HeldAccepted,
     HeldLogits,
     HeldRows,
@@ -30,22 +31,31 @@ from nldc.interpret import (
     greedy,
     is_full,
 )
+from nldc.ir.by_request import fixed
 from nldc.ir.graph import Graph
 from nldc.ir.ops import (
     Accept,
+    Candidates,
     Fill,
     Forward,
     Join,
     LayRows,
+    Leading,
     Lookup,
+    Mask,
     Mix,
     Node,
+    Noise,
+    Recall,
+    Reckon,
     Repeat,
+    Safety,
     Sample,
     Score,
     Select,
     Value,
 )
+from nldc.runtime.rows.table import Table
 from nldc.runtime.step import ops
 from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.lineup import Lineup
@@ -53,6 +63,7 @@ from nldc.runtime.step.member import Member
 from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.values import Logits, Rows
 from tests.lossless.loops_at_random import Guesser
+from tests.lossless.params_at_random import drawn
 
 
 @dataclass
@@ -110,6 +121,21 @@ class _Asked:
         return logits_of(self.run._logits(value, self.values, self.prompt_length))
 
 
+def chosen_at(temperature: float) -> Choose:
+    """Return the choice at a temperature of a sample's own: greedy, or with the runtime's noise."""
+    if temperature < 1e-6:
+        return greedy
+    alone = Sequences(Lineup.of([Member(0, 0)], 0, torch.device("cpu")))
+
+    def choose(row: Sequence[float], position: int) -> int:
+        logits = Logits(
+            torch.tensor([[list(row)]], dtype=torch.float64), torch.tensor([[position]])
+        )
+        return int(alone.sample(logits, temperature=temperature))
+
+    return choose
+
+
 def tensor(tokens: Sequence[int]) -> Tensor:
     """Return tokens as a batch of one."""
     return torch.tensor([[int(token) for token in tokens]], dtype=torch.int64)
@@ -162,14 +188,21 @@ def _forward(asked: _Asked, held: HeldLogits) -> None:
     ]
     assert predicted == list(held.positions)
     kept, room = len(asked.run.cache) - asked.cached, plan.appended().at(asked.prompt_length)
-    assert kept <= room if plan.dynamic else kept == room
+    is_part = plan.dynamic or len(order) < plan.size.fixed
+    assert kept <= room if is_part else kept == room
     for row, entry in enumerate(asked.run.entries[-len(order) :]):
         adapted = facts["adapted"][order[row]] and asked.op.adapter in asked.run.loaded
         assert (entry.adapter is not None) == bool(adapted)
 
 
 def _sample(asked: _Asked, tokens: Sequence[int]) -> None:
-    found = asked.batch.sample(asked.logits(asked.op.logits), asked.op.mask_token)
+    op, temperature = asked.op, None
+    if op.temperature is not None:
+        temperature = float(evaluate(op.temperature, {}))
+        each = torch.tensor([[temperature]], dtype=torch.float64)
+        found = asked.batch.sample(asked.logits(op.logits), op.mask_token, each)
+        assert found[0].tolist() == [int(token) for token in tokens]
+    found = asked.batch.sample(asked.logits(op.logits), op.mask_token, temperature)
     assert found[0].tolist() == [int(token) for token in tokens]
 
 
@@ -179,6 +212,20 @@ def _score(asked: _Asked, scores: Sequence[float]) -> None:
     score = getattr(asked.batch, op.by)
     found = score(asked.logits(op.logits), *given, op.of, op.mask_token)
     assert torch.allclose(found, torch.tensor([list(scores)], dtype=torch.float64))
+
+
+def _safety(asked: _Asked, scores: Sequence[float]) -> None:
+    op = asked.op
+    rows = rows_of(asked.value(op.rows))
+    found = asked.batch.safety(asked.logits(op.logits), rows, op.sampler)
+    assert torch.allclose(found, torch.tensor([list(scores)], dtype=torch.float64))
+
+
+def _noise(asked: _Asked, scores: Sequence[float]) -> None:
+    op = asked.op
+    iteration = asked.iteration if op.iteration is None else op.iteration
+    found = asked.batch.noise(asked.logits(op.logits), op.stream, iteration)
+    assert found[0].tolist() == list(scores)
 
 
 def _select(asked: _Asked, chosen: Sequence[bool]) -> None:
@@ -213,7 +260,10 @@ def _mix(asked: _Asked, held: HeldLogits) -> None:
     parts = [asked.logits(part) for part, _ in asked.op.weighed]
     due = [torch.rand(part.positions.shape) < 0.5 for part in parts]
     dated = [Logits(p.values, p.positions, d) for p, d in zip(parts, due, strict=True)]
-    found = ops.mix(dated, [weight for _, weight in asked.op.weighed])
+    weights = [weight for _, weight in asked.op.weighed]
+    each = [torch.tensor([[weight]], dtype=torch.float64) for weight in weights]
+    found = ops.mix(dated, weights)
+    assert torch.equal(ops.mix(dated, each).values, found.values)
     assert found.positions[0].tolist() == list(held.positions)
     assert found.due is due[0]
     assert torch.allclose(found.values, torch.tensor([held.rows], dtype=torch.float64))
@@ -222,6 +272,11 @@ def _mix(asked: _Asked, held: HeldLogits) -> None:
 def _fill(asked: _Asked, held: HeldRows) -> None:
     op = asked.op
     same_rows(ops.fill(asked.rows(op.rows), asked.mask(op.where), asked.tokens(op.tokens)), held)
+
+
+def _mask(asked: _Asked, held: HeldRows) -> None:
+    op = asked.op
+    same_rows(ops.mask(asked.batch, asked.rows(op.rows), asked.mask(op.where)), held)
 
 
 def _join(asked: _Asked, tokens: Sequence[int]) -> None:
@@ -234,15 +289,57 @@ def _lookup(asked: _Asked, tokens: Sequence[int]) -> None:
     assert found[0].tolist() == [int(token) for token in tokens]
 
 
+def _candidates(asked: _Asked, tokens: Sequence[int]) -> None:
+    found = ops.candidates(asked.batch, asked.logits(asked.op.logits), asked.op.count)
+    assert found[0].tolist() == [int(token) for token in tokens]
+
+
+def _recall(asked: _Asked, tokens: Sequence[int]) -> None:
+    op = asked.op
+    found = ops.recall(asked.tokens(op.pool), op.entry, asked.tokens(op.after), op.count)
+    assert found[0].tolist() == [int(token) for token in tokens]
+
+
 def _accept(asked: _Asked, held: HeldAccepted) -> None:
     op = asked.op
-    found = ops.accept_longest_prefix(
-        asked.tokens(op.draft), asked.tokens(op.target), offset=op.offset
-    )
-    assert (found.matches.item(), found.rows.item()) == (held.matches, held.rows)
-    assert found.bonus[0].tolist() == list(held.bonus)
+    drafted, target = asked.tokens(op.draft), asked.tokens(op.target)
+    if op.branches:
+        found = ops.accept_longest_branch(drafted, target, Table.of(op.branches))
+        assert found.branch is not None
+        assert found.branch.item() == held.branch
+        ways = (found,)
+    else:
+        most = min(drafted.shape[1] - op.offset, target.shape[1] - 1)
+        behind = torch.full(
+            (1, 3), int(held.bonus[0])
+        )  # of a part that a Count cuts: agrees or not
+        longer = torch.cat([drafted, behind], 1), torch.cat([target, behind], 1)
+        part = ops.accept_longest_prefix(*longer, offset=op.offset, most=torch.tensor([most]))
+        found = ops.accept_longest_prefix(drafted, target, offset=op.offset)
+        ways = (found, part)
+    for each in ways:
+        assert (each.matches.item(), each.rows.item()) == (held.matches, held.rows)
+        assert each.bonus[0].tolist() == list(held.bonus)
     assert found.tokens[0, : held.rows].tolist() == list(held.tokens)
     assert found.drafted[0, : len(held.drafted)].tolist() == list(held.drafted)
+
+
+def _leading(asked: _Asked, count: int) -> None:
+    op = asked.op
+    bounds = {"at_least": op.at_least, "at_most": op.at_most}
+    given = {name: evaluate(expr, {}) for name, expr in bounds.items() if expr is not None}
+    scores = torch.tensor([list(asked.value(op.scores))], dtype=torch.float64)
+    assert ops.leading(scores, low=op.low, **given).tolist() == [count]
+
+
+def _reckon(asked: _Asked, count: int) -> None:
+    op = asked.op
+    terms = {name: torch.tensor([asked.value(value)]) for name, value in op.terms}
+    found = ops.number(asked.batch, count)
+    if terms:
+        names = {name: f"terms[{name!r}]" for name in terms}
+        found = eval(to_python(op.expr, names), {"terms": terms})
+    assert ops.held(found, low=op.low, high=op.high).tolist() == [count]
 
 
 def _repeat(asked: _Asked, held: HeldRows) -> None:
@@ -256,6 +353,9 @@ def _repeat(asked: _Asked, held: HeldRows) -> None:
         tuple(random.random() < 0.4 for _ in held.tokens),
     )
     new = tuple(random.randrange(model.vocabulary) for _ in held.tokens)
+    for one in (held, between):
+        for other in (held, between):
+            assert ops.differ(rows_of(one), rows_of(other)).item() == (one != other)
     for some in (asked.value(op.initial), held, between):
         rows = rows_of(some)
         if op.eos == "ignored":
@@ -279,12 +379,19 @@ ROWS: Mapping[type, Row] = {
     Forward: cast(Row, _forward),
     Sample: cast(Row, _sample),
     Score: cast(Row, _score),
+    Safety: cast(Row, _safety),
+    Noise: cast(Row, _noise),
     Select: cast(Row, _select),
     Mix: cast(Row, _mix),
     Lookup: cast(Row, _lookup),
+    Candidates: cast(Row, _candidates),
+    Recall: cast(Row, _recall),
     Fill: cast(Row, _fill),
+    Mask: cast(Row, _mask),
     Join: cast(Row, _join),
     Accept: cast(Row, _accept),
+    Leading: cast(Row, _leading),
+    Reckon: cast(Row, _reckon),
     Repeat: cast(Row, _repeat),
 }
 
@@ -292,9 +399,14 @@ ROWS: Mapping[type, Row] = {
 # The proof's claims
 
 
-def outcome_of(values: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many drafts each `accept` matched."""
-    return {n: held.matches for n, held in values.items() if isinstance(held, HeldAccepted)}
+def outcome_of(values: Mapping[str, Any]) -> dict[str, Agreed | int]:
+    """Return how many drafts each `accept` matched, in which branch, and what Counts were."""
+    matched: dict[str, Agreed | int] = {
+        name: Agreed(held.matches, held.branch)
+        for name, held in values.items()
+        if isinstance(held, HeldAccepted)
+    }
+    return matched | {n: held for n, held in values.items() if isinstance(held, int)}
 
 
 @dataclass
@@ -346,12 +458,16 @@ class Claims:
                 assert all(take for m, take in zip(masked, held, strict=True) if m), (name, other)
         elif isinstance(claim, proof.HeldLogits):
             assert len(claim.positions) == len(held.positions)
+            if self.trace.unknown:
+                return  # rows that a loop left in the cache lie before these, and are not traced
             for position, place in zip(claim.positions, held.positions, strict=True):
                 assert position is None or self.base + position == place, name
         elif isinstance(claim, proof.HeldAccepted):
             assert (claim.matches, claim.rows) == (held.matches, held.rows)
             for part in ("tokens", "drafted", "bonus"):
                 self._value(name, getattr(claim, part), getattr(held, part))
+        elif isinstance(claim, int):
+            assert claim == held, name
         elif isinstance(claim, tuple):
             tokens = held.tokens if isinstance(held, HeldRows) else held
             assert len(claim) == len(tokens), name
@@ -400,21 +516,26 @@ class Claims:
 
 
 def watch(graph: Graph, prompt: Sequence[int], model: Guesser, steps: int = 4) -> Counter[type]:
-    """Interpret a strategy and check all three models of every op; return what was asked."""
-    watched = Watched(graph, model, greedy, [a.name for a in graph.adapters], {})
+    """Interpret a strategy and check all three models of every op; return what was asked.
+
+    Of params that requests bring some values are interpreted; what the proof says holds for all.
+    """
+    ran = fixed(graph, drawn(graph, sum(prompt)))
+    watched = Watched(ran, model, greedy, [a.name for a in graph.adapters], {}, at=chosen_at)
     tracer = Tracer(graph)
     values: dict[str, Any] = {"$prompt": tuple(prompt)}
-    watched.history = list(prompt)
-    watched._nodes(graph.prefill.nodes, values, len(prompt))
+    watched.history, watched.prompt = list(prompt), len(prompt)
+    watched._nodes(ran.prefill.nodes, values, len(prompt))
     trace = tracer.prefill(len(prompt), outcome_of(values))
     Claims(trace, values, 0, model).check()
     _same_cache(watched, trace, 0, 0)
     carry = {f"carry.{c.name}": watched._value(c.initial, values) for c in graph.carry}
-    step = graph.steps[len(prompt) % len(graph.steps)]
+    number = len(prompt) % len(graph.steps)
+    step, nodes = graph.steps[number], ran.steps[number].region.nodes
     for _ in range(steps):
         committed, first = len(watched.cache), len(watched.entries)
         values = dict(carry)
-        watched._nodes(step.region.nodes, values, 0)
+        watched._nodes(nodes, values, 0)
         trace = tracer.step(step, outcome_of(values))
         Claims(trace, {**values}, committed, model).check()
         if not any(isinstance(node.op, Repeat) for node in step.region.nodes):
@@ -423,8 +544,13 @@ def watch(graph: Graph, prompt: Sequence[int], model: Guesser, steps: int = 4) -
         tokens = getattr(tokens, "tokens", tokens)
         claimed = tracer.value(trace, step.emit.tokens)
         assert len(getattr(claimed, "tokens", claimed)) == len(tokens)
-        if step.emit.keep is not None:
-            watched.cache[committed + watched._value(step.emit.keep, values) :] = []
+        appended = watched.cache[committed:]
+        kept = list(watched.kept(step, values, appended))
+        if not trace.unknown:  # else rows that a loop left lie there, and are not traced
+            assert [appended.index(entry) for entry in kept] == [
+                trace.cache.index(number) for number in tracer.kept(step, trace)
+            ]
+        watched.cache[committed:] = kept
         carry = {f"carry.{name}": watched._value(made, values) for name, made in step.next}
         watched.history.extend(tokens)
         if any(token in model.eos for token in tokens):

@@ -38,11 +38,13 @@ from nldc.interpret import run as interpret
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
 from nldc.ir.ops import Forward
+from nldc.reuse import parse
 from nldc.runtime.decoder import Decoder
-from nldc.source import Source, parse
+from nldc.source import Source
 from tests.lossless import compiled
 from tests.lossless.at_random import ADVERSARIAL, random_pick, strategy
 from tests.lossless.hash_model import Input, first_difference, with_only
+from tests.lossless.params_at_random import compiled_in, drawn
 
 TOKENS = 9
 MASK = 3
@@ -150,6 +152,8 @@ def attack(text: str, graph: Graph, seed: int, meant: Graph | None = None) -> st
             alone = with_only(whole, own)
             for given, most in _inputs(text, graph, seed + number):
                 found = _compare(alone, kind, step, given, most, counts=counts)
+                if found is None and graph.runtime:
+                    found = _same_compiled_in(text, kind, step, given[0], most)
                 if found is not None:
                     return found
         if seed % 2:
@@ -184,11 +188,30 @@ def _compare(
                 return f"{each}: AR has {expected}, the code {got.tokens}"
         if number == 0 and not (is_exact and len(each.prompt) > 40):
             model = each.model()
-            meant = interpret(alone, model, each.prompt, most, model.choose, most_steps=3 * most)
+            meant = interpret(
+                alone, model, each.prompt, most, model.choose, most_steps=3 * most,
+                params=each.params, at=each.at,
+            )  # fmt: skip
             if (meant.tokens, meant.accepted) != (got.tokens, got.accepted):
                 return f"{each}: the interpreter has {meant}, the code {got}"
             if counts and meant.nfe != got.nfe:
                 return f"{each}: {meant.nfe} forwards are meant, the code counts {got.nfe}"
+    return None
+
+
+def _same_compiled_in(
+    text: str, kind: type[Decoder], step: str, given: Input, most: int
+) -> str | None:
+    """Hold what a request brings against the same values compiled in: tokens, steps, forwards."""
+    fixed = compiled_in(text, given.params)
+    graph = build(parse(fixed)).graph
+    if graph is None:
+        return f"{given.params} cannot be compiled in"
+    own = compiled.load(emit_artifact(graph, "random.yaml", fixed, "0"))
+    (brought,), (meant,) = (compiled.run(each, [given], most, step) for each in (kind, own))
+    same = (brought.tokens, brought.accepted) == (meant.tokens, meant.accepted)
+    if not same or brought.nfe < meant.nfe:
+        return f"{given}: compiled in it is {meant}, brought by a request {brought}"
     return None
 
 
@@ -203,8 +226,9 @@ def _inputs(text: str, graph: Graph, seed: int) -> list[tuple[list[Input], int]]
     def one(length: int, salt: int, eos: tuple[int, ...]) -> Input:
         skill = (0.75, 0.95, 0.5)[(seed + salt) % 3]
         return Input(
-            prompt(length, salt), seed + salt, (seed + salt) % 2 == 1, skill, eos, forbidden
-        )
+            prompt(length, salt), seed + salt, (seed + salt) % 2 == 1, skill, eos, forbidden,
+            drawn(graph, seed + salt),
+        )  # fmt: skip
 
     ends = ((5,), (5, 1))[seed % 2]
     batches = [

@@ -14,7 +14,7 @@ from nldc.check.lossless import prove
 from nldc.check.lossless.other_params import other_params
 from nldc.check.rules import check_graph
 from nldc.ir.build import build
-from nldc.source import load
+from nldc.reuse import load
 from tests.lossless.hash_model import first_difference
 from tests.lossless.mutants import STRATEGIES, UNUSUAL, base_text, built
 

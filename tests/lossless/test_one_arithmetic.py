@@ -17,7 +17,7 @@ from nldc.check.rules import check_graph
 from nldc.expr import Expr, ExprError, evaluate, fold, parse, to_python
 from nldc.ir.build import build
 from nldc.ir.ranges import Range, evaluate_range
-from nldc.source import parse as parse_file
+from nldc.reuse import parse as parse_file
 
 FILE = """nldc: 1
 name: x

@@ -11,13 +11,14 @@ import torch
 
 from nldc.ir import ops
 from nldc.ir.build import build
+from nldc.reuse import parse
 from nldc.runtime.step import ops as runtime
 from nldc.runtime.step.values import Logits
-from nldc.source import parse
-from tests.lossless.at_random import random_pick, strategy
+from tests.lossless.at_random import HEAD, file_that_counts, prefill, random_pick, strategy
 from tests.lossless.loops_at_random import EOS, Guesser, random_file
 from tests.lossless.mutants import STRATEGIES, UNUSUAL, base_text, built
 from tests.lossless.op_models import ROWS, watch
+from tests.lossless.trees_at_random import trees
 
 LIBRARY = sorted(path.stem for path in (*STRATEGIES.glob("*.yaml"), *UNUSUAL.glob("*.yaml")))
 
@@ -46,6 +47,9 @@ def test_every_op_means_the_same_to_proof_interpreter_and_runtime() -> None:
         asked += watch_text(random_file(seed), seed)
     for seed in range(60):
         asked += watch_text(strategy(random_pick(seed)), seed)
+        asked += watch_text(HEAD + trees(random_pick(seed), prefill), seed)
+    for seed in range(40):
+        asked += watch_text(file_that_counts(random_pick(seed)), seed)
     assert set(asked) == set(ROWS)
     assert min(asked.values()) >= 10, asked
 

@@ -25,7 +25,7 @@ from tests.lossless.mutants import STRATEGIES, base_text, built
 from tests.lossless.soundness import graph_of
 
 QUICK = settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 LONG = settings(
     max_examples=4000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
@@ -84,7 +84,7 @@ def test_exact_strategies_equal_ar_on_many_random_checkpoints(
 
 
 @pytest.mark.skipif(not can_interpret(), reason="this triton cannot interpret with this numpy")
-@pytest.mark.parametrize("count", [8, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [4, pytest.param(300, marks=pytest.mark.long)])
 def test_exact_strategies_equal_ar_through_the_triton_kernels(count: int) -> None:
     # Another process, because Triton reads TRITON_INTERPRET when it is imported.
     run_it = subprocess.run(

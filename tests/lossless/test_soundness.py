@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from nldc.check.lossless import prove
 from nldc.diagnostics import StrategyError
 from nldc.ir.build import build
-from nldc.source import parse
+from nldc.reuse import parse
 from tests.lossless.at_random import ADVERSARIAL, HEAD, random_pick, strategy, strategy_files
 from tests.lossless.hash_model import first_difference
 from tests.lossless.names import WORDS, rename, taken

@@ -9,7 +9,7 @@ import pytest
 
 from nldc.diagnostics import StrategyError
 from nldc.expr import ExprError, parse
-from nldc.source import parse as parse_source
+from nldc.reuse import parse as parse_source
 from tests.lossless.fuzz import HOSTILE, accepted, run
 from tests.lossless.mutants import base_text, built
 

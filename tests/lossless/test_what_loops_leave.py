@@ -11,7 +11,7 @@ from nldc.check.lossless import prove
 from nldc.check.lossless.constraints import constraints
 from nldc.check.lossless.fills import MOST_WORK
 from nldc.ir.build import build
-from nldc.source import parse
+from nldc.reuse import parse
 from tests.lossless.loops_at_random import emits_unchosen, search
 from tests.lossless.mutants import HERE, STRATEGIES, built
 

@@ -23,6 +23,8 @@ from nldc.runtime.kernels.forward import (
     GATED,
     OUTPUT,
     QKV,
+    SCORED,
+    HeadRows,
     LowRank,
     Rows,
     Sizes,
@@ -45,7 +47,11 @@ NUMBERS = (
 """Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
-MEASURES = head.Asked(token=True, measures=True)
+GIVEN = (
+    *(replace(each, given=True) for each in SCORED if each.token),
+    head.Asked(measures=True, given=True),
+)
+"""What a head is asked for where a token is given."""
 
 
 def large(dtype: torch.dtype) -> Sizes:
@@ -63,7 +69,8 @@ def large(dtype: torch.dtype) -> Sizes:
 def forwards(sizes: Sizes, rows: tuple[int, ...], target: Target) -> Iterator[Launchable]:
     """Yield the kernels of layers and heads, but attention, which `ahead_of_time.py` compiles."""
     whole = Rows(rows, 1, None, sees_prefix=True, adapted=True)
-    for kernel in kernels(sizes, [whole], rows, target):
+    heads = [HeadRows(each, scored) for each in rows for scored in (False, True)]
+    for kernel in kernels(sizes, [whole], heads, target):
         if not kernel.name.startswith("attention"):
             yield kernel
 
@@ -83,16 +90,17 @@ def numbers(sizes: Sizes, rows: int, target: Target, kind: Numbers) -> Iterator[
         yield gated.launchable(own, tile, target, once=rows <= tile.height, adapted=adapted)
     if not kind.group or rows == 1:  # an embedding has a scale for each row
         own = of(sizes.head)
-        for asked in (*ASKED, MEASURES):
+        for asked in (*ASKED, *SCORED, *GIVEN):
             tile = head.head_tile(rows, own, target, asked)
             yield head.launchable(own, tile, target, asked, once=rows <= tile.height)
 
 
 def measuring(sizes: Sizes, rows: int, target: Target) -> Iterator[Launchable]:
-    """Yield the kernels of a head that measures, which no forward asks for yet."""
-    tile = head.head_tile(rows, sizes.head, target, MEASURES)
-    yield head.launchable(sizes.head, tile, target, MEASURES, once=rows <= tile.height)
-    yield head.merging(-(-sizes.head.out // tile.features), target, MEASURES)
+    """Yield the kernels of a head that is given tokens."""
+    for asked in GIVEN:
+        tile = head.head_tile(rows, sizes.head, target, asked)
+        yield head.launchable(sizes.head, tile, target, asked, once=rows <= tile.height)
+        yield head.merging(-(-sizes.head.out // tile.features), target, asked)
 
 
 def chosen(arch: int, *, everything: bool) -> Iterator[Launchable]:
@@ -122,7 +130,7 @@ def failures(archs: tuple[int, ...], *, everything: bool) -> list[str]:
             if key in known:
                 continue
             known.add(key)
-            what = f"{each.name} {each.signature['rows']} for {arch} {each.signature}"
+            what = f"{each.name} {each.signature.get('rows', '')} for {arch} {each.signature}"
             try:
                 report = compile_launchable(each, target_of(f"cuda:{arch}"))
             except BackendError as problem:

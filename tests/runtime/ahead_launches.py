@@ -2,7 +2,8 @@
 
 Prints as JSON what Triton compiled in spite of what the artifact carries. The device is a driver
 that says it is one and runs nothing: what Triton does before, looking for the kernel by the very
-arguments of the launch, is as ever. What decides how the host goes on (tokens, logits) is zeros.
+arguments of the launch, is as ever. What decides how the host goes on (tokens, logits) is zeros,
+and what a step makes of it is done by torch.
 
 Arguments: a folder to write to, a checkpoint, `all` for prompts of any length.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import noted_in_torch
 import torch
 import triton
 from torch import Tensor
@@ -46,9 +48,9 @@ SHORT = 8
 """Tokens of a prompt at most, unless all are compiled for."""
 TYPES = {
     "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64,
-    "i8": torch.int8, "i32": torch.int32, "i64": torch.int64,
+    "u1": torch.bool, "i8": torch.int8, "i32": torch.int32, "i64": torch.int64,
 }  # fmt: skip
-LEFT_AS_ZEROS = ("found_ptr", "logit_ptr")
+LEFT_AS_ZEROS = ("found_ptr", "logit_ptr", "measured_ptr")
 
 
 class Driver:
@@ -87,6 +89,13 @@ def without_a_gpu() -> Driver:
     driver.set_active(fake)
     device.check_device = lambda _: None
     launchable._target = lambda _: Target(fake.target.arch)
+    between = triton_backend.between
+
+    def done(program: Any, memory: Any, slots: Tensor, target: Target) -> None:
+        between(program, memory, slots, target)
+        noted_in_torch.do(program, memory, slots)
+
+    triton_backend.between = done
     triton_backend.matrix_of = triton_weights.matrix_of = as_on_a_device
     return fake
 
@@ -118,10 +127,12 @@ def launched(kernel: Launchable) -> None:
     """Launch a kernel with any arguments of its types; what need not be aligned is not."""
     arguments: list[Any] = []
     for name, kind in kernel.signature.items():
-        if kind.startswith("*"):
+        if isinstance(kind, tuple):
+            arguments.append(tuple(torch.zeros(4096, dtype=TYPES[each[1:]]) for each in kind))
+        elif kind.startswith("*"):
             whole: Tensor = torch.zeros(64, dtype=TYPES[kind[1:]])
             arguments.append(whole if name in kernel.aligned else whole[1:])
-        elif kind == "fp32":
+        elif kind.startswith("fp"):
             arguments.append(1e-5)
         else:
             arguments.append(32 if name in kernel.aligned else 1)
@@ -141,7 +152,7 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
             return replace(uses, forwards=tuple(forwards))
 
         compiling.uses_of = few
-    name = "linear_ss_lora" if all_lengths else "ar"
+    name = "linear_ss_iterative" if all_lengths else "ar"
     checked = api.check_together([name], {"block_length": 8} if all_lengths else None)
     made = compiling.compile_ahead(checked, ["cuda:90"], model, "bfloat16", batch=2, jobs=1)
     out = api.write(checked, folder / "out", certify=False, attached=made.files)

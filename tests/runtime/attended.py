@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from handwritten import BIDIRECTIONAL, CAUSAL, QUADRATIC, QUADRATIC_START, quadratic_layout
-from interpreted import WINDOW, give_kernels
+from interpreted import PROMPTLESS, WINDOW, give_kernels
 from patched_once import patch_once
 from tiles import tiled
 from torch import Tensor
@@ -34,7 +34,7 @@ from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan
 
 CPU = torch.device("cpu")
-PATTERNS = (CAUSAL, BIDIRECTIONAL, QUADRATIC, QUADRATIC_START, WINDOW)
+PATTERNS = (CAUSAL, BIDIRECTIONAL, QUADRATIC, QUADRATIC_START, WINDOW, PROMPTLESS)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ALLOWED = dict(zip(DTYPES, (2**-19, 2**-11, 2**-7), strict=True))
 """Float32 sums and one rounding to the dtype, which the interpreter does towards zero for bfloat16;
@@ -119,6 +119,11 @@ class Forward:
         )
 
     @property
+    def prompts(self) -> list[int]:
+        """The lengths of prompts: in the midst of a page, at its end, and beyond the prefix."""
+        return [length * part // 8 for part, length in zip((5, 8, 20), self.lengths, strict=False)]
+
+    @property
     def most(self) -> int:
         """The most keys of a sequence."""
         return max(self.lengths) + self.layout.size
@@ -162,6 +167,7 @@ class Forward:
             self.query, *pages, by_slot, slots, torch.tensor(self.lengths), self.factor,
             plan.facts, plan.seen, self.pattern.kernel(), division, room, Target.of(CPU),
             sees_prefix=self.pattern.sees_prefix, upcast=self.query.dtype != torch.float16,
+            begin=torch.tensor(self.prompts) if self.pattern.asks_prompt else None,
         )  # fmt: skip
 
     def error(self, found: Tensor) -> float:
@@ -169,6 +175,7 @@ class Forward:
         want = reference(
             self.query, self.keys, self.values, torch.arange(len(self.lengths)),
             torch.tensor(self.lengths), self.factor, self.layout, self.pattern,
+            self.prompts,
         )  # fmt: skip
         error = float((found.double() - want).abs().max())
         return error / (ALLOWED[self.query.dtype] * max(float(want.abs().max()), 1.0))
@@ -208,7 +215,7 @@ def errors(shapes: Any) -> list[tuple[str, float]]:
     found = []
     for number, ((rows, heads, lengths), pattern) in enumerate(product(shapes, PATTERNS)):
         layout = Layout.causal(rows) if pattern is CAUSAL else any_layout(rows)
-        dtype = DTYPES[number % len(DTYPES)]
+        dtype = DTYPES[(number + number // len(PATTERNS)) % len(DTYPES)]
         forward = Forward.drawn(layout, pattern, heads, lengths, dtype)
         what = f"{rows} {heads} {lengths} {pattern.name} {dtype}"
         found.append((what, forward.error(forward.attend(forward.divided()))))

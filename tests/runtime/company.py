@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +28,7 @@ class Decoded:
     member: Member
     tokens: list[int] = field(default_factory=list)
     nfe: int = 0
+    told: Mapping[str, int] = field(default_factory=dict)
     error: NldcRuntimeError | None = None
 
     def text(self) -> list[int]:
@@ -53,8 +54,8 @@ class Company:
         decoder, backbone = self.decoder, self.decoder.model.backbone
         cache = KVCache(decoder.config, backbone.dtype, backbone.device)
         self.caches.append(cache)
-        state = StepState(decoder.config, backbone.device)
-        state.expect(decoder.SCRATCH_ROWS, texts=decoder.LOOKS_UP)
+        state = StepState(decoder.config, backbone.device, backbone.dtype)
+        state.expect(decoder.SCRATCH_ROWS, texts=decoder.LOOKS_UP, asked=decoder.ASKED)
         everyone = []
         for prompt, member in zip(prompts, members, strict=True):
             one = Decoded(list(prompt), member)
@@ -73,7 +74,17 @@ class Company:
             if not left:
                 return everyone
             live = [live[place] for place in left]
-            self._run(cache, state, live, "step")
+            for step, some in self._parts(live).items():
+                self._run(cache, state, some, "step", step)
+
+    def _parts(self, live: Sequence[Decoded]) -> dict[str, list[Decoded]]:
+        """Return who takes which step: all the same one, or each its own by what it carries."""
+        decoder, parts = self.decoder, dict[str, list[Decoded]]()
+        for one in live:
+            told = [one.told[name] for name in decoder.ROUTED_BY]
+            name = decoder.route(len(live), *told) if told else "step"
+            parts.setdefault(name, []).append(one)
+        return parts
 
     def _done(self, one: Decoded) -> bool:
         ended = not set(one.member.eos).isdisjoint(one.tokens)
@@ -85,6 +96,7 @@ class Company:
         state: StepState,
         live: Sequence[Decoded],
         name: str,
+        step: str = "step",
     ) -> None:
         with torch.inference_mode():
             batch = Batch(self.decoder.model, cache, [one.member for one in live], state)
@@ -93,7 +105,7 @@ class Company:
                 if prompt is not None:
                     emit = self.decoder.prefill(batch, prompt)
                 else:
-                    emit = self.decoder.step(batch, batch.carried())
+                    emit = getattr(self.decoder, step)(batch, batch.carried())
                 record = commit(batch, emit)
             outcomes = record.outcomes()
         for number, (one, outcome) in enumerate(zip(live, outcomes, strict=True)):
@@ -104,6 +116,7 @@ class Company:
 
     def _add(self, one: Decoded, outcome: Outcome) -> None:
         one.nfe += outcome.forwards
+        one.told = outcome.told
         for token in outcome.tokens:
             if not self._done(one):
                 one.tokens.append(token)

@@ -76,13 +76,29 @@ def _window(q: RowFacts, k: RowFacts) -> torch.Tensor:
     return (k.position <= q.position) & (k.position > q.position - 5) & (q.row != 2)
 
 
+def _promptless(q: RowFacts, k: RowFacts) -> torch.Tensor:
+    """Return what sees the text behind the prompt, and the rows before it."""
+    return (k.prefix & ~k.prompt) | (k.row >= 0) & (k.row <= q.row)
+
+
+@triton.jit
+def promptless_kernel(  # type: ignore[no-untyped-def]
+    q_kind, q_group, q_index, q_row, q_position,
+    k_prefix, k_kind, k_group, k_index, k_row, k_position, k_prompt,
+):  # fmt: skip
+    """As `_promptless`."""
+    return (k_prefix & (k_prompt == 0)) | ((k_row >= 0) & (k_row <= q_row))
+
+
 WINDOW = Pattern("window", _window)
+PROMPTLESS = Pattern("promptless", _promptless, asks_prompt=True)
 KERNELS = {
     CAUSAL: causal_kernel,
     BIDIRECTIONAL: bidirectional_kernel,
     QUADRATIC: quadratic_kernel,
     QUADRATIC_START: quadratic_start_kernel,
     WINDOW: window_kernel,
+    PROMPTLESS: promptless_kernel,
 }
 
 

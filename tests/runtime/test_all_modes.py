@@ -130,7 +130,7 @@ def test_a_stop_string_is_found_wherever_steps_cut_it(load: Any, name: str) -> N
     options = {**OPTIONS, "max_new_tokens": 18, "eos": (), "processors": [letters_of(decoder)]}
     text = decoder.generate("hello", **options).text[0]
     assert len(text) == 18
-    for start in range(0, len(text) - 4, 3):
+    for start in range(0, len(text) - 4, 5):
         stop = [text[start : start + 3], "never there"]
         found = decoder.generate("hello", stop=stop, **options)
         assert found.text[0] == text[: text.index(stop[0])]
@@ -144,21 +144,18 @@ def test_a_stop_string_is_found_wherever_steps_cut_it(load: Any, name: str) -> N
 @pytest.mark.parametrize("name", LIBRARY)
 def test_what_is_streamed_is_whole_characters_and_stays(load: Any, name: str) -> None:
     decoder = load(name)
-    seen: list[int] = []
-    for seed in range(2):
-        options = {**OPTIONS, "seed": seed, "max_new_tokens": 40, "temperature": 1.5, "eos": ()}
-        result = decoder.generate("é ü", **options)
-        pieces = list(decoder.stream("é ü", **options))
-        whole = decoder.tokenizer.decode(result.tokens[0])
-        assert "".join(pieces) == result.text[0]
-        assert result.text[0] == whole
-        shown = ""
-        for piece in pieces:
-            shown += piece
-            assert whole.startswith(shown)
-            assert piece
-        seen += result.tokens[0]
-    assert len(set(seen)) > 20
+    options = {**OPTIONS, "max_new_tokens": 40, "temperature": 1.5, "eos": ()}
+    result = decoder.generate("é ü", **options)
+    pieces = list(decoder.stream("é ü", **options))
+    whole = decoder.tokenizer.decode(result.tokens[0])
+    assert "".join(pieces) == result.text[0]
+    assert result.text[0] == whole
+    shown = ""
+    for piece in pieces:
+        shown += piece
+        assert whole.startswith(shown)
+        assert piece
+    assert len(set(result.tokens[0])) > 20
 
 
 def test_a_character_of_several_tokens_is_shown_once_it_is_whole(load: Any) -> None:

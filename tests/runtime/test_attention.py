@@ -28,7 +28,12 @@ def _window(q: RowFacts, k: RowFacts) -> torch.Tensor:
     return (k.position <= q.position) & (k.position > q.position - 5) & (q.row != 2)
 
 
+def _promptless(q: RowFacts, k: RowFacts) -> torch.Tensor:
+    return (k.prefix & ~k.prompt) | (k.row >= 0) & (k.row <= q.row)
+
+
 WINDOW = Pattern("window", _window)
+PROMPTLESS = Pattern("promptless", _promptless, asks_prompt=True)
 
 
 def config(heads: int, kv_heads: int, dim: int) -> ModelConfig:
@@ -68,6 +73,8 @@ def cache_of(
         (block_layout(7), BIDIRECTIONAL, (4, 0)),
         (quadratic_layout(3), QUADRATIC, (6, 1)),
         (Layout.causal(6), WINDOW, (0, 11)),  # row 2 sees nothing
+        (Layout.causal(6), PROMPTLESS, (9, 9, 90)),
+        (Layout.causal(300), PROMPTLESS, (70, 3)),
     ],
 )
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
@@ -95,7 +102,8 @@ def test_attention_is_what_its_definition_says(
         cache.data[:, :, list(cache.pages(slot))] = torch.nan
         held = torch.randn(2, kv_heads, length, dim, dtype=torch.float64)
         write(cache, slot, *held)
-    places = Places(slots, lengths, torch.tensor(slots), torch.tensor(lengths))
+    prompts = (4, 9, 100)[:batch]
+    places = Places(slots, lengths, torch.tensor(slots), torch.tensor(lengths), prompts)
     query, key, value = (
         torch.randn(batch * rows, count, dim).double() for count in (heads, kv_heads, kv_heads)
     )
@@ -104,7 +112,7 @@ def test_attention_is_what_its_definition_says(
     found = TorchAttention(plan, cache, places)(0, query, key, value, factor.view(-1, 1, 1))
     want = reference(
         query, untiled(cache.keys[0][cache.table]), untiled(cache.values[0][cache.table]),
-        places.slot_index, places.start, factor, layout, pattern,
+        places.slot_index, places.start, factor, layout, pattern, prompts,
     )  # fmt: skip
     torch.testing.assert_close(found, want)
 

@@ -11,14 +11,15 @@ from random_model import random_checkpoint
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache
-from nldc.runtime.model.backend import Choice
+from nldc.runtime.model.backend import Choice, Chooser
+from nldc.runtime.model.scores import Scores
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import NO_NUMBER, Sampling
 from nldc.runtime.step.thinking import ThinkingLimit
-from nldc.runtime.step.values import Choosing, Hidden
+from nldc.runtime.step.values import Choosing, Counting, Hidden
 
 MASK = 100
 
@@ -60,6 +61,13 @@ class Watched(TorchBackend):
         self.choices.append(choice)
         return super().head_choose(states, choice)
 
+    def head_choose_scored(
+        self, states: Tensor, choice: Choice | Chooser, scores: Scores
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if isinstance(choice, Choice):
+            self.choices.append(choice)
+        return super().head_choose_scored(states, choice, scores)
+
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Ar:
@@ -93,6 +101,44 @@ def test_a_head_that_chooses_is_the_head_and_then_the_choice(
         assert torch.equal(choice.positions, hidden.positions)
         assert choice.barred == (MASK if mask_token == "forbidden" else None)
         assert choice.temperature == batch.members[0].sampling.temperature
+
+
+@pytest.mark.parametrize("counting", ["counted", "ignored"])
+@pytest.mark.parametrize("name", [*ALIKE, *UNLIKE])
+def test_scores_beside_a_choice_are_those_of_the_head(
+    decoder: Ar, name: str, counting: Counting
+) -> None:
+    mask_token: Choosing = "forbidden" if counting == "ignored" else "allowed"
+    with torch.inference_mode():
+        batch, hidden, watched = forward(decoder, (ALIKE | UNLIKE)[name])
+        logits = batch.head(hidden)
+        chosen = batch.sample(logits, mask_token)
+        given = torch.full_like(chosen, 7).index_fill(1, torch.tensor([2]), -1)
+        for tokens in (None, given):
+            found = batch.head_choose_scored(
+                hidden, "margin", "probability", "entropy",
+                tokens=tokens, mask_token=mask_token, mask_token_scored=counting,
+            )  # fmt: skip
+            own = chosen if tokens is None else tokens
+            wanted = (
+                chosen,
+                batch.margin(logits, mask_token=counting),
+                batch.probability(logits, own, mask_token=counting),
+                batch.entropy(logits, mask_token=counting),
+            )
+            for got, want in zip(found, wanted, strict=True):
+                assert torch.equal(got, want)
+    assert len(watched.choices) == 2 * (name in ALIKE)
+
+
+def test_log_probabilities_are_the_logarithms_of_probabilities(decoder: Ar) -> None:
+    with torch.inference_mode():
+        batch, hidden, watched = forward(decoder, ALIKE["alone"])
+        tokens = torch.arange(9) * 17
+        found = watched.scored(hidden.states[0], tokens)
+        log_p = batch.head(hidden).values[0].double().log_softmax(-1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), log_p[torch.arange(9), tokens], rtol=0, atol=1e-5)
 
 
 def test_a_forbidden_mask_and_rows_without_numbers_are_chosen_alike(decoder: Ar) -> None:

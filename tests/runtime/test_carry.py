@@ -183,8 +183,10 @@ def test_no_stale_line_is_read_while_sequences_join_leave_and_switch(
         put(self, slot, values)
         poison(self, [slot])
 
-    def writes(self: Carry, slots: Sequence[int], index: Tensor, values: Any) -> None:
-        after(self, slots, index, values)
+    def writes(
+        self: Carry, slots: Sequence[int], index: Tensor, values: Any, notes: Any = None
+    ) -> None:
+        after(self, slots, index, values, notes)
         poison(self, slots)
 
     want = [
@@ -209,9 +211,11 @@ def test_a_step_that_fails_when_it_has_written_begins_again_with_what_it_read(
     write = Carry.write
     failed = 0
 
-    def fails(self: Carry, slots: Sequence[int], index: Tensor, values: Any) -> None:
+    def fails(
+        self: Carry, slots: Sequence[int], index: Tensor, values: Any, notes: Any = None
+    ) -> None:
         nonlocal failed
-        write(self, slots, index, values)
+        write(self, slots, index, values, notes)
         if len(slots) > 1 and failed < 3:
             failed += 1
             raise RuntimeError("a kernel failed")

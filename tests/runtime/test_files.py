@@ -106,13 +106,22 @@ def test_what_is_put_into_a_folder_while_it_is_replaced_is_kept_and_said(tmp_pat
     assert (out / "b").exists()
 
 
-@pytest.mark.parametrize("kind", ["link", "folder"])
-def test_files_are_not_put_in_place_of_links_and_folders(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_files_are_not_put_in_place_of_links_folders_and_pipes(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "b"
     if kind == "link":
-        (tmp_path / "b").symlink_to(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
+    elif kind == "folder":
+        place.mkdir()
     else:
-        (tmp_path / "b").mkdir()
-    before = tree(tmp_path)
-    with pytest.raises(OSError, match="it is no plain file"):
-        put_files(tmp_path, fill)
-    assert tree(tmp_path) == before
+        os.mkfifo(place)
+    for put in (
+        lambda: put_files(tmp_path, fill),
+        lambda: write_whole(place, lambda path: path.write_text("new")),
+    ):
+        with pytest.raises(OSError, match="it is no plain file"):
+            put()
+        assert list(tmp_path.iterdir()) == [place]
+        assert (place.is_symlink(), place.is_dir(), place.is_fifo()) == (
+            kind == "link", kind == "folder", kind == "pipe"
+        )  # fmt: skip

@@ -36,7 +36,7 @@ def test_a_row_is_bitwise_the_same_in_any_company(out: int, width: int, dtype: t
     first = len(x) - 25
     alone = torch.cat([linear(row, packed) for row in x[first:].split(1)])
     for count in COUNTS:
-        for end in (len(x), len(x) - 5):
+        for end in (len(x), len(x) - 5) if count < 100 else (len(x),):
             found, shared = linear(x[end - count : end], packed), min(count, 20)
             wanted = alone[end - shared - first : end - first]
             assert torch.equal(found[-shared:], wanted), (count, end)

@@ -29,7 +29,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "smollm2": {
         "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 1000,
+        "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 500, "num_hidden_layers": 1,
     },
 }  # fmt: skip
 

@@ -8,10 +8,17 @@ import pytest
 import torch
 
 from nldc.runtime.errors import PromptError
-from nldc.runtime.step import sampling as sampling_module
 from nldc.runtime.step.lineup import facts_of
 from nldc.runtime.step.member import Member
-from nldc.runtime.step.sampling import Sampling, choose, filtered, gumbel, row_keys
+from nldc.runtime.step.sampling import (
+    UNIT,
+    Sampling,
+    choose,
+    filtered,
+    gumbel,
+    row_keys,
+    weights,
+)
 
 
 def draw(logits: torch.Tensor, positions: torch.Tensor, **options: float) -> torch.Tensor:
@@ -163,12 +170,19 @@ def test_logits_are_divided_by_the_temperature_in_float64() -> None:
     assert values.tolist() == [1.0 / 3.0, (1.0 + 2**-23) / 3.0]
 
 
-def test_a_gpu_s_sums_of_probabilities_are_those_of_the_cpu_but_for_rounding() -> None:
-    mass = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).double().softmax(-1)
-    found = sampling_module._whole_sums(mass)
-    torch.testing.assert_close(found, mass.cumsum(-1), rtol=0, atol=1e-12)
-    last = sampling_module._whole_sums(mass.flip(-1))[:, -1]
-    assert torch.equal(last, found[:, -1])
+def test_weights_are_the_softmax_but_for_rounding_and_have_one_sum_in_any_order() -> None:
+    logits = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).double()
+    ordered = logits.sort(-1, descending=True).values
+    found = weights(ordered)
+    sums = found.cumsum(-1)
+    mass = sums.double() / sums[:, -1:]
+    torch.testing.assert_close(mass, ordered.softmax(-1).cumsum(-1), rtol=0, atol=1e-9)
+    assert torch.equal(found.flip(-1).cumsum(-1)[:, -1], sums[:, -1])
+
+
+def test_as_many_weights_as_a_vocabulary_has_tokens_can_be_added() -> None:
+    sums = weights(torch.zeros(1, 2**19 - 1, dtype=torch.float64)).cumsum(-1)
+    assert sums[0, -1] == int(UNIT) * (2**19 - 1)
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 + 5, 2**63 - 1, 2**63, 2**64 - 1])

@@ -85,11 +85,11 @@ def test_ar_under_a_budget_is_ar_with_the_token_put_in(load: Any, temperature: f
 
 @pytest.fixture(scope="module")
 def under_budgets(load: Any) -> list[tuple[dict[str, Any], list[list[int]]]]:
-    """What AR says, greedy and drawn, under each budget."""
+    """What AR says under budgets: greedy under every other one, drawn under those between."""
     ar, found = load("ar"), []
-    for temperature in (0.0, 0.9):
+    for first, temperature in enumerate((0.0, 0.9)):
         options: dict[str, Any] = {"temperature": temperature, "seed": 3}
-        for limit, end in budgets(ar, **options):
+        for limit, end in budgets(ar, **options)[first::2]:
             options |= {
                 "max_new_tokens": LENGTH, "max_thinking_tokens": limit, "end_think_token_id": end
             }  # fmt: skip

@@ -146,6 +146,18 @@ def test_spaces_between_words_survive_and_the_leading_one_is_dropped() -> None:
     assert [stream.feed([token]) for token in (4, *crab, 5)] == ["one", "", "", "", "🦀", " two"]
 
 
+@given(st.text(max_size=12))
+def test_the_bytes_of_all_tokens_together_are_the_texts(text: str) -> None:
+    assert b"".join(map(BYTES.bytes_of, BYTES.encode(text))) == text.encode()
+
+
+def test_the_bytes_of_a_token_are_what_it_spells() -> None:
+    for tokenizer in (SPACED, METASPACE):
+        assert tokenizer.bytes_of(4) == b" one"
+        assert tokenizer.bytes_of(1) == b"</s>"
+        assert tokenizer.bytes_of(10**6) == b""
+
+
 def test_special_tokens_have_no_text() -> None:
     stream = TextStream(BYTES)
     tokens = [0, *BYTES.encode("a"), 2, *BYTES.encode("b"), 1]
@@ -232,6 +244,15 @@ def test_bos_is_what_the_post_processor_adds_and_a_template_does_not_double_it(
     assert tokenizer.encode_chat("<s>hi") == [0, *plain]
     assert BYTES.encode_chat("<s>hi") == [0, *plain]
     assert BYTES.encode_chat("hi") == plain
+
+
+def test_a_token_begins_at_its_character_and_what_is_added_takes_no_room(tmp_path: Path) -> None:
+    def edit(data: Files) -> None:
+        data["post_processor"] = ends_by("<s>", "A", "</s>")
+
+    tokenizer = Tokenizer.load(written(tmp_path, edit))
+    assert tokenizer.encode("a€b")[0] == 0
+    assert tokenizer.starts("a€b") == [0, 0, 1, 1, 1, 2, 2]
 
 
 def test_a_setting_that_the_post_processor_contradicts_is_named(tmp_path: Path) -> None:

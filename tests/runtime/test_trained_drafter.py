@@ -18,7 +18,7 @@ from test_import_gguf import Model
 from nldc import api
 from nldc.cli import cli
 from nldc.import_gguf import import_gguf
-from nldc.runtime.train import drafter
+from nldc.runtime.train import texts
 from nldc.runtime.train.corpus import SourceFile
 
 TEXT = "def f(x):\n    return x + 1\n" * 20
@@ -82,7 +82,7 @@ MAKERS = (
 @pytest.fixture(autouse=True)
 def _small_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [SourceFile("a.py", TEXT)]
-    monkeypatch.setattr(drafter, "read_files", lambda _root, *, held_out: files[held_out:])
+    monkeypatch.setattr(texts, "read_files", lambda _root, *, held_out: files[held_out:])
 
 
 def train(folder: Path, *arguments: str, **changed: int) -> str:

@@ -11,32 +11,15 @@ from safetensors.torch import load_file
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import AdapterError, CheckpointError
 from nldc.runtime.reference.backbone import PlainBackbone, plain
-from nldc.runtime.train import drafter
-from nldc.runtime.train.corpus import SourceFile
 from nldc.runtime.train.drafter import (
     DrafterRecipe,
     drafter_losses,
     init_lora,
-    own_text,
     train_drafter,
-    training_stream,
 )
 from nldc.runtime.train.evaluate import continue_greedily, measure_linear
-from nldc.runtime.train.export import export_checkpoint
-from nldc.runtime.train.geometry import Geometry, model_config
-from nldc.runtime.train.model import init_params
-from nldc.runtime.train.tokenizer import train_tokenizer
+from nldc.runtime.train.texts import own_text, training_stream
 
-TEXT = "def f(x):\n    return x + 1\n" * 30
-SMALL = Geometry(
-    vocab_size=270,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=24,
-)
 TINY = DrafterRecipe(
     rank=8,
     alpha=32.0,
@@ -51,19 +34,6 @@ TINY = DrafterRecipe(
     precision="float32",
     threads=0,
 )
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(
-        drafter, "read_files", lambda _root, *, held_out: [SourceFile(str(held_out), TEXT)]
-    )
-    train_tokenizer([TEXT], SMALL.vocab_size).save(str(tmp_path / "tokenizer.json"))
-    folder = tmp_path / "checkpoint"
-    export_checkpoint(
-        init_params(model_config(SMALL, 4), 0), SMALL, 4, tmp_path / "tokenizer.json", folder
-    )
-    return folder
 
 
 def _naive_loss(draft: torch.Tensor, verifier: torch.Tensor, recipe: DrafterRecipe) -> float:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,23 @@ TINY = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def _small_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _small_corpus() -> Iterator[None]:
     def read_files(_root: Path, *, held_out: bool) -> list[SourceFile]:
         return [SourceFile("a.py", f"def f{int(held_out)}(x):\n    return x + 1\n" * 30)]
 
-    monkeypatch.setattr(loop, "read_files", read_files)
-    monkeypatch.setattr(loop, "EVALUATION_WINDOWS", 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "read_files", read_files)
+        patch.setattr(loop, "EVALUATION_WINDOWS", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a tiny model from the first step to the last; return where it lies."""
+    out = tmp_path_factory.mktemp("whole")
+    train(TINY, out, resume=False)
+    return out
 
 
 def _log(out: Path) -> list[dict[str, str]]:
@@ -62,9 +73,8 @@ def _log(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_tiny_run_lowers_both_held_out_losses(tmp_path: Path) -> None:
-    train(TINY, tmp_path, resume=False)
-    rows = _log(tmp_path)
+def test_a_tiny_run_lowers_both_held_out_losses(whole: Path) -> None:
+    rows = _log(whole)
     assert [row["step"] for row in rows] == [str(step) for step in range(5, 65, 5)]
     assert float(rows[-1]["held_out_ar"]) < float(rows[0]["held_out_ar"]) - 0.3
     assert float(rows[-1]["held_out_diffusion"]) < float(rows[0]["held_out_diffusion"]) - 0.3
@@ -72,9 +82,8 @@ def test_a_tiny_run_lowers_both_held_out_losses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stopped_at", [7, 56], ids=["in the joint stage", "in the last stage"])
 def test_a_resumed_run_is_the_run_that_was_not_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
 ) -> None:
-    train(TINY, tmp_path / "whole", resume=False)
     save = loop.save_state
 
     def save_and_stop(run: loop.Run, recipe: Recipe, out: Path) -> None:
@@ -86,14 +95,17 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     with pytest.raises(KeyboardInterrupt):
         train(TINY, tmp_path / "stopped", resume=False)
     train(TINY, tmp_path / "stopped", resume=True)
-    whole = torch.load(tmp_path / "whole" / "state.pt")["params"]
+    wanted = torch.load(whole / "state.pt")["params"]
     resumed = torch.load(tmp_path / "stopped" / "state.pt")["params"]
-    for name, value in whole.items():
+    for name, value in wanted.items():
         assert torch.equal(value, resumed[name]), name
 
 
 def test_the_checkpoint_has_the_released_names_in_shards(tmp_path: Path) -> None:
-    train(dataclasses.replace(TINY, stages=TINY.stages[:1]), tmp_path, resume=False)
+    recipe = dataclasses.replace(TINY, stages=TINY.stages[:1])
+    told: list[tuple[int, int]] = []
+    train(recipe, tmp_path, resume=False, progress=lambda *each: told.append(each))
+    assert told == [(step, recipe.steps) for step in range(recipe.steps)]
     folder = tmp_path / "checkpoint"
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     shapes = parameter_shapes(TINY.config)

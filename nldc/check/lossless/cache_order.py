@@ -2,7 +2,7 @@
 
 An entry's place is its position, for every strategy: what reads the cache takes that for granted,
 and so does cropping it. The proof of exactness says the same of the entries that stay; here it is
-asked of those too that every outcome forgets.
+asked of those too that every outcome forgets. Where one branch stays, it is asked of each branch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.places import node_span
 from nldc.check.lossless.sight import Rowset
 from nldc.diagnostics import Diagnostic, Label
+from nldc.ir.branches import branches_kept, keeps_path, storing
 from nldc.ir.graph import Graph, walk
 from nldc.ir.ops import Forward
 from nldc.ir.picks import PROBES
@@ -32,9 +33,14 @@ def cache_order(
     if certificate is not None and certificate.problems:
         return  # what is wrong is said there
     yield from _uneven(graph, source)
+    branched = dict(_branched(graph))
     for node in graph.nodes:
         if isinstance(node.op, Forward):
-            text = _out_of_order(node.op, graph.kinds)
+            branches = branched.get(node.name)
+            if branches is not None:
+                text = _branch_out_of_order(node.op, graph.kinds, branches)
+            else:
+                text = _out_of_order(node.op, graph.kinds)
             if text is not None:
                 kind = KINDS[codes.CACHE_ORDER]
                 labels = (
@@ -59,6 +65,26 @@ def _uneven(graph: Graph, source: Source) -> Iterator[Diagnostic]:
             kind = KINDS[codes.FRONTIER]
             label = Label(node_span(node.name, source, "cache"), text)
             yield Diagnostic(codes.FRONTIER, "error", kind.message, (label,), (kind.help,))
+
+
+def _branched(graph: Graph) -> Iterator[tuple[str, tuple[tuple[int, ...], ...]]]:
+    """Yield the forwards of which one branch stays, and the rows of each branch."""
+    for step in graph.steps:
+        if keeps_path(step.emit.keep):
+            (node,) = storing(step.region.nodes)
+            yield node.name, branches_kept(step)
+
+
+def _branch_out_of_order(
+    op: Forward, kinds: tuple[str, ...], branches: tuple[tuple[int, ...], ...]
+) -> str | None:
+    offsets = Rowset(op, kinds, 0, 0).offsets
+    for number, rows in enumerate(branches):
+        for place, row in enumerate(rows):
+            if offsets[row] != place:
+                lies = f"row {row} lies at offset {offsets[row]}"
+                return f"{lies} and is row {place} of branch {number}, kept there"
+    return None
 
 
 def _out_of_order(op: Forward, kinds: tuple[str, ...]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nldc.check.lossless.codes import Obligation
 from nldc.diagnostics import Span
+from nldc.ir.by_request import Declared
 from nldc.ir.graph import Guarantee, Setting
 
 VERSION = 1
@@ -59,12 +60,15 @@ class Boundary:
 class Certificate:
     """A proof that a strategy is exact, for the params of one graph, or the reasons against.
 
+    Of params that requests bring (`runtime`) it holds for every value within their bounds.
+
     `outcomes` are the combinations of accepted counts that were examined and can happen;
     `sampled_by` the nodes through which every emitted token goes, where what binds it applies.
     """
 
     strategy: str
     params: Mapping[str, Setting]
+    runtime: Declared
     claimed: Guarantee
     proved: Guarantee
     prompt_lengths: tuple[int, ...]
@@ -76,6 +80,7 @@ class Certificate:
 
     def data(self) -> dict[str, Any]:
         """Return the certificate as plain data with a stable order."""
+        bounds = {name: [each.low, each.high] for name, each in self.runtime.items()}
         boundary = None
         if self.boundary is not None:
             carry = {
@@ -86,7 +91,8 @@ class Certificate:
         return {
             "certificate": VERSION,
             "strategy": self.strategy,
-            "params": dict(self.params),
+            "params": {n: each for n, each in self.params.items() if n not in self.runtime},
+            **({"for_every": bounds} if bounds else {}),
             "claimed": self.claimed,
             "proved": self.proved,
             "prompt_lengths": list(self.prompt_lengths),

@@ -85,6 +85,33 @@ class Choices:
         masked = None if masked else masked
         return self.row(made(node, number), masked, filled, row.blank)
 
+    def mask(self, node: str, rows: HeldRows, name: str, where: HeldMask) -> HeldRows:
+        """Mask rows again where chosen, of the rows of that name.
+
+        What a chosen row held is gone, an EOS too; where only masked rows are chosen, nothing is.
+        """
+        masked = tuple(
+            row if take is False else self._masked(node, number, row, surely=take is True)
+            for number, (row, take) in enumerate(zip(rows.rows, where.rows, strict=True))
+        )
+        untouched = all(take is False for take in where.rows)
+        within, keeps = rows.within | {name}, rows.keeps | {name}
+        result = HeldRows(
+            masked,
+            within=within if untouched else within & where.within,
+            keeps=keeps if untouched else keeps & where.within,
+            ended=rows.ended and (untouched or name in where.within),
+        )
+        self.note_end(result)
+        return result
+
+    def _masked(self, node: str, number: int, row: RowState, *, surely: bool) -> RowState:
+        if row.masked:
+            return row
+        masked = True if surely else None
+        filled = None if surely else row.filled
+        return self.row(made(node, number), masked, filled, row.blank)
+
     def note_end(self, rows: HeldRows) -> None:
         """Note for rows that ended what an EOS stands in if a row is masked: those before it."""
         if rows.ended:

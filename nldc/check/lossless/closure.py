@@ -13,15 +13,10 @@ from dataclasses import dataclass, field
 
 from nldc.check.lossless.alike import Flaw
 from nldc.check.lossless.held import Entry
+from nldc.check.lossless.outcomes import TooMuchError
 from nldc.check.lossless.prefill_rows import Class, class_of
 from nldc.check.lossless.terms import MASK, Equalities, Invariant, Term, ar, choice
 from nldc.check.lossless.trace import Trace
-from nldc.ir.ranges import UndecidedError
-
-
-class TooMuchError(UndecidedError):
-    """There is more to follow up than a proof may."""
-
 
 MOST_CLOSED = 200_000
 """Rows of tokens and equal pairs, over all outcomes of a step, that are followed up."""
@@ -81,7 +76,7 @@ class Closer:
     """
 
     flaws: Mapping[Class, Flaw] = field(default_factory=dict)
-    _others: dict[tuple[str, int, int], tuple[int, ...] | None] = field(default_factory=dict)
+    _others: dict[tuple[object, ...], tuple[int, ...] | None] = field(default_factory=dict)
 
     def close(
         self, trace: Trace, known: Invariant, prompt: int, given: Mapping[Term, Term] | None = None
@@ -129,7 +124,7 @@ class Closer:
 
         Right are the whole committed prefix, and one entry at each offset from 0 to its own.
         """
-        key = (entry.node, entry.row, trace.prompt_length)
+        key = (entry.node, entry.row, trace.prompt_length, entry.first, entry.cached)
         if key not in self._others and self.flaw(entry, trace) is not None:
             self._others[key] = None
         if key not in self._others:

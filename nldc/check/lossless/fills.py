@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.check.lossless.held import HeldRows
-from nldc.expr import Boolean, Expr, ExprError, Number, children, evaluate, fold, references
+from nldc.expr import Boolean, Expr, ExprError, Number, Ref, children, evaluate, fold, references
+from nldc.ir.by_request import NONE, Declared, named, range_of, surely
 from nldc.ir.effects import sure_number, takes_all
 from nldc.ir.ops import Fill, Node, Repeat, Select, Value
+from nldc.ir.ranges import UndecidedError
 
 MOST_WORK = 50_000
 """More combinations of a round and a number of rows than this are not looked at."""
@@ -24,12 +26,17 @@ class _TooMuchError(Exception):
 
 
 def fills_all(
-    loop: Repeat, variable: str, masks: range, values: Mapping[str, Any], after: HeldRows
+    loop: Repeat,
+    variable: str,
+    masks: range,
+    values: Mapping[str, Any],
+    after: HeldRows,
+    declared: Declared = NONE,
 ) -> bool:
     """Whether `at_most` rounds fill any such number of masked rows, each as few as it may.
 
     `variable` names the rows as a round begins, `values` what a round makes of them, and `after`
-    the rows that it ends with.
+    the rows that it ends with. `declared` are the params that requests bring, each as it is worst.
     """
     if all(masked is False for masked in after.masked):
         return True
@@ -37,7 +44,7 @@ def fills_all(
         return True  # an EOS stands before what is still masked
     if variable not in after.within:
         return False  # rows that were filled may be masked again
-    rounds = _Rounds(loop, variable, values)
+    rounds = _Rounds(loop, variable, values, declared)
     try:
         return rounds.fill(masks)
     except _TooMuchError:
@@ -51,6 +58,7 @@ class _Rounds:
     loop: Repeat
     variable: str
     values: Mapping[str, Any]
+    declared: Declared
     work: int = 0
     _known: dict[tuple[str, int | None, int | None], int] = field(default_factory=dict)
 
@@ -100,7 +108,8 @@ class _Rounds:
             return False
         more = (select.at_least, select.at_most, select.within, select.where)
         rules = [rule for rule in (select.best, select.always_best) if rule is not None]
-        return not any(more) and all(map(_is_whole, rules))
+        known = not any(any(named(rule, self.declared)) for rule in rules)
+        return not any(more) and known and all(map(_is_whole, rules))
 
     def _left(self, iteration: int, masks: int) -> int:
         """Return how many of exactly so many masked rows a round leaves at the most."""
@@ -145,7 +154,9 @@ class _Rounds:
         )
         self._work()
         if key not in self._known:
-            self._known[key] = least(self.selects[name], iteration, left)
+            if self.selects[name].where is not None:  # it is asked of every rank
+                self.work += left
+            self._known[key] = least(self.selects[name], iteration, left, self.declared)
         return min(left, self._known[key])
 
     def _work(self) -> None:
@@ -174,10 +185,10 @@ def _depends(select: Select) -> frozenset[str]:
     return asked if select.where is None else asked | {"left"}
 
 
-def least(select: Select, iteration: int, left: int) -> int:
+def least(select: Select, iteration: int, left: int, declared: Declared = NONE) -> int:
     """Return how many of `left` rows a selection takes at the least, if it can.
 
-    More than `left` says that it takes all of them.
+    More than `left` says that it takes all of them. Of `declared` params any value may be given.
     """
     numbers = {"iteration": iteration, "left": left}
 
@@ -185,23 +196,37 @@ def least(select: Select, iteration: int, left: int) -> int:
         if rule is None:
             return 0
         try:
+            if any(named(rule, declared)):
+                return float(range_of(rule, declared, numbers).low)
             return float(evaluate(rule, numbers))
-        except ExprError:
+        except (ExprError, UndecidedError):
             return 0
 
     found = max(0, int(value(select.best)), int(value(select.always_best)))
-    if select.within is not None and sure_number(select.within, numbers) >= 0:
+    if select.within is not None and _is_no_debt(select.within, numbers, declared):
         found = max(found, 1)  # nothing is surer than the surest row
     if takes_all(select, numbers):
         return max(found, left, 1 << 30)
-    return max(found, _by_rank(select.where, numbers, left))
+    return max(found, _by_rank(select.where, numbers, left, declared))
 
 
-def _by_rank(where: Expr | None, numbers: Mapping[str, int], left: int) -> int:
+def _is_no_debt(bound: Expr, numbers: Mapping[str, int], declared: Declared) -> bool:
+    """Whether a bound on a sum is surely 0 or more."""
+    param = declared.get(bound.dotted or "") if isinstance(bound, Ref) else None
+    if param is not None:
+        return param.low >= 0
+    return sure_number(bound, numbers) >= 0
+
+
+def _by_rank(where: Expr | None, numbers: Mapping[str, int], left: int, declared: Declared) -> int:
     """Return how many rows a condition takes whatever they are and score: those of its ranks."""
     if where is None:
         return 0
     asked = {ref.root for ref in references(where)}
+    if any(named(where, declared)):
+        if "rank" not in asked:
+            return (1 << 30) * surely(where, declared, numbers)
+        return sum(surely(where, declared, {**numbers, "rank": rank}) for rank in range(left))
     if "rank" not in asked:
         return (1 << 30) * (fold(where, lambda ref: numbers.get(ref.root)) == Boolean(True))
     taken = (

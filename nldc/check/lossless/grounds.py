@@ -22,6 +22,7 @@ def certificate_of(solution: Solution) -> Certificate:
     return Certificate(
         strategy=graph.name,
         params=graph.settings,
+        runtime=graph.runtime,
         claimed=graph.guarantee,
         proved="exact" if proved else "none",
         prompt_lengths=solution.lengths,
@@ -45,7 +46,7 @@ def _grounds(solution: Solution, boundary: Boundary) -> Iterator[Ground]:
     chosen, kept = _Rows(), _Rows()
     for run in (*solution.prefills, *solution.runs):
         for i, _ in enumerate(run.emitted):
-            chosen.note(run, _source(run, run.start + i - 1))
+            chosen.note(run, choosing(run, run.start + i - 1))
         for number in run.kept:
             kept.note(run, number)
     both = _Rows(chosen.rows, kept.rows)
@@ -76,7 +77,7 @@ def _grounds(solution: Solution, boundary: Boundary) -> Iterator[Ground]:
         yield Ground(name, tuple(dict.fromkeys(named)), rows.data(), reason)
 
 
-def _source(run: Run, position: int) -> int | None:
+def choosing(run: Run, position: int) -> int | None:
     """Return the row of AR whose choice is the token after `position`."""
     for number in sorted(run.closure.pure):
         entry = run.closure.trace.entries[number]

@@ -13,7 +13,7 @@ right. It may not trail by more, since nobody computes what is missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nldc.check.lossless.certificate import Boundary
@@ -37,6 +37,7 @@ class Handover:
     `stays`. It wants the cache to trail by `takes`, its carried values to hold the tokens at the
     places of `carry`, and the first `skips` tokens that it then emits to be dropped, for they are
     in the text already; or `takes` is None: it cannot be given a sequence, because of `closed`.
+    Its carried `counts` begin anew: it is proved for every value of them.
     """
 
     trails: int | None
@@ -45,6 +46,7 @@ class Handover:
     closed: str | None
     skips: int
     carry: Mapping[str, Places]
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def reason_against(self, other: Handover) -> str | None:
         """Return why a sequence cannot go from this strategy to the other, or None if it can."""
@@ -76,7 +78,8 @@ def handover_of(proof: Proof) -> Handover:
     if is_exact and solve(graph, entered_with=takes).boundary is None:
         text = "it is proved for sequences of its own prefill only"
         return Handover(trails, None, None, text, 0, {})
-    return Handover(trails, None, takes, None, skips, carry)
+    starts = {item.name: item.start for item in graph.carry if item.start is not None}
+    return Handover(trails, None, takes, None, skips, carry, starts)
 
 
 def handover_data(given: Mapping[str, Handover]) -> dict[str, dict[str, Any]]:
@@ -89,6 +92,7 @@ def handover_data(given: Mapping[str, Handover]) -> dict[str, dict[str, Any]]:
             "takes": one.takes,
             "skips": one.skips,
             "carry": {value: list(places) for value, places in one.carry.items()},
+            **({"counts": dict(one.counts)} if one.counts else {}),
             "switches": [other for other, reason in against.items() if reason is None],
             "refused": {other: reason for other, reason in against.items() if reason is not None},
         }
@@ -118,6 +122,7 @@ def _entered(
     carry = {
         item.name: tuple(places.get(carried(item.name, i)) for i in range(_size(item.type)))
         for item in graph.carry
+        if item.name not in graph.counts
     }
     return takes, takes - boundary.frontier, carry
 

@@ -115,13 +115,14 @@ class HeldScores:
 
 @dataclass(frozen=True)
 class HeldAccepted:
-    """What `accept` found, for one number of matches."""
+    """What `accept` found, for one number of matches, in one of its branches."""
 
     tokens: Tokens
     drafted: Tokens
     rows: int
     matches: int
     bonus: Tokens
+    branch: int = 0
 
 
 @dataclass(frozen=True)

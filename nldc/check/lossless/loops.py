@@ -1,10 +1,10 @@
 """What a loop leaves: rows of which it is known, in every outcome, who may have filled them.
 
 The body is walked with what may hold as a round begins, which grows until a round adds nothing:
-an invariant that the body keeps. Three things can end a loop: no row is masked; an EOS stands
-before the first masked row; the rounds are over. The last needs a proof that they suffice
-(`fills.py`), or the loop may leave any row masked. After the second, masked rows lie behind that
-EOS, which is noted, so that whoever emits the one without the other is caught.
+an invariant that the body keeps. Three things can end a loop: no row is masked, or none changed;
+an EOS stands before the first masked row; the rounds are over. The last needs a proof that they
+suffice (`fills.py`), or the loop may leave any row masked. After the second, masked rows lie behind
+that EOS, which is noted, so that whoever emits the one without the other is caught.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ from typing import Any, Protocol
 from nldc.check.lossless.choices import Choices
 from nldc.check.lossless.fills import fills_all
 from nldc.check.lossless.held import NAMELESS, HeldRows, Tokens
-from nldc.ir.ops import Fill, Repeat, Value
+from nldc.ir.by_request import Declared
+from nldc.ir.effects import last_fill
+from nldc.ir.ops import Repeat, Value
 
 
 class Walk(Protocol):
     """The values of a region, and of the body as it was walked last."""
 
     values: dict[str, Any]
+
+    @property
+    def declared(self) -> Declared:
+        """The params that requests bring."""
+        ...
 
     def tokens(self, value: Value) -> Tokens:
         """Return the terms of a use of tokens or rows."""
@@ -51,9 +58,15 @@ def leave_loop(
             break
         head = joined
     variable = f"{name}:{op.variable}"
-    offered = walk.tokens(_last_fill(op).tokens) if op.exhausted == "fill" else None
+    fill = last_fill(op) if op.exhausted == "fill" else None
+    offered = None if fill is None else walk.tokens(fill.tokens)
     masks = range(initial.masked.count(True), len(head.rows) - initial.masked.count(False) + 1)
-    full = offered is not None or fills_all(op, variable, masks, walk.values, after)
+    if op.until == "unchanged":  # a round surely ran
+        full = all(row.masked is False for row in after.rows)
+    else:
+        full = offered is not None or fills_all(
+            op, variable, masks, walk.values, after, walk.declared
+        )
     masked = _masked(op, initial, head) if full else head.masked
     rows = HeldRows(
         choices.leave(name, initial, head, masked, offered),
@@ -77,9 +90,3 @@ def _masked(op: Repeat, initial: HeldRows, head: HeldRows) -> tuple[bool | None,
         False if row.masked is False or number == 0 or not early else None
         for number, row in enumerate(head.rows)
     )
-
-
-def _last_fill(op: Repeat) -> Fill:
-    last = next(node.op for node in op.body.nodes if node.name == op.result.node)
-    assert isinstance(last, Fill)
-    return last

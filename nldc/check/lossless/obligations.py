@@ -6,7 +6,7 @@ the cache trails the text as before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nldc.check.lossless import codes
@@ -14,9 +14,11 @@ from nldc.check.lossless.blame import Blame, Cause, target_help
 from nldc.check.lossless.certificate import Problem
 from nldc.check.lossless.closure import Closure
 from nldc.check.lossless.codes import KINDS
+from nldc.check.lossless.outcomes import in_words
 from nldc.check.lossless.runs import Run, Runner, left_by
 from nldc.check.lossless.terms import Invariant, Term, ar, carried
 from nldc.diagnostics import Span, counted
+from nldc.ir.graph import Graph
 
 
 class Problems:
@@ -179,7 +181,7 @@ class Obligations:
     def _problem(
         self, cause: Cause, run: Run, context: str, span: Span | None, at_value: bool = False
     ) -> None:
-        when = _when(run.closure.trace.outcome)
+        when = _when(run, self.runner.graph)
         self.problems.add(
             cause.code,
             cause.node,
@@ -202,11 +204,9 @@ def _offsets(known: Invariant) -> Iterator[int]:
         yield from (int(member[1]) for member in group if member[0] == "ar")
 
 
-def _when(outcome: Mapping[str, int]) -> str:
-    if not outcome:
-        return ""
-    parts = [f"{_short(node)}.matches == {count}" for node, count in outcome.items()]
-    return f", when {' and '.join(parts)}"
+def _when(run: Run, graph: Graph) -> str:
+    outcome = run.closure.trace.outcome
+    return f", when {in_words(outcome, graph)}" if outcome else ""
 
 
 def _short(node: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.certificate import Certificate, Problem
+from nldc.check.lossless.outcomes import work_of
 from nldc.check.lossless.proof import prove
 from nldc.check.lossless.rule import unproved
-from nldc.check.lossless.ways import work_of
 from nldc.diagnostics import Diagnostic
 from nldc.ir.build import build
 from nldc.ir.graph import Graph
@@ -29,7 +31,9 @@ def other_params(
     if certificate is None or certificate.problems:
         return
     for name, declared in (source.data.get("params") or {}).items():
-        if declared["type"] != "int":
+        if declared["type"] != "int" or name in graph.runtime:
+            continue  # of what requests bring, the proof is for every value
+        if not _is_named({**source.data, "params": None}, re.compile(rf"\b{name}\b")):
             continue
         tries = _Tries(graph, source, name)
         for value in tries.values(declared["min"], declared["max"]):
@@ -40,6 +44,15 @@ def other_params(
                     found = unproved(problem, source)
                     yield replace(found, severity="warning", notes=(note,))
                 return
+
+
+def _is_named(data: Any, name: re.Pattern[str]) -> bool:
+    """Whether some text of a file has a name in it."""
+    if isinstance(data, Mapping):
+        return any(_is_named(part, name) for part in data.values())
+    if isinstance(data, list):
+        return any(_is_named(part, name) for part in data)
+    return isinstance(data, str) and name.search(data) is not None
 
 
 @dataclass
@@ -100,4 +113,6 @@ class _Tries:
 
     def _work(self, value: int) -> int:
         graph = self._with(value)
-        return 0 if graph is None else sum(work_of(region) for region in graph.regions)
+        if graph is None:
+            return 0
+        return sum(work_of(graph, step) for step in (None, *graph.steps))

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nldc.check.lossless.closure import Closer, Closure, possible
+from nldc.check.lossless.outcomes import outcomes
 from nldc.check.lossless.terms import Invariant, Term, ar, carried, invariant, meet
-from nldc.check.lossless.trace import Trace, Tracer, UnknowableError, outcomes
+from nldc.check.lossless.trace import Trace, Tracer, UnknowableError
 from nldc.ir.graph import Graph, Step
 from nldc.ir.ops import Value
 
@@ -48,7 +49,7 @@ class Runner:
 
     def prefill(self, length: int) -> Iterator[Run]:
         """Run the prefill over a prompt of that many tokens."""
-        for outcome in outcomes(self.graph.prefill):
+        for outcome in outcomes(self.graph, None):
             trace = self.tracer.prefill(length, outcome)
             closure = self.closer.close(trace, frozenset(), length)
             if closure.possible:
@@ -69,11 +70,9 @@ class Runner:
                 closure = self.closer.close(trace, known, given)
                 if not closure.possible:
                     continue
-                keep = len(trace.cache) if emit.keep is None else tracer.value(trace, emit.keep)
-                if not isinstance(keep, int):
-                    raise UnknowableError(emit.keep or emit.tokens)
+                kept = tracer.kept(step, trace)
                 emitted = terms_of(emit.tokens, closure, tracer)
-                run = Run(step, closure, emitted, trace.cache[:keep], start)
+                run = Run(step, closure, emitted, kept, start)
                 yield self._decreed(run, known) if self.text_is_given else run
 
     @property
@@ -107,7 +106,7 @@ class Runner:
         """
         if number not in self._traces:
             step = self.graph.steps[number]
-            traced = (self.tracer.step(step, outcome) for outcome in outcomes(step.region))
+            traced = (self.tracer.step(step, outcome) for outcome in outcomes(self.graph, step))
             self._traces[number] = possible(traced)
         return self._traces[number]
 
@@ -124,9 +123,13 @@ class Runner:
 
 
 def left_by(graph: Graph, step: Step | None) -> tuple[tuple[str, Value], ...]:
-    """Return each carried value's name, and what the prefill (None) or a step leaves for it."""
+    """Return each carried value's name, and what the prefill (None) or a step leaves for it.
+
+    Of Counts nothing is known between steps: a step is right for every value of them.
+    """
     begun = tuple((item.name, item.initial) for item in graph.carry)
-    return begun if step is None else step.next
+    left = begun if step is None else step.next
+    return tuple((name, value) for name, value in left if name not in graph.counts)
 
 
 def terms_of(value: Value, closure: Closure, tracer: Tracer) -> tuple[Term, ...]:

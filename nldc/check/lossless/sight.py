@@ -32,7 +32,8 @@ class Sight:
     """What one row sees: the committed prefix (all, none, or neither for sure), and rows.
 
     `cached` are places among the speculative entries that were there before, `own` rows of the
-    same forward.
+    same forward. If it depends on the prompt's length which of the cached rows it sees, `prefix` is
+    neither, and `cached` are those that it sees in any case.
     """
 
     prefix: bool | None
@@ -124,13 +125,17 @@ class Rowset:
         own = asked({name: Range.exactly(values[None]) for name, values in self._keys.items()})
         seen = listed(own.low, len(self.rows))
         cached: list[list[bool]] = [[]] * len(rows)
+        unsure = [False] * len(rows)
         if self.speculative:
             places = np.arange(-self.speculative, 0)[None]
-            cached = listed(asked(prefix_ranges(Range.exactly(places))).low, self.speculative)
+            found = asked(prefix_ranges(Range.exactly(places)))
+            cached, most = (listed(end, self.speculative) for end in (found.low, found.high))
+            unsure = [one != other for one, other in zip(cached, most, strict=True)]
         whole = asked(prefix_ranges(Range(-LONGEST_CONTEXT, -1 - self.speculative)))
         low, high = (listed(end, 1) for end in (whole.low, whole.high))
         for number, row in enumerate(rows):
-            prefix = low[number][0] if low[number] == high[number] else None
+            sure = low[number] == high[number] and not unsure[number]
+            prefix = low[number][0] if sure else None
             yield row, Sight(prefix, _chosen(cached[number]), _chosen(seen[number]))
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from nldc.check.lossless import codes
 from nldc.check.lossless.alike import Alike, alike
 from nldc.check.lossless.certificate import Boundary, Problem
-from nldc.check.lossless.closure import Closer, TooMuchError
+from nldc.check.lossless.closure import Closer
 from nldc.check.lossless.obligations import Obligations, Problems
+from nldc.check.lossless.outcomes import TooMuchError, affordable
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.runs import Run, Runner
 from nldc.check.lossless.terms import Invariant, carried, meet
 from nldc.check.lossless.trace import Trace, Tracer, UnknowableError
-from nldc.check.lossless.ways import affordable
 from nldc.ir.graph import Graph
 from nldc.ir.ranges import UndecidedError
 from nldc.ir.types import Tokens
@@ -81,7 +81,7 @@ class _Solver:
     def solve(self) -> Boundary | None:
         """Return the state between steps, or None and leave the problems."""
         try:
-            affordable(*self.graph.regions)
+            affordable(self.graph, (None, *self.graph.steps))
             if self.lengths is None:
                 self._undecided("rows of the prompt are chosen by numbers too large to try")
             else:
@@ -140,6 +140,8 @@ class _Solver:
             for member in group
         }
         for item in self.graph.carry:
+            if item.name in self.graph.counts:
+                continue
             size = item.type.size.at(0) if isinstance(item.type, Tokens) else 0
             carry[item.name] = tuple(offsets.get(carried(item.name, i), ()) for i in range(size))
         return Boundary(start, carry)

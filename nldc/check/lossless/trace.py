@@ -1,18 +1,19 @@
 """Run a region once with terms for tokens, for one outcome of every `accept` in it.
 
 This is the interpreter's walk over the same graph; where the interpreter would look at a number
-the trace either knows the answer for every input or makes a new term. Loops are not unrolled: see
-`loops.py`.
+the trace either knows the answer for every input or makes a new term. Loops are not unrolled (see
+`loops.py`), but for those of `fixed.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain
 from typing import Any
 
 from nldc.check.lossless.choices import Choices, laid
+from nldc.check.lossless.fixed import is_followed
 from nldc.check.lossless.held import (
     Entry,
     Held,
@@ -27,23 +28,33 @@ from nldc.check.lossless.held import (
     Tokens,
 )
 from nldc.check.lossless.loops import leave_loop
+from nldc.check.lossless.outcomes import Agreed, Outcome
 from nldc.check.lossless.sight import Rowset, UndecidedError
-from nldc.check.lossless.terms import Term, ar, carried, choice, made, unfilled
-from nldc.expr import Boolean, Expr, fold
+from nldc.check.lossless.terms import MASK, Term, ar, carried, choice, made, unfilled
+from nldc.expr import Boolean, Expr, evaluate, fold
+from nldc.ir.branches import keeps_path, places_of
+from nldc.ir.by_request import Declared
 from nldc.ir.effects import leaves_rows, takes_all
 from nldc.ir.graph import Graph, Step
 from nldc.ir.layout import Layout, plain
 from nldc.ir.ops import (
     Accept,
+    Candidates,
     Fill,
     Forward,
     Join,
     LayRows,
+    Leading,
     Lookup,
+    Mask,
     Mix,
     Node,
+    Noise,
+    Recall,
+    Reckon,
     Region,
     Repeat,
+    Safety,
     Sample,
     Score,
     Select,
@@ -54,9 +65,6 @@ from nldc.ir.scope import PROMPT
 from nldc.ir.size import Size
 from nldc.ir.types import Accepted, Count, Logits, RowMask, Rows, Scores, Type, accepted_fields
 from nldc.ir.types import Tokens as TokensType
-
-Outcome = Mapping[str, int]
-"""How many drafts each `accept` matches, by node."""
 
 
 class UnknowableError(Exception):
@@ -93,21 +101,15 @@ class Trace:
     torn: tuple[tuple[Node, int, int], ...]
 
 
-def outcomes(region: Region) -> Iterator[Outcome]:
-    """Yield every combination of matches of the region's accepts."""
-    nodes = [node for node in region.nodes if isinstance(node.op, Accept)]
-    counts = [range(node.type.most) for node in nodes if isinstance(node.type, Accepted)]
-    for combination in product(*counts):
-        yield {node.name: matches for node, matches in zip(nodes, combination, strict=True)}
-
-
 @dataclass
 class Tracer:
     """Traces regions of one graph; what rows see is found once and shared by all outcomes."""
 
     graph: Graph
-    _entries: dict[tuple[str, int], tuple[Entry, ...]] = field(default_factory=dict)
-    _prefills: dict[tuple[int, frozenset[tuple[str, int]]], Trace] = field(default_factory=dict)
+    _rowsets: dict[tuple[str, int, int], Rowset] = field(default_factory=dict)
+    _entries: dict[tuple[Any, ...], tuple[Entry, ...]] = field(default_factory=dict)
+    _paths: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    _prefills: dict[tuple[int, frozenset[Any]], Trace] = field(default_factory=dict)
 
     def prefill(self, prompt_length: int, outcome: Outcome) -> Trace:
         """Trace the prefill for a prompt of that many tokens, once."""
@@ -122,6 +124,10 @@ class Tracer:
         """Trace one of the steps."""
         values: dict[str, Held] = {}
         for item in self.graph.carry:
+            if isinstance(item.type, Count):
+                known = outcome.get(f"carry.{item.name}")
+                values[f"carry.{item.name}"] = known if isinstance(known, int) else Nothing()
+                continue
             size = getattr(item.type, "size", Size(0)).at(0)
             values[f"carry.{item.name}"] = tuple(carried(item.name, i) for i in range(size))
         return _Walk(self, outcome, 0, values).run(step.region)
@@ -130,14 +136,46 @@ class Tracer:
         """Return what a use of a value holds after the trace."""
         return _Walk(self, trace.outcome, prompt_length, dict(trace.values)).value(value)
 
+    def kept(self, step: Step, trace: Trace) -> tuple[int, ...]:
+        """Return the entries that stay after a step, in order.
+
+        Raises:
+            UnknowableError: it is not known how many those are.
+        """
+        keep = step.emit.keep
+        if keep is None:
+            return trace.cache
+        held = trace.values.get(keep.node)
+        if keeps_path(keep) and isinstance(held, HeldAccepted):
+            if step.name not in self._paths:
+                self._paths[step.name] = places_of(step, self.graph.kinds)
+            places = self._paths[step.name][held.branch][: held.rows]
+            return tuple(trace.cache[place] for place in places)
+        rows = self.value(trace, keep)
+        if not isinstance(rows, int):
+            raise UnknowableError(keep)
+        return trace.cache[:rows]
+
     def entries(
-        self, node: Node, op: Forward, prompt_length: int, first: int, cached: tuple[int, ...]
+        self,
+        node: Node,
+        op: Forward,
+        prompt_length: int,
+        first: int,
+        cached: tuple[int, ...],
+        size: int,
     ) -> tuple[Entry, ...]:
-        """Return the rows of a forward; they are the same in every outcome."""
-        key = (node.name, prompt_length)
+        """Return the first `size` rows of a forward; they are the same in every outcome.
+
+        The others are not there: a Count cut them off, and no row before them sees them.
+        """
+        key = (node.name, prompt_length, first, cached, size)
         if key not in self._entries:
             base = len(cached)
-            rows = Rowset(op, self.graph.kinds, prompt_length, base)
+            one = (node.name, prompt_length, base)
+            if one not in self._rowsets:
+                self._rowsets[one] = Rowset(op, self.graph.kinds, prompt_length, base)
+            rows = self._rowsets[one]
             self._entries[key] = tuple(
                 Entry(
                     number=first + row.row,
@@ -150,7 +188,7 @@ class Tracer:
                     first=first,
                     cached=cached,
                 )
-                for row in rows.rows
+                for row in rows.rows[:size]
             )
         return self._entries[key]
 
@@ -197,12 +235,14 @@ class _Walk:
                 return self.lay_rows(layout, parts)
             case Forward():
                 return self.passing(node, node.op) if inside else self.forward(node, node.op)
-            case Sample(logits, "allowed"):
+            case Sample(logits, "allowed", None):
                 return self.sample(node, self.value(logits))
-            case Sample():
-                return self.fresh(node)  # AR may choose any token
+            case Sample(logits):
+                return self.drafted(node, self.value(logits))
             case Fill():
                 return self.fill(node, node.op)
+            case Mask():
+                return self.mask(node, node.op)
             case Select():
                 return self.select(node, node.op)
             case Join(parts):
@@ -212,6 +252,11 @@ class _Walk:
                 return tuple(joined)
             case Accept():
                 return self.accept_some(node, node.op) if inside else self.accept(node, node.op)
+            case Leading():
+                known = self.outcome.get(node.name)
+                return known if isinstance(known, int) else Nothing()
+            case Reckon():
+                return self.reckon(node.op)
             case Repeat():
                 if leaves_rows(node.op):
                     self.unknown.append(node)  # the rows that it leaves in the cache are no entries
@@ -223,7 +268,7 @@ class _Walk:
 
     def other(self, node: Node) -> Held:
         """Return new terms for an op that only computes; note one that might do more."""
-        if not isinstance(node.op, (Score, Lookup)):
+        if not isinstance(node.op, (Score, Safety, Noise, Lookup, Candidates, Recall)):
             self.unknown.append(node)
         return self.fresh(node)
 
@@ -234,10 +279,12 @@ class _Walk:
 
     def forward(self, node: Node, op: Forward) -> HeldLogits:
         first, cached = len(self.entries), tuple(self.cache)
-        entries = self.tracer.entries(node, op, self.prompt_length, first, cached)
-        self.held_tokens.extend(self.tokens(op.rows))
+        tokens = self.tokens(op.rows)
+        size = len(tokens)
+        entries = self.tracer.entries(node, op, self.prompt_length, first, cached, size)
+        self.held_tokens.extend(tokens)
         self.entries.extend(entries)
-        self.cache.extend(first + row for row in entries[0].rows.appended)
+        self.cache.extend(first + row for row in entries[0].rows.appended if row < size)
         return HeldLogits(
             tuple(entry.number for entry in entries),
             tuple(entry.position + entry.predicts_next for entry in entries),
@@ -263,19 +310,32 @@ class _Walk:
             for i, entry in enumerate(held.entries)
         )
 
+    def drafted(self, node: Node, held: Any) -> Held:
+        """Return tokens of which nothing is known: AR may choose any, or at another temperature."""
+        if not isinstance(held, HeldLogits):
+            return self.fresh(node)
+        return tuple(made(node.name, i) for i in range(len(held.entries)))
+
     def mix(self, node: Node, op: Mix) -> Held:
         """Logits that are those of one part, if it alone weighs anything; else new ones."""
         parts = [self.value(part) for part, _ in op.weighed]
         first = parts[0]
         if not isinstance(first, HeldLogits):
             return self.fresh(node)
+        positions = first.positions
+        brought = any(isinstance(weight, Expr) for _, weight in op.weighed)
         for number, other in enumerate(parts[1:], start=1):
-            if isinstance(other, HeldLogits) and _differ(first.positions, other.positions):
+            if not isinstance(other, HeldLogits):
+                continue
+            agree = _agreed(first.positions, other.positions)
+            # A weight that requests bring may be 0: then the rows are those of another part.
+            positions = _agreed(positions, other.positions) if brought else positions
+            if _differ(first.positions, other.positions) or (brought and None in agree):
                 places = [op.logits.index(op.weighed[i][0]) for i in (0, number)]
                 self.torn.append((node, places[0], places[1]))
         if len(parts) == 1 and op.weighed[0][1] == 1:
             return first
-        return HeldLogits((None,) * len(first.entries), first.positions)
+        return HeldLogits((None,) * len(first.entries), positions)
 
     def fill(self, node: Node, op: Fill) -> Held:
         held = self.value(op.rows)
@@ -287,6 +347,14 @@ class _Walk:
         if not isinstance(new, tuple):
             new = tuple(made(node.name, i, "new") for i in range(len(held.rows)))
         return self.choices.fill(node.name, held, op.rows.node, chosen, new)
+
+    def mask(self, node: Node, op: Mask) -> Held:
+        held, chosen = self.value(op.rows), self.value(op.where)
+        if not isinstance(held, HeldRows):
+            return self.fresh(node)
+        if not isinstance(chosen, HeldMask):
+            chosen = HeldMask((None,) * len(held.rows))
+        return self.choices.mask(node.name, held, op.rows.node, chosen)
 
     def select(self, node: Node, op: Select) -> Held:
         """Rows out of `among`: of the others it is known that they are not chosen."""
@@ -306,10 +374,19 @@ class _Walk:
 
     def accept(self, node: Node, op: Accept) -> Held:
         draft, target = self.tokens(op.draft), self.tokens(op.target)
-        matches = self.outcome[node.name]
+        agreed = self.outcome[node.name]
+        assert isinstance(agreed, Agreed)
+        if op.branches:
+            rows = op.branches[agreed.branch]
+            draft, target = (tuple(held[row] for row in rows) for held in (draft, target))
+        matches, most = agreed.matches, min(len(draft) - op.offset, len(target) - 1)
+        if matches > most:  # more than a part that a Count cuts has: it cannot happen
+            self.equal.append((MASK, MASK))
+            self.different.append((MASK, MASK))
+            matches = most
         for i in range(matches):
             self.equal.append((draft[i + op.offset], target[i]))
-        if matches + op.offset < len(draft):
+        if matches < most:
             self.different.append((draft[matches + op.offset], target[matches]))
         return HeldAccepted(
             tokens=target[: matches + 1],
@@ -317,12 +394,24 @@ class _Walk:
             rows=matches + 1,
             matches=matches,
             bonus=(target[matches],),
+            branch=agreed.branch,
         )
+
+    def reckon(self, op: Reckon) -> Held:
+        """Return a whole number, if all that it is made of is known."""
+        terms = {name: self.value(value) for name, value in op.terms}
+        if not all(isinstance(each, int) for each in terms.values()):
+            return Nothing()
+        return max(op.low, min(op.high, int(evaluate(op.expr, terms))))
 
     def accept_some(self, node: Node, op: Accept) -> Held:
         """Return that the bonus is some target: what agrees differs by round."""
         assert isinstance(node.type, Accepted)
-        targets = self.tokens(op.target)[: node.type.most]
+        targets = self.tokens(op.target)
+        if op.branches:
+            targets = tuple(targets[row] for row in sorted({*chain(*op.branches)}))
+        else:
+            targets = targets[: node.type.most]
         return HeldSomeAccepted((self.choices.either(made(node.name, 0, "bonus"), *targets),))
 
     def repeat(self, node: Node, op: Repeat) -> Held:
@@ -330,6 +419,8 @@ class _Walk:
         initial = self.value(op.initial)
         if not isinstance(initial, HeldRows):
             return self.fresh(node)
+        if is_followed(op):
+            return self.followed(node, op, initial)
         outside, known = dict(self.values), dict(self.choices.ends)
 
         def body(head: HeldRows) -> Any:
@@ -343,7 +434,27 @@ class _Walk:
         self.values = outside
         return self.fresh(node) if after is None else after
 
+    def followed(self, node: Node, op: Repeat, initial: HeldRows) -> Held:
+        """Return the rows after all rounds of a loop, each of which is walked; see `fixed.py`."""
+        outside, rows = dict(self.values), initial
+        chosen: dict[str, Tokens] = {}
+        for _ in range(op.at_most):
+            self.values = {**outside, f"{node.name}:{op.variable}": rows}
+            for inner in op.body.nodes:
+                held = self.values[inner.name] = self.node(inner, inside=False)
+                if isinstance(inner.op, Sample) and isinstance(held, tuple):
+                    chosen[inner.name] = (*chosen.get(inner.name, ()), *held)
+            rows = self.value(op.result)
+            assert isinstance(rows, HeldRows)
+        self.values = {**outside, **chosen}
+        return HeldRows(rows.rows)
+
     # Values
+
+    @property
+    def declared(self) -> Declared:
+        """The params that requests bring: whatever is concluded holds for all their values."""
+        return self.tracer.graph.runtime
 
     def fresh(self, node: Node) -> Held:
         """Return new terms for a node of which nothing is known but its type."""
@@ -374,18 +485,20 @@ class _Walk:
         return self.chosen(value, held, others)
 
     def for_any_count(self, value: Value, held: Any) -> Any:
-        """Return what a choice of rows may hold, by a count of a loop's `accept`."""
+        """Return what a choice of rows may hold, by a count that is made in a loop."""
         assert value.count is not None
         assert value.count_name is not None
-        kind = self.tracer.graph.node(value.count.node).type
-        assert isinstance(kind, Accepted)
-        assert value.count.field is not None
-        count = accepted_fields(kind)[value.count.field]
+        count = self.tracer.graph.node(value.count.node).type
+        if isinstance(count, Accepted):
+            assert value.count.field is not None
+            count = accepted_fields(count)[value.count.field]
         assert isinstance(count, Count)
         found = [
             self.chosen(value, held, ((value.count_name, number),))
             for number in range(count.low, count.high + 1)
         ]
+        if isinstance(found[0], tuple) and len(set(map(len, found))) > 1:
+            return Nothing()  # not even how many
         if isinstance(found[0], tuple):
             use = f"{value.field} {value.picks}"
             return tuple(
@@ -438,6 +551,12 @@ def _differ(first: Sequence[int | None], second: Sequence[int | None]) -> bool:
     """Whether rows are known to predict different positions."""
     pairs = zip(first, second, strict=True)
     return any(one != other for one, other in pairs if None not in (one, other))
+
+
+def _agreed(first: Sequence[int | None], second: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Return the positions that rows are known to predict in both."""
+    pairs = zip(first, second, strict=True)
+    return tuple(one if one == other else None for one, other in pairs)
 
 
 def _field(held: Any, name: str, node: str) -> Any:

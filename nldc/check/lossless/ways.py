@@ -10,29 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from math import prod
 
 import networkx as nx
 
 from nldc.check.lossless import codes
-from nldc.check.lossless.closure import Closer, Closure, TooMuchError, possible
+from nldc.check.lossless.closure import Closer, Closure, possible
+from nldc.check.lossless.outcomes import affordable
 from nldc.check.lossless.parts import Part
 from nldc.check.lossless.prompts import prompt_lengths
 from nldc.check.lossless.said import NEVER, Emitted, Said, text_before
 from nldc.check.lossless.terms import MASK, Term
-from nldc.check.lossless.trace import Outcome, Trace, Tracer, outcomes
-from nldc.ir.graph import Graph, walk
-from nldc.ir.ops import LayRows, Node, Region, Sample, Value
+from nldc.check.lossless.trace import Trace, Tracer
+from nldc.ir.graph import Graph
+from nldc.ir.ops import LayRows, Node, Sample, Value
 from nldc.ir.ranges import UndecidedError
 from nldc.ir.scope import PROMPT
-from nldc.ir.size import Size
-from nldc.ir.types import Accepted
-
-MOST_OUTCOMES = 5000
-"""More combinations of accepted counts than this are not examined."""
-MOST_WORK = 2_000_000
-"""Nor are more values of nodes than this, over all those combinations."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +65,12 @@ class Ways:
         if lengths is None:
             raise UndecidedError("rows of the prompt are chosen by numbers too large to try")
         tracer = Tracer(graph) if tracer is None else tracer
-        few = affordable(graph.prefill)
+        few = affordable(graph, [None])
         begun = [tracer.prefill(length, outcome) for length in lengths for outcome in few]
         self.prefill = Part(graph, None, tracer, self._closed(begun))
         self.steps = list[Part]()
         for number, step in enumerate(graph.steps):
-            few = affordable(step.region)
+            few = affordable(graph, [step])
             traces = steps[number] if steps else [tracer.step(step, outcome) for outcome in few]
             self.steps.append(Part(graph, step, tracer, self._closed(traces)))
         self.before = text_before((self.prefill, *self.steps))
@@ -227,31 +219,3 @@ class Ways:
 
 def _has_masks(node: Node) -> bool:
     return isinstance(node.op, LayRows) and any(not s.tokens for s in node.op.layout.segments)
-
-
-def affordable(*regions: Region) -> list[Outcome]:
-    """Return every outcome of some regions, one after another.
-
-    Raises:
-        TooMuchError: there are too many, or too many rows to follow in all of them.
-    """
-    for region in regions:
-        if len(list(islice(outcomes(region), MOST_OUTCOMES + 1))) > MOST_OUTCOMES:
-            raise TooMuchError(f"there are more than {MOST_OUTCOMES} outcomes")
-    work = sum(work_of(region) for region in regions)
-    if work > MOST_WORK:
-        raise TooMuchError(
-            f"its rows in all outcomes of its accepts come to {work}, more than {MOST_WORK}"
-        )
-    return [outcome for region in regions for outcome in outcomes(region)]
-
-
-def work_of(region: Region) -> int:
-    """Return how many rows and tokens there are to follow, over all outcomes of a region."""
-    counts = (n.type.most for n in region.nodes if isinstance(n.type, Accepted))
-    return prod(counts) * sum(_rows(node) for node in walk(region.nodes))
-
-
-def _rows(node: Node) -> int:
-    size = getattr(node.type, "size", None)
-    return size.at(1) if isinstance(size, Size) else 1

@@ -7,15 +7,20 @@ from typing import Any
 from nldc.expr import Expr
 from nldc.expr import Value as Constant
 from nldc.ir import ops
+from nldc.ir.by_request import range_of
 from nldc.ir.facts import row_kinds
 from nldc.ir.layout import MAX_ROWS, plain
+from nldc.ir.ranges import UndecidedError
 from nldc.ir.reader import WRONG_SIZE, Made, Reader, size_of
 from nldc.ir.scope import Scope
+from nldc.ir.size import Size
 from nldc.ir.types import Logits, RowMask, Scores, Tokens, Unknown
-from nldc.schema import MixOp, SampleOp, ScoreOp, SelectOp
+from nldc.schema import CandidatesOp, MixOp, NoiseOp, SampleOp, ScoreOp, SelectOp
 from nldc.source import Path
 
 SCORE_RULE = "NLD054"
+MOST_CANDIDATES = 64
+"""More likeliest tokens of a row are not asked for."""
 
 
 def make_sample(reader: Reader, path: Path, model: SampleOp, scope: Scope) -> Made | None:
@@ -25,7 +30,9 @@ def make_sample(reader: Reader, path: Path, model: SampleOp, scope: Scope) -> Ma
         pad_to = reader.whole((*path, "pad_to"), model.pad_to, low=1, high=MAX_ROWS)
         if pad_to is None:
             return None
-    found = reader.reference((*path, "logits"), model.logits, scope, Logits, pad_to=pad_to)
+    found = reader.reference(
+        (*path, "logits"), model.logits, scope, Logits, pad_to=pad_to, ragged=pad_to is None
+    )
     if found is None or isinstance(found[1], Unknown):
         return None
     if pad_to is not None and not found[0].picks:
@@ -34,8 +41,45 @@ def make_sample(reader: Reader, path: Path, model: SampleOp, scope: Scope) -> Ma
             "choose rows of it", key=True,
         )  # fmt: skip
         return None
+    temperature = None
+    if model.temperature is not None:
+        temperature = read_temperature(reader, (*path, "temperature"), model.temperature)
+        if temperature is None:
+            return None
     mask_token = reader.attribute("sample.mask_token", model.mask_token)
-    return ops.Sample(found[0], mask_token), Tokens(size_of(found[1]))
+    type_ = found[1]
+    assert isinstance(type_, Logits)
+    tokens = Tokens(size_of(type_), type_.ragged, type_.least)
+    return ops.Sample(found[0], mask_token, temperature), tokens
+
+
+def make_candidates(reader: Reader, path: Path, model: CandidatesOp, scope: Scope) -> Made | None:
+    """The likeliest tokens of each row."""
+    logits = reader.reference((*path, "logits"), model.logits, scope, Logits)
+    count = reader.whole((*path, "count"), model.count, low=1, high=MOST_CANDIDATES)
+    if logits is None or count is None or isinstance(logits[1], Unknown):
+        return None
+    size = size_of(logits[1])
+    return ops.Candidates(logits[0], count), Tokens(sum([size] * count, Size(0)))
+
+
+def read_temperature(reader: Reader, path: Path, text: Any) -> Expr | None:
+    """Return the temperature of a drafter's choice: a number over params that is never negative."""
+    printed = reader.asked(path, text)
+    if printed is None:
+        return None
+    try:
+        least = range_of(printed, reader.runtime).low
+    except UndecidedError as problem:
+        reader.error(SCORE_RULE, f"`{text}` may be no temperature", path, str(problem))
+        return None
+    if not least >= 0:
+        reader.error(
+            SCORE_RULE, f"`{text}` may be below 0, and no temperature is", path,
+            "0 is greedy", help_text="bound the params in it by their `min`",
+        )  # fmt: skip
+        return None
+    return printed
 
 
 def make_score(reader: Reader, path: Path, model: ScoreOp, scope: Scope) -> Made | None:
@@ -56,6 +100,15 @@ def make_score(reader: Reader, path: Path, model: ScoreOp, scope: Scope) -> Made
     mask_token = reader.attribute("score.mask_token", model.mask_token)
     op = ops.Score(logits[0], None if tokens is None else tokens[0], model.by, of, mask_token)
     return op, Scores(size_of(logits[1]), model.by)
+
+
+def make_noise(reader: Reader, path: Path, full: str, model: NoiseOp, scope: Scope) -> Made | None:
+    """A random number a row; each node's are others."""
+    found = reader.reference((*path, "logits"), model.logits, scope, Logits)
+    if found is None or isinstance(found[1], Unknown):
+        return None
+    reader.noises.append(full)
+    return ops.Noise(found[0], len(reader.noises)), Scores(size_of(found[1]), "noise")
 
 
 def make_select(reader: Reader, path: Path, model: SelectOp, scope: Scope) -> Made | None:
@@ -94,7 +147,7 @@ def make_select(reader: Reader, path: Path, model: SelectOp, scope: Scope) -> Ma
         return None
     if not reader.same_size(path, ("among", among), ("score", score)):
         return None
-    if isinstance(score[1], Scores):
+    if isinstance(score[1], Scores) and score[1].by != "noise":
         wrong = "at_least" if score[1].by == "entropy" else "at_most"
         if wrong in rules:
             right = "at_most" if wrong == "at_least" else "at_least"
@@ -121,17 +174,11 @@ def read_rule(
     reader: Reader, path: Path, text: Any, offset: int = 0, *, real: bool = True
 ) -> Expr | None:
     """Return a number over params, `iteration` and `left`: a score if `real`, else of rows."""
-    expr = reader.expression(path, text, offset)
-    if expr is None:
-        return None
-    numbers: dict[str, Constant] = {**reader.params, "iteration": 0, "left": 0}
-    if not reader.is_number(path, expr, row_kinds((), (), numbers), offset, real=real):
-        return None
-    return reader.printed(path, expr, offset)
+    return reader.asked(path, text, offset, others=("iteration", "left"), real=real)
 
 
 def _where(reader: Reader, path: Path, text: str) -> Expr | None:
-    expr = reader.expression(path, text)
+    expr = reader.expression(path, text, runtime=True)
     numbers: dict[str, Constant] = {**reader.params, "iteration": 0, "left": 0, "score": 0.0}
     kinds = row_kinds(("row", "rank"), (), numbers)
     if expr is None or not reader.is_condition(path, expr, kinds, beside="score"):
@@ -146,7 +193,7 @@ def make_mix(reader: Reader, path: Path, model: MixOp, scope: Scope) -> Made | N
         for number, part in enumerate(model.logits)
     ]
     weights = [
-        reader.real((*path, "weights", number), weight)
+        reader.weight((*path, "weights", number), weight)
         for number, weight in enumerate(model.weights)
     ]
     if len(weights) != len(found):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nldc.diagnostics import nearest
 from nldc.expr import Boolean, Expr, ExprError, Not, Ref, evaluate, parse
 from nldc.ir import ops
 from nldc.ir.course import course
+from nldc.ir.cut import may_be_cut
 from nldc.ir.facts import ROW_FACTS, check_divisors, facts_of, pair_kinds, row_kinds, row_lookup
 from nldc.ir.layout import MAX_ROWS, Layout
 from nldc.ir.ops import Attention
@@ -26,7 +27,7 @@ ATTENTION: Mapping[str, Expr] = {"causal": parse("k.row <= q.row"), "bidirection
 
 def make_forward(reader: Reader, path: Path, model: ForwardOp, scope: Scope) -> Made | None:
     """Logits of rows over the prefix."""
-    found = reader.reference((*path, "tokens"), model.tokens, scope, Tokens, Rows)
+    found = reader.reference((*path, "tokens"), model.tokens, scope, Tokens, Rows, ragged=True)
     layout = None if found is None else layout_of(found[1])
     attention = read_attention(reader, (*path, "attention"), model.attention)
     position = _position(reader, path, model.position, layout)
@@ -57,7 +58,17 @@ def make_forward(reader: Reader, path: Path, model: ForwardOp, scope: Scope) -> 
         adapter_rows=adapter[1],
         counted=model.counted,
     )
-    return op, Logits(layout.size, layout)
+    if not isinstance(found[1], Tokens) or not found[1].ragged:
+        return op, Logits(layout.size, layout)
+    if found[1].least < 1:
+        reader.error(
+            BAD_SIZE, "a forward of no rows, for some count", (*path, "tokens"),
+            f"this may be cut to nothing: {found[1]}",
+        )  # fmt: skip
+        return None
+    if not may_be_cut(reader, path, found[1], op, scope):
+        return None
+    return op, Logits(layout.size, layout, ragged=True, least=found[1].least)
 
 
 def read_attention(reader: Reader, path: Path, text: str) -> Attention | None:
@@ -75,7 +86,7 @@ def read_attention(reader: Reader, path: Path, text: str) -> Attention | None:
             help_text="`causal`, `bidirectional`, or a predicate over q and k",
         )  # fmt: skip
         return None
-    kinds = pair_kinds(reader.kinds, reader.params)
+    kinds = pair_kinds(reader.kinds, reader.params, step=path[0] != "prefill")
     if not reader.is_condition(path, expr, kinds):
         return None
     printed = reader.printed(path, expr)
@@ -184,16 +195,31 @@ def read_adapter(
         return None, FALSE
     place = (*path, "adapter")
     name = adapter if isinstance(adapter, str) else next(iter(adapter))
-    known = [declared.name for declared in reader.adapters]
-    if name not in known:
-        meant = nearest(name, known)
-        label = f"did you mean `{meant}`?" if meant else "not declared"
-        reader.error(
-            UNKNOWN_ADAPTER, f"there is no adapter `{name}`", place, label,
-            help_text=f"declare it: adapters: {{{name}: {{kind: lora}}}}",
-        )  # fmt: skip
+    if not declares(reader, name, "lora", place):
         return None
     if isinstance(adapter, str):
         return name, TRUE
     rows = reader.row_predicate((*place, name), adapter[name])
     return None if rows is None else (name, rows)
+
+
+def declares(reader: Reader, name: str, kind: Literal["lora", "sampler"], place: Path) -> bool:
+    """Whether the file declares such an adapter, or add what it declares instead."""
+    known = [declared.name for declared in reader.adapters if declared.kind == kind]
+    if name in known:
+        return True
+    what = {"lora": "adapter", "sampler": "sampler"}[kind]
+    other = next((each for each in reader.adapters if each.name == name), None)
+    if other is not None:
+        reader.error(
+            UNKNOWN_ADAPTER, f"`{name}` is a {other.kind}, and this asks for a {kind}", place,
+            f"declared as `kind: {other.kind}`",
+        )  # fmt: skip
+        return False
+    meant = nearest(name, known)
+    reader.error(
+        UNKNOWN_ADAPTER, f"there is no {what} `{name}`", place,
+        f"did you mean `{meant}`?" if meant else "not declared",
+        help_text=f"declare it: adapters: {{{name}: {{kind: {kind}}}}}",
+    )  # fmt: skip
+    return False

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from nldc.expr import Number, evaluate, parse
 from nldc.ir import ops
+from nldc.ir.effects import last_fill
 from nldc.ir.facts import facts_of, row_lookup
 from nldc.ir.graph import walk
 from nldc.ir.layout import MAX_ROWS
-from nldc.ir.make.choices import read_rule
+from nldc.ir.make.choices import read_rule, read_temperature
 from nldc.ir.make.forward import make_forward, read_adapter, read_attention
 from nldc.ir.ops import Node, Region, Value
 from nldc.ir.reader import ATTRIBUTE, WRONG_TYPE, Made, Reader, size_of
@@ -38,6 +39,10 @@ def make_denoise(
         at_most = reader.whole(steps_path, model.commit.steps, low=1, high=MAX_ROWS)
         share = parse(f"({masked} - iteration + {at_most} - 1) // {at_most}")
         rules = {} if at_most is None else {"best": share}
+    temperature = None
+    if model.temperature is not None:
+        temperature = read_temperature(reader, (*path, "temperature"), model.temperature)
+        rules = {} if temperature is None else rules
     forward = ForwardOp(
         op="forward",
         tokens="rows",
@@ -75,7 +80,8 @@ def make_denoise(
         always_best=rules.get("always"),
     )
     by: Literal["probability"] = "probability"
-    sample = ops.Sample(seen, reader.attribute("sample.mask_token", model.mask_token))
+    mask_token = reader.attribute("sample.mask_token", model.mask_token)
+    sample = ops.Sample(seen, mask_token, temperature)
     score = ops.Score(
         seen,
         pick,
@@ -103,13 +109,15 @@ def finish_loop(
     reader: Reader, path: Path, full: str, model: Loop, op: ops.Repeat
 ) -> ops.Repeat | None:
     """Return the loop with its attributes, or None after adding why it cannot have them."""
+    if op.until == "unchanged":
+        return _while_changing(reader, path, model, op)
     exhausted = reader.attribute("repeat.exhausted", model.exhausted)
-    if exhausted == "fill" and not _offers(op):
+    if exhausted == "fill" and last_fill(op) is None:
         if model.exhausted is not None:
             name = op.result.node.rsplit(".", 1)[1]
             reader.error(
                 ATTRIBUTE, "nothing says which tokens the rows that are left would take",
-                (*path, "exhausted"), f"`{name}` in the body is no `fill`",
+                (*path, "exhausted"), f"`{name}` is no `fill`, nor masks the rows of one",
             )  # fmt: skip
             return None
         exhausted = "keep"
@@ -123,6 +131,18 @@ def finish_loop(
         exhausted=exhausted,
         keys=keys,
     )
+
+
+def _while_changing(reader: Reader, path: Path, model: Loop, op: ops.Repeat) -> ops.Repeat | None:
+    """Return a loop that ends when nothing changes: what a full block is plays no part in it."""
+    for key in ("eos", "eos_ids", "exhausted", "keys"):
+        if getattr(model, key) is not None:
+            reader.error(
+                ATTRIBUTE, f"`{key}` says nothing of a loop that ends when nothing changes",
+                (*path, key), "leave it out, or write `until: full`", key=True,
+            )  # fmt: skip
+            return None
+    return replace(op, eos="ignored")
 
 
 def _may_keep(reader: Reader, path: Path, full: str, op: ops.Repeat) -> bool:
@@ -160,12 +180,6 @@ def _may_keep(reader: Reader, path: Path, full: str, op: ops.Repeat) -> bool:
         )  # fmt: skip
         return False
     return True
-
-
-def _offers(loop: ops.Repeat) -> bool:
-    """Whether the loop's last node says what token each row would take."""
-    last = next((node.op for node in loop.body.nodes if node.name == loop.result.node), None)
-    return isinstance(last, ops.Fill)
 
 
 def _masks(type_: Type) -> int:

@@ -1,11 +1,16 @@
 """Many requests through one engine, each held against what a lone call gives.
 
-`python -m tests.runtime.engine.many_requests COUNT SEED` sends COUNT requests through one engine on
-the demo model, drawn from a pool of distinct ones: prompts of many lengths as text, ids and
-embeddings; greedy and sampled; ends, stop strings, thinking budgets, processors, priorities; every
-kind of strategy, and sequences that go from one to another; some fail, and some are cancelled at
-any time. It prints how far it is, and ends with a line that says what was compared, or with status
-1 at the first difference, or if anything is left: sequences, pages, tensors, threads, memory.
+`python -m tests.runtime.engine.many_requests COUNT SEED [--graphs]` sends COUNT requests through
+one engine on the demo model, drawn from a pool of distinct ones: prompts of many lengths as text,
+ids and embeddings; greedy and sampled; ends, stop strings, thinking budgets, processors,
+priorities, log-probabilities; every kind of strategy, and sequences that go from one to another;
+some fail, and some are cancelled at any time. It prints how far it is, and ends with a line that
+says what was compared, or with status 1 at the first difference, or if anything is left:
+sequences, pages, tensors, threads, memory.
+
+With `--graphs` steps are captured, and replayed by a device that is as late as it may be, so that
+they overlap. The model is a small random one then, and requests that can share graphs come in a
+row.
 """
 
 from __future__ import annotations
@@ -20,13 +25,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from random import Random
+from string import ascii_letters
 from traceback import print_exception
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -40,15 +47,20 @@ from nldc.runtime import (
     QueueFullError,
     Request,
     SwitchingDecoder,
+    TokenLogprob,
     sees_tokens,
 )
 from nldc.runtime.engine.handover import in_turn, schedule
+from nldc.runtime.engine.strategy import Room
+from tests.runtime.graph.delayed import Delayed, late_copies
+from tests.runtime.graph.table_attention import TableBackend
 
 EXACT = ("ar", "linear_ss", "linear_ss_lora", "quadratic_ss", "prompt_lookup", "tidar")
 INEXACT = ("block_diffusion", "token_editing")
 SETTINGS: dict[str, int | float] = {"block_length": 3}
 POOL = 150
 MAX_LIVE, MAX_QUEUE, PAGES = 12, 30, 40
+MAX_LIVE_CAPTURED = 4
 END_THINKING = 35
 SPARE_TENSORS = 40
 """How many may be there that were not: tables of rows are made when first used, and then stay."""
@@ -109,16 +121,25 @@ class Answer:
     finish: str
     nfe: int
     error: str = ""
+    logprobs: tuple[TokenLogprob | None, ...] = ()
 
 
 class DifferenceError(Exception):
     """A request did not give what it gives alone, or something was left."""
 
 
-def compiled(folder: Path) -> Decoder:
-    """Return a decoder of all the strategies on the demo model."""
+def compiled(folder: Path, *, graphs: bool = False) -> Decoder:
+    """Return a decoder of all the strategies on the demo model; with `graphs`, to be captured."""
     artifact = api.compile([*EXACT, *INEXACT], folder / "several", SETTINGS, certify=False)
-    return api.load(artifact).from_checkpoint(dtype="float32", device="cpu", backend="torch")
+    if not graphs:
+        return api.load(artifact).from_checkpoint(dtype="float32", device="cpu", backend="torch")
+    sys.path.append(str(Path(__file__).parents[1]))  # run as a module, this knows the root only
+    from random_model import random_checkpoint
+
+    model = random_checkpoint(folder / "model", num_hidden_layers=1, text=True)
+    decoder = api.load(artifact).from_checkpoint(model, dtype="float64", device="cpu")
+    decoder.model = replace(decoder.model, backend=TableBackend(decoder.model.backbone))
+    return decoder
 
 
 def pool_of(decoder: Decoder, count: int, random: Random) -> list[Asked]:
@@ -175,8 +196,54 @@ def pool_of(decoder: Decoder, count: int, random: Random) -> list[Asked]:
             size = len(decoder.request(prompt, options=options).prompt)
             fault = random.choice((Failing, NoNumbers))(size + random.randint(0, 4))
             options = replace(options, processors=(fault,))
+        if number % 5 == 0:
+            options = replace(options, logprobs=number % 4)
+        if number % 7 == 0 and not isinstance(prompt, PromptEmbeddings):
+            options = replace(options, prompt_logprobs=number % 3)
         pool.append(Asked(prompt, options))
     return pool
+
+
+def alike_pool_of(decoder: Decoder, count: int, random: Random) -> list[Asked]:
+    """Return distinct requests of which most are of a few kinds, and some are launched as ever."""
+    pool = []
+    for number, asked in enumerate(pool_of(decoder, count, random)):
+        options = replace(
+            asked.options,
+            max_new_tokens=random.randint(1, 40),
+            priority=0,
+            stop=random.sample(ascii_letters, 12) if random.random() < 0.2 else (),
+            eos=random.sample(range(260), 12) if random.random() < 0.2 else (),
+            temperature=0.9 if random.random() < 0.2 else 0.0,
+            top_k=None,
+            top_p=None,
+            min_p=None,
+            max_thinking_tokens=None,
+            end_think_token_id=None,
+            processors=asked.options.processors if random.random() < 0.1 else (),
+            logprobs=asked.options.logprobs if number % 2 else None,  # no step goes ahead of theirs
+        )
+        if random.random() < 0.9:
+            options = replace(options, strategy=(*EXACT, *INEXACT)[number % 8])
+        pool.append(Asked(asked.prompt, options))
+    return pool
+
+
+def _kind(asked: Asked) -> str:
+    """Return what is equal for requests that may share graphs."""
+    return f"{asked.options.strategy} {asked.options.temperature}"
+
+
+def in_a_row(pool: Sequence[Asked], count: int, random: Random) -> list[int]:
+    """Return so many numbers of a pool, those of a strategy and a temperature one after another."""
+    kinds: dict[str, list[int]] = {}
+    for number, asked in enumerate(pool):
+        kinds.setdefault(_kind(asked), []).append(number)
+    found: list[int] = []
+    while len(found) < count:
+        kind = random.choice(list(kinds.values()))
+        found += [random.choice(kind) for _ in range(min(3 * len(kind), 24, count - len(found)))]
+    return found
 
 
 def lone(decoder: Decoder, asked: Asked) -> Answer:
@@ -186,7 +253,10 @@ def lone(decoder: Decoder, asked: Asked) -> Answer:
     except Exception as problem:
         return Answer((), "", "error", 0, f"{type(problem).__name__}: {problem}")
     (stats,) = result.stats
-    return Answer(tuple(result.tokens[0]), result.text[0], result.finish[0], stats.nfe)
+    known = (*result.prompt_logprobs[0], *result.logprobs[0])
+    return Answer(
+        tuple(result.tokens[0]), result.text[0], result.finish[0], stats.nfe, logprobs=known
+    )
 
 
 @dataclass
@@ -198,6 +268,7 @@ class Sent:
     leaves_after: int | None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
+    logprobs: list[TokenLogprob | None] = field(default_factory=list)
     events: int = 0
 
 
@@ -267,6 +338,7 @@ class Run:
         sent.events += 1
         sent.tokens += event.tokens
         sent.text += event.text
+        sent.logprobs += (*event.prompt_logprobs, *event.logprobs)
         if event.finish is None:
             return
         del self.sent[event.id]
@@ -274,7 +346,14 @@ class Run:
         want = self.answers[sent.number]
         error = "" if event.error is None else f"{type(event.error).__name__}: {event.error}"
         assert event.stats is not None
-        found = Answer(tuple(sent.tokens), sent.text, event.finish, event.stats.nfe, error)
+        found = Answer(
+            tuple(sent.tokens),
+            sent.text,
+            event.finish,
+            event.stats.nfe,
+            error,
+            tuple(sent.logprobs),
+        )
         if event.finish == "cancelled":
             whole = not want.error
             if whole and (
@@ -318,39 +397,93 @@ class Held:
         return Held(tensors, threading.active_count(), peak / 2**10)
 
 
-def run(count: int, seed: int, pool: int = POOL, say: Callable[[str], None] = print) -> str:
+def run(
+    count: int,
+    seed: int,
+    pool: int = POOL,
+    say: Callable[[str], None] = print,
+    *,
+    graphs: bool = False,
+) -> str:
     """Send so many requests, and return the line that says what was compared."""
     random = Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        decoder = compiled(Path(folder))
+        decoder = compiled(Path(folder), graphs=graphs)
         since = time.perf_counter()
-        asked = pool_of(decoder, pool, random)
+        asked = (alike_pool_of if graphs else pool_of)(decoder, pool, random)
         answers = [lone(decoder, each) for each in asked]
         say(f"{pool} distinct requests alone: {time.perf_counter() - since:.0f} s")
         memory = PAGES * decoder.engine.cache.page_bytes
+        if graphs:
+            with pytest.MonkeyPatch.context() as patched:
+                device = Delayed()
+                engine = Engine(
+                    decoder.strategies(),
+                    decoder.model,
+                    Room(decoder.PROMPT_ROWS, decoder.TOKEN_ROWS, decoder.SCRATCH_ROWS),
+                    max_live=MAX_LIVE_CAPTURED,
+                    max_queue=MAX_QUEUE,
+                    kv_memory=memory,
+                    recorder=device,
+                )
+                with late_copies(device.line, patched):
+                    return _sent_all(count, decoder, engine, asked, answers, random, say, device)
         bounded = type(decoder).beside(decoder)
         bounded.kv_memory = memory
         engine = bounded.new_engine(max_live=MAX_LIVE, max_queue=MAX_QUEUE)
-        sending = Run(decoder, engine, asked, answers, random, say)
-        since = time.perf_counter()
-        sending(range(min(pool, count)))  # what is made once is there when all have passed
-        before = Held.now()
-        sending([random.randrange(pool) for _ in range(count - pool)])
-        seconds = time.perf_counter() - since
-        after = Held.now()
+        return _sent_all(count, decoder, engine, asked, answers, random, say)
+
+
+def _sent_all(
+    count: int,
+    decoder: Decoder,
+    engine: Engine,
+    asked: Sequence[Asked],
+    answers: Sequence[Answer],
+    random: Random,
+    say: Callable[[str], None],
+    device: Delayed | None = None,
+) -> str:
+    """Send so many requests through an engine, and return the line that says what was compared."""
+    pool, graphs = len(asked), engine.graphs
+    sending = Run(decoder, engine, asked, answers, random, say)
+    since = time.perf_counter()
+    first = sorted(range(min(pool, count)), key=lambda number: _kind(asked[number]))
+    sending(first if device else range(min(pool, count)))  # what is made once is there then
+    before = _held(engine, device)
+    rest = max(0, count - pool)
+    drawn = [random.randrange(pool) for _ in range(rest)]
+    sending(drawn if device is None else in_a_row(asked, rest, random))
+    seconds = time.perf_counter() - since
+    after = _held(engine, device)
     check_nothing_is_left(engine, before, after)
-    if sending.most_held > max(4, 2 * sending.most_used):
+    if device is None and sending.most_held > max(4, 2 * sending.most_used):
         raise DifferenceError(
             f"{sending.most_held} pages were held, and {sending.most_used} in use at most"
         )
     ends = ", ".join(f"{number} {end}" for end, number in sorted(sending.ended.items()))
+    captured = (
+        f"; {graphs.replays} replays of {graphs.captures} graphs, {graphs.overlapped} overlapped, "
+        f"{graphs.wasted} parts wasted, {graphs.eager.total()} launched"
+    )
+    if graphs.wasted > sending.ended.total():
+        raise DifferenceError(f"more is wasted than ends: {captured}")
     return (
         f"{sending.ended.total()} requests as alone ({ends}; {sending.refused} refused by a full "
         f"queue) in {seconds:.0f} s: at most {sending.most_live} live and {sending.most_used} of "
         f"{PAGES} pages used; nothing left, {after.tensors - before.tensors:+} tensors, "
         f"{after.threads - before.threads:+} threads, {after.peak - before.peak:+.0f} MiB at the "
-        "peak"
+        f"peak{captured if device is not None else ''}"
     )
+
+
+def _held(engine: Engine, device: Delayed | None) -> Held:
+    """Count what is held beside graphs."""
+    if device is not None:
+        device.line.catch_up()
+        engine.graphs.forget()
+        device.tapes.clear()
+    return Held.now()
 
 
 def check_nothing_is_left(engine: Engine, before: Held, after: Held) -> None:
@@ -373,9 +506,11 @@ def check_nothing_is_left(engine: Engine, before: Held, after: Held) -> None:
 def main() -> None:
     """Run what the command line asks for."""
     torch.set_num_threads(1)
-    count, seed = (int(text) for text in (*sys.argv[1:], "1000", "0")[:2])
+    graphs = "--graphs" in sys.argv
+    given = [text for text in sys.argv[1:] if text != "--graphs"]
+    count, seed = (int(text) for text in (*given, "1000", "0")[:2])
     try:
-        print(run(count, seed, say=lambda line: print(line, flush=True)), flush=True)
+        print(run(count, seed, say=partial(print, flush=True), graphs=graphs), flush=True)
     except DifferenceError as problem:
         if problem.__cause__ is not None:
             print_exception(problem.__cause__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from random import Random
 
@@ -16,6 +17,17 @@ def test_a_hundred_requests_give_what_each_gives_alone_and_leave_nothing() -> No
     assert "110 requests as alone" in said
     for end in ("length", "stop", "cancelled", "error"):
         assert f" {end}" in said
+
+
+@pytest.mark.parametrize(
+    ("count", "pool"), [(60, 4), pytest.param(500, 100, marks=pytest.mark.long)]
+)
+def test_requests_whose_steps_overlap_give_what_each_gives_alone(count: int, pool: int) -> None:
+    said = run(count, seed=5, pool=pool, say=lambda _: None, graphs=True)
+    assert f"{count} requests as alone" in said
+    overlapped = re.search(r"(\d+) overlapped", said)
+    assert overlapped is not None
+    assert int(overlapped[1]) > count / 12
 
 
 def test_a_difference_and_a_leak_are_found(decoder: Decoder, engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +62,31 @@ def test_forwards_are_told_by_the_names_of_nodes(decoder: Decoder) -> None:
     assert rounds["step.filled.seen"] >= 1
     steps = [s for r in records if r.kind == "step" for s in r.sequences]
     assert all(sum(step.forwards.values()) == step.nfe for step in steps)
+
+
+def test_who_wants_no_nodes_is_told_the_rest_and_changes_no_step(decoder: Decoder) -> None:
+    def told_to(*, by_node: bool) -> tuple[list[StepRecord], list[bool]]:
+        class Observer(list[StepRecord]):
+            def __call__(self, record: StepRecord) -> None:
+                self.append(replace(record, seconds=0.0))
+
+        observer, watched = Observer(), []
+        observer.by_node = by_node  # type: ignore[attr-defined]
+        engine = decoder.new_engine(observer=observer)
+        engine.submit(decoder.request([3, 5], strategy="linear_ss", **OPTIONS))
+        while not engine.idle:
+            engine.step()
+            watched.append(engine._ledger.watches)
+        return observer, watched
+
+    counted, plain = told_to(by_node=True), told_to(by_node=False)
+    assert all(counted[1])
+    assert not any(plain[1])
+    assert all(part.forwards for record in counted[0] for part in record.sequences)
+    assert plain[0] == [
+        replace(record, sequences=tuple(replace(part, forwards={}) for part in record.sequences))
+        for record in counted[0]
+    ]
 
 
 def test_a_call_s_callback_hears_of_the_call_s_own_steps(decoder: Decoder) -> None:

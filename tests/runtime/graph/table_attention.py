@@ -44,8 +44,13 @@ class TableAttention:
         key = {name: column.unsqueeze(1) for name, column in zip(names, columns, strict=True)}
         key["position"] = torch.where(cached, place, own[..., 4]).unsqueeze(1)
         none = torch.zeros((1, rows, 1), dtype=torch.bool, device=device)
+        prompt = torch.zeros_like(cached)
+        if plan.pattern.asks_prompt:
+            assert places.begin is not None
+            prompt = cached & (place < places.begin.unsqueeze(1) - start)
         seen = plan.pattern.mask(
-            RowFacts(**query, prefix=none), RowFacts(**key, prefix=cached.unsqueeze(1))
+            RowFacts(**query, prefix=none),
+            RowFacts(**key, prefix=cached.unsqueeze(1), prompt=prompt.unsqueeze(1)),
         )
         self.sees = torch.as_tensor(seen) & self.there.unsqueeze(1)
 

@@ -10,14 +10,13 @@ import pytest
 from random_model import random_checkpoint
 
 from nldc import api
-from nldc.diagnostics import StrategyError
 from nldc.runtime import Decoder, Engine
 from nldc.runtime.engine.strategy import Room
 from nldc.runtime.graph.batch import MOST_APART
 from nldc.runtime.graph.step_graphs import StepGraphs
 from nldc.runtime.graph.work import Rounds, Work
 from tests.library import short_steps
-from tests.lossless.loops_at_random import random_file
+from tests.lossless.loops_at_random import accepted
 from tests.runtime.graph.emulator import Emulator
 from tests.runtime.graph.table_attention import TableBackend
 
@@ -147,17 +146,10 @@ def test_many_random_loops_give_what_they_give_without_graphs(
 
 def hold_random_loops(seeds: range, most: int, model: Path, folder: Path) -> int:
     """Hold up to so many random strategies of loops that the checker takes; return how many."""
-    held = 0
-    for seed in seeds:
-        file = folder / f"{seed}.yaml"
-        file.write_text(random_file(seed), encoding="utf-8")
-        try:
-            decoder = load(file, model, folder / str(seed))
-        except StrategyError:
-            continue
-        graphs = same(decoder)
-        assert not [why for why in graphs.eager if "Error" in why or "something else" in why], seed
-        held += 1
-        if held == most:
-            break
-    return held
+
+    def held(file: Path) -> None:
+        graphs = same(load(file, model, file.with_suffix("")))
+        why = [why for why in graphs.eager if "Error" in why or "something else" in why]
+        assert not why, file.name
+
+    return accepted(seeds, folder, held, most)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.runtime.paged import scatter_pages
 
 STRAIGHT = (
     "ar", "linear_ss", "linear_ss_lora", "quadratic_ss", "quadratic_ss_ensemble", "tidar",
-    "prompt_lookup",
+    "prompt_lookup", "jacobi", "linear_ss_tree", "lookahead", "prompt_lookup_tree",
 )  # fmt: skip
 LOOPED = (
     "block_diffusion", "block_diffusion_steps", "entropy_bounded", "factor_threshold",
@@ -42,8 +43,11 @@ SETTINGS: dict[str, int | float] = {"block_length": 3}
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     """Return a decoder of several strategies, on attention that can be captured."""
     root = tmp_path_factory.mktemp("graphs")
-    names = [*STRAIGHT, *LOOPED, "concurrency_router"]
-    artifact = api.compile(names, root / "several", SETTINGS, certify=False)
+    return decoder_of([*STRAIGHT, *LOOPED, "concurrency_router"], root, SETTINGS)
+
+
+def decoder_of(names: Sequence[str], root: Path, settings: dict[str, int | float]) -> Decoder:
+    artifact = api.compile(names, root / "several", settings, certify=False)
     model = random_checkpoint(root / "model", num_hidden_layers=1)
     made = api.load(artifact).from_checkpoint(model, dtype="float64", device="cpu")
     made.model = replace(made.model, backend=TableBackend(made.model.backbone))
@@ -134,6 +138,27 @@ def test_loops_are_replayed_as_long_as_somebody_goes_on(decoder: Decoder, strate
     assert set(engine.graphs.eager) == {"a step of its kind is seen for the first times"}
 
 
+@pytest.mark.parametrize("strategy", ["linear_ss", "block_diffusion"])
+def test_log_probabilities_are_read_beside_replayed_steps(decoder: Decoder, strategy: str) -> None:
+    more = {"strategy": strategy, "max_new_tokens": 30, "eos": ()}
+    found = []
+    for recorder in (None, Emulator()):
+        engine = engine_of(decoder, recorder)
+        requests = [
+            decoder.request(prompt, logprobs=top, **more)
+            for prompt, top in ((LONG, 1), ([3], None), ([4, 5], 0))
+        ]
+        for request in requests:
+            engine.submit(request)
+        while not engine.idle:
+            engine.step()
+        found.append([(request.tokens, request.logprobs) for request in requests])
+    assert found[0] == found[1]
+    assert [len(known) for _, known in found[0]] == [30, 0, 30]
+    assert engine.graphs.replays >= 4
+    assert engine.cache.used == 0
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_lineups_of_any_size_fill_their_graph(decoder: Decoder, count: int) -> None:
     asked = [Asked([10 + n, 3], 8) for n in range(count)]
@@ -162,9 +187,12 @@ def test_page_boundaries_are_crossed_without_capturing_anew(decoder: Decoder) ->
     assert engine.graphs.replays == 37
 
 
-def test_more_keys_take_a_larger_graph(decoder: Decoder) -> None:
-    engine = same(decoder, [Asked([5] * (FIRST_KEYS - 4), 12)])
+def test_more_keys_take_a_larger_graph(decoder: Decoder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="nldc"):
+        engine = same(decoder, [Asked([5] * (FIRST_KEYS - 4), 12)])
     assert engine.graphs.captures == 2
+    told = [each for each in caplog.messages if each.startswith("captured a step of ")]
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize("strategy", ["ar", "quadratic_ss"])
@@ -212,6 +240,21 @@ def test_sequences_that_are_sampled_unlike_share_a_graph(decoder: Decoder) -> No
     engine = same(decoder, [Asked([n], 10, options=kind) for n, kind in enumerate(kinds)])
     assert engine.graphs.captures == 1
     assert engine.graphs.replays == 7
+
+
+@pytest.mark.parametrize("strategy", ["block_diffusion", "token_editing"])
+def test_what_requests_bring_is_no_part_of_a_graph(decoder: Decoder, strategy: str) -> None:
+    bars = (0.0, 0.004, 0.006, 1.0)
+    asked = [
+        Asked([3, n], 12, options={"strategy": strategy, "params": {"threshold": bar}})
+        for n, bar in enumerate(bars)
+    ]
+    engine = same(decoder, asked)
+    assert engine.graphs.captures == 1
+    engine = engine_of(decoder, Emulator())
+    for one in asked:  # alone, one after another
+        assert run(decoder, engine, [one]) == run(decoder, engine_of(decoder, None), [one])
+    assert engine.graphs.captures == 1
 
 
 def test_ends_are_those_of_whoever_sits_there_now(decoder: Decoder) -> None:
@@ -299,10 +342,36 @@ def test_steps_with_a_processor_are_launched_as_ever(decoder: Decoder) -> None:
     assert engine.graphs.eager["a processor looks at the logits"]
 
 
-def test_prompts_of_embeddings_are_launched_as_ever(decoder: Decoder) -> None:
+def test_prompts_of_embeddings_are_replayed_as_those_of_tokens_are(decoder: Decoder) -> None:
     prompt: Any = PromptEmbeddings(decoder.embed([3, 4, 5]), [3, 4, 5])
-    engine = same(decoder, [Asked(prompt, 6)])
-    assert engine.graphs.eager["a prompt is given as embeddings"]
+    engine = same(decoder, [Asked(prompt, 12), Asked([3, 4, 5, 9], 12)])
+    assert engine.graphs.replays
+    assert not [why for why in engine.graphs.eager if "prompt" in why]
+
+
+LAST_IN_A_STEP = """nldc: 1
+name: late
+summary: The last prompt token is computed by the first step.
+guarantee: exact
+prefill:
+  last:  {op: join, parts: ["$prompt.last"]}
+  start: {op: rows, segments: [{tokens: "$prompt[:-1]", kind: early}, {tokens: "$prompt[-1:]"}]}
+  context: {op: forward, tokens: start, attention: causal, cache: {append: "kind == early"}}
+carry: {last: prefill.last}
+step:
+  checked: {op: forward, tokens: last, attention: causal, cache: append}
+  choice:  {op: sample, logits: checked}
+  emit:    {tokens: choice, cache: keep all, next: {last: choice}}
+"""
+
+
+def test_steps_that_may_compute_rows_of_embeddings_are_launched_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "late.yaml").write_text(LAST_IN_A_STEP, encoding="utf-8")
+    late = decoder_of([str(tmp_path / "late.yaml")], tmp_path, {})
+    prompt: Any = PromptEmbeddings(late.embed([3, 4, 5]), [3, 4, 5])
+    engine = same(late, [Asked(prompt, 6)])
+    assert engine.graphs.replays == 0
+    assert engine.graphs.eager["rows of a prompt that is given as embeddings may be computed again"]
 
 
 def test_graphs_are_off_where_nothing_can_be_captured(decoder: Decoder) -> None:

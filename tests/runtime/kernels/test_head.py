@@ -19,8 +19,8 @@ from kernel_cases import (
     numbers,
 )
 
-from nldc.runtime.kernels import head as kernels
-from nldc.runtime.kernels.head import Asked, Noise, head, head_tile
+from nldc.runtime.kernels.head import Asked, head, head_tile
+from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix
 from nldc.runtime.step import sampling
 
@@ -69,8 +69,6 @@ def test_logits_are_equal_where_rounding_makes_them_so() -> None:
 
 
 def test_rows_without_numbers_or_without_a_choice_say_so() -> None:
-    assert kernels.NO_NUMBER == sampling.NO_NUMBER
-    assert kernels.NOTHING_ALLOWED == sampling.NOTHING_ALLOWED
     x = torch.tensor([[1.0], [math.nan], [math.inf], [-math.inf]])
     weight = Matrix(torch.ones(90, 1), 90, 1)
     wanted = torch.tensor([0, sampling.NO_NUMBER, sampling.NO_NUMBER, sampling.NOTHING_ALLOWED])
@@ -105,15 +103,16 @@ def test_sampled_tokens_are_those_of_the_keyed_noise(temperature: float) -> None
 
 
 @pytest.mark.usefixtures("rooms")
-@pytest.mark.parametrize("barred", [None, 4])
-def test_measures_are_those_of_the_softmax(barred: int | None) -> None:
+@pytest.mark.parametrize("uncounted", [None, 4])
+def test_measures_are_those_of_the_softmax(uncounted: int | None) -> None:
     x, weight = numbers(72, 48, dtype=torch.bfloat16) / 4, matrix(190, 48, torch.bfloat16)
-    found = head(x, weight, replace(MEASURES, logits=True), TARGET, barred=barred)
+    found = head(x, weight, replace(MEASURES, logits=True), TARGET, uncounted=uncounted)
     assert found.tokens is None
+    assert found.picked is None
     assert found.logits is not None
     logits = found.logits.double()
-    if barred is not None:
-        logits[:, barred] = -math.inf
+    if uncounted is not None:
+        logits[:, uncounted] = -math.inf
     log_p = logits.log_softmax(-1)
     best = logits.topk(2).values
     entropy = -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1)
@@ -122,9 +121,65 @@ def test_measures_are_those_of_the_softmax(barred: int | None) -> None:
         (found.second, best[:, 1]),
         (found.logsumexp, logits.logsumexp(-1)),
         (found.entropy, entropy),
+        (found.margin, log_p.exp().topk(2).values.diff().neg()[:, 0]),
     ):
         assert got is not None
         assert error(got, wanted) < 2**-18
+
+
+@pytest.mark.usefixtures("rooms", "one_by_one")
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_logit_of_the_chosen_token_goes_with_the_measures(noisy: bool) -> None:
+    """The token is chosen without one token, and measured without another."""
+    dtype = DTYPES[noisy]
+    x, weight = numbers(9, 40, dtype=dtype) / 4, matrix(150, 40, dtype)
+    facts = torch.tensor([[3], [4], [5]])
+    noise = Noise(torch.arange(9), *facts[:2].expand(2, 3), torch.full((3,), 2.0).double())
+    barred, uncounted = 17, int(head(x, weight, TOKEN, TARGET, barred=17).tokens[0])  # type: ignore[index]
+    asked = Asked(token=True, noisy=noisy, measures=True, logits=True)
+    found = head(x, weight, asked, TARGET, noise if noisy else None, barred, uncounted=uncounted)
+    tokens = head(x, weight, NOISY if noisy else TOKEN, TARGET, noise if noisy else None, barred)
+    assert found.tokens is not None
+    assert tokens.tokens is not None
+    assert torch.equal(found.tokens, tokens.tokens)
+    assert found.logits is not None
+    counted = found.logits.float()
+    counted[:, uncounted] = -math.inf
+    assert found.picked is not None
+    assert torch.equal(found.picked, counted.gather(1, found.tokens.unsqueeze(1))[:, 0])
+    assert noisy or found.picked[0] == -math.inf
+    alone = head(x, weight, MEASURES, TARGET, uncounted=uncounted)
+    for name in ("best", "second", "logsumexp", "entropy", "margin"):
+        assert torch.equal(getattr(found, name), getattr(alone, name)), name
+
+
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize(("rows", "dtype"), [(1, DTYPES[0]), (67, DTYPES[1]), (5, DTYPES[2])])
+def test_the_logit_of_a_given_token_is_found_wherever_it_lies(
+    rows: int, dtype: torch.dtype
+) -> None:
+    x, weight = numbers(rows, 24, dtype=dtype) / 4, matrix(131, 24, dtype)
+    wide = torch.arange(2 * rows + 1) * 13 % 131
+    given = wide[1::2]  # with gaps
+    asked = Asked(measures=True, given=True, logits=True)
+    found = head(x, weight, asked, TARGET, given=given)
+    assert found.tokens is None
+    assert found.logits is not None
+    assert found.picked is not None
+    assert torch.equal(found.picked, found.logits.float().gather(1, given.unsqueeze(1))[:, 0])
+    chosen = head(x, weight, replace(asked, token=True), TARGET, given=given)
+    assert chosen.picked is not None
+    assert torch.equal(chosen.picked, found.picked)
+
+
+def test_rows_without_numbers_have_no_measures() -> None:
+    x = torch.tensor([[1.0], [math.nan], [math.inf], [-math.inf]])
+    weight = Matrix(torch.ones(90, 1), 90, 1)
+    found = head(x, weight, Asked(token=True, measures=True), TARGET)
+    assert found.picked is not None
+    for each in (found.picked, found.logsumexp, found.entropy, found.margin):
+        assert each is not None
+        assert each.isnan().tolist() == [False, True, True, True]
 
 
 def test_a_tile_in_which_nothing_is_allowed_spoils_no_measure() -> None:

@@ -20,6 +20,7 @@ from nldc.runtime.checkpoint.weights import load_weights
 from nldc.runtime.errors import BackendError
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Choice, through_layers
+from nldc.runtime.model.scores import ScoreName, Scores, scored
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.model.triton_backend import TritonBackend
 from nldc.runtime.reference.attention import over
@@ -183,31 +184,82 @@ def test_the_head_chooses_as_torch_would_of_its_logits(folder: Path) -> None:
     states = torch.randn(8, 2, 40)[:, 0]  # rows with gaps
     logits = backend.head(states)
     assert error(logits, TorchBackend(backend.backbone).head(states).double()) < 2e-6
-    positions, keys = torch.arange(8).view(2, 4), torch.tensor([3, 2**35])
-    seeds = torch.tensor([[9], [-1]])
     for temperature, top_k, top_p, min_p in (
         (0.0, 5, 0.5, 0.5),
         (1.1, None, 1.0, 0.0),
         (1.1, 1000, None, None),
-        (0.9, 3, None, None),
-        (0.9, None, 0.6, None),
-        (0.9, None, None, 0.2),
+        (0.9, 30, 0.8, 0.01),
     ):
-        for barred in (None, int(logits[0].argmax())):
-
-            def of(
-                values: Tensor,
-                rules: Sampling = Sampling(temperature, top_k, top_p, min_p),  # noqa: B008
-                barred: int | None = barred,
-            ) -> Tensor:
-                if barred is not None:
-                    values = values.clone()
-                    values[..., barred] = -torch.inf
-                return draw(values, positions, keys, rules, seeds)
-
-            choice = Choice(positions, keys, seeds, temperature, top_k, top_p, min_p, barred, of)
+        best = int(logits[0].argmax())
+        for barred in (best,) if top_k == 30 else (None, best):
+            choice = choice_of(Sampling(temperature, top_k, top_p, min_p), barred)
             found = backend.head_choose(states, choice)
-            assert torch.equal(found, of(logits.view(2, 4, -1))), choice
+            assert torch.equal(found, choice.of(logits.view(2, 4, -1))), choice
+
+
+NUMBERS = torch.arange(8).view(2, 4), torch.tensor([3, 2**35]), torch.tensor([[9], [-1]])
+"""Positions, keys and seeds of two sequences of four rows."""
+
+
+def choice_of(rules: Sampling, barred: int | None) -> Choice:
+    positions, keys, seeds = NUMBERS
+
+    def of(values: Tensor) -> Tensor:
+        if barred is not None:
+            values = values.clone()
+            values[..., barred] = -torch.inf
+        return draw(values, positions, keys, rules, seeds)
+
+    filters = (rules.top_k, rules.top_p, rules.min_p)
+    return Choice(positions, keys, seeds, rules.temperature, *filters, barred, of)
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize(
+    ("rules", "dtype", "of"),
+    [
+        (Sampling(), torch.bfloat16, "chosen"),
+        (Sampling(1.1), torch.float32, "given"),
+        (Sampling(0.9, min_p=0.01), torch.float32, "chosen, one uncounted"),
+    ],
+    ids=["greedy", "sampled", "filtered"],
+)
+def test_a_row_s_scores_are_its_own_however_tokens_are_chosen(
+    folder: Path, rules: Sampling, dtype: torch.dtype, of: str
+) -> None:
+    backend = backend_of(folder, dtype)
+    torch.manual_seed(7)
+    states = torch.randn(2, 4, 40).to(dtype)
+    names: tuple[ScoreName, ...] = ("entropy", "probability", "margin")
+    barred = int(backend.head(states[0])[0].argmax())
+    choice = choice_of(rules, barred)
+    given = torch.arange(16).view(2, 8)[:, ::2] if of == "given" else None
+    scores = Scores(names, given, barred + 1 if "uncounted" in of else None)
+    tokens, found = backend.head_choose_scored(states, choice, scores)
+    logits = backend.head(states.view(8, 40)).view(2, 4, -1)
+    assert torch.equal(tokens, choice.of(logits))
+    seen, again = backend.head_choose_scored(states, choice.of, scores)
+    assert torch.equal(seen, tokens)
+    positions, keys, seeds = (each[1:] for each in NUMBERS)
+    choice = replace(choice, positions=positions, keys=keys, seeds=seeds)
+    scores = replace(scores, tokens=None if given is None else given[1:])
+    _, alone = backend.head_choose_scored(states[1:], choice, scores)
+    exact = scored(logits.double(), tokens, replace(scores, tokens=given))
+    for one, other, own, wanted in zip(found, again, alone, exact, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one[1:], own)
+        assert one.dtype == torch.float32
+        assert error(one, wanted) < 2**-18
+
+
+def test_log_probabilities_are_the_softmax_s(folder: Path) -> None:
+    backend = backend_of(folder, torch.float32)
+    torch.manual_seed(8)
+    states, tokens = torch.randn(5, 40), torch.tensor([0, 259, 63, 64, 100])
+    found = backend.scored(states, tokens)
+    log_p = backend.head(states).double().log_softmax(-1)
+    assert found.dtype == torch.float32
+    assert error(found, log_p[torch.arange(5), tokens]) < 2**-20
 
 
 def test_numbers_that_kernels_do_not_compute_with_are_refused(folder: Path) -> None:

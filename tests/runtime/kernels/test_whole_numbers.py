@@ -21,7 +21,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "dt
 PROMPTS = [[5, 9, 2, 77], [8] * 5]
 
 
-@pytest.fixture(scope="module", params=[4, 8])
+@pytest.fixture(scope="module", params=[4, pytest.param(8, marks=pytest.mark.long)])
 def get(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Decoder]:

@@ -1,0 +1,1 @@
+"""Pages that one file holds: of a strategy, of a trace, of measurements."""

@@ -1,0 +1,77 @@
+"""What a row's logits say of its tokens, plainly: probability, entropy, margin."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+ScoreName = Literal["probability", "entropy", "margin"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The raw scores that rows are asked for beside their tokens.
+
+    Probabilities are of `tokens`, int64 [B, n] of the vocabulary; None: of the chosen ones. The
+    token `uncounted` is left out of all scores.
+    """
+
+    names: tuple[ScoreName, ...]
+    tokens: Tensor | None = None
+    uncounted: int | None = None
+
+
+def scored(logits: Tensor, chosen: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+    """Return each score, [B, n], of logits [B, n, V] of which `chosen`, int64 [B, n], were taken.
+
+    In float32 at least.
+    """
+    values = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if scores.uncounted is not None:
+        values = without(values, scores.uncounted)
+    tokens = chosen.clamp_min(0) if scores.tokens is None else scores.tokens
+    found = {
+        "probability": lambda: probability(values, tokens),
+        "entropy": lambda: entropy(values),
+        "margin": lambda: margin(values),
+    }
+    return tuple(found[name]() for name in scores.names)
+
+
+def log_probability(values: Tensor, tokens: Tensor) -> Tensor:
+    """Return log softmax(values)[tokens], [...], of values [..., V] and tokens int64 [...]."""
+    chosen = values.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return chosen - values.logsumexp(-1)
+
+
+def probability(values: Tensor, tokens: Tensor) -> Tensor:
+    """Return softmax(values)[tokens], [...], of values [..., V] and tokens int64 [...]."""
+    return log_probability(values, tokens).exp()
+
+
+def likeliest(values: Tensor) -> Tensor:
+    """Return the probability of the likeliest token, [...], of values [..., V], in float32."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    return probability(values, values.argmax(-1))
+
+
+def entropy(values: Tensor) -> Tensor:
+    """Return the entropy of softmax(values) in nats, [...]."""
+    log_p = values.log_softmax(-1)
+    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+
+def margin(values: Tensor) -> Tensor:
+    """Return the probability of the likeliest token less that of the second, [...]."""
+    best = values.softmax(-1).topk(2, -1).values
+    return best[..., 0] - best[..., 1]
+
+
+def without(values: Tensor, token: int) -> Tensor:
+    """Return logits [..., V] in which a token is -inf."""
+    ids = torch.arange(values.shape[-1], device=values.device)
+    return values.masked_fill(ids == token, -math.inf)
