@@ -29,6 +29,7 @@ from nldc.cli.output import (
     put,
     say,
     say_diagnostics,
+    start_torch,
     table,
     width_of,
     write,
@@ -247,6 +248,8 @@ def compile_(
                 progress=progress,
             )
     attached = None if ahead is None else ahead.files
+    if certified:
+        start_torch()
     with counting("running it") as progress:
         folder = api.write(checked, out, certify=certified, attached=attached, progress=progress)
     if as_json:

@@ -109,12 +109,12 @@ def batch(
     """
     if actors is not None and not ray:
         raise click.UsageError("--actors is for --ray")
-    from nldc.batch.run import batch as batch_
-    from nldc.batch.worker import Plan
-
     loaded = loading_of(options)
     bar = loaded.pop("progress")
     template = chat_of(options, is_chat=True, asking="")
+    from nldc.batch.run import batch as batch_
+    from nldc.batch.worker import Plan
+
     plan = Plan(
         artifact=artifact,
         model=model,

@@ -114,6 +114,8 @@ def bench(
         from nldc.view.page import BEGINNING
 
         refuse_place(html, BEGINNING)
+    loading = loading_of(options)
+    generation = generation_of(options, "batch_size") | chat_of(options, chat, "--chat")
     from nldc import bench as bench_
 
     with _shown() as watch:
@@ -126,8 +128,8 @@ def bench(
             count=count,
             warm_up=warm_up,
             repeats=repeats,
-            loading=loading_of(options),
-            generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
+            loading=loading,
+            generation=generation,
             write_acceptance=write_acceptance,
             device=figures,
             longer_than=longer_than,

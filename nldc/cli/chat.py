@@ -80,11 +80,12 @@ def chat(
         hide_notes()
     given = chat_of(options, True, "")
     generation = generation_of(options)
+    loading = loading_of(options)
     from nldc.runtime.text.chat import Chat
     from nldc.talk import Talk
     from nldc.verify import load_decoder, named_strategy
 
-    decoder = load_decoder(artifact, model, **loading_of(options))
+    decoder = load_decoder(artifact, model, **loading)
     if model is None:
         say_note(DEMO)
     generation |= named_strategy(decoder, strategy)

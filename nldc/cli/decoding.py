@@ -22,7 +22,17 @@ from nldc.cli.options import (
     templating,
     text_ends,
 )
-from nldc.cli.output import counting, hide_notes, put, refuse_place, say, table, width_of, write
+from nldc.cli.output import (
+    counting,
+    hide_notes,
+    put,
+    refuse_place,
+    say,
+    start_torch,
+    table,
+    width_of,
+    write,
+)
 from nldc.diagnostics import counted
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
@@ -107,13 +117,13 @@ def run(
     if keep_special_tokens and options["ids"] is not None:
         raise click.UsageError("--keep-special-tokens is for text, and --ids gives token ids")
     generation = generation_of(options, "stop", "logprobs")
-    from nldc.trace.running import watch
-    from nldc.verify import load_decoder, named_strategy
-
     loading = {
         **loading_of(options, traced=traced is not None),
         "ahead_only": options["ahead_only"],
     }
+    from nldc.trace.running import watch
+    from nldc.verify import load_decoder, named_strategy
+
     watched = None if traced is None else watch(artifact, model, **loading)
     decoder = watched.decoder if watched else load_decoder(artifact, model, **loading)
     generation |= named_strategy(decoder, strategy)
@@ -275,16 +285,17 @@ def verify(
 
     Of several strategies every exact one is tried, and then all of them taking turns.
     """
+    generation = generation_of(options, "batch_size") | chat_of(options, chat, "--chat")
+    loading = loading_of(options)
     from nldc.verify import verify as verify_
 
-    generation = generation_of(options, "batch_size") | chat_of(options, chat, "--chat")
     with counting("decoding") as progress:
         found, pair = verify_(
             artifact,
             model,
             prompts=prompts,
             count=count,
-            loading=loading_of(options),
+            loading=loading,
             generation=generation,
             strategy=strategy,
             progress=progress,
@@ -350,6 +361,7 @@ def certify(artifact: str, tokens: int, seed: int, as_json: bool) -> None:
 
     Needs no model. Every acceptance count occurs, and every cache entry is compared.
     """
+    start_torch()
     from nldc.certify import certify as certify_
 
     with counting("running it") as progress:
@@ -410,9 +422,10 @@ def sol(
     **options: Any,
 ) -> None:
     """Measure a checkpoint's ceilings: what oracles commit a forward, and what strategies reach."""
+    templating = chat_of(options, chat, "--chat")
+    loading = loading_of(options)
     from nldc import sol as sol_
 
-    templating = chat_of(options, chat, "--chat")
     with counting("measuring") as progress:
         report = sol_.sol(
             model,
@@ -422,7 +435,7 @@ def sol(
             count=count,
             max_new_tokens=max_new_tokens,
             budget=budget,
-            loading=loading_of(options),
+            loading=loading,
             templating=templating,
             progress=progress,
         )

@@ -8,7 +8,7 @@ import click
 
 from nldc.cli.machine import as_json, plain, write_document
 from nldc.cli.options import settings
-from nldc.cli.output import counting, table, write
+from nldc.cli.output import counting, loading_bar, start_torch, table, waiting, write
 
 
 @click.command()
@@ -17,7 +17,8 @@ def doctor(as_json: bool) -> None:
     """Tell what this machine can run, and why not the rest."""
     from nldc.doctor import examine
 
-    findings = list(examine())
+    with waiting("looking"):
+        findings = list(examine())
     ok = all(each.usable for each in findings if each.needed)
     if as_json:
         write_document(ok=ok, findings=findings)
@@ -53,6 +54,7 @@ def import_gguf(
     as_json: bool,
 ) -> None:
     """Turn a Llama model in a GGUF FILE into a checkpoint folder."""
+    start_torch()
     from nldc.import_gguf import import_gguf as import_gguf_
 
     mask = int(mask_token) if mask_token and mask_token.isdecimal() else mask_token
@@ -93,7 +95,7 @@ def quantize(
     `pack-quantized` of compressed-tensors; at 4 bits, embedding and head get 8. All else of the
     folder is copied. What is written decodes as any checkpoint: `nldc run ARTIFACT --model OUT`.
     """
-    from nldc.cli.output import loading_bar
+    start_torch()
     from nldc.runtime.checkpoint.quantising import quantize as quantize_
 
     report = quantize_(
@@ -137,6 +139,7 @@ def train_base(
     out: Path, resume: bool, settings: tuple[tuple[str, int | float], ...], as_json: bool
 ) -> None:
     """Train the demo model's recipe on the standard library's source: OUT/checkpoint."""
+    start_torch()
     from nldc import training
 
     with counting("training") as progress:
@@ -163,6 +166,7 @@ def train_drafter(
     as_json: bool,
 ) -> None:
     """Train a LoRA drafter against the frozen verifier: OUT/linear_spec_lora."""
+    start_torch()
     from nldc import training
 
     with counting("training") as progress:
@@ -182,6 +186,7 @@ def train_sampler(
     as_json: bool,
 ) -> None:
     """Train what says which rows are safe to commit: OUT/commit_sampler."""
+    start_torch()
     from nldc import training
 
     with counting("training") as progress:

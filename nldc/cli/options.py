@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from nldc.cli.completing import offer_brought, offer_devices, offer_params, offer_parts
-from nldc.cli.output import loading_bar
+from nldc.cli.output import loading_bar, start_torch
 from nldc.runtime.errors import PromptError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -315,7 +315,7 @@ def settings_of(files: Sequence[str], settings: Settings, acceptance: str | None
 
 
 def loading_of(options: Mapping[str, Any], *, traced: bool = False) -> dict[str, Any]:
-    """Return the options that go to `Decoder.from_checkpoint`.
+    """Return the options that go to `Decoder.from_checkpoint`; begins what loads a model.
 
     Raises:
         UsageError: steps are to be traced and captured.
@@ -327,6 +327,7 @@ def loading_of(options: Mapping[str, Any], *, traced: bool = False) -> dict[str,
                 "steps that are traced are launched one by one, without --graphs"
             )
         loading["graphs"] = False
+    start_torch()
     bar = loading_bar()
     if bar is not None:
         click.get_current_context().call_on_close(bar.stop)

@@ -8,11 +8,13 @@ is, complete. All commands write through here.
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
 import re
 import stat
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -225,6 +227,38 @@ def counting(text: str) -> Iterator[Callable[[int, int], object] | None]:
         yield show
     finally:
         bar.stop()
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal that something goes on of which nobody knows how far it is.
+
+    The line comes once it takes a while, and goes at the end, whatever that is.
+    """
+    if not takes_bars():
+        yield
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    line = Status(text, console=Console(stderr=True))
+    timer = threading.Timer(BAR_AFTER, line.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        line.stop()
+
+
+def start_torch() -> None:
+    """Import torch, which takes a second or several, before what needs it is imported."""
+    if "torch" in sys.modules:
+        return
+    with waiting("starting torch"):
+        importlib.import_module("torch")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import click
 from nldc.cli.completing import offer_artifacts
 from nldc.cli.machine import as_json, write_document
 from nldc.cli.options import loading, loading_of
-from nldc.cli.output import say
+from nldc.cli.output import say, start_torch
 from nldc.runtime.errors import NldcRuntimeError
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -154,6 +154,7 @@ def serve(
         raise NldcRuntimeError(
             f"serving needs {', '.join(missing)}", "install the extra: pip install 'nldc[serve]'"
         )
+    start_torch()
     from nldc.serve.app import create_app
     from nldc.serve.artifacts import load_together
     from nldc.serve.options import settings_of

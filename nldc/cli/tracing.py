@@ -76,9 +76,10 @@ def _replay(
     found: Trace, artifact: str, model: str | None, options: dict[str, Any], *, as_json: bool
 ) -> None:
     """Run a trace again, say what came of it, and leave with 1 if it was another run."""
+    loading = loading_of(options, traced=True)
     from nldc.trace.replay import replay
 
-    again = replay(found, artifact, model, loading_of(options, traced=True))
+    again = replay(found, artifact, model, loading)
     apart = again.apart
     if as_json:
         write_document(ok=apart is None, **asdict(again))
@@ -123,6 +124,7 @@ def bisect(
 
     They are two artifacts; or an ARTIFACT and AR; or one in two dtypes, on two devices or backends.
     """
+    loading = loading_of(options, traced=True)
     from nldc.bisect import bisect as bisect_
 
     given = {"dtype": dtype_b, "device": device_b, "backend": backend_b}
@@ -132,7 +134,7 @@ def bisect(
         model,
         prompts=prompts,
         count=count,
-        loading=loading_of(options, traced=True),
+        loading=loading,
         other={name: value for name, value in given.items() if value is not None},
         generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
     )

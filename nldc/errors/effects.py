@@ -7,7 +7,8 @@ ENTRIES = (
         "NLD070",
         "a step that emits nothing",
         "A step ends with `emit`: the tokens it hands out, the cache rows it keeps, and what "
-        "the next step begins with.",
+        "the next step begins with. It emits one token or more, whatever the model says, or "
+        "decoding might never end.",
         "  choice:  {op: sample, logits: context}",
         "  emit:    {tokens: choice, cache: keep all, next: {seed: choice}}",
     ),

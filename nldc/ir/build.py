@@ -430,33 +430,31 @@ class _Builder:
                 values[name] = None if made is None else (Value(node, span), made[1])
             else:
                 values[name] = self.reader.reference(place, expr, scope, Tokens)
-        if tokens is None or keep is False or not self._ends(path, tokens, keep, step):
+        if tokens is None or keep is False or not self._goes_on((*path, "tokens"), tokens):
             return None, values, tuple(joins)
         return Emission(tokens[0], None if keep is True else keep), values, tuple(joins)
 
-    def _ends(
-        self, path: Path, tokens: tuple[Value, Type], keep: Value | bool, step: Region
-    ) -> bool:
-        """Whether a step that emits nothing keeps nothing, or add that it would go on for ever."""
+    def _goes_on(self, path: Path, tokens: tuple[Value, Type]) -> bool:
+        """Whether a step surely emits a token, or add that decoding might go on for ever.
+
+        Where `exact` is promised, the proof knows better what is wrong with a step that may not.
+        """
         value, type_ = tokens
-        if isinstance(type_, Tokens) and type_.size == Size(0):
+        if not isinstance(type_, Tokens):
+            return True
+        if type_.size == Size(0):
             self.reader.error(
-                BAD_SIZE, "the step emits no tokens", (*path, "tokens"), f"this is {type_}",
+                BAD_SIZE, "the step emits no tokens", path, f"this is {type_}",
                 help_text="a step is taken until every sequence is done: it emits one or more",
             )  # fmt: skip
             return False
-        accept = next((n.op for n in step.nodes if n.name == value.node), None)
-        if value.field != "drafted" or not isinstance(accept, Accept) or accept.offset:
+        if not type_.ragged or type_.least or self.source.data.get("guarantee") != "none":
             return True
-        same = isinstance(keep, Value) and (keep.node, keep.field) == (value.node, "matches")
-        if same or not any(self.reader.appended(node.op) for node in step.nodes):
-            return True
-        if self.source.data.get("guarantee") != "none":
-            return True  # the proof knows better what is wrong: the cache drifts from the text
+        bonus = f"{value.node.partition('.')[2]}.tokens" if value.field == "drafted" else None
         self.reader.error(
-            KEEP, "a step that emits nothing keeps rows all the same", (*path, "cache"),
-            "the cache would grow without end",
-            help_text=f"keep as many as are emitted: `keep {value.node.partition('.')[2]}.matches`",
+            MISSING_EMIT, "the step may emit nothing", path, f"{type_}, and sometimes none",
+            help_text="a step is taken until every sequence is done: it emits one or more"
+            + (f", as `{bonus}` does, which ends with the bonus token" if bonus else ""),
         )  # fmt: skip
         return False
 
