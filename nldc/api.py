@@ -21,6 +21,7 @@ from nldc.check.lossless import (
     handover_of,
     proof_of,
 )
+from nldc.check.lossless.codes import KINDS
 from nldc.check.rules import examine
 from nldc.diagnostics import Diagnostic, InternalError, StrategyError, nearest, with_ways
 from nldc.ir.attributes import NO_PRESET, PRESETS
@@ -138,6 +139,24 @@ def check(
     Raises:
         StrategyError: with every mistake in it.
     """
+    source, compat = _read(file)
+    return check_source(source, settings, compat, others=others, limits=limits)
+
+
+def look(
+    file: str | Path, settings: Settings | None = None, *, others: bool = True
+) -> tuple[Checked, tuple[Diagnostic, ...]]:
+    """Read a strategy as `check` does; return it with what of its promise is not kept.
+
+    Raises:
+        StrategyError: with every mistake in it, if one is of another kind.
+    """
+    source, compat = _read(file)
+    return look_source(source, settings, compat, others=others)
+
+
+def _read(file: str | Path) -> tuple[Source, str | None]:
+    """Read the file that is meant; return it with the preset that its name asks for."""
     name, compat = split_preset(file)
     path = find(name)
     meant = nearest(str(name), library())
@@ -148,7 +167,7 @@ def check(
         if meant is not None:
             help_text = f"did you mean `{meant}`? {help_text}"
         raise StrategyError([Diagnostic(CANNOT_READ, "error", message, (), (help_text,))])
-    return check_source(load_source(path), settings, compat, others=others, limits=limits)
+    return load_source(path), compat
 
 
 def check_source(
@@ -166,6 +185,27 @@ def check_source(
     Raises:
         StrategyError: with every mistake in it.
     """
+    checked, mistakes = look_source(source, settings, compat, others=others, limits=limits)
+    if mistakes:
+        raise StrategyError([*checked.warnings, *mistakes])
+    return checked
+
+
+def look_source(
+    source: Source,
+    settings: Settings | None = None,
+    compat: str | None = None,
+    *,
+    others: bool = True,
+    limits: Limits | None = None,
+) -> tuple[Checked, tuple[Diagnostic, ...]]:
+    """Check a strategy that has been read; return it with what of its promise is not kept.
+
+    The arguments are those of `check_source`.
+
+    Raises:
+        StrategyError: with every mistake in it, if one is of another kind.
+    """
     began = time.perf_counter()
     source = resolve(source)
     built = build(source, settings, compat)
@@ -177,12 +217,13 @@ def check_source(
         if not any(d.severity == "error" for d in found):
             found += within_limits(built.graph, source, limits or {})
     found = [with_ways(diagnostic) for diagnostic in found]
-    errors = [d for d in found if d.severity == "error"]
-    if errors or built.graph is None:
+    mistakes = tuple(d for d in found if d.severity == "error")
+    if built.graph is None or not all(d.code in KINDS for d in mistakes):
         raise StrategyError(found)
     times = made - began, time.perf_counter() - made
     LOG.info("checked %s: graph in %.2f s, proof in %.2f s", built.graph.name, *times)
-    return Checked(source, built.graph, tuple(found), proof)
+    warnings = tuple(d for d in found if d.severity != "error")
+    return Checked(source, built.graph, warnings, proof), mistakes
 
 
 def follow(file: str | Path, settings: Settings | None, model: str | Path) -> Settings:

@@ -1,7 +1,7 @@
 """Tables of plain text that fit a width: cells are wrapped between words, and no word is cut.
 
-Where the columns would not fit even so, each row becomes a few lines of its own. A word that is
-wider than the width, such as a path, stands whole on its line.
+Where the columns would not fit even so, or a cell would take many lines, each row becomes a few
+lines of its own. A word that is wider than the width, such as a path, stands whole on its line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 GAP = "  "
+HIGHEST = 4
+"""Lines that a cell takes at most, if its words were as wide as its column."""
 _NUMBER = re.compile(r"[\d.]+( s)?|wrong|none")
 _INDENT = "  "
 
@@ -35,7 +37,7 @@ def table(
     widths = [max(map(len, column)) for column in columns]
     if right is None:
         right = [
-            all(_NUMBER.fullmatch(cell) for cell in column[1 if heading else 0 :])
+            all(_NUMBER.fullmatch(cell) or not cell for cell in column[1 if heading else 0 :])
             for column in columns
         ]
     if width is not None:
@@ -77,7 +79,10 @@ def wrap(text: str, width: int, after: str = "", taken: int = 0) -> list[str]:
 def _fitted(
     columns: Sequence[Sequence[str]], widths: list[int], right: Sequence[bool], width: int
 ) -> list[int] | None:
-    """Return how wide columns are so that a line fits; None: words would have to be cut."""
+    """Return how wide columns are so that a line fits.
+
+    None: words would have to be cut, or a cell would be a high and narrow column of them.
+    """
     room = width - len(GAP) * (len(widths) - 1)
     widths = list(widths)
     least = [
@@ -90,6 +95,9 @@ def _fitted(
         loose = [n for n, own in enumerate(widths) if own > least[n]]
         widest = max(loose, key=lambda n: widths[n])
         widths[widest] -= 1
+    pairs = [(cell, own) for column, own in zip(columns, widths, strict=True) for cell in column]
+    if any(len(cell) > HIGHEST * own for cell, own in pairs):
+        return None
     return widths
 
 
@@ -104,10 +112,11 @@ def _apart(
     names = heading or [""] * len(rows[0])
     after = indent + _INDENT
     for row in rows:
-        yield from wrap(indent + row[0], width, after)
+        own = f"{names[0]} {row[0]}" if right[0] and names[0] else row[0]
+        yield from wrap(indent + own, width, after)
         numbers: list[str] = []
         for cell, name, is_right in zip(row[1:], names[1:], right[1:], strict=True):
-            if is_right:
+            if is_right and cell:
                 numbers.append(f"{name} {cell}".strip())
             elif cell:
                 yield from _listed(numbers, width, after)

@@ -394,7 +394,7 @@ def explain(
 
     profile = None if acceptance is None else read_acceptance(acceptance)
     dealt = {} if profile is None else dict.fromkeys(profiles, profile.profile)
-    checked = api.check(what, {**dict(settings), **dealt}, others=False)
+    checked, mistakes = api.look(what, {**dict(settings), **dealt}, others=False)
     costed = None if device is None else setting_of(device, options)
     if full and costed is not None:
         from nldc.cost.text import show_costs
@@ -409,13 +409,23 @@ def explain(
         from nldc.explain.print_text import lines_for, print_text
 
         if as_json:
-            write_document(**plain(explained(checked, costed, profile)))
+            _explain_to_machines(explained(checked, costed, profile), mistakes)
         elif drawn:
             _draw(explained(checked, costed, profile), html, svg)
         else:
             room = width_of(sys.stdout) or USUAL
             told = explained(checked, costed, profile, most_lines=lines_for(room), merge=True)
             write_painted(print_text(told, room=room, colored=colored(sys.stdout)), end="")
+    if mistakes:
+        raise StrategyError(mistakes)
+
+
+def _explain_to_machines(told: Explained, mistakes: Sequence[Diagnostic]) -> None:
+    """Write all that is told as a document, and leave if the promise is not kept."""
+    found = [diagnostic_data(each) for each in mistakes]
+    write_document(ok=not mistakes, diagnostics=found, **plain(told))
+    if mistakes:
+        raise click.exceptions.Exit(1)
 
 
 def _draw(told: Explained, html: str | None, svg: str | None) -> None:

@@ -152,8 +152,12 @@ def run(
     if watched is None or traced is None:
         stats, _, show = decoded()
     else:
-        with watched.listening() as recorder:
-            stats, finish, show = decoded()
+        try:
+            with watched.listening() as recorder:
+                stats, finish, show = decoded()
+        except (KeyboardInterrupt, BrokenPipeError):
+            say(f"\n{traced} is not written: the run did not end")
+            raise
         ends = [(0 if stats is None else stats.tokens, finish)]
         _write_trace(watched.trace(recorder, {**generation, "strategy": strategy}, ends), traced)
     show()

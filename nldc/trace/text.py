@@ -166,4 +166,4 @@ def _table(rows: Sequence[tuple[str, ...]], width: int | None) -> Iterator[str]:
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     if columns:
         heading, *lines = zip(*columns, strict=True)
-        yield from tabular.table(lines, heading, width=width, right=[False] * len(columns))
+        yield from tabular.table(lines, heading, width=width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,13 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden_checkpoints" / "random-0"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MARK = "=== "
+SLOW = """
+import importlib, sys, time
+time.sleep(1)
+sys.path.remove(__file__.rpartition("/")[0])
+del sys.modules["torch"]
+importlib.import_module("torch")
+"""
 ALL = """
 import json, os, sys
 from nldc.cli import cli
@@ -211,6 +220,47 @@ def test_a_pipe_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "BAR_AFTER", 0.0)
     with output.counting("counting") as progress:
         assert progress is None
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_who_waits_for_what_nobody_counts_is_told_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nldc.cli import output
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(output, "BAR_AFTER", 0.0)
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    with output.waiting("starting torch"):
+        ended = time.monotonic() + 10
+        while "starting torch" not in screen.getvalue() and time.monotonic() < ended:
+            time.sleep(0.01)
+    assert "starting torch" in screen.getvalue()
+    assert "starting torch" not in screen.getvalue().rpartition("\x1b[2K")[2]
+
+    monkeypatch.setattr(output, "BAR_AFTER", 100.0)
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    with output.waiting("what is quick"):
+        pass
+    assert screen.getvalue() == ""
+
+
+def test_a_command_that_decodes_tells_that_torch_starts(folder: Path) -> None:
+    (text,) = in_terminal([["verify", "nowhere"]], 80, folder, PYTHONPATH=str(slow_torch(folder)))
+    assert "starting torch" in ESCAPES.sub("", text)
+    assert "starting torch" not in "\n".join(shown(text))
+
+
+def slow_torch(folder: Path) -> str:
+    """Where Python finds a torch that takes its time and is then the real one."""
+    place = folder / "slow"
+    place.mkdir()
+    (place / "torch.py").write_text(SLOW, encoding="utf-8")
+    return f"{place}{os.pathsep}{ROOT}"
 
 
 # What is told with -v

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import struct
@@ -16,6 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nldc.cli import cli
+
+DIAGNOSTICS = Path(__file__).parents[1] / "diagnostics"
+BROKEN = DIAGNOSTICS / "NLD103_verifier_sees_masks"
 
 
 def nldc(*arguments: str | Path) -> Result:
@@ -40,6 +44,36 @@ def test_a_device_adds_cost_and_floor(device: str) -> None:
     dtype = "float32" if device == "cpu" else "bfloat16"
     assert f"forwards, on {device}, 3b in {dtype}: 1 sequence" in found.stdout
     assert "floor" in found.stdout
+
+
+def test_a_promise_that_is_not_kept_is_drawn_all_the_same(tmp_path: Path) -> None:
+    bad, page = BROKEN / "bad.yaml", tmp_path / "a.html"
+    expected = (BROKEN / "expected.txt").read_text("utf-8").splitlines()
+    short = nldc("explain", bad)
+    assert short.exit_code == 1
+    assert "it promises `exact`, which is not proved" in short.stdout
+    assert "╭ both " in short.stdout
+    assert "0 draft +0  ■     ■□" in short.stdout
+    assert [line for line in expected if "-->" not in line] == [
+        line for line in short.stderr.splitlines()[: len(expected)] if "-->" not in line
+    ]
+    drawn = nldc("explain", bad, "--html", page)
+    assert drawn.exit_code == 1
+    assert "which is not proved" in page.read_text("utf-8")
+    asked = nldc("explain", bad, "--json")
+    assert asked.exit_code == 1
+    document = json.loads(asked.stdout)
+    assert not document["ok"]
+    assert [each["code"] for each in document["diagnostics"]] == ["NLD103"]
+    assert document["promise"]["exact"] is False
+    assert document["forwards"]
+
+
+def test_what_has_no_graph_is_told_as_check_tells_it() -> None:
+    bad = DIAGNOSTICS / "NLD070_no_emit" / "bad.yaml"
+    found = nldc("explain", bad)
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr == nldc("check", bad).stderr
 
 
 def test_a_page_and_a_picture_are_written(tmp_path: Path) -> None:
