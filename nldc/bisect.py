@@ -151,12 +151,14 @@ def bisect(
     loading: Mapping[str, Any] | None = None,
     other: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
+    strategies: tuple[str | None, str | None] = (None, None),
 ) -> Bisected:
     """Decode the same prompts twice, and say where the runs part and why.
 
     `first` and `second` are artifacts. Without a second, it is `first` loaded with the options
-    `other` in place of those of `loading`, or AR where there are none. `generation` are options of
-    `Decoder.generate`.
+    `other` in place of those of `loading`, or by another strategy, or AR where neither is given.
+    `generation` are options of `Decoder.generate`. `strategies` are those of artifacts that have
+    several: None is the first exact one, or in an artifact that is run twice that of the first run.
 
     Raises:
         NldcRuntimeError: an artifact, the checkpoint, a prompt or an option cannot be used.
@@ -165,7 +167,7 @@ def bisect(
         own, changed = dict(loading or {}), dict(other or {})
         one = watch(first, model, **own)
         baseline: Path | None = None
-        if second is None and not changed:
+        if second is None and not changed and strategies[1] is None:
             baseline = compile_baseline(
                 Path(stack.enter_context(tempfile.TemporaryDirectory())) / "ar"
             )
@@ -180,23 +182,32 @@ def bisect(
             chat=bool((generation or {}).get("chat")),
         )  # fmt: skip
         options = dict(generation or {})
-        names = _names(one, two, is_ar=baseline is not None, changed=changed)
+        named = strategies if what is not first else (strategies[0], strategies[1] or strategies[0])
+        names = _names(one, two, named, is_ar=baseline is not None, changed=changed)
         sides = tuple(
-            _Side(name, each, {**own_params(each.decoder, options), **_strategy(each, folder_)})
-            for name, each, folder_ in zip(names, (one, two), (first, what), strict=True)
+            _Side(name, each, {**own_params(each.decoder, options), **_strategy(each, folder_, by)})
+            for name, each, folder_, by in zip(names, (one, two), (first, what), named, strict=True)
         )
         return _bisected(sides[0], sides[1], chosen)
 
 
-def _strategy(each: Watched, folder: str | Path) -> dict[str, Any]:
-    """Return how an artifact of several strategies is run: by its first exact one."""
-    return dict(trials(folder, each.decoder, None)[0].options)
+def _strategy(each: Watched, folder: str | Path, named: str | None) -> dict[str, Any]:
+    """Return how an artifact is run: of several strategies by that named or the first exact one."""
+    return dict(trials(folder, each.decoder, named)[0].options)
 
 
 def _names(
-    one: Watched, two: Watched, *, is_ar: bool, changed: Mapping[str, Any]
+    one: Watched,
+    two: Watched,
+    strategies: tuple[str | None, str | None],
+    *,
+    is_ar: bool,
+    changed: Mapping[str, Any],
 ) -> tuple[str, str]:
-    names = [each.artifact.name for each in (one, two)]
+    names = [
+        each.artifact.name if by is None else f"{each.artifact.name} by {by}"
+        for each, by in zip((one, two), strategies, strict=True)
+    ]
     if is_ar:
         return names[0], AR
     if changed or names[0] == names[1]:

@@ -25,7 +25,7 @@ DEVICES = {"cpu": "", "cuda": "the first GPU", "cuda:0": "a GPU by its number"}
 TARGETS = {"cuda:80": "A100", "cuda:90": "H100, H200", "cuda:100": "B200", "hip:gfx942": "MI300"}
 _STRATEGIES = ("files", "strategies_", "strategy", "what", "a", "b")
 """What commands call the arguments that are strategies."""
-_ARTIFACTS = ("artifact", "artifacts")
+_ARTIFACTS = ("artifact", "artifacts", "first", "second")
 
 
 @click.command()

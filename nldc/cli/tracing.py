@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc.cli.completing import offer_artifacts, offer_parts
 from nldc.cli.machine import as_json, write_document
-from nldc.cli.options import chat_of, generation_of, loading, loading_of, prompt_set, sampling
+from nldc.cli.options import (
+    chat_of,
+    generation_of,
+    loading,
+    loading_of,
+    prompt_set,
+    sampling,
+    strategy,
+)
 from nldc.cli.output import colored, put, say, width_of, write, write_painted
 from nldc.diagnostics import counted
 
@@ -98,12 +107,18 @@ def _replay(
 
 
 @click.command()
-@click.argument("first", metavar="ARTIFACT")
-@click.argument("second", metavar="[OTHER]", required=False)
+@click.argument("first", metavar="ARTIFACT", shell_complete=offer_artifacts)
+@click.argument("second", metavar="[OTHER]", required=False, shell_complete=offer_artifacts)
 @loading
 @click.option("--dtype-b", help="Run the second in this dtype.")
 @click.option("--device-b", help="Run the second on this device.")
 @click.option("--backend-b", type=click.Choice(["torch", "triton"]), help="Run the second by this.")
+@strategy
+@click.option(
+    "--strategy-b",
+    shell_complete=offer_parts,
+    help="Run the second by this strategy: of OTHER, or of ARTIFACT where there is none.",
+)
 @prompt_set
 @sampling
 @as_json
@@ -114,6 +129,8 @@ def bisect(
     dtype_b: str | None,
     device_b: str | None,
     backend_b: str | None,
+    strategy: str | None,
+    strategy_b: str | None,
     prompts: str | None,
     count: int,
     chat: bool,
@@ -122,7 +139,8 @@ def bisect(
 ) -> None:
     """Find the first step in which two runs part, and say whether by a tie, arithmetic or logic.
 
-    They are two artifacts; or an ARTIFACT and AR; or one in two dtypes, on two devices or backends.
+    They are two artifacts; or an ARTIFACT and AR; or one in two dtypes, on two devices or backends,
+    or by two of its strategies.
     """
     loading = loading_of(options, traced=True)
     from nldc.bisect import bisect as bisect_
@@ -137,6 +155,7 @@ def bisect(
         loading=loading,
         other={name: value for name, value in given.items() if value is not None},
         generation=generation_of(options, "batch_size") | chat_of(options, chat, "--chat"),
+        strategies=(strategy, strategy_b),
     )
     if as_json:
         write_document(ok=found.parting is None, **asdict(found))

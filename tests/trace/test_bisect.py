@@ -13,8 +13,10 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from nldc import api
 from nldc.bisect import AR, Bisected, Parting, bisect
 from nldc.cli import cli
+from nldc.runtime.errors import PromptError
 from tests.trace.conftest import CHECKPOINT, LOADING, Compiled
 
 OPTIONS = {"max_new_tokens": 10}
@@ -236,6 +238,35 @@ def test_the_command_leaves_with_1_where_they_differ_and_0_where_not(
     told = CliRunner().invoke(cli, ["bisect", str(wrong), *rest, "--json"])
     assert told.exit_code == 1
     assert json.loads(told.stdout)["parting"]["verdict"] == "logic"
+
+
+def test_strategies_of_one_artifact_are_held_against_each_other(tmp_path: Path) -> None:
+    several = tmp_path / "several"
+    api.compile(["linear_ss", "block_diffusion"], several, {"block_length": 4}, certify=False)
+
+    def run(*by: str | None) -> Bisected:
+        one, two = by
+        return bisect(
+            several, model=CHECKPOINT, count=2, loading=LOADING, generation=OPTIONS,
+            strategies=(one, two),
+        )  # fmt: skip
+
+    assert run(None, None).names == ("several", AR)
+    assert run("linear_ss", None).names == ("several by linear_ss", AR)
+    apart = run("linear_ss", "block_diffusion")
+    assert apart.names == ("several by linear_ss", "several by block_diffusion")
+    assert parting(apart).verdict == "logic"
+    assert parting(apart).second.forward == "step.filled.seen"
+    with pytest.raises(PromptError, match="no strategy 'ar'"):
+        run("linear_ss", "ar")
+
+
+def test_an_artifact_in_two_dtypes_is_run_by_one_strategy(compiled: Compiled) -> None:
+    found = bisect(
+        compiled("linear_ss"), model=CHECKPOINT, count=1, loading=LOADING, generation=OPTIONS,
+        other={"dtype": "float64"}, strategies=("linear_ss", None),
+    )  # fmt: skip
+    assert [name.partition(" (")[0] for name in found.names] == ["linear_ss by linear_ss"] * 2
 
 
 def test_tokens_are_told_with_their_texts(compiled: Compiled) -> None:

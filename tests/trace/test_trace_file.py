@@ -296,6 +296,34 @@ def test_a_run_whose_trace_fails_at_the_end_writes_one_document(
     assert "no space left on device" in found.stdout
 
 
+def test_an_interrupted_run_tells_that_it_wrote_no_trace(
+    compiled: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Iterator[str]:
+        yield "a piece"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nldc.runtime.decoder.Decoder.stream", interrupted)
+    file = tmp_path / "t.json"
+    found = CliRunner().invoke(
+        cli,
+        [
+            "run",
+            str(compiled("linear_ss")),
+            "--prompt",
+            "a",
+            "--device",
+            "cpu",
+            "--trace",
+            str(file),
+        ],
+    )
+    assert found.exit_code == 130
+    assert found.stdout == "a piece"
+    assert found.stderr.endswith(f"{file} is not written: the run did not end\n\ninterrupted\n")
+    assert not file.exists()
+
+
 def test_many_sequences_with_a_step_each_are_shown_at_once(trace: Trace) -> None:
     count = 20_000
     step = trace.steps[0]
