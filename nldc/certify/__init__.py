@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nldc.certify.report import CertifyReport
-from nldc.certify.run import SCENARIOS, Run
+from nldc.certify.run import Run, scenarios_of
 from nldc.certify.text import DifferenceError
 from nldc.runtime.artifact import check_artifact
 from nldc.runtime.errors import ArtifactError, NldcRuntimeError
@@ -76,9 +76,10 @@ def certify(
 
     def everything(run: Run) -> None:
         decoder = load(folder)
-        for number, scenario in enumerate(SCENARIOS):
+        scenarios = scenarios_of(decoder)
+        for number, scenario in enumerate(scenarios):
             if progress is not None:
-                progress(number, len(SCENARIOS))
+                progress(number, len(scenarios))
             emitted = run.batch(decoder, scenario, seed, 100 * number + seed)
             if run.given and not number:
                 turned = run.batch(decoder, scenario, seed, 100 * number + seed, turned=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -110,9 +110,11 @@ class Run:
         live = [texts[1], texts[0], *texts[2:]] if turned else list(texts)
         self.sequences += len(live)
         longest = max(scenario.lengths)
+        steps = _steps(decoder, scenario)
+        least = LEAST_STEPS * len(steps)
         # No step keeps more rows than it writes; a batch has one step a token at most.
         room = Room.of(kind)
-        steps_at_most = self.most + LEAST_STEPS + 1
+        steps_at_most = self.most + least + 1
         capacity = room.at(longest, steps_at_most) + steps_at_most * kind.SCRATCH_ROWS
         world = World.of(len(live), capacity, rules, room, scenario.adapters)
         slots = list(range(len(live)))
@@ -127,29 +129,31 @@ class Run:
             carries.append(emit.carry)
         trailing = {s.key: len(s.prompt) + len(s.emitted) - s.committed for s in live}
         carry = {name: torch.cat([c[name] for c in carries]) for name in carries[0]}
-        steps = _steps(decoder, scenario)
-        depth = kind.SCRATCH_ROWS + 2
-        number = widest = 0
+        # Of each step, so that a short one meets drafts that fail at once as often as a long one.
+        depths, widest = ([start] * len(steps) for start in (kind.SCRATCH_ROWS + 2, 0))
+        number = 0
         while True:
             left = [n for n, s in enumerate(live) if not s.ended]
             live, slots = [live[n] for n in left], [slots[n] for n in left]
-            is_enough = number >= LEAST_STEPS
+            is_enough = number >= least
             if not live or (is_enough and min(len(s.emitted) for s in live) >= self.most):
                 break
             carry = {name: value[left] for name, value in carry.items()}
+            own, turn = divmod(number, len(steps))
+            depth = depths[turn]
             for sequence in live:
                 place = sequence.key - key
-                ahead = depth - 1 - (number + 3 * place) % depth
+                ahead = depth - 1 - (own + 3 * place) % depth
                 sequence.agrees = len(sequence.prompt) + len(sequence.emitted) + ahead
-            parts = [(steps[number % len(steps)], list(range(len(live))))]
+            parts = [(steps[turn], list(range(len(live))))]
             if decoder.ROUTED_BY and not scenario.by_turns:
                 parts = _parted(decoder, carry, len(live))
             carry, counts = self._advance(live, slots, world, carry, parts)
             self.accepted.update(counts)
             number += 1
             self.steps += len(live)
-            widest = max(widest, *counts)
-            depth = min(depth, widest + 2)
+            widest[turn] = max(widest[turn], *counts)
+            depths[turn] = min(depth, widest[turn] + 2)
             if min(counts) < 1:
                 raise DifferenceError("a step emitted nothing")
             if not self.given:
@@ -315,13 +319,23 @@ class Run:
             raise DifferenceError(f"cache entry {place} is not what AR computes there")
 
 
+def scenarios_of(kind: type[Decoder]) -> tuple[Scenario, ...]:
+    """Return how a decoder is run: one of several steps in every way by turns too."""
+    by_turns = (replace(scenario, by_turns=True) for scenario in SCENARIOS)
+    return (*SCENARIOS, *by_turns) if _named(kind) else SCENARIOS
+
+
+def _named(kind: type[Decoder]) -> list[str]:
+    """Return the names of the steps of a file that has several."""
+    return sorted(name for name in vars(kind) if name.startswith("step_"))
+
+
 def _steps(decoder: Decoder, scenario: Scenario) -> list[Step]:
     """Return the step that the route chooses, or all steps of the file one after another."""
     step: Step = decoder.step
     if not scenario.by_turns:
         return [step]
-    several = sorted(name for name in vars(type(decoder)) if name.startswith("step_"))
-    return [getattr(decoder, name) for name in several] or [step]
+    return [getattr(decoder, name) for name in _named(type(decoder))] or [step]
 
 
 def _parted(
