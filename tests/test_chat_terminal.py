@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -150,6 +151,8 @@ class Terminal:
         self.process = subprocess.Popen(
             [*own, "-m", "nldc", *arguments],
             start_new_session=True,
+            # tests that run in the background have it ignored, and a child would inherit that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), **environment},
         )
