@@ -19,6 +19,8 @@ from tests.lossless.picks import Pick
 
 FORMS = {"prefill": "op", "step": "op", "params": "type", "adapters": "kind", "carry": ""}
 OTHER = {"op": {"op": "sample", "logits": "nothing"}, "type": {"type": "float"}, "kind": {}}
+KEYS = ("append", "next", "confidence", "steps")
+"""Keys below those of a node that are the language's; others name what is in sight."""
 WORDS = re.compile(r"[$A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -104,7 +106,8 @@ def fragmented(text: str, pick: Pick) -> str:
     node = {key: value for key, value in region[name].items() if key != "op"}
     used = dict.fromkeys(word for word in _words(node) if word in known)
     takes = {word: f"taken_{number}" for number, word in enumerate(used)}
-    inner = {"op": region[name]["op"], **_renamed(node, takes)}
+    own_keys = {key: _renamed(part, takes) for key, part in node.items()}
+    inner = {"op": region[name]["op"], **own_keys}
     own: dict[str, Any] = {"takes": list(takes.values()), "nodes": {"it": inner}, "yields": "it"}
     region[name] = {
         "include": "#moved",
@@ -132,7 +135,7 @@ def _words(value: Any) -> Iterator[str]:
                 yield match[0]
     elif isinstance(value, dict):
         for key, part in value.items():
-            if key not in ("append", "next", "confidence", "steps"):
+            if key not in KEYS:
                 yield key if isinstance(part, str) else ""
             yield from _words(part)
     elif isinstance(value, list):
@@ -150,13 +153,9 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
         )
     if isinstance(value, dict):
         return {
-            (names.get(key, key) if key not in ("append", "next", "tokens", "logits", "draft",
-                                                "target", "parts", "attention", "cache", "adapter",
-                                                "position", "predicts", "rows", "where", "among",
-                                                "score", "weights", "commit") else key):
-            _renamed(part, names)
+            (key if key in KEYS else names.get(key, key)): _renamed(part, names)
             for key, part in value.items()
-        }  # fmt: skip
+        }
     if isinstance(value, list):
         return [_renamed(part, names) for part in value]
     return value
