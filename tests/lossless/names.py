@@ -104,9 +104,31 @@ WORDS = frozenset(
         "brought_few",
         "brought_any",
         "brought_heat",
+        "fixed",
+        "look0",
+        "look1",
+        "look2",
+        "seeds",
+        "tree",
+        "blank",
+        "seen_first",
+        "said",
+        "middle",
+        "twice",
+        "more",
+        "counted",
+        "grams",
+        "guessed",
+        "starts",
+        "spread",
+        "chains",
+        "whole",
+        "worst",
+        "sk",
+        "fk",
     }
 )
-KINDS = frozenset({"dk", "mk", "pk", "ka", "kb"})
+KINDS = frozenset({"dk", "mk", "pk", "ka", "kb", "sk", "fk"})
 ENDINGS = ("_rows", "_logits", "_sees", "_kernel", "_by_count", "_adapted", "_rows_adapted", "_")
 WORD = re.compile(r"(prefill\.|\.|(?<![\w$.]))([A-Za-z_]\w*)")
 
@@ -130,7 +152,7 @@ def rename(text: str, seed: int) -> str:
     random = Random(seed)
     present = sorted({m[2] for m in WORD.finditer(text)} & WORDS)
     given: dict[str, str] = {}
-    used = set(present)
+    used = {match[2] for match in WORD.finditer(text)}
     for word in present:
         if random.random() < 0.4:
             continue

@@ -32,7 +32,7 @@ def drafted(pick: Pick, width: int, size: int) -> str:
         )
     if source == "recalled":
         entry = size + 1
-        return f"  found: {{op: recall, pool: pool, entry: {entry}, after: seed, count: {width}}}\n"
+        return f"  found: {{op: recall, pool: grams, entry: {entry}, after: seed, count: {width}}}\n"
     adapter = pick(("", "", ", adapter: drafter"))
     text = f"""  block: {{op: rows, segments: [{{tokens: seed}}, {{masks: {size}}}]}}
   guessed: {{op: forward, tokens: block, attention: bidirectional, cache: {pick(("read", "read", "read", "append"))}{adapter}}}
@@ -152,15 +152,15 @@ def trees(pick: Pick, prefill: Callable[[Pick, bool], str]) -> str:
     )  # fmt: skip
     head = prefill(pick, not late)
     carry, following = "carry: {seed: prefill.seed}", ""
-    if "pool: pool" in draft:
+    if "pool: grams" in draft:
         entry = size + 1
         pool = max(width * entry, POOL - POOL % entry)
-        head = head.replace(carry, "carry: {seed: prefill.seed, pool: prefill.pool}").replace(
-            "  seed:", f"  pool: {{op: lookup, length: {pool}, ngram: 1}}\n  seed:"
+        head = head.replace(carry, "carry: {seed: prefill.seed, grams: prefill.grams}").replace(
+            "  seed:", f"  grams: {{op: lookup, length: {pool}, ngram: 1}}\n  seed:"
         )
         fresh = min(rows // entry * entry, pool)
         following = (
-            f', pool: ["choice[:{fresh}]", "pool[{fresh}:]"]' if fresh < pool else ", pool: pool"
+            f', grams: ["choice[:{fresh}]", "grams[{fresh}:]"]' if fresh < pool else ", grams: grams"
         )
     return (
         head
