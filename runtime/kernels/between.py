@@ -46,9 +46,10 @@ OWN, SLOT, SHARED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
     AFTER_END,
     RANK,
     SUM_BEFORE,
-) = (tl.constexpr(code) for code in range(13))
+    LOOKUP,
+) = (tl.constexpr(code) for code in range(14))
 (ADD, SUB, MUL, MOD, DIV, AND, OR, LT, LE, GT, GE, EQ, NE) = (
-    tl.constexpr(code) for code in range(13, 26)
+    tl.constexpr(code) for code in range(14, 27)
 )
 CODES = {
     name.lower(): code.value
@@ -59,8 +60,12 @@ CODES = {
 BLOCK = tl.constexpr(16)
 """How many values a value is compared with at a time."""
 NAMES = {dtype: name for name, dtype in NUMBERS.items()}
+SCAN = tl.constexpr(1024)
+"""How many places of a text are looked at at a time."""
 WIDE = 64
 """Lines from so many values on are the work of four warps."""
+SCANS = ("lookup",)
+"""Ops that look at whole texts, and are the work of eight."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -307,6 +312,37 @@ def _sum_before(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # t
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _lookup(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # type: ignore[no-untyped-def]
+    """to, text, count, ngram: what followed the text's last tokens the last time they occurred.
+
+    The text is the line's first `count` tokens, and nothing behind them is looked at. Of the
+    places behind tokens that are the last ones, each of SCAN lanes keeps the one behind the most,
+    the latest of equals.
+    """
+    text = _begin(slots, memory, P, S + 10)
+    count = _one(slots, memory, P, S + 17).to(tl.int32)
+    most = tl.zeros((SCAN,), tl.int32)
+    latest = tl.zeros((SCAN,), tl.int32)
+    for first in range(1, count, SCAN):
+        end = first + tl.arange(0, SCAN)
+        same = end < count
+        matched = tl.zeros((SCAN,), tl.int32)
+        for back in range(1, P[S + 24] + 1):
+            same = same & (back <= end)
+            wanted = tl.load(text + tl.maximum(count - back, 0))
+            same = same & (tl.load(text + end - back, mask=same, other=0) == wanted)
+            matched += same.to(tl.int32)
+        better = (matched > 0) & (matched >= most)
+        most = tl.where(better, matched, most)
+        latest = tl.where(better, end, latest)
+    best = tl.max(most, 0)
+    place = tl.max(tl.where(most == best, latest, 0), 0)
+    place = tl.where(best > 0, place, count)
+    at = tl.maximum(tl.minimum(place + i, count - 1), 0)
+    _put(slots, memory, P, S + 3, i, tl.load(text + at, mask=there, other=0), there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _do(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-untyped-def]
     """Do the instruction at S: its op, how many values, the power of two above, its operands."""
     i = tl.arange(0, P[S + 2])
@@ -337,6 +373,8 @@ def _do(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-unt
         _rank(slots, memory, P, S, i, there)
     elif P[S] == SUM_BEFORE:
         _sum_before(slots, memory, P, S, i, there)
+    elif P[S] == LOOKUP:
+        _lookup(slots, memory, P, S, i, there)
     else:
         _operator(slots, memory, P, S, i, there)
     tl.debug_barrier()
@@ -370,14 +408,15 @@ def launchable(
 ) -> Launchable:
     """Return the kernel of a program that reads and writes memory of these dtypes, in order."""
     numbers, starts = flat(program)
-    widest = max(instruction[2] for instruction in program)
+    is_wide = any(size >= WIDE for _, _, size, *_ in program)
+    warps = 8 if any(op in SCANS for op, *_ in program) else 4 if is_wide else 1
     return Launchable(
         name="between",
         kernel=_between,
         signature={"slots": "*i64", "memory": tuple(f"*{NAMES[dtype]}" for dtype in memory)},
         constants={"P": numbers, "STARTS": starts},
         # It waits for all before it, which may have launched nothing that lets others begin.
-        options=options_of(target, 4 if widest >= WIDE else 1, 1, early=False),
+        options=options_of(target, warps, 1, early=False),
         aligned=(),
     )
 

@@ -290,7 +290,7 @@ class Batch(Sequences):
 
     def history(self) -> History:
         """See `StepBatch.history`."""
-        return self.state.history(self.lineup)
+        return self.state.history(self.lineup, notes=self.notes)
 
     def probability(
         self,

@@ -20,7 +20,6 @@ from nldc.runtime.model.backend import Choice, Chooser, Program
 from nldc.runtime.model.scores import Scores
 from nldc.runtime.rows.plans import Plans
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.history import History
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.noted import OWN
 from nldc.runtime.step.record import commit
@@ -94,10 +93,6 @@ class _Followed(Batch):
         """Return that nobody goes on, who needs the most room."""
         del active
         return [False] * self.size
-
-    def history(self) -> History:
-        """Return texts of nothing."""
-        return History.of([[0]] * self.size, CPU)
 
 
 class _Fewest(_Followed):

@@ -135,6 +135,15 @@ def taken(values: Noted, numbers: Tensor | Noted) -> Tensor:
 # Drafts
 
 
+def continued(text: Noted, count: Tensor | Noted, length: int, ngram: int) -> Tensor:
+    """See `History.continued`, of slots' lines of a table and how much of each is its text."""
+    notes = text.notes
+    found = notes.new(IDS, length)
+    line = Noted(notes, text.line, IDS, 1, False)  # how wide it is differs by the sequences
+    notes.do("lookup", length, found, line, own(notes, count), ngram)
+    return as_tensor(found)
+
+
 def accepted(
     notes: Notes, draft: Tensor | Noted, target: Tensor | Noted, offset: int, compared: int
 ) -> tuple[Tensor, Tensor]:

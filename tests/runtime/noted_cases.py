@@ -16,9 +16,10 @@ from torch import Tensor
 from nldc.runtime.model.backend import Between
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step import ops
+from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
-from nldc.runtime.step.noted import Notes, real
+from nldc.runtime.step.noted import Notes, as_tensor, real
 from nldc.runtime.step.sequences import Sequences
 from nldc.runtime.step.values import Rows
 
@@ -69,8 +70,11 @@ class Case:
 
     def same(self, call: Callable[..., Any], *given: Any) -> None:
         """Hold a call on a batch and values against the same call on what notes."""
-        want = call(self.plain, *given)
-        found = call(self.noting, *map(self.noted, given))
+        self.equal(call(self.plain, *given), call(self.noting, *map(self.noted, given)))
+
+    @staticmethod
+    def equal(want: Any, found: Any) -> None:
+        """Hold what was noted against what torch made."""
         for one, other in zip(_tensors(want), _tensors(found), strict=True):
             value = real(other)
             assert value is not other, "it was noted"
@@ -154,6 +158,21 @@ def accepted(each: Case) -> None:
     each.same(lambda _, *pair: ops.accept_longest_prefix(*pair, offset=offset), draft, target)
 
 
+def looked_up(each: Case) -> None:
+    room, alphabet = each.random.choice([1, 2, 3, 9, 40, 1025, 2100]), each.random.choice([1, 2, 6])
+    texts = torch.tensor([[each.random.randrange(alphabet) for _ in range(room)] for _ in range(8)])
+    counts = [each.random.choice([room, each.random.randint(1, room)]) for _ in range(each.size)]
+    slots, notes = each.plain.lineup.slot_index, each.noting.notes
+    assert notes is not None
+    plain = History(texts[slots], torch.tensor(counts))
+    noted = History(as_tensor(notes.line(texts, room)), notes.known(plain.count))
+    for _ in range(2):
+        length, ngram = width(each.random), each.random.choice([1, 2, 3, 5, 70])
+        each.equal(plain.continued(length, ngram), noted.continued(length, ngram))
+    places = each.tokens(3) * room // 4
+    assert torch.equal(plain.at(places), noted.at(places)), "torch has what is noted"
+
+
 def selected(each: Case) -> None:
     size = width(each.random)
     among, score, less = each.flags(size), each.scores(size), each.random.random() < 0.5
@@ -217,5 +236,5 @@ def looped(each: Case) -> None:
 
 CASES: dict[str, Callable[[Case], None]] = {
     each.__name__: each
-    for each in (rows, grouped, taken, accepted, selected, filled, ended, looped)
+    for each in (rows, grouped, taken, accepted, looked_up, selected, filled, ended, looped)
 }

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldc.runtime.step.history import History
+
 Place = tuple[Any, ...]
 APPLIED: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "mod": operator.mod,
@@ -31,6 +33,7 @@ def do(program: Sequence[Any], memory: Sequence[Tensor], slots: Tensor) -> None:
 class _Run:
     def __init__(self, memory: Sequence[Tensor], slots: Tensor) -> None:
         self.slots = slots
+        self.tables = memory
         self.memory = [_flat(each) for each in memory]
 
     def begin(self, place: Place) -> Tensor:
@@ -111,6 +114,10 @@ class _Run:
                 in_order = held.gather(1, rank.argsort(1))
                 self.put(room, in_order)
                 self.put(to, (in_order.cumsum(1) - in_order).gather(1, rank))
+            case "lookup", (to, text, count, ngram):
+                lines = self.tables[text[0]][self.slots]
+                texts = History(lines, self.read(count, 1).squeeze(1))
+                self.put(to, texts.continued(width, ngram))
             case _, (to, one, other, as_scores):
                 pair = self.read(one, width), self.read(other, width)
                 if as_scores:
