@@ -24,6 +24,7 @@ from nldc.runtime.step.noted import (
     Number,
     as_tensor,
 )
+from nldc.runtime.step.trees import Longest
 
 
 def own(notes: Notes, value: Tensor | Noted, *, shared: bool = False) -> Noted:
@@ -157,6 +158,38 @@ def accepted(
     part = held[:, offset : offset + compared]
     notes.do("accept", compared, matches, bonus, part, wanted)
     return as_tensor(matches), as_tensor(bonus)
+
+
+def longest(
+    notes: Notes, draft: Tensor | Noted, target: Tensor | Noted, branches: Table
+) -> Longest:
+    """See `trees.longest_branch`."""
+    held, wanted, lines = own(notes, draft), own(notes, target), notes.table(branches)
+    branch, matches = notes.new(IDS, 1, flat=True), notes.new(IDS, 1, flat=True)
+    width = len(branches.on(notes.device))
+    above = 1 << (width - 1).bit_length()
+    notes.do("branch", lines.width, branch, matches, held, wanted, lines, width, above)
+    rows = chosen(notes, branches, branch, 0)
+    tokens = taken(wanted, rows)
+    return Longest(
+        as_tensor(branch),
+        as_tensor(matches),
+        taken(held, rows),
+        tokens,
+        taken(own(notes, tokens), matches.unsqueeze(1)),
+    )
+
+
+def recalled(
+    notes: Notes, pool: Tensor | Noted, entry: int, after: Tensor | Noted, count: int
+) -> Tensor:
+    """See `trees.recalled`."""
+    held = own(notes, pool)
+    entries = held.width // entry
+    count = min(count, entries)
+    found, room = notes.new(IDS, count * (entry - 1)), notes.new(IDS, entries)
+    notes.do("recall", entries, found, held, own(notes, after), room, entry, count)
+    return as_tensor(found)
 
 
 # Selections

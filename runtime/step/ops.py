@@ -158,15 +158,17 @@ def accept_longest_branch(draft: Tensor, target: Tensor, branches: Table) -> Acc
     `draft` and `target` [B, R] are token ids of all rows; each line of `branches` has the rows of
     one.
     """
-    notes = notes_of(draft, target)
-    found = longest_branch(real(draft), real(target), branches)
+    if notes := notes_of(draft, target):
+        found = noted_ops.longest(notes, draft, target, branches)
+    else:
+        found = longest_branch(draft, target, branches)
     return Accepted(
-        tokens=known(notes, found.tokens),
-        drafted=known(notes, found.drafted),
-        matches=known(notes, found.matches),
-        rows=known(notes, found.matches + 1),
-        bonus=known(notes, found.bonus),
-        branch=known(notes, found.branch),
+        tokens=found.tokens,
+        drafted=found.drafted,
+        matches=found.matches,
+        rows=found.matches + 1,
+        bonus=found.bonus,
+        branch=found.branch,
     )
 
 
@@ -177,8 +179,9 @@ def candidates(batch: StepBatch, logits: Logits, count: int) -> Tensor:
 
 def recall(pool: Tensor, entry: int, after: Tensor, count: int) -> Tensor:
     """Return tokens [B, count * (entry - 1)] of the entries of a pool; see `recalled`."""
-    notes = notes_of(pool, after)
-    return known(notes, recalled(real(pool), entry, real(after), count))
+    if notes := notes_of(pool, after):
+        return noted_ops.recalled(notes, pool, entry, after, count)
+    return recalled(pool, entry, after, count)
 
 
 def choose_rows(table: Table, count: Tensor, low: int) -> Tensor:

@@ -87,6 +87,8 @@ def _tensors(value: Any) -> Iterator[Any]:
         yield from (value.tokens, value.masked)
     elif isinstance(value, ops.Accepted):
         yield from (value.tokens, value.drafted, value.matches, value.rows, value.bonus)
+        if value.branch is not None:
+            yield value.branch
     elif isinstance(value, tuple):
         for each in value:
             yield from _tensors(each)
@@ -173,6 +175,29 @@ def looked_up(each: Case) -> None:
     assert torch.equal(plain.at(places), noted.at(places)), "torch has what is noted"
 
 
+def branched(each: Case) -> None:
+    count, length = each.random.choice(
+        [(1, 1), (1, 7), (4, 1), (3, 5), (9, 33), (64, 33), (2, 1030)]
+    )
+    size = each.random.choice([length, 3 * length + 1])
+    branches = Table.of(
+        [[each.random.randrange(size) for _ in range(length)] for _ in range(count)]
+    )
+    draft = each.tokens(size) % 2
+    target = torch.where(each.flags(size), each.tokens(size), each.tokens(1) % 2)
+    each.same(lambda _, *pair: ops.accept_longest_branch(*pair, branches), draft, target)
+    agreeing = torch.zeros_like(draft)
+    each.same(lambda _, *pair: ops.accept_longest_branch(*pair, branches), agreeing, agreeing)
+
+
+def recalled(each: Case) -> None:
+    entry, entries = each.random.choice([(2, 1), (2, 5), (3, 64), (4, 65), (2, 150), (16, 17)])
+    count, alphabet = each.random.choice([1, 2, entries]), each.random.choice([1, 2, 6])
+    pool, after = each.tokens(entry * entries) % alphabet, each.tokens(1) % (alphabet + 1)
+    count = min(count, entries)
+    each.same(lambda _, *given: ops.recall(given[0], entry, given[1], count), pool, after)
+
+
 def selected(each: Case) -> None:
     size = width(each.random)
     among, score, less = each.flags(size), each.scores(size), each.random.random() < 0.5
@@ -236,5 +261,17 @@ def looped(each: Case) -> None:
 
 CASES: dict[str, Callable[[Case], None]] = {
     each.__name__: each
-    for each in (rows, grouped, taken, accepted, looked_up, selected, filled, ended, looped)
+    for each in (
+        rows,
+        grouped,
+        taken,
+        accepted,
+        looked_up,
+        branched,
+        recalled,
+        selected,
+        filled,
+        ended,
+        looped,
+    )
 }

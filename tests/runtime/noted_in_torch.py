@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldc.runtime.rows.table import Table
 from nldc.runtime.step.history import History
+from nldc.runtime.step.trees import begun, longest_branch, recalled
 
 Place = tuple[Any, ...]
 APPLIED: dict[str, Callable[[Any, Any], Any]] = {
@@ -118,6 +120,16 @@ class _Run:
                 lines = self.tables[text[0]][self.slots]
                 texts = History(lines, self.read(count, 1).squeeze(1))
                 self.put(to, texts.continued(width, ngram))
+            case "recall", (to, pool, after, room, entry, count):
+                tokens, first = self.read(pool, width * entry), self.read(after, 1)
+                self.put(room, begun(tokens.view(len(tokens), width, entry), first))
+                self.put(to, recalled(tokens, entry, first, count))
+            case "branch", (branch, matches, draft, target, table, lines, _):
+                rows = self.at(table, torch.arange(lines * width))
+                own = Table(torch.arange(lines * width).view(lines, width))
+                found = longest_branch(self.at(draft, rows), self.at(target, rows), own)
+                self.put(branch, found.branch.unsqueeze(1))
+                self.put(matches, found.matches.unsqueeze(1))
             case _, (to, one, other, as_scores):
                 pair = self.read(one, width), self.read(other, width)
                 if as_scores:

@@ -203,7 +203,15 @@ def test_so_do_loops_at_random(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "launches"), [("ar", 2), ("linear_ss", 3), ("quadratic_ss", 3), ("prompt_lookup", 2)]
+    ("name", "launches"),
+    [
+        ("ar", 2),
+        ("linear_ss", 3),
+        ("quadratic_ss", 3),
+        ("prompt_lookup", 2),
+        ("prompt_lookup_tree", 2),
+        ("lookahead", 2),
+    ],
 )
 def test_a_step_launches_once_between_two_calls_of_the_model(
     name: str, launches: int, model: Path, tmp_path: Path
