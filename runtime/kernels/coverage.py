@@ -13,7 +13,7 @@ from nldc.runtime.json_file import parse_json
 from nldc.runtime.kernels.forward import LowRank, Sizes
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-VERSION = 1
+VERSION = 2
 Scored = Literal["chosen", "given"]
 
 
@@ -45,10 +45,11 @@ class Head:
 
 @dataclass(frozen=True)
 class Uses:
-    """What one strategy runs."""
+    """What one strategy runs; `candidates`, how many of a row's likeliest tokens it takes."""
 
     forwards: tuple[Forward, ...]
     heads: tuple[Head, ...]
+    candidates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class Coverage:
                         tuple(
                             Head(**{**each, "rows": _rows(each["rows"])}) for each in uses["heads"]
                         ),
+                        tuple(uses["candidates"]),
                     )
                     for name, uses in data["strategies"].items()
                 },

@@ -20,6 +20,7 @@ from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.between import between
+from nldc.runtime.kernels.candidates import candidates
 from nldc.runtime.kernels.filtered import Filters, filtered
 from nldc.runtime.kernels.head import Asked, Found, head
 from nldc.runtime.kernels.launchable import TYPES, Target
@@ -156,6 +157,10 @@ class TritonBackend:
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
         return _there(self._found(states, Asked(logits=True)).logits)
+
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """See `Backend`."""
+        return candidates(values, count, self.target)
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows, and so go through logits."""

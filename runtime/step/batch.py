@@ -292,6 +292,12 @@ class Batch(Sequences):
         """See `StepBatch.history`."""
         return self.state.history(self.lineup, notes=self.notes)
 
+    def candidates(self, logits: Logits, count: int) -> Tensor:
+        """See `StepBatch.candidates`."""
+        batch, rows, size = logits.values.shape
+        found = self.model.backend.candidates(logits.values.reshape(-1, size), count)
+        return self.seen(found.view(batch, rows * count))
+
     def probability(
         self,
         logits: Logits,

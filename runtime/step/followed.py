@@ -138,6 +138,10 @@ class _Nothing:
         """See `Backend`."""
         return torch.zeros((len(states), 2))
 
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """See `Backend`."""
+        return torch.zeros((len(values), count), dtype=torch.int64)
+
     def head_choose(self, _states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""
         return torch.zeros(choice.positions.shape, dtype=torch.int64)

@@ -18,8 +18,8 @@ from nldc.runtime.rows.table import Table
 from nldc.runtime.step import noted_ops
 from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.counts import held, leading, least, length_of, number
-from nldc.runtime.step.noted import Noted, Notes, as_tensor, known, notes_of, real
-from nldc.runtime.step.trees import likeliest, longest_branch, recalled
+from nldc.runtime.step.noted import Noted, Notes, as_tensor, notes_of, real
+from nldc.runtime.step.trees import longest_branch, recalled
 from nldc.runtime.step.values import Logits, Rows, gather_rows, take_rows
 
 __all__ = [
@@ -173,8 +173,11 @@ def accept_longest_branch(draft: Tensor, target: Tensor, branches: Table) -> Acc
 
 
 def candidates(batch: StepBatch, logits: Logits, count: int) -> Tensor:
-    """Return the `count` likeliest tokens of each row, int64 [B, n * count]; see `likeliest`."""
-    return known(batch.notes, likeliest(logits.values, count))
+    """Return the `count` likeliest tokens of each row, int64 [B, n * count].
+
+    Of equals the lower id comes first; where there are fewer, the last of all stands again.
+    """
+    return batch.candidates(logits, count)
 
 
 def recall(pool: Tensor, entry: int, after: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError
-from nldc.runtime.model.scores import ScoreName, likeliest
+from nldc.runtime.model.scores import ScoreName, candidates, likeliest
 from nldc.runtime.step import choose, noted_ops
 from nldc.runtime.step.history import History
 from nldc.runtime.step.host import Copy
@@ -86,6 +86,10 @@ class Sequences:
         """Return the chosen token of each row, int64 [B, n]; see `choose.sample`."""
         rules, failed = self.lineup.rules, self.failed
         return self.seen(choose.sample(rules, failed, logits, mask_token, real(temperature)))
+
+    def candidates(self, logits: Logits, count: int) -> Tensor:
+        """See `StepBatch.candidates`."""
+        return self.seen(candidates(logits.values, count).flatten(1))
 
     def probability(
         self,

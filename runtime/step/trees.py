@@ -1,7 +1,7 @@
-"""Ops of drafts that branch, as pure functions of tensors: what starts, recalls and accepts them.
+"""Ops of drafts that branch, as pure functions of tensors: what recalls and accepts them.
 
-Where a step's ops are noted, those of tokens are noted too (`noted_ops.py`): branches are few rows,
-and a pool is some hundred tokens of its sequence. None waits for the device.
+Where a step's ops are noted, these are too (`noted_ops.py`): branches are few rows, and a pool is
+some hundred tokens of its sequence. None waits for the device.
 """
 
 from __future__ import annotations
@@ -47,18 +47,6 @@ def longest_branch(draft: Tensor, target: Tensor, branches: Table) -> Longest:
     own = branch.view(-1, 1, 1).expand(-1, 1, length)
     drafted, tokens = (each.gather(1, own).squeeze(1) for each in (drafts, targets))
     return Longest(branch, matches, drafted, tokens, tokens.gather(1, matches.unsqueeze(1)))
-
-
-def likeliest(logits: Tensor, count: int) -> Tensor:
-    """Return the `count` likeliest tokens of each row of logits [B, n, vocabulary]: [B, n * count].
-
-    Of equals the lower id comes first; where there are fewer, the last of all stands again.
-    """
-    order = logits.sort(dim=2, descending=True, stable=True).indices[:, :, :count]
-    missing = count - order.shape[2]
-    if missing:
-        order = torch.cat([order, order[:, :, -1:].expand(-1, -1, missing)], 2)
-    return order.flatten(1)
 
 
 def recalled(pool: Tensor, entry: int, after: Tensor, count: int) -> Tensor:
