@@ -29,6 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nldc.runtime.kernels.launchable import NUMBERS, Launchable, Target, options_of
+from nldc.runtime.kernels.noise import row_noise
 
 OWN, SLOT, SHARED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 """Whose line is read: the sequence's in the batch, its slot's, or the one that all share."""
@@ -49,9 +50,10 @@ OWN, SLOT, SHARED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
     LOOKUP,
     RECALL,
     BRANCH,
-) = (tl.constexpr(code) for code in range(16))
+    NOISE,
+) = (tl.constexpr(code) for code in range(17))
 (ADD, SUB, MUL, MOD, DIV, AND, OR, LT, LE, GT, GE, EQ, NE) = (
-    tl.constexpr(code) for code in range(16, 29)
+    tl.constexpr(code) for code in range(17, 30)
 )
 CODES = {
     name.lower(): code.value
@@ -427,6 +429,18 @@ def _branch(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # type:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _noise(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # type: ignore[no-untyped-def]
+    """to, positions, key of the sequence, seed, node's number, round: a random number for each."""
+    position = _values(slots, memory, P, S + 10, i, there)
+    sequence = _one(slots, memory, P, S + 17)
+    seed = _one(slots, memory, P, S + 24)
+    stream = _one(slots, memory, P, S + 31)
+    iteration = _one(slots, memory, P, S + 38)
+    found = row_noise(position, sequence, seed, stream, iteration)
+    _put(slots, memory, P, S + 3, i, found, there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _do(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-untyped-def]
     """Do the instruction at S: its op, how many values, the power of two above, its operands."""
     i = tl.arange(0, P[S + 2])
@@ -463,6 +477,8 @@ def _do(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-unt
         _recall(slots, memory, P, S)
     elif P[S] == BRANCH:
         _branch(slots, memory, P, S, i, there)
+    elif P[S] == NOISE:
+        _noise(slots, memory, P, S, i, there)
     else:
         _operator(slots, memory, P, S, i, there)
     tl.debug_barrier()

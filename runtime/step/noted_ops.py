@@ -215,6 +215,17 @@ def sums_before(
     return as_tensor(found)
 
 
+def uniform(
+    notes: Notes, facts: Tensor, positions: Tensor | Noted, stream: int, iteration: int
+) -> Tensor:
+    """See `noise.uniform`, of sequences whose keys and seeds begin a line of facts, [B, n]."""
+    rows = own(notes, positions)
+    found = notes.new(SCORES, rows.width)
+    key, seed = (Noted(notes, Line(facts, OWN, None, offset=n), IDS, 1, False) for n in range(2))
+    notes.do("noise", rows.width, found, rows, key, seed, Number(stream), Number(iteration))
+    return as_tensor(found)
+
+
 def fill(notes: Notes, held: Pair, where: Tensor | Noted, tokens: Tensor | Noted) -> Pair:
     """See `ops.fill`."""
     flags, before = own(notes, where), own(notes, held[0])

@@ -121,9 +121,12 @@ class Sequences:
 
     def noise(self, rows: Hidden | Logits, stream: int, iteration: int) -> Tensor:
         """Return a random number in [0, 1) for each row, [B, n]; see `noise.uniform`."""
+        if self.notes is not None:
+            facts, positions = self.lineup.facts, rows.positions
+            return noted_ops.uniform(self.notes, facts, positions, stream, iteration)
         rules = self.lineup.rules
         keys = rules.keys.unsqueeze(1)
-        return self.seen(uniform(rules.seeds, keys, real(rows.positions), stream, iteration))
+        return uniform(rules.seeds, keys, rows.positions, stream, iteration)
 
     def sample_scored(
         self,

@@ -20,8 +20,9 @@ from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.noted import Notes, as_tensor, real
+from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.sequences import Sequences
-from nldc.runtime.step.values import Rows
+from nldc.runtime.step.values import Hidden, Rows
 
 CPU = torch.device("cpu")
 MASK = 9
@@ -101,7 +102,12 @@ def case(launch: Between, seed: int) -> Case:
     drawn = random.Random(seed)
     size = drawn.choice([1, 1, 2, 3])
     members = [
-        Member(slot, 0, eos=tuple(drawn.sample(range(6), drawn.randrange(4))))
+        Member(
+            slot,
+            drawn.choice([0, 7, 2**40 + 1]),
+            Sampling(seed=drawn.choice([0, 9, 2**64 - 3])),
+            eos=tuple(drawn.sample(range(6), drawn.randrange(4))),
+        )
         for slot in drawn.sample(range(8), size)
     ]
     noting, plain = (Sequences(Lineup.of(members, MASK, CPU)) for _ in range(2))
@@ -225,6 +231,19 @@ def selected(each: Case) -> None:
     each.same(call, among, score)
 
 
+def taken_at_random(each: Case) -> None:
+    size = width(each.random)
+    positions = each.tokens(size) * each.random.choice([1, 2**20, 2**40 + 1])
+    states = Hidden(torch.zeros(each.size, size, 0), positions)
+    stream, iteration = each.random.randrange(9), each.random.randrange(70)
+
+    def call(batch: Any, flags: Any) -> Any:
+        numbers = batch.noise(states, stream, iteration)
+        return numbers, ops.select(flags, numbers, best=2)
+
+    each.same(call, each.flags(size))
+
+
 def filled(each: Case) -> None:
     size = width(each.random)
     held, flags, tokens = each.rows(size), each.flags(size), each.tokens(size)
@@ -270,6 +289,7 @@ CASES: dict[str, Callable[[Case], None]] = {
         branched,
         recalled,
         selected,
+        taken_at_random,
         filled,
         ended,
         looped,

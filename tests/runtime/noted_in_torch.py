@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step.history import History
+from nldc.runtime.step.noise import uniform
 from nldc.runtime.step.trees import begun, longest_branch, recalled
 
 Place = tuple[Any, ...]
@@ -130,6 +131,12 @@ class _Run:
                 found = longest_branch(self.at(draft, rows), self.at(target, rows), own)
                 self.put(branch, found.branch.unsqueeze(1))
                 self.put(matches, found.matches.unsqueeze(1))
+            case "noise", (to, positions, key, seed, stream, iteration):
+                key, seed, stream, iteration = (
+                    self.read(each, 1) for each in (key, seed, stream, iteration)
+                )
+                rows = self.read(positions, width)
+                self.put(to, uniform(seed, key, rows, stream, iteration))
             case _, (to, one, other, as_scores):
                 pair = self.read(one, width), self.read(other, width)
                 if as_scores:
