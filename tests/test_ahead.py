@@ -113,8 +113,9 @@ def test_a_strategy_says_what_it_runs() -> None:
         Forward("CAUSAL", 8, batched=True, adapted=False),
     )
     assert uses.heads == (Head(1, batched=False), Head(8, batched=True))
-    assert uses.candidates == ()
-    assert uses_of(api.check("linear_ss_tree", others=False).graph).candidates == (2,)
+    assert (uses.candidates, uses.chooses) == ((), False)
+    uses = uses_of(api.check("linear_ss_tree", others=False).graph)
+    assert (uses.candidates, uses.chooses) == ((2,), True)
     scored = uses_of(api.check("margin_confidence", {"block_length": 4}, others=False).graph).heads
     assert scored == (Head(1, False), Head(4, True, "chosen"), Head(1, True))
     (first, *_) = uses_of(api.check("quadratic_ss", others=False).graph).forwards

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
     Candidates,
+    Choose,
     ChooseScored,
     Forward,
     Instruction,
@@ -32,6 +33,7 @@ def uses_of(graph: Graph) -> Uses:
     forwards: dict[coverage.Forward, None] = {}
     heads: dict[coverage.Head, None] = {}
     counts: dict[int, None] = {}
+    chooses = False
     for method in program.methods:
         batched = method is not program.prefill
         for each, piece in _forwards(program, method):
@@ -45,7 +47,9 @@ def uses_of(graph: Graph) -> Uses:
                     heads[coverage.Head(rows, batched, scored)] = None
             if isinstance(instruction, Candidates):
                 counts[instruction.count] = None
-    return coverage.Uses(tuple(forwards), tuple(heads), tuple(counts))
+            if isinstance(instruction, Choose):
+                chooses |= not isinstance(instruction.logits, States)
+    return coverage.Uses(tuple(forwards), tuple(heads), tuple(counts), chooses)
 
 
 def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int | None]]:

@@ -45,11 +45,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Uses:
-    """What one strategy runs; `candidates`, how many of a row's likeliest tokens it takes."""
+    """What one strategy runs; `candidates`, how many of a row's likeliest tokens it takes.
+
+    `chooses`: tokens are chosen of logits that are there already.
+    """
 
     forwards: tuple[Forward, ...]
     heads: tuple[Head, ...]
     candidates: tuple[int, ...] = ()
+    chooses: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class Coverage:
                             Head(**{**each, "rows": _rows(each["rows"])}) for each in uses["heads"]
                         ),
                         tuple(uses["candidates"]),
+                        bool(uses["chooses"]),
                     )
                     for name, uses in data["strategies"].items()
                 },

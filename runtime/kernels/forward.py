@@ -162,18 +162,23 @@ def kernels(
     heads: Iterable[HeadRows],
     target: Target,
     counts: Iterable[int] = (),
+    *,
+    chooses: bool = False,
 ) -> tuple[Launchable, ...]:
     """Return the kernels of forwards, of heads and of what stays of their rows, each once.
 
-    `counts` are how many of a row's likeliest tokens are taken. Kernels with an adapter are among
+    `counts` are how many of a row's likeliest tokens are taken; `chooses`: choices are made of
+    logits that are there. Kernels with an adapter are among
     them, and those of a layer or a model that has none.
     """
     found: dict[object, Launchable] = {}
     moving = moved.launchable(sizes.heads, sizes.dtype, target)
     taking = [
         each
-        for count in sorted(counts)
-        for each in candidates.launchables(sizes.head.out, count, sizes.dtype, target)
+        for count, chosen in [*((count, False) for count in sorted(counts)), *[(1, True)] * chooses]
+        for each in candidates.launchables(
+            sizes.head.out, count, sizes.dtype, target, chosen=chosen
+        )
     ]
     of_layers, of_heads = _layers(sizes, forwards, target), _heads(sizes, heads, target)
     for each in (moving, *of_layers, *of_heads, *taking):

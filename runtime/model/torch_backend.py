@@ -103,6 +103,10 @@ class TorchBackend:
         """See `Backend`."""
         return linear(self._backbone.last_norm(states), self._backbone.weights.head)
 
+    def choose(self, values: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return choice.of(values)
+
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """See `Backend`."""
         return candidates(values, count)

@@ -138,6 +138,10 @@ class _Nothing:
         """See `Backend`."""
         return torch.zeros((len(states), 2))
 
+    def choose(self, values: Tensor, _choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return torch.zeros(values.shape[:2], dtype=torch.int64)
+
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """See `Backend`."""
         return torch.zeros((len(values), count), dtype=torch.int64)

@@ -358,7 +358,8 @@ def mix(logits: Sequence[Logits], weights: Sequence[float | Tensor]) -> Logits:
     """Return the sum of logits for the same positions, each times its weight.
 
     A weight may be [B, 1], a number a sequence; one of 0 leaves the part out. What is `due` where
-    they disagree about that is what the first of them says.
+    they disagree about that is what the first of them says. It is torch's on every backend: three
+    calls for two parts, of memory that a head has just written.
     """
     total = _times(logits[0].values, weights[0])
     for other, weight in zip(logits[1:], weights[1:], strict=True):

@@ -87,9 +87,8 @@ class Hidden:
         """Return rows by number, int64 [B, n], each sequence its own."""
         due = None if self.due is None else gather_rows(self.due, index)
         sight = None if self.sight is None else self.sight.gather(index)
-        return Hidden(
-            gather_rows(self.states, index), gather_rows(self.positions, index), due, sight
-        )
+        places = gather_rows(self.positions, index)  # where they are noted, with what `index` is
+        return Hidden(gather_rows(self.states, index), places, due, sight)
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,8 @@ class Logits:
         """Return rows by number, int64 [B, n], each sequence its own."""
         due = None if self.due is None else gather_rows(self.due, index)
         sight = None if self.sight is None else self.sight.gather(index)
-        return Logits(
-            gather_rows(self.values, index), gather_rows(self.positions, index), due, sight
-        )
+        places = gather_rows(self.positions, index)
+        return Logits(gather_rows(self.values, index), places, due, sight)
 
 
 @dataclass(frozen=True)
