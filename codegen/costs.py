@@ -160,10 +160,8 @@ def _taking(logits: Logits) -> int:
     """Return the launches that take the rows of states or logits, and know which they are."""
     use = logits.use if isinstance(logits, States) else logits
     match use.rows:
-        case ByCount():
+        case ByCount() | Numbers():  # with their positions, which are noted with the count
             return 2
-        case Numbers():
-            return 1
         case _:
             return 0
 

@@ -36,8 +36,11 @@ SHOWN = (
     "entropy_bounded",
     "quadratic_ss_tapered",
     "prompt_lookup",
+    "lookahead",
 )
-"""Strategies with a loop, without, with choices of rows, and with texts; the others are long."""
+"""Strategies with a loop, without, with choices of rows, with texts, pools and branches; the others
+are long.
+"""
 PROMPTS: tuple[tuple[list[int], dict[str, Any]], ...] = (
     ([7, 9, 11] * 20, {"eos": ()}),
     ([3, 4], {"eos": (5, 17, 40)}),
