@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from nldc.codegen.program import (
@@ -17,11 +17,12 @@ from nldc.codegen.program import (
     Lookup,
     Loop,
     Mix,
-    Noise,
+    Numbers,
     Program,
     Safety,
     Score,
     States,
+    Use,
     logits_of,
 )
 from nldc.ir.size import Size
@@ -29,6 +30,15 @@ from nldc.ir.size import Size
 NO_ROWS = Size(0)
 SAFETY_OPS = 176
 """Launches of a trained sampler of the demo's shape, whatever the batch."""
+CHOICE_OPS = 2
+"""Launches of a greedy choice of logits that are there, or of the likeliest tokens among them: the
+best of each block of the vocabulary, and of all blocks."""
+SCORE_OPS = {"probability": 6, "entropy": 7, "margin": 4}
+"""Launches of a raw score of logits in 16 bits, which is torch's."""
+BESIDE_OPS = {"probability": 2, "entropy": 1, "margin": 1}
+"""Launches that make a score of what a head has measured beside its choice."""
+WEIGHTED_OPS = 5
+"""Launches of logits in 16 bits times a number of each sequence, which is torch's."""
 
 
 @dataclass(frozen=True)
@@ -109,25 +119,51 @@ def cost_of(each: Instruction) -> Costs:
             return Costs(ops=1)
 
 
-def joined_ops(each: Instruction) -> int:
+def joined_ops(each: Instruction, held: Collection[str] = ()) -> int:
     """Return how many launches beside forwards and heads an instruction is, no loop, where all that
     a step does between two calls of the model is one: before a forward, and before a head whose
-    rows a count chooses. What reads logits, or texts, is a launch of its own.
+    rows a count chooses. What reads logits has launches of its own; those of a greedy request are
+    counted. A head that chooses ends with one, for the best of all its tiles. Tokens of rows that
+    the step has just made are made before they are scored; rows that loops go over, `held`, are
+    there.
     """
+    return _reading(each, held) + sum(map(_taking, logits_of(each)))
+
+
+def _reading(each: Instruction, held: Collection[str]) -> int:
     match each:
         case Forward():
             return 1
-        case Choose() | Score() | Safety() | Candidates() | Mix() | Noise() | Lookup():
-            return cost_of(each).ops + any(_is_chosen(part) for part in logits_of(each))
-        case Head():
-            return int(_is_chosen(each.of))
+        case Choose():
+            return 1 if isinstance(each.logits, States) else CHOICE_OPS
+        case ChooseScored():
+            return 1 + sum(BESIDE_OPS[score.by] for score in each.scores)
+        case Candidates():
+            return CHOICE_OPS
+        case Score():
+            return SCORE_OPS[each.by] + int(_is_made(each.tokens, held))
+        case Safety():
+            return SAFETY_OPS
+        case Mix():
+            times = (WEIGHTED_OPS if isinstance(weight, str) else 1 for weight in each.weights)
+            return sum(times) + len(each.parts) - 1
         case _:
             return 0
 
 
-def _is_chosen(logits: Logits) -> bool:
+def _is_made(tokens: Use | None, held: Collection[str]) -> bool:
+    """Whether tokens are those of rows that the step makes, not of a choice or of a loop's rows."""
+    return tokens is not None and tokens.field is not None and tokens.register not in held
+
+
+def _taking(logits: Logits) -> int:
+    """Return the launches that take the rows of states or logits, and know which they are."""
     use = logits.use if isinstance(logits, States) else logits
-    return isinstance(use.rows, ByCount)
+    match use.rows:
+        case ByCount() | Numbers():  # with their positions, which are noted with the count
+            return 2
+        case _:
+            return 0
 
 
 def _heads(instruction: Instruction) -> Costs:

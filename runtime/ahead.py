@@ -122,6 +122,8 @@ def needed(
     patterns = dict(patterns_of(kind))
     forwards: list[Rows] = []
     heads: set[HeadRows] = set()
+    counts: set[int] = set()
+    chooses = False
     for strategy, uses in coverage.strategies.items():
         for each in uses.forwards:
             pattern = patterns[strategy, each.pattern]
@@ -137,6 +139,8 @@ def needed(
                     asks_prompt=pattern.asks_prompt,
                 )
             )
+        counts.update(uses.candidates)
+        chooses |= uses.chooses
         for head in uses.heads:
             most = coverage.batch if head.batched else 1
             for rows in _counts(head.rows):
@@ -145,7 +149,7 @@ def needed(
                     for total in range(rows, rows * most + 1, rows)
                 )
     made_for = kernel_target(target)
-    found = [*kernels(sizes, forwards, heads, made_for)]
+    found = [*kernels(sizes, forwards, heads, made_for, counts, chooses=chooses)]
     found += [launchable(*each, made_for) for each in programs_of(kind, coverage.batch)]
     return {digest_of(kernel, target): kernel for kernel in found}
 

@@ -100,7 +100,7 @@ def test_kernels_lie_in_the_artifact_under_its_digests_and_what_they_take_is_sai
 
 def test_a_coverage_of_another_kind_is_refused() -> None:
     data = coverage().data()
-    for broken in ({**data, "kernels_ahead": 2}, {**data, "dtypes": []}, {"kernels_ahead": 1}, 7):
+    for broken in ({**data, "kernels_ahead": 1}, {**data, "dtypes": []}, {"kernels_ahead": 2}, 7):
         with pytest.raises(ArtifactError, match="is damaged"):
             Coverage.read(json.dumps(broken).encode())
 
@@ -113,6 +113,9 @@ def test_a_strategy_says_what_it_runs() -> None:
         Forward("CAUSAL", 8, batched=True, adapted=False),
     )
     assert uses.heads == (Head(1, batched=False), Head(8, batched=True))
+    assert (uses.candidates, uses.chooses) == ((), False)
+    uses = uses_of(api.check("linear_ss_tree", others=False).graph)
+    assert (uses.candidates, uses.chooses) == ((2,), True)
     scored = uses_of(api.check("margin_confidence", {"block_length": 4}, others=False).graph).heads
     assert scored == (Head(1, False), Head(4, True, "chosen"), Head(1, True))
     (first, *_) = uses_of(api.check("quadratic_ss", others=False).graph).forwards

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
+    Candidates,
+    Choose,
     ChooseScored,
     Forward,
     Instruction,
@@ -30,6 +32,8 @@ def uses_of(graph: Graph) -> Uses:
     program = compiled(run(graph))
     forwards: dict[coverage.Forward, None] = {}
     heads: dict[coverage.Head, None] = {}
+    counts: dict[int, None] = {}
+    chooses = False
     for method in program.methods:
         batched = method is not program.prefill
         for each, piece in _forwards(program, method):
@@ -41,7 +45,11 @@ def uses_of(graph: Graph) -> Uses:
                 if isinstance(logits, States):
                     rows, scored = _rows(logits.size, None), _scored(instruction)
                     heads[coverage.Head(rows, batched, scored)] = None
-    return coverage.Uses(tuple(forwards), tuple(heads))
+            if isinstance(instruction, Candidates):
+                counts[instruction.count] = None
+            if isinstance(instruction, Choose):
+                chooses |= not isinstance(instruction.logits, States)
+    return coverage.Uses(tuple(forwards), tuple(heads), tuple(counts), chooses)
 
 
 def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int | None]]:

@@ -262,6 +262,12 @@ class _Walk:
         self.layouts: dict[str, Layout] = {each.name: each for each in program.layouts}
         self.patterns: dict[str, Pattern] = {each.name: each for each in program.patterns}
         self.tables = {each.name: each for each in program.tables}
+        self.held = {
+            each.name
+            for method in program.methods
+            for each in walk(method.body)
+            if isinstance(each, Loop)
+        }
         self.setting = setting
         self.length = setting.prefix if is_prefill else 0
         self.cached = 0 if is_prefill else setting.prefix
@@ -286,7 +292,9 @@ class _Walk:
                 case _:
                     pass
             if not isinstance(each, Loop):
-                self.ops += times * (joined_ops(each) if self.joined else cost_of(each).ops)
+                self.ops += times * (
+                    joined_ops(each, self.held) if self.joined else cost_of(each).ops
+                )
 
     def _rounds(self, loop: Loop) -> float:
         """Return how many rounds a loop is expected to take."""

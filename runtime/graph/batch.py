@@ -145,7 +145,7 @@ class FixedBatch(Batch):
         """See `StepBatch.history`."""
         if not self.state.keeps_texts:
             raise NeedsHostError("the texts are not on the device yet")
-        return self.state.history(self.lineup, self._longest_text)
+        return self.state.history(self.lineup, self._longest_text, self.notes)
 
     def rounds(
         self, active: Tensor, most: int, *, least: int = 0, apart: bool = False

@@ -29,6 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nldc.runtime.kernels.launchable import NUMBERS, Launchable, Target, options_of
+from nldc.runtime.kernels.noise import row_noise
 
 OWN, SLOT, SHARED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 """Whose line is read: the sequence's in the batch, its slot's, or the one that all share."""
@@ -46,9 +47,13 @@ OWN, SLOT, SHARED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
     AFTER_END,
     RANK,
     SUM_BEFORE,
-) = (tl.constexpr(code) for code in range(13))
+    LOOKUP,
+    RECALL,
+    BRANCH,
+    NOISE,
+) = (tl.constexpr(code) for code in range(17))
 (ADD, SUB, MUL, MOD, DIV, AND, OR, LT, LE, GT, GE, EQ, NE) = (
-    tl.constexpr(code) for code in range(13, 26)
+    tl.constexpr(code) for code in range(17, 30)
 )
 CODES = {
     name.lower(): code.value
@@ -59,8 +64,16 @@ CODES = {
 BLOCK = tl.constexpr(16)
 """How many values a value is compared with at a time."""
 NAMES = {dtype: name for name, dtype in NUMBERS.items()}
+ENTRIES = tl.constexpr(64)
+"""How many entries of a pool are looked at at a time."""
+TILE = tl.constexpr(1024)
+"""How many rows of branches are compared at a time."""
+SCAN = tl.constexpr(1024)
+"""How many places of a text are looked at at a time."""
 WIDE = 64
 """Lines from so many values on are the work of four warps."""
+SCANS = ("lookup",)
+"""Ops that look at whole texts, and are the work of eight."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -307,6 +320,127 @@ def _sum_before(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # t
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _lookup(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # type: ignore[no-untyped-def]
+    """to, text, count, ngram: what followed the text's last tokens the last time they occurred.
+
+    The text is the line's first `count` tokens, and nothing behind them is looked at. Of the
+    places behind tokens that are the last ones, each of SCAN lanes keeps the one behind the most,
+    the latest of equals.
+    """
+    text = _begin(slots, memory, P, S + 10)
+    count = _one(slots, memory, P, S + 17).to(tl.int32)
+    most = tl.zeros((SCAN,), tl.int32)
+    latest = tl.zeros((SCAN,), tl.int32)
+    for first in range(1, count, SCAN):
+        end = first + tl.arange(0, SCAN)
+        same = end < count
+        matched = tl.zeros((SCAN,), tl.int32)
+        for back in range(1, P[S + 24] + 1):
+            same = same & (back <= end)
+            wanted = tl.load(text + tl.maximum(count - back, 0))
+            same = same & (tl.load(text + end - back, mask=same, other=0) == wanted)
+            matched += same.to(tl.int32)
+        better = (matched > 0) & (matched >= most)
+        most = tl.where(better, matched, most)
+        latest = tl.where(better, end, latest)
+    best = tl.max(most, 0)
+    place = tl.max(tl.where(most == best, latest, 0), 0)
+    place = tl.where(best > 0, place, count)
+    at = tl.maximum(tl.minimum(place + i, count - 1), 0)
+    _put(slots, memory, P, S + 3, i, tl.load(text + at, mask=there, other=0), there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _recall(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-untyped-def]
+    """to, pool, after, room, entry, count: what follows a token in entries that begin with it.
+
+    Of equal entries the first; behind them the other entries in order. Which begin so, each once,
+    is written down first: the others' places follow from how many they are.
+    """
+    entries: tl.constexpr = P[S + 1]
+    entry: tl.constexpr = P[S + 31]
+    pool = _begin(slots, memory, P, S + 10)
+    after = _one(slots, memory, P, S + 17)
+    room = _begin(slots, memory, P, S + 24)
+    total = tl.zeros((1,), tl.int64)
+    for first in range(0, entries, ENTRIES):
+        i = first + tl.arange(0, ENTRIES)
+        there = i < entries
+        begins = there & (tl.load(pool + i * entry, mask=there, other=0) == after)
+        again = tl.zeros((ENTRIES,), tl.int32)
+        if tl.max(begins.to(tl.int32), 0) > 0:
+            for before in range(0, first + ENTRIES, BLOCK):
+                j = before + tl.arange(0, BLOCK)
+                equal = begins[:, None] & (j[None, :] < i[:, None])
+                for part in range(entry):
+                    one = tl.load(pool + i * entry + part, mask=there, other=0)
+                    other = tl.load(pool + j * entry + part, mask=j < entries, other=0)
+                    equal = equal & (one[:, None] == other[None, :])
+                again = tl.maximum(again, tl.max(equal.to(tl.int32), 1))
+        found = (begins & (again == 0)).to(tl.int64)
+        tl.store(room + i, found, mask=there)
+        total += tl.sum(found, 0)
+    tl.debug_barrier()
+    to = _begin(slots, memory, P, S + 3)
+    known = tl.zeros((1,), tl.int64)
+    for first in range(0, entries, ENTRIES):
+        i = first + tl.arange(0, ENTRIES)
+        there = i < entries
+        found = tl.load(room + i, mask=there, other=0)
+        so_far = known + tl.cumsum(found, 0)
+        place = tl.where(found != 0, so_far - 1, total + i - so_far)
+        known += tl.sum(found, 0)
+        taken = there & (place < P[S + 32])
+        for part in range(entry - 1):
+            token = tl.load(pool + i * entry + part + 1, mask=taken, other=0)
+            tl.store(to + place * (entry - 1) + part, token, mask=taken)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _branch(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # type: ignore[no-untyped-def]
+    """to the branch, to the matches, draft, target, table, branches, the power of two above.
+
+    The table's lines are the rows of each branch; a row's target is held against the draft in the
+    branch's next row. Most matches first, then the lowest number: one number for both.
+    """
+    length: tl.constexpr = P[S + 1]
+    width: tl.constexpr = P[S + 38]
+    fit: tl.constexpr = TILE // P[S + 2] if P[S + 2] < TILE else 1
+    many: tl.constexpr = fit if fit < P[S + 39] else P[S + 39]
+    draft = _begin(slots, memory, P, S + 17)
+    target = _begin(slots, memory, P, S + 24)
+    table = _begin(slots, memory, P, S + 31)
+    best = tl.zeros((1,), tl.int64)
+    for first in range(0, width, many):
+        branch = first + tl.arange(0, many)
+        at = table + branch[:, None] * length + i[None, :]
+        own = (branch < width)[:, None] & there[None, :]
+        has_next = own & (i < length - 1)[None, :]
+        wanted = tl.load(target + tl.load(at, mask=own, other=0), mask=has_next, other=0)
+        drafted = tl.load(draft + tl.load(at + 1, mask=has_next, other=0), mask=has_next, other=0)
+        agree = has_next & (wanted == drafted)
+        matches = tl.min(tl.where(agree, length - 1, i[None, :]), 1)
+        matches = tl.minimum(matches, length - 1)
+        rank = tl.where(branch < width, matches * width + width - 1 - branch, 0)
+        best = tl.maximum(best, tl.max(rank, 0).to(tl.int64))
+    first = tl.arange(0, 1)
+    tl.store(_begin(slots, memory, P, S + 3) + first, width - 1 - best % width)
+    tl.store(_begin(slots, memory, P, S + 10) + first, best // width)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _noise(slots, memory, P: tl.constexpr, S: tl.constexpr, i, there):  # type: ignore[no-untyped-def]
+    """to, positions, key of the sequence, seed, node's number, round: a random number for each."""
+    position = _values(slots, memory, P, S + 10, i, there)
+    sequence = _one(slots, memory, P, S + 17)
+    seed = _one(slots, memory, P, S + 24)
+    stream = _one(slots, memory, P, S + 31)
+    iteration = _one(slots, memory, P, S + 38)
+    found = row_noise(position, sequence, seed, stream, iteration)
+    _put(slots, memory, P, S + 3, i, found, there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _do(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-untyped-def]
     """Do the instruction at S: its op, how many values, the power of two above, its operands."""
     i = tl.arange(0, P[S + 2])
@@ -337,6 +471,14 @@ def _do(slots, memory, P: tl.constexpr, S: tl.constexpr):  # type: ignore[no-unt
         _rank(slots, memory, P, S, i, there)
     elif P[S] == SUM_BEFORE:
         _sum_before(slots, memory, P, S, i, there)
+    elif P[S] == LOOKUP:
+        _lookup(slots, memory, P, S, i, there)
+    elif P[S] == RECALL:
+        _recall(slots, memory, P, S)
+    elif P[S] == BRANCH:
+        _branch(slots, memory, P, S, i, there)
+    elif P[S] == NOISE:
+        _noise(slots, memory, P, S, i, there)
     else:
         _operator(slots, memory, P, S, i, there)
     tl.debug_barrier()
@@ -370,14 +512,15 @@ def launchable(
 ) -> Launchable:
     """Return the kernel of a program that reads and writes memory of these dtypes, in order."""
     numbers, starts = flat(program)
-    widest = max(instruction[2] for instruction in program)
+    is_wide = any(size >= WIDE for _, _, size, *_ in program)
+    warps = 8 if any(op in SCANS for op, *_ in program) else 4 if is_wide else 1
     return Launchable(
         name="between",
         kernel=_between,
         signature={"slots": "*i64", "memory": tuple(f"*{NAMES[dtype]}" for dtype in memory)},
         constants={"P": numbers, "STARTS": starts},
         # It waits for all before it, which may have launched nothing that lets others begin.
-        options=options_of(target, 4 if widest >= WIDE else 1, 1, early=False),
+        options=options_of(target, warps, 1, early=False),
         aligned=(),
     )
 

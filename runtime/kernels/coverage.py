@@ -13,7 +13,7 @@ from nldc.runtime.json_file import parse_json
 from nldc.runtime.kernels.forward import LowRank, Sizes
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-VERSION = 1
+VERSION = 2
 Scored = Literal["chosen", "given"]
 
 
@@ -45,10 +45,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Uses:
-    """What one strategy runs."""
+    """What one strategy runs; `candidates`, how many of a row's likeliest tokens it takes.
+
+    `chooses`: tokens are chosen of logits that are there already.
+    """
 
     forwards: tuple[Forward, ...]
     heads: tuple[Head, ...]
+    candidates: tuple[int, ...] = ()
+    chooses: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ class Coverage:
                         tuple(
                             Head(**{**each, "rows": _rows(each["rows"])}) for each in uses["heads"]
                         ),
+                        tuple(uses["candidates"]),
+                        bool(uses["chooses"]),
                     )
                     for name, uses in data["strategies"].items()
                 },

@@ -16,6 +16,7 @@ from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.invariant.linear import LINE
 from nldc.runtime.kernels import (
     attention,
+    candidates,
     filtered,
     gated,
     head,
@@ -156,15 +157,31 @@ def any_length(most: int | None = None) -> tuple[int, ...]:
 
 
 def kernels(
-    sizes: Sizes, forwards: Iterable[Rows], heads: Iterable[HeadRows], target: Target
+    sizes: Sizes,
+    forwards: Iterable[Rows],
+    heads: Iterable[HeadRows],
+    target: Target,
+    counts: Iterable[int] = (),
+    *,
+    chooses: bool = False,
 ) -> tuple[Launchable, ...]:
     """Return the kernels of forwards, of heads and of what stays of their rows, each once.
 
-    Those with an adapter are among them, and those of a layer or a model that has none.
+    `counts` are how many of a row's likeliest tokens are taken; `chooses`: choices are made of
+    logits that are there. Kernels with an adapter are among
+    them, and those of a layer or a model that has none.
     """
     found: dict[object, Launchable] = {}
     moving = moved.launchable(sizes.heads, sizes.dtype, target)
-    for each in (moving, *_layers(sizes, forwards, target), *_heads(sizes, heads, target)):
+    taking = [
+        each
+        for count, chosen in [*((count, False) for count in sorted(counts)), *[(1, True)] * chooses]
+        for each in candidates.launchables(
+            sizes.head.out, count, sizes.dtype, target, chosen=chosen
+        )
+    ]
+    of_layers, of_heads = _layers(sizes, forwards, target), _heads(sizes, heads, target)
+    for each in (moving, *of_layers, *of_heads, *taking):
         found.setdefault(_identity(each), each)
     return tuple(found.values())
 

@@ -1,4 +1,4 @@
-"""The noise of a sampled choice: what `step.sampling` says of it, in float64, value by value."""
+"""The noise of a sampled choice, as `step.sampling` says, in float64; and that of rows."""
 
 from __future__ import annotations
 
@@ -62,6 +62,16 @@ def _key(salt: tl.constexpr, seed, sequence, position):  # type: ignore[no-untyp
     key = _scramble(key + sequence.to(tl.uint32) + 0x9E3779B9)
     key = _scramble(key + (sequence >> 32).to(tl.uint32) + 0x9E3779B9)
     return _scramble(key + position.to(tl.uint32) + 0x9E3779B9)
+
+
+@triton.jit
+def row_noise(position, sequence, seed, stream, iteration):  # type: ignore[no-untyped-def]
+    """Return numbers in [0, 1), float32 [R], of int64 positions [R], as `step.noise` makes them."""
+    none = position - position
+    key = _key(0x13198A2E, none + seed, none + sequence, position)
+    key = _scramble(key + (none + stream).to(tl.uint32) + 0x9E3779B9)
+    key = _scramble(key + (none + iteration).to(tl.uint32) + 0x9E3779B9)
+    return (key >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2 ** -24
 
 
 @triton.jit

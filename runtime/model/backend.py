@@ -104,6 +104,17 @@ class Backend(Protocol[R]):
         """Return logits [n, vocabulary] of states [n, hidden] behind the last layer."""
         ...
 
+    def choose(self, values: Tensor, choice: Choice) -> Tensor:
+        """Return what `choice` takes of logits [B, n, vocabulary]: tokens [B, n]."""
+        ...
+
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """Return the `count` likeliest tokens, int64 [n, count], of logits [n, vocabulary].
+
+        See `scores.candidates`.
+        """
+        ...
+
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """Return what `choice` takes of the logits of states [B * n, hidden]: tokens [B, n]."""
         ...

@@ -1,4 +1,4 @@
-"""What a row's logits say of its tokens, plainly: probability, entropy, margin."""
+"""What a row's logits say of its tokens, plainly: probability, entropy, margin, the likeliest."""
 
 from __future__ import annotations
 
@@ -57,6 +57,33 @@ def likeliest(values: Tensor) -> Tensor:
     """Return the probability of the likeliest token, [...], of values [..., V], in float32."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     return probability(values, values.argmax(-1))
+
+
+def candidates(values: Tensor, count: int) -> Tensor:
+    """Return the `count` likeliest tokens of each row of values [..., V]: int64 [..., count].
+
+    Of equals the lower id comes first; where there are fewer, the last of all stands again. Nothing
+    is sorted but the few: which of those that equal the last one are among them, `topk` leaves
+    open, so these are found by their ids. What is no number is likelier than any.
+    """
+    size = values.shape[-1]
+    taken = min(count, size)
+    top = values.topk(taken, -1)
+    least = top.values[..., -1:]
+
+    def is_least(each: Tensor) -> Tensor:
+        return (each == least) | (each.isnan() & least.isnan())
+
+    places = top.indices.sort(-1)
+    held = top.values.gather(-1, places.indices)
+    order = held.sort(dim=-1, descending=True, stable=True).indices
+    above = places.values.gather(-1, order)
+    backwards = torch.arange(size, 0, -1, dtype=torch.int32, device=values.device)
+    low = size - torch.where(is_least(values), backwards, 0).topk(taken, -1).values.long()
+    number = torch.arange(taken, device=values.device)
+    behind = number - (~is_least(top.values)).sum(-1, keepdim=True)
+    found = torch.where(behind < 0, above, low.gather(-1, behind.clamp_min(0)))
+    return torch.cat([found, found[..., -1:].expand(*found.shape[:-1], count - taken)], -1)
 
 
 def entropy(values: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from nldc.runtime.model.attention import Attention, TorchAttention, scratch_of
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Between, Choice, Chooser
 from nldc.runtime.model.rope import rotate
-from nldc.runtime.model.scores import Scores, log_probability, scored
+from nldc.runtime.model.scores import Scores, candidates, log_probability, scored
 from nldc.runtime.rows.plan import Plan
 
 
@@ -102,6 +102,14 @@ class TorchBackend:
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
         return linear(self._backbone.last_norm(states), self._backbone.weights.head)
+
+    def choose(self, values: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return choice.of(values)
+
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """See `Backend`."""
+        return candidates(values, count)
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""

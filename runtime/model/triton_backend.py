@@ -20,6 +20,7 @@ from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.kernels.between import between
+from nldc.runtime.kernels.candidates import best, candidates
 from nldc.runtime.kernels.filtered import Filters, filtered
 from nldc.runtime.kernels.head import Asked, Found, head
 from nldc.runtime.kernels.launchable import TYPES, Target
@@ -156,6 +157,21 @@ class TritonBackend:
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
         return _there(self._found(states, Asked(logits=True)).logits)
+
+    def choose(self, values: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`; at a temperature of each sequence, torch has both kinds of choices."""
+        if choice.heat is not None:
+            return choice.of(values)
+        logits = values.reshape(-1, values.shape[-1])
+        if choice.temperature:
+            tokens = self._filtered(logits, choice)
+        else:
+            tokens = best(logits, self.target, choice.barred)
+        return tokens.view(choice.positions.shape)
+
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """See `Backend`."""
+        return candidates(values, count, self.target)
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows, and so go through logits."""

@@ -163,6 +163,7 @@ class Batch(Sequences):
         places = before.start.unsqueeze(1) + plan.offset
         positions = places + plan.ahead
         before = replace(before, start=real(before.start))
+        predicting = positions
         tokens, places, positions = real((tokens, places, positions))
         due, sight = self._seen(tokens, plan, before)
         parts = []
@@ -192,7 +193,7 @@ class Batch(Sequences):
         self.note(node, active)
         hidden = Hidden(
             torch.cat(parts, 1) if len(parts) > 1 else parts[0],
-            positions[:, first:],
+            predicting[:, first:],
             None if due is None else due[:, first:],
             sight if sight is None or not first else sight.take(slice(first, None)),
         )
@@ -229,6 +230,19 @@ class Batch(Sequences):
         values = self.model.backend.head(hidden.states.reshape(count * rows, width))
         values = values.view(count, rows, values.shape[-1])  # of no rows as well
         return Logits(values, hidden.positions, hidden.due, hidden.sight)
+
+    def sample(
+        self,
+        logits: Logits,
+        mask_token: Choosing = "allowed",
+        temperature: Temperature = None,
+    ) -> Tensor:
+        """See `StepBatch.sample`; where nobody else has to see the logits, the backend chooses."""
+        temperature = real(temperature)
+        choice = choice_of(self.lineup.rules, logits, mask_token, temperature)
+        if choice is None:
+            return super().sample(logits, mask_token, temperature)
+        return self.seen(self.model.backend.choose(logits.values, choice))
 
     def head_choose(
         self,
@@ -290,7 +304,13 @@ class Batch(Sequences):
 
     def history(self) -> History:
         """See `StepBatch.history`."""
-        return self.state.history(self.lineup)
+        return self.state.history(self.lineup, notes=self.notes)
+
+    def candidates(self, logits: Logits, count: int) -> Tensor:
+        """See `StepBatch.candidates`."""
+        batch, rows, size = logits.values.shape
+        found = self.model.backend.candidates(logits.values.reshape(-1, size), count)
+        return self.seen(found.view(batch, rows * count))
 
     def probability(
         self,

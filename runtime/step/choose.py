@@ -133,7 +133,7 @@ def _at(group: Group, temperature: float) -> Sampling:
 
 def choice_of(
     rules: Rules,
-    hidden: Hidden,
+    rows: Hidden | Logits,
     mask_token: Choosing = "allowed",
     temperature: Temperature = None,
 ) -> Choice | None:
@@ -142,21 +142,21 @@ def choice_of(
     None where a processor or a thinking budget must see them, or sequences are sampled unlike.
     """
     if isinstance(temperature, Tensor):
-        return _heated(rules, hidden, mask_token, temperature)
+        return _heated(rules, rows, mask_token, temperature)
     if temperature is not None:
         rules = at(rules, temperature)
     group = rules.groups[0]
-    if len(rules.groups) > 1 or group.sampling.processors or hidden.due is not None:
+    if len(rules.groups) > 1 or group.sampling.processors or rows.due is not None:
         return None
     sampling, seeds = group.sampling, rules.seeds
 
     def of(values: Tensor) -> Tensor:
         if mask_token == "forbidden":
             values = without_mask(rules, values)
-        return draw(values, hidden.positions, rules.keys, sampling, seeds)
+        return draw(values, rows.positions, rules.keys, sampling, seeds)
 
     return Choice(
-        positions=hidden.positions,
+        positions=rows.positions,
         keys=rules.keys,
         seeds=seeds,
         temperature=sampling.temperature,
@@ -169,20 +169,20 @@ def choice_of(
 
 
 def _heated(
-    rules: Rules, hidden: Hidden, mask_token: Choosing, temperatures: Tensor
+    rules: Rules, rows: Hidden | Logits, mask_token: Choosing, temperatures: Tensor
 ) -> Choice | None:
     """Return how sequences choose that have only their temperatures apart, [B, 1]; else None."""
     samplings = [group.sampling for group in rules.groups]
-    if hidden.due is not None or any(map(_is_seen, samplings)):
+    if rows.due is not None or any(map(_is_seen, samplings)):
         return None
 
     def of(values: Tensor) -> Tensor:
         if mask_token == "forbidden":
             values = without_mask(rules, values)
-        return draw_at(values, hidden.positions, rules.keys, Sampling(), rules.seeds, temperatures)
+        return draw_at(values, rows.positions, rules.keys, Sampling(), rules.seeds, temperatures)
 
     return Choice(
-        positions=hidden.positions,
+        positions=rows.positions,
         keys=rules.keys,
         seeds=rules.seeds,
         temperature=1.0,

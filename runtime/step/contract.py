@@ -128,6 +128,10 @@ class StepBatch(Protocol):
         """
         ...
 
+    def candidates(self, logits: Logits, count: int) -> Tensor:
+        """Return the `count` likeliest tokens of each row, int64 [B, n * count]; see `ops`."""
+        ...
+
     def probability(
         self,
         logits: Logits,

@@ -20,7 +20,6 @@ from nldc.runtime.model.backend import Choice, Chooser, Program
 from nldc.runtime.model.scores import Scores
 from nldc.runtime.rows.plans import Plans
 from nldc.runtime.step.batch import Batch, Model
-from nldc.runtime.step.history import History
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.noted import OWN
 from nldc.runtime.step.record import commit
@@ -95,10 +94,6 @@ class _Followed(Batch):
         del active
         return [False] * self.size
 
-    def history(self) -> History:
-        """Return texts of nothing."""
-        return History.of([[0]] * self.size, CPU)
-
 
 class _Fewest(_Followed):
     """The same where loops end before their first round, if they may."""
@@ -142,6 +137,14 @@ class _Nothing:
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
         return torch.zeros((len(states), 2))
+
+    def choose(self, values: Tensor, _choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return torch.zeros(values.shape[:2], dtype=torch.int64)
+
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """See `Backend`."""
+        return torch.zeros((len(values), count), dtype=torch.int64)
 
     def head_choose(self, _states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nldc.runtime.step import noted_ops
+from nldc.runtime.step.noted import Noted
+
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Tokens int64 [B, n], of which the first `count` int64 [B] of each line are its text."""
+    """Tokens int64 [B, n], of which the first `count` int64 [B] of each line are its text.
+
+    Both may be noted: then the tokens are where the texts lie, and what is looked up is noted too.
+    """
 
     tokens: Tensor
     count: Tensor
@@ -37,6 +43,8 @@ class History:
         Fewer than `ngram` tokens are looked for if that many never occurred before; what is missing
         at the end is the last token again.
         """
+        if isinstance(self.tokens, Noted):
+            return noted_ops.continued(self.tokens, self.count, length, ngram)
         size = self.tokens.shape[1]
         end = torch.arange(size, device=self.tokens.device)
         # How many of the last tokens stand before each place, none of them the last token itself.

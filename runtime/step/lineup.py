@@ -47,16 +47,18 @@ def ends_of(member: Member, most: int) -> list[int]:
 class Lineup:
     """Members in order, with `slots` and, on the device, int64 [B], `slot_index`.
 
-    `prompts` are the lengths of their prompts, on the device `begin`, a column of a table. `eos`
-    int64 [B, e] are the ids that end each. `thoughts` is None where nobody has a thinking
-    budget. `sees_tokens`: somebody has a processor that sees tokens; `embedded`: somebody's prompt
-    is given as embeddings, `embedded_in_steps`: and rows of it may be computed in steps.
+    `prompts` are the lengths of their prompts, on the device `begin`, a column of `facts` int64
+    [B, FACTS]. `eos` int64 [B, e] are the ids that end each. `thoughts` is None where nobody has
+    a thinking budget. `sees_tokens`: somebody has a processor that sees tokens; `embedded`:
+    somebody's prompt is given as embeddings, `embedded_in_steps`: and rows of it may be computed in
+    steps.
     """
 
     members: tuple[Member, ...]
     slots: tuple[int, ...]
     slot_index: Tensor
     prompts: tuple[int, ...]
+    facts: Tensor
     begin: Tensor
     eos: Tensor
     rules: Rules
@@ -107,6 +109,7 @@ class Lineup:
             slots=tuple(member.slot for member in members),
             slot_index=slot_index,
             prompts=prompts,
+            facts=facts,
             begin=begin.squeeze(1),
             eos=eos,
             rules=Rules(groups, keys.squeeze(1), seeds, last, end, mask_token_id),

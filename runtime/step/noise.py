@@ -3,6 +3,7 @@
 It depends on (seed, sequence, the position that the row predicts, node, round) and on nothing else,
 so a run is the same whoever shares a batch. It begins with another number than the noise of a
 sampled choice (`sampling.row_keys`) does: a row that is taken says nothing of the token it takes.
+Here it is some ninety calls of torch; where a step's ops are noted, it is noted.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from nldc.runtime.rows.table import Table
 OWN, SLOT, SHARED = 0, 1, 2
 """Whose line: the sequence's in the batch, its slot's, or the one that all share."""
 IDS, FLAGS, SCORES = torch.int64, torch.bool, torch.float32
+MAKES = {"accept": 2, "after_end": 2, "branch": 2}
+"""Of ops that make more than one line, how many; they are the first operands."""
 ALIGNED = 16
 """At a multiple of so many bytes all memory of a launch begins."""
 
@@ -143,6 +145,19 @@ class Notes:
         """Write `then` where flags hold, and `otherwise` elsewhere."""
         self.do("where", to.width, to, flags, then, otherwise)
 
+    def awaits(self, line: Line) -> bool:
+        """Whether what is noted has yet to make a line's values, or to change them."""
+        block = line.memory
+        if not isinstance(block, Block) or block.memory is None:
+            return True
+        return any(
+            isinstance(each, Noted)
+            and each.line.memory is block
+            and each.line.blocks == line.blocks
+            for op, _, *operands in self._todo
+            for each in operands[: MAKES.get(op, 1)]
+        )
+
     def flush(self) -> None:
         """Do all that was noted, by one launch."""
         if not self._todo and not self._blocks:
@@ -169,13 +184,14 @@ class Noted:
 
     @property
     def tensor(self) -> Tensor:
-        """The values, after all that was noted is done. It is the memory itself, and no copy.
+        """The values, after all that was noted is done, unless that has nothing to do with them.
 
-        What somebody else computed is there: nothing that is noted writes it.
+        It is the memory itself, and no copy. What somebody else computed is there: nothing that is
+        noted writes it.
         """
         notes, line = self.notes, self.line
         memory = line.memory
-        if isinstance(memory, Block) or line.rows == SLOT:
+        if line.rows == SLOT or (isinstance(memory, Block) and notes.awaits(line)):
             notes.flush()
         if isinstance(memory, Block):
             assert memory.memory is not None

@@ -24,6 +24,7 @@ from nldc.runtime.step.noted import (
     Number,
     as_tensor,
 )
+from nldc.runtime.step.trees import Longest
 
 
 def own(notes: Notes, value: Tensor | Noted, *, shared: bool = False) -> Noted:
@@ -135,6 +136,15 @@ def taken(values: Noted, numbers: Tensor | Noted) -> Tensor:
 # Drafts
 
 
+def continued(text: Noted, count: Tensor | Noted, length: int, ngram: int) -> Tensor:
+    """See `History.continued`, of slots' lines of a table and how much of each is its text."""
+    notes = text.notes
+    found = notes.new(IDS, length)
+    line = Noted(notes, text.line, IDS, 1, False)  # how wide it is differs by the sequences
+    notes.do("lookup", length, found, line, own(notes, count), ngram)
+    return as_tensor(found)
+
+
 def accepted(
     notes: Notes, draft: Tensor | Noted, target: Tensor | Noted, offset: int, compared: int
 ) -> tuple[Tensor, Tensor]:
@@ -148,6 +158,38 @@ def accepted(
     part = held[:, offset : offset + compared]
     notes.do("accept", compared, matches, bonus, part, wanted)
     return as_tensor(matches), as_tensor(bonus)
+
+
+def longest(
+    notes: Notes, draft: Tensor | Noted, target: Tensor | Noted, branches: Table
+) -> Longest:
+    """See `trees.longest_branch`."""
+    held, wanted, lines = own(notes, draft), own(notes, target), notes.table(branches)
+    branch, matches = notes.new(IDS, 1, flat=True), notes.new(IDS, 1, flat=True)
+    width = len(branches.on(notes.device))
+    above = 1 << (width - 1).bit_length()
+    notes.do("branch", lines.width, branch, matches, held, wanted, lines, width, above)
+    rows = chosen(notes, branches, branch, 0)
+    tokens = taken(wanted, rows)
+    return Longest(
+        as_tensor(branch),
+        as_tensor(matches),
+        taken(held, rows),
+        tokens,
+        taken(own(notes, tokens), matches.unsqueeze(1)),
+    )
+
+
+def recalled(
+    notes: Notes, pool: Tensor | Noted, entry: int, after: Tensor | Noted, count: int
+) -> Tensor:
+    """See `trees.recalled`."""
+    held = own(notes, pool)
+    entries = held.width // entry
+    count = min(count, entries)
+    found, room = notes.new(IDS, count * (entry - 1)), notes.new(IDS, entries)
+    notes.do("recall", entries, found, held, own(notes, after), room, entry, count)
+    return as_tensor(found)
 
 
 # Selections
@@ -170,6 +212,17 @@ def sums_before(
     held = own(notes, score)
     found, room = notes.new(SCORES, held.width), notes.new(SCORES, held.width)
     notes.do("sum_before", held.width, found, own(notes, among), held, own(notes, rank), room)
+    return as_tensor(found)
+
+
+def uniform(
+    notes: Notes, facts: Tensor, positions: Tensor | Noted, stream: int, iteration: int
+) -> Tensor:
+    """See `noise.uniform`, of sequences whose keys and seeds begin a line of facts, [B, n]."""
+    rows = own(notes, positions)
+    found = notes.new(SCORES, rows.width)
+    key, seed = (Noted(notes, Line(facts, OWN, None, offset=n), IDS, 1, False) for n in range(2))
+    notes.do("noise", rows.width, found, rows, key, seed, Number(stream), Number(iteration))
     return as_tensor(found)
 
 

@@ -18,8 +18,8 @@ from nldc.runtime.rows.table import Table
 from nldc.runtime.step import noted_ops
 from nldc.runtime.step.contract import StepBatch
 from nldc.runtime.step.counts import held, leading, least, length_of, number
-from nldc.runtime.step.noted import Noted, Notes, as_tensor, known, notes_of, real
-from nldc.runtime.step.trees import likeliest, longest_branch, recalled
+from nldc.runtime.step.noted import Noted, Notes, as_tensor, notes_of, real
+from nldc.runtime.step.trees import longest_branch, recalled
 from nldc.runtime.step.values import Logits, Rows, gather_rows, take_rows
 
 __all__ = [
@@ -158,27 +158,33 @@ def accept_longest_branch(draft: Tensor, target: Tensor, branches: Table) -> Acc
     `draft` and `target` [B, R] are token ids of all rows; each line of `branches` has the rows of
     one.
     """
-    notes = notes_of(draft, target)
-    found = longest_branch(real(draft), real(target), branches)
+    if notes := notes_of(draft, target):
+        found = noted_ops.longest(notes, draft, target, branches)
+    else:
+        found = longest_branch(draft, target, branches)
     return Accepted(
-        tokens=known(notes, found.tokens),
-        drafted=known(notes, found.drafted),
-        matches=known(notes, found.matches),
-        rows=known(notes, found.matches + 1),
-        bonus=known(notes, found.bonus),
-        branch=known(notes, found.branch),
+        tokens=found.tokens,
+        drafted=found.drafted,
+        matches=found.matches,
+        rows=found.matches + 1,
+        bonus=found.bonus,
+        branch=found.branch,
     )
 
 
 def candidates(batch: StepBatch, logits: Logits, count: int) -> Tensor:
-    """Return the `count` likeliest tokens of each row, int64 [B, n * count]; see `likeliest`."""
-    return known(batch.notes, likeliest(logits.values, count))
+    """Return the `count` likeliest tokens of each row, int64 [B, n * count].
+
+    Of equals the lower id comes first; where there are fewer, the last of all stands again.
+    """
+    return batch.candidates(logits, count)
 
 
 def recall(pool: Tensor, entry: int, after: Tensor, count: int) -> Tensor:
     """Return tokens [B, count * (entry - 1)] of the entries of a pool; see `recalled`."""
-    notes = notes_of(pool, after)
-    return known(notes, recalled(real(pool), entry, real(after), count))
+    if notes := notes_of(pool, after):
+        return noted_ops.recalled(notes, pool, entry, after, count)
+    return recalled(pool, entry, after, count)
 
 
 def choose_rows(table: Table, count: Tensor, low: int) -> Tensor:
@@ -352,7 +358,8 @@ def mix(logits: Sequence[Logits], weights: Sequence[float | Tensor]) -> Logits:
     """Return the sum of logits for the same positions, each times its weight.
 
     A weight may be [B, 1], a number a sequence; one of 0 leaves the part out. What is `due` where
-    they disagree about that is what the first of them says.
+    they disagree about that is what the first of them says. It is torch's on every backend: three
+    calls for two parts, of memory that a head has just written.
     """
     total = _times(logits[0].values, weights[0])
     for other, weight in zip(logits[1:], weights[1:], strict=True):

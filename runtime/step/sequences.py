@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError
-from nldc.runtime.model.scores import ScoreName, likeliest
+from nldc.runtime.model.scores import ScoreName, candidates, likeliest
 from nldc.runtime.step import choose, noted_ops
 from nldc.runtime.step.history import History
 from nldc.runtime.step.host import Copy
@@ -87,6 +87,10 @@ class Sequences:
         rules, failed = self.lineup.rules, self.failed
         return self.seen(choose.sample(rules, failed, logits, mask_token, real(temperature)))
 
+    def candidates(self, logits: Logits, count: int) -> Tensor:
+        """See `StepBatch.candidates`."""
+        return self.seen(candidates(logits.values, count).flatten(1))
+
     def probability(
         self,
         logits: Logits,
@@ -117,9 +121,12 @@ class Sequences:
 
     def noise(self, rows: Hidden | Logits, stream: int, iteration: int) -> Tensor:
         """Return a random number in [0, 1) for each row, [B, n]; see `noise.uniform`."""
+        if self.notes is not None:
+            facts, positions = self.lineup.facts, rows.positions
+            return noted_ops.uniform(self.notes, facts, positions, stream, iteration)
         rules = self.lineup.rules
         keys = rules.keys.unsqueeze(1)
-        return self.seen(uniform(rules.seeds, keys, real(rows.positions), stream, iteration))
+        return uniform(rules.seeds, keys, rows.positions, stream, iteration)
 
     def sample_scored(
         self,

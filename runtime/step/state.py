@@ -26,7 +26,7 @@ from nldc.runtime.step.carry import Carry
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import FACTS, NO_END, Lineup, ends_of, facts_of
 from nldc.runtime.step.member import Member
-from nldc.runtime.step.noted import Notes, real
+from nldc.runtime.step.noted import Notes, as_tensor, real
 from nldc.runtime.step.params import Asked, Columns, Role
 from nldc.runtime.step.sight import TextTable
 from nldc.runtime.step.values import Emit
@@ -309,15 +309,21 @@ class StepState:
                 self._write(self._texts[slot, : len(text)], text)
                 self._counts[slot] = self._known_counts[slot] = len(text)
 
-    def history(self, lineup: Lineup, longest: int | None = None) -> History:
-        """Return the texts of the sequences as they were before the step.
+    def history(
+        self, lineup: Lineup, longest: int | None = None, notes: Notes | None = None
+    ) -> History:
+        """Return the texts of the sequences as they were before the step, or note where they are.
 
-        No text is longer than `longest`; None: than the host says.
+        No text is longer than `longest`; None: than the host says. A step notes what it emits when
+        all else of it is noted, behind the texts that it began with: they stay what they were.
         """
         if not self._keeps_texts:
             self.keep_texts(lineup)
         if longest is None:
             longest = max(len(member.history()) for member in lineup.members)
+        if notes is not None and notes.counts is not None:
+            width = min(longest, self._texts.shape[1])
+            return History(as_tensor(notes.line(self._texts, width)), notes.counts)
         texts = self._texts[:, :longest].index_select(0, lineup.slot_index)
         return History(texts, self._counts.index_select(0, lineup.slot_index))
 

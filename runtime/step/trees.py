@@ -1,7 +1,7 @@
-"""Ops of drafts that branch, as pure functions of tensors: what starts, recalls and accepts them.
+"""Ops of drafts that branch, as pure functions of tensors: what recalls and accepts them.
 
-They are torch's own also where a step's ops are noted: sorts and gathers over whole pools and rows
-of logits are no lines of a few numbers. None waits for the device.
+Where a step's ops are noted, these are too (`noted_ops.py`): branches are few rows, and a pool is
+some hundred tokens of its sequence. None waits for the device.
 """
 
 from __future__ import annotations
@@ -49,18 +49,6 @@ def longest_branch(draft: Tensor, target: Tensor, branches: Table) -> Longest:
     return Longest(branch, matches, drafted, tokens, tokens.gather(1, matches.unsqueeze(1)))
 
 
-def likeliest(logits: Tensor, count: int) -> Tensor:
-    """Return the `count` likeliest tokens of each row of logits [B, n, vocabulary]: [B, n * count].
-
-    Of equals the lower id comes first; where there are fewer, the last of all stands again.
-    """
-    order = logits.sort(dim=2, descending=True, stable=True).indices[:, :, :count]
-    missing = count - order.shape[2]
-    if missing:
-        order = torch.cat([order, order[:, :, -1:].expand(-1, -1, missing)], 2)
-    return order.flatten(1)
-
-
 def recalled(pool: Tensor, entry: int, after: Tensor, count: int) -> Tensor:
     """Return what follows `after` [B, 1] in entries of `pool` [B, e * entry] that begin with it.
 
@@ -68,9 +56,13 @@ def recalled(pool: Tensor, entry: int, after: Tensor, count: int) -> Tensor:
     entries in order.
     """
     entries = pool.reshape(len(pool), -1, entry)
+    order = begun(entries, after).long().sort(dim=1, descending=True, stable=True)
+    index = order.indices[:, :count].unsqueeze(2).expand(-1, -1, entry - 1)
+    return entries[:, :, 1:].gather(1, index).flatten(1)
+
+
+def begun(entries: Tensor, after: Tensor) -> Tensor:
+    """Return which of entries [B, e, n] begin with `after` [B, 1], of equal ones the first."""
     same = (entries.unsqueeze(1) == entries.unsqueeze(2)).all(3)
     again = same.tril(-1).any(2)
-    begins = (entries[:, :, 0] == after) & ~again
-    order = begins.long().sort(dim=1, descending=True, stable=True).indices[:, :count]
-    index = order.unsqueeze(2).expand(-1, -1, entry - 1)
-    return entries[:, :, 1:].gather(1, index).flatten(1)
+    return (entries[:, :, 0] == after) & ~again

@@ -56,6 +56,14 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, places.expand(*index.shape, *values.shape[2:]))
 
 
+def _places(positions: Tensor, index: RowIndex) -> Tensor:
+    """Return the positions of rows, at once: whether somebody reads them is a request's matter, and
+    what is noted is not.
+    """
+    is_run = isinstance(static_rows(index), slice)
+    return take_rows(positions if is_run else real(positions), index)
+
+
 def _sight_of(sight: Sight, index: RowIndex) -> Sight:
     rows = static_rows(index)
     if isinstance(rows, slice):
@@ -81,15 +89,14 @@ class Hidden:
         """Return the same rows of every sequence."""
         due = None if self.due is None else take_rows(self.due, index)
         sight = None if self.sight is None else _sight_of(self.sight, index)
-        return Hidden(take_rows(self.states, index), take_rows(self.positions, index), due, sight)
+        return Hidden(take_rows(self.states, index), _places(self.positions, index), due, sight)
 
     def gather(self, index: Tensor) -> Hidden:
         """Return rows by number, int64 [B, n], each sequence its own."""
         due = None if self.due is None else gather_rows(self.due, index)
         sight = None if self.sight is None else self.sight.gather(index)
-        return Hidden(
-            gather_rows(self.states, index), gather_rows(self.positions, index), due, sight
-        )
+        places = gather_rows(self.positions, index)  # where they are noted, with what `index` is
+        return Hidden(gather_rows(self.states, index), real(places), due, sight)
 
 
 @dataclass(frozen=True)
@@ -114,15 +121,14 @@ class Logits:
         """Return the same rows of every sequence."""
         due = None if self.due is None else take_rows(self.due, index)
         sight = None if self.sight is None else _sight_of(self.sight, index)
-        return Logits(take_rows(self.values, index), take_rows(self.positions, index), due, sight)
+        return Logits(take_rows(self.values, index), _places(self.positions, index), due, sight)
 
     def gather(self, index: Tensor) -> Logits:
         """Return rows by number, int64 [B, n], each sequence its own."""
         due = None if self.due is None else gather_rows(self.due, index)
         sight = None if self.sight is None else self.sight.gather(index)
-        return Logits(
-            gather_rows(self.values, index), gather_rows(self.positions, index), due, sight
-        )
+        places = gather_rows(self.positions, index)
+        return Logits(gather_rows(self.values, index), real(places), due, sight)
 
 
 @dataclass(frozen=True)

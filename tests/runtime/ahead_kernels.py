@@ -70,7 +70,7 @@ def forwards(sizes: Sizes, rows: tuple[int, ...], target: Target) -> Iterator[La
     """Yield the kernels of layers and heads, but attention, which `ahead_of_time.py` compiles."""
     whole = Rows(rows, 1, None, sees_prefix=True, adapted=True)
     heads = [HeadRows(each, scored) for each in rows for scored in (False, True)]
-    for kernel in kernels(sizes, [whole], heads, target):
+    for kernel in kernels(sizes, [whole], heads, target, (2, 64), chooses=True):
         if not kernel.name.startswith("attention"):
             yield kernel
 

@@ -16,11 +16,13 @@ from torch import Tensor
 from nldc.runtime.model.backend import Between
 from nldc.runtime.rows.table import Table
 from nldc.runtime.step import ops
+from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
-from nldc.runtime.step.noted import Notes, real
+from nldc.runtime.step.noted import Notes, as_tensor, real
+from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.sequences import Sequences
-from nldc.runtime.step.values import Rows
+from nldc.runtime.step.values import Hidden, Rows
 
 CPU = torch.device("cpu")
 MASK = 9
@@ -69,8 +71,11 @@ class Case:
 
     def same(self, call: Callable[..., Any], *given: Any) -> None:
         """Hold a call on a batch and values against the same call on what notes."""
-        want = call(self.plain, *given)
-        found = call(self.noting, *map(self.noted, given))
+        self.equal(call(self.plain, *given), call(self.noting, *map(self.noted, given)))
+
+    @staticmethod
+    def equal(want: Any, found: Any) -> None:
+        """Hold what was noted against what torch made."""
         for one, other in zip(_tensors(want), _tensors(found), strict=True):
             value = real(other)
             assert value is not other, "it was noted"
@@ -83,6 +88,8 @@ def _tensors(value: Any) -> Iterator[Any]:
         yield from (value.tokens, value.masked)
     elif isinstance(value, ops.Accepted):
         yield from (value.tokens, value.drafted, value.matches, value.rows, value.bonus)
+        if value.branch is not None:
+            yield value.branch
     elif isinstance(value, tuple):
         for each in value:
             yield from _tensors(each)
@@ -95,7 +102,12 @@ def case(launch: Between, seed: int) -> Case:
     drawn = random.Random(seed)
     size = drawn.choice([1, 1, 2, 3])
     members = [
-        Member(slot, 0, eos=tuple(drawn.sample(range(6), drawn.randrange(4))))
+        Member(
+            slot,
+            drawn.choice([0, 7, 2**40 + 1]),
+            Sampling(seed=drawn.choice([0, 9, 2**64 - 3])),
+            eos=tuple(drawn.sample(range(6), drawn.randrange(4))),
+        )
         for slot in drawn.sample(range(8), size)
     ]
     noting, plain = (Sequences(Lineup.of(members, MASK, CPU)) for _ in range(2))
@@ -154,6 +166,44 @@ def accepted(each: Case) -> None:
     each.same(lambda _, *pair: ops.accept_longest_prefix(*pair, offset=offset), draft, target)
 
 
+def looked_up(each: Case) -> None:
+    room, alphabet = each.random.choice([1, 2, 3, 9, 40, 1025, 2100]), each.random.choice([1, 2, 6])
+    texts = torch.tensor([[each.random.randrange(alphabet) for _ in range(room)] for _ in range(8)])
+    counts = [each.random.choice([room, each.random.randint(1, room)]) for _ in range(each.size)]
+    slots, notes = each.plain.lineup.slot_index, each.noting.notes
+    assert notes is not None
+    plain = History(texts[slots], torch.tensor(counts))
+    noted = History(as_tensor(notes.line(texts, room)), notes.known(plain.count))
+    for _ in range(2):
+        length, ngram = width(each.random), each.random.choice([1, 2, 3, 5, 70])
+        each.equal(plain.continued(length, ngram), noted.continued(length, ngram))
+    places = each.tokens(3) * room // 4
+    assert torch.equal(plain.at(places), noted.at(places)), "torch has what is noted"
+
+
+def branched(each: Case) -> None:
+    count, length = each.random.choice(
+        [(1, 1), (1, 7), (4, 1), (3, 5), (9, 33), (64, 33), (2, 1030)]
+    )
+    size = each.random.choice([length, 3 * length + 1])
+    branches = Table.of(
+        [[each.random.randrange(size) for _ in range(length)] for _ in range(count)]
+    )
+    draft = each.tokens(size) % 2
+    target = torch.where(each.flags(size), each.tokens(size), each.tokens(1) % 2)
+    each.same(lambda _, *pair: ops.accept_longest_branch(*pair, branches), draft, target)
+    agreeing = torch.zeros_like(draft)
+    each.same(lambda _, *pair: ops.accept_longest_branch(*pair, branches), agreeing, agreeing)
+
+
+def recalled(each: Case) -> None:
+    entry, entries = each.random.choice([(2, 1), (2, 5), (3, 64), (4, 65), (2, 150), (16, 17)])
+    count, alphabet = each.random.choice([1, 2, entries]), each.random.choice([1, 2, 6])
+    pool, after = each.tokens(entry * entries) % alphabet, each.tokens(1) % (alphabet + 1)
+    count = min(count, entries)
+    each.same(lambda _, *given: ops.recall(given[0], entry, given[1], count), pool, after)
+
+
 def selected(each: Case) -> None:
     size = width(each.random)
     among, score, less = each.flags(size), each.scores(size), each.random.random() < 0.5
@@ -179,6 +229,19 @@ def selected(each: Case) -> None:
         return ops.select(among, score, less_is_surer=less, **rules)
 
     each.same(call, among, score)
+
+
+def taken_at_random(each: Case) -> None:
+    size = width(each.random)
+    positions = each.tokens(size) * each.random.choice([1, 2**20, 2**40 + 1])
+    states = Hidden(torch.zeros(each.size, size, 0), positions)
+    stream, iteration = each.random.randrange(9), each.random.randrange(70)
+
+    def call(batch: Any, flags: Any) -> Any:
+        numbers = batch.noise(states, stream, iteration)
+        return numbers, ops.select(flags, numbers, best=2)
+
+    each.same(call, each.flags(size))
 
 
 def filled(each: Case) -> None:
@@ -217,5 +280,18 @@ def looped(each: Case) -> None:
 
 CASES: dict[str, Callable[[Case], None]] = {
     each.__name__: each
-    for each in (rows, grouped, taken, accepted, selected, filled, ended, looped)
+    for each in (
+        rows,
+        grouped,
+        taken,
+        accepted,
+        looked_up,
+        branched,
+        recalled,
+        selected,
+        taken_at_random,
+        filled,
+        ended,
+        looped,
+    )
 }

@@ -12,6 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nldc.runtime.rows.table import Table
+from nldc.runtime.step.history import History
+from nldc.runtime.step.noise import uniform
+from nldc.runtime.step.trees import begun, longest_branch, recalled
+
 Place = tuple[Any, ...]
 APPLIED: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "mod": operator.mod,
@@ -31,6 +36,7 @@ def do(program: Sequence[Any], memory: Sequence[Tensor], slots: Tensor) -> None:
 class _Run:
     def __init__(self, memory: Sequence[Tensor], slots: Tensor) -> None:
         self.slots = slots
+        self.tables = memory
         self.memory = [_flat(each) for each in memory]
 
     def begin(self, place: Place) -> Tensor:
@@ -111,6 +117,26 @@ class _Run:
                 in_order = held.gather(1, rank.argsort(1))
                 self.put(room, in_order)
                 self.put(to, (in_order.cumsum(1) - in_order).gather(1, rank))
+            case "lookup", (to, text, count, ngram):
+                lines = self.tables[text[0]][self.slots]
+                texts = History(lines, self.read(count, 1).squeeze(1))
+                self.put(to, texts.continued(width, ngram))
+            case "recall", (to, pool, after, room, entry, count):
+                tokens, first = self.read(pool, width * entry), self.read(after, 1)
+                self.put(room, begun(tokens.view(len(tokens), width, entry), first))
+                self.put(to, recalled(tokens, entry, first, count))
+            case "branch", (branch, matches, draft, target, table, lines, _):
+                rows = self.at(table, torch.arange(lines * width))
+                own = Table(torch.arange(lines * width).view(lines, width))
+                found = longest_branch(self.at(draft, rows), self.at(target, rows), own)
+                self.put(branch, found.branch.unsqueeze(1))
+                self.put(matches, found.matches.unsqueeze(1))
+            case "noise", (to, positions, key, seed, stream, iteration):
+                key, seed, stream, iteration = (
+                    self.read(each, 1) for each in (key, seed, stream, iteration)
+                )
+                rows = self.read(positions, width)
+                self.put(to, uniform(seed, key, rows, stream, iteration))
             case _, (to, one, other, as_scores):
                 pair = self.read(one, width), self.read(other, width)
                 if as_scores:

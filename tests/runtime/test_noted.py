@@ -36,8 +36,11 @@ SHOWN = (
     "entropy_bounded",
     "quadratic_ss_tapered",
     "prompt_lookup",
+    "lookahead",
 )
-"""Strategies with a loop, without, with choices of rows, and with texts; the others are long."""
+"""Strategies with a loop, without, with choices of rows, with texts, pools and branches; the others
+are long.
+"""
 PROMPTS: tuple[tuple[list[int], dict[str, Any]], ...] = (
     ([7, 9, 11] * 20, {"eos": ()}),
     ([3, 4], {"eos": (5, 17, 40)}),
@@ -202,12 +205,22 @@ def test_so_do_loops_at_random(model: Path, tmp_path: Path) -> None:
     assert accepted(range(60), tmp_path, held) > 20
 
 
-@pytest.mark.parametrize(("name", "launches"), [("ar", 2), ("linear_ss", 3), ("quadratic_ss", 3)])
+@pytest.mark.parametrize(
+    ("name", "launches"),
+    [
+        ("ar", 2),
+        ("linear_ss", 3),
+        ("quadratic_ss", 3),
+        ("prompt_lookup", 2),
+        ("prompt_lookup_tree", 2),
+        ("lookahead", 2),
+    ],
+)
 def test_a_step_launches_once_between_two_calls_of_the_model(
     name: str, launches: int, model: Path, tmp_path: Path
 ) -> None:
     decoder = load(name, model, tmp_path / "made")
-    found = programs(decoder.prefill, decoder.step, texts=False)
+    found = programs(decoder.prefill, decoder.step, texts=decoder.LOOKS_UP)
     assert len(found) == launches
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from nldc import interpret
+from nldc.runtime.model.scores import candidates
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.trees import likeliest, longest_branch, recalled
+from nldc.runtime.step.trees import longest_branch, recalled
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -32,10 +33,22 @@ def test_the_branch_with_most_matches_is_taken_and_of_equals_the_first(seed: int
 def test_the_likeliest_tokens_come_first_and_of_equals_the_lower_id() -> None:
     rows = [[1.0, 3.0, 3.0, -math.inf, 2.0], [0.0, -0.0, 0.0, 0.0, 0.0], [-math.inf] * 5]
     for count in (1, 3, 5, 7):
-        found = likeliest(torch.tensor([rows]), count)[0].view(3, count).tolist()
+        found = candidates(torch.tensor(rows), count).tolist()
         assert found == [list(interpret.candidates(row, count)) for row in rows]
-    assert likeliest(torch.tensor([rows]), 3).tolist() == [[1, 2, 4, 0, 1, 2, 0, 1, 2]]
     assert interpret.candidates([2.0, 5.0], 4) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 7, 50), (9, 1), (0, 40), (3, 2100)])
+def test_the_likeliest_tokens_are_the_first_ones_of_a_stable_sort(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    values = torch.randint(-3, 3, shape).to(dtype)
+    odd = torch.tensor([math.nan, math.inf, -math.inf, -0.0, torch.finfo(dtype).min], dtype=dtype)
+    values = torch.where(torch.rand(shape) < 0.2, odd[torch.randint(5, shape)], values)
+    order = values.sort(dim=-1, descending=True, stable=True).indices
+    for count in {1, min(2, shape[-1]), min(64, shape[-1]), shape[-1]}:
+        assert torch.equal(candidates(values, count), order[..., :count])
 
 
 @pytest.mark.parametrize("seed", range(6))

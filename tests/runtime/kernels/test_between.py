@@ -35,8 +35,12 @@ def copied(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=tensor.dtype).set_(memory, *place)
 
 
-def bytes_of(tensor: Tensor) -> Tensor:
-    return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+def bits_of(tensor: Tensor) -> Tensor:
+    """Return all memory of a tensor; what is no number is one and the same, whatever its sign."""
+    memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+    if tensor.dtype != torch.float32:
+        return memory
+    return memory.view(torch.int32).masked_fill(memory.view(torch.float32).isnan(), 0x7FC00000)
 
 
 def both(program: Program, memory: Sequence[Tensor], slots: Tensor) -> None:
@@ -45,7 +49,7 @@ def both(program: Program, memory: Sequence[Tensor], slots: Tensor) -> None:
     noted_in_torch.do(program, own, slots)
     between(program, memory, slots, TARGET)
     for one, other in zip(own, memory, strict=True):
-        assert torch.equal(bytes_of(one), bytes_of(other)), program
+        assert torch.equal(bits_of(one), bits_of(other)), program
 
 
 @pytest.mark.parametrize("op", CASES)
