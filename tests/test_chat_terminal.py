@@ -244,7 +244,7 @@ def test_no_color_and_narrow_terminals_are_respected(
     screen = terminal("--max-new-tokens", "12", *thinking, columns=40, NO_COLOR="1")
     screen.until("> ")
     screen.type("def f(a):\r")
-    shown = screen.until("--max-new-tokens allows more")
+    shown = screen.until(r"--max-new-tokens\s+allows\s+more")
     assert "thinking: " in shown
     assert "answer: " in shown
     assert not re.search(r"\x1b\[[\d;]*m", shown)

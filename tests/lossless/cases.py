@@ -48,7 +48,9 @@ def cases(
     name = choose(names)
     declared = params_of(name)
     params: dict[str, int | float] = {
-        param: choose(sizes) for param, sizes in SIZES.items() if param in declared
+        param: choose([size for size in sizes if size >= declared[param].get("min", size)])
+        for param, sizes in SIZES.items()
+        if param in declared
     }
     if "threshold" in declared:
         params["threshold"] = choose((0.5, 0.0, 0.05, 1.0))

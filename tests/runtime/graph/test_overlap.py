@@ -205,7 +205,7 @@ def test_stop_strings_are_found_a_step_late_and_change_nothing(
     decoder: Decoder, recorder: Delayed
 ) -> None:
     (free,) = run(decoder, engine_of(decoder, None), [Asked([3], 30)])
-    texts = [text for _, text, _, _ in free.news if text]
+    texts = [text for _, _, text, _, _ in free.news if text]
     stop = Asked([3], 30, options={"stop": [texts[8]]})
     graphs = same(decoder, recorder, [stop, Asked([8, 9], 30)])
     assert graphs.overlapped >= 4
@@ -578,7 +578,7 @@ def test_numbers_that_are_none_end_a_sequence_that_is_a_step_ahead(
     monkeypatch.setattr(Record, "outcomes", broken)
     engine = engine_of(decoder, recorder)
     heard = run(decoder, engine, [Asked([3], 24), Asked(LONG, 24)])
-    assert "no numbers" in heard[0].news[-1][3]
+    assert "no numbers" in heard[0].news[-1][4]
     assert heard[0].tokens == wanted[0].tokens[: len(heard[0].tokens)]
     assert heard[1] == wanted[1]
     assert engine.graphs.wasted == 1
