@@ -194,7 +194,8 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     elif few == 256:
         features, warps = 128, 8
     elif (few == 16 or rows > FEW) and -(-shape.out // 128) * parts * row_tiles >= FULL:
-        features, warps = 128, 4 if parts > 1 else 8
+        if target.dependent or not more:  # sums of mma would not fit in registers
+            features, warps = 128, 4 if parts > 1 else 8
     stage = (features * weights + few + more) * shape.block * shape.dtype.itemsize
     beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
     if few >= 64 and (beside > 3 or warps == 8):

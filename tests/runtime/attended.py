@@ -242,7 +242,7 @@ def company(rows: tuple[int, ...], lengths: tuple[int, ...]) -> dict[str, bool]:
     """Return whether rows have the bits alone that they have in a forward of many."""
     most = max(rows)
     together = Forward.drawn(Layout.causal(most), CAUSAL, Heads(2, 1, 16), lengths, torch.float32)
-    whole = together.attend(together.divided(9000)).view(len(lengths), most, -1)
+    whole = together.attend(together.divided(12_000)).view(len(lengths), most, -1)
     found = {}
     for sequence, count in product(range(len(lengths)), rows):
         first = (most - count) // 2
