@@ -292,7 +292,7 @@ def head_tile(rows: int, shape: Shape, target: Target, asked: Asked) -> Tile:
     if (asked.noisy or asked.measures) and not target.upcast:
         # their arithmetic is long: few values a thread, or a compiler takes minutes and spills
         few = tile_of(min(rows, 64), shape, target)
-        warps = few.warps if few.rows == 16 else 8
+        warps = 8 if few.rows > 16 else few.warps if target.dependent else 4
         return replace(few, apart=False, features=MEASURED_FEATURES, warps=warps)
     tile = replace(tile_of(rows, shape, target), apart=False)
     return replace(tile, features=MEASURED_FEATURES) if asked.measures else tile

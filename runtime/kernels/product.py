@@ -183,6 +183,7 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
     if target.upcast:  # a program costs milliseconds there
         return Tile(few, more, min(512, power_above(shape.out, 16)), 4, 1, parts > 1)
     row_tiles = -(-rows // (few + more))
+    fits = target.dependent or not more  # sums of mma take more registers than those of wgmma
     features, warps = 64, 8 if wide else 4
     if few == 16 and weights == 1 and -(-shape.out // UNIT) * parts < UNITS // 4:
         features = 16 if wide else 32  # a small weight is spread over more programs
@@ -193,9 +194,8 @@ def tile_of(rows: int, shape: Shape, target: Target, *, weights: int = 1) -> Til
         features = 128 if -(-shape.out // 128) * row_tiles >= 4 * FULL else 64
     elif few == 256:
         features, warps = 128, 8
-    elif (few == 16 or rows > FEW) and -(-shape.out // 128) * parts * row_tiles >= FULL:
-        if target.dependent or not more:  # sums of mma would not fit in registers
-            features, warps = 128, 4 if parts > 1 else 8
+    elif (few == 16 or (rows > FEW and fits)) and -(-shape.out // 128) * parts * row_tiles >= FULL:
+        features, warps = 128, 4 if parts > 1 else 8
     stage = (features * weights + few + more) * shape.block * shape.dtype.itemsize
     beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
     if few >= 64 and (beside > 3 or warps == 8):
@@ -242,6 +242,8 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
     stage = features * weights * words + (few + more) * shape.block * shape.dtype.itemsize
     beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
     deep = (6 if shape.numbers.lanes < 64 else 5) if few < 64 else 4
+    if tight and not roomy and rows > FEW and few > 16:
+        deep = 2  # all segments after one another keep more in registers
     return Tile(few, more, features, warps, _stages(target, stage, beside, deep), parts > 1)
 
 
