@@ -228,8 +228,9 @@ def places_to_write(tmp_path: Path) -> dict[str, str]:
     os.mkfifo(tmp_path / "pipe")
     said = {"mine.yaml": "holds something else", "folder": "is no plain file",
             "link": "is no plain file", "pipe": "is no plain file",
-            "none/x": "cannot be written"}  # fmt: skip
-    return {str(tmp_path / name): text for name, text in said.items()}
+            "none/x": "cannot be written",
+            "n" * 300: "cannot be written: file name too long"}  # fmt: skip
+    return {"-": "names no file", **{str(tmp_path / name): text for name, text in said.items()}}
 
 
 def test_pages_of_traces_take_the_place_of_nothing_else(
