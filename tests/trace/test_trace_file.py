@@ -219,6 +219,16 @@ def test_tables_keep_to_the_width_of_a_terminal(trace: Trace, width: int) -> Non
     assert max(map(len, wide)) > 60
 
 
+@pytest.mark.parametrize("width", [None, *range(20, 120, 7)])
+def test_no_line_is_broken_in_the_spaces_of_a_token(trace: Trace, width: int | None) -> None:
+    pieces = dict.fromkeys(map(str, range(1000)), "  a  b ")
+    lines = list(lines_of(replace(trace, pieces=pieces), color=False, width=width))
+    broke = [line for line in lines if '"' in line]
+    assert broke
+    assert [line for line in broke if line.count('"  a  b "') * 2 != line.count('"')] == []
+    assert "\x01" not in "".join(lines)
+
+
 @pytest.fixture
 def places_to_write(tmp_path: Path) -> dict[str, str]:
     """Places at which nothing may be written, with what is said of each."""
