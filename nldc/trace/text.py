@@ -14,8 +14,6 @@ from nldc.render import escaped
 from nldc.trace.document import Draft, Origin, Part, Trace
 from nldc.trace.summary import Summary, summary
 
-_HELD = "\x01"
-"""A space at which no line is broken; it is in no escaped text."""
 _SPACES = re.compile(r"^ +| +$| {2,}")
 BAR = 30
 SHOWN = 48
@@ -112,7 +110,7 @@ def _rows(trace: Trace, sequence: int) -> Iterator[tuple[str, ...]]:
             "" if draft is None else str(len(draft.tokens)),
             "" if draft is None else str(draft.accepted),
             str(len(part.rounds)) if part.rounds else "",
-            _SPACES.sub(lambda found: _HELD * len(found[0]), _short(emitted))
+            _SPACES.sub(lambda found: tabular.HELD * len(found[0]), _short(emitted))
             + (f" (and {cut} behind the end)" if cut else ""),
             _broke(trace, part),
         )
@@ -136,7 +134,7 @@ def _broke(trace: Trace, part: Part) -> str:
 
 def _quoted(trace: Trace, token: int) -> str:
     """Return a token in quotes; wherever lines are broken, its spaces stay."""
-    return f'"{shown(trace, token)}"'.replace(" ", _HELD)
+    return f'"{shown(trace, token)}"'.replace(" ", tabular.HELD)
 
 
 def _short(text: str) -> str:
@@ -176,5 +174,4 @@ def _table(rows: Sequence[tuple[str, ...]], width: int | None) -> Iterator[str]:
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     if columns:
         heading, *lines = zip(*columns, strict=True)
-        for line in tabular.table(lines, heading, width=width):
-            yield line.replace(_HELD, " ")
+        yield from tabular.table(lines, heading, width=width)
