@@ -290,6 +290,14 @@ def _explained(one: _Side, two: _Side, prompts: Sequence[Any], prompt: int, plac
     ]
     noise = _noise(one, two, sights, prompt, [each.row.mark for each in found if each is not None])
     verdict, evidence, apart = _judged(one, two, found, tokens, noise, prompt, place)
+    if None not in tokens:
+        pairs = zip((one, two), found, tokens, reversed(tokens), strict=True)
+        evidence += tuple(
+            said
+            for side, each, own, other in pairs
+            if each is not None and own is not None and other is not None
+            for said in _sampled(side, each, prompt, own, other)
+        )
     choosers = [
         _chooser(side, each, token, other)
         for side, each, token, other in zip(
@@ -376,6 +384,35 @@ def _chooser(side: _Side, found: _Found | None, token: int | None, other: int | 
         position=found.position,
         probability=choice.probability[found.place],
         gap=gap,
+    )
+
+
+def _sampled(side: _Side, found: _Found, prompt: int, own: int, other: int) -> Iterator[str]:
+    """Say how a token was sampled that its logit does not explain: by the noise of its place.
+
+    That is known where sampling anew in the row's logits chooses the same; else a processor, a
+    temperature of the node's own or a mix had a part in it.
+    """
+    from nldc.runtime.step.sampling import Sampling, draw, gumbel, row_keys
+
+    temperature = side.options.get("temperature")
+    if not temperature or found.logits[own] > found.logits[other]:
+        return
+    names = ("temperature", "top_k", "top_p", "min_p", "seed")
+    given = {name: side.options[name] for name in names if side.options.get(name) is not None}
+    import torch
+
+    sampling = Sampling(**given)
+    place, key = torch.tensor([[found.position]]), torch.tensor([prompt])
+    again = draw(found.logits[None, None], place, key, sampling, sampling.seed)
+    if int(again) != own:
+        yield f"{side.name} sampled its token: the gap is of logits without the noise of sampling"
+        return
+    (noise,) = gumbel(row_keys(sampling.seed, key[:, None], place), len(found.logits))[0]
+    scores = found.logits.double() / temperature + noise
+    yield (
+        f"{side.name} sampled its token: with the noise of its place it is ahead by "
+        f"{float(scores[own] - scores[other]):.4g}, in logits over the temperature"
     )
 
 

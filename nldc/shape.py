@@ -6,7 +6,7 @@ that are missing. Here it is walked along the data, and what the data does not h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -46,36 +46,65 @@ def fit(
     except ValidationError as error:
         seen: set[tuple[Path, str]] = set()
         problems = error.errors(include_url=False)
-        misspelt = {_meant(source, path, model, problem) for problem in problems}
+        lacking = _lacking(source, path, problems)
+        misspelt = {_meant(source, path, model, problem, lacking) for problem in problems}
         for problem in problems:
             if problem["type"] == "missing" and _walk(source, path, problem["loc"]) in misspelt:
                 continue  # said where the misspelt key is
-            diagnostic, place = _diagnose(source, path, model, problem, what)
+            diagnostic, place = _diagnose(source, path, model, problem, what, lacking)
             if (place, diagnostic.code) not in seen:
                 seen.add((place, diagnostic.code))
                 found.append(diagnostic)
         return None
 
 
+def _lacking(source: Source, path: Path, problems: Sequence[Any]) -> dict[Path, str]:
+    """Return the key that a mapping lacks, by place, where it has one unknown key and lacks one."""
+    lacks: dict[Path, set[str]] = {}
+    unknown: dict[Path, set[Path]] = {}
+    for problem in problems:
+        place, rest = _walk(source, path, problem["loc"])
+        if problem["type"] == "missing" and rest:
+            lacks.setdefault(place, set()).add(str(rest[-1]))
+        elif problem["type"] == "extra_forbidden":
+            unknown.setdefault(place[:-1], set()).add(place)
+    return {
+        place: next(iter(keys))
+        for place, keys in lacks.items()
+        if len(keys) == len(unknown.get(place, ())) == 1
+    }
+
+
 def _meant(
-    source: Source, path: Path, model: type[BaseModel], problem: Any
+    source: Source,
+    path: Path,
+    model: type[BaseModel],
+    problem: Any,
+    lacking: Mapping[Path, str],
 ) -> tuple[Path, tuple[str | int, ...]] | None:
     """Return the place of an unknown key's mapping and the key that was meant, or None."""
     if problem["type"] != "extra_forbidden":
         return None
     place, _ = _walk(source, path, problem["loc"])
     meant = nearest(str(place[-1]), _fields_at(model, place[len(path) : -1]))
+    meant = meant or lacking.get(place[:-1])
     return None if meant is None else (place[:-1], (meant,))
 
 
 def _diagnose(
-    source: Source, path: Path, model: type[BaseModel], problem: Any, what: str
+    source: Source,
+    path: Path,
+    model: type[BaseModel],
+    problem: Any,
+    what: str,
+    lacking: Mapping[Path, str],
 ) -> tuple[Diagnostic, Path]:
     kind: str = problem["type"]
     loc: tuple[str | int, ...] = problem["loc"]
     place, rest = _walk(source, path, loc)
     if kind == "extra_forbidden":
-        return _unknown_key(source, place, _fields_at(model, place[len(path) : -1]), what), place
+        allowed = _fields_at(model, place[len(path) : -1])
+        return _unknown_key(source, place, allowed, what, lacking.get(place[:-1])), place
     if kind == "missing":
         key = str(loc[-1])
         return (
@@ -153,9 +182,11 @@ def _collect(root: dict[str, Any], at: dict[str, Any], inside: list[Any], names:
         _collect(root, at["additionalProperties"], tail, names)
 
 
-def _unknown_key(source: Source, place: Path, allowed: tuple[str, ...], what: str) -> Diagnostic:
+def _unknown_key(
+    source: Source, place: Path, allowed: tuple[str, ...], what: str, lacking: str | None
+) -> Diagnostic:
     key = str(place[-1])
-    meant = nearest(key, allowed)
+    meant = nearest(key, allowed) or lacking
     known = ", ".join(f"`{name}`" for name in allowed)
     return Diagnostic(
         UNKNOWN_KEY,

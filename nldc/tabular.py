@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 GAP = "  "
+HELD = "\x01"
+"""A space at which no line is broken, such as one in quotes; it is printed as a space."""
 HIGHEST = 4
 """Lines that a cell takes at most, if its words were as wide as its column."""
 _NUMBER = re.compile(r"[\d.]+( s)?|wrong|none")
@@ -57,7 +59,7 @@ def table(
                 for parts, room, is_right in zip(wrapped, widths, right, strict=True)
                 for cell in [parts[number] if number < len(parts) else ""]
             ]
-            yield f"{indent}{GAP.join(cells)}".rstrip()
+            yield f"{indent}{GAP.join(cells)}".rstrip().replace(HELD, " ")
 
 
 def wrap(text: str, width: int, after: str = "", taken: int = 0) -> list[str]:
@@ -73,7 +75,7 @@ def wrap(text: str, width: int, after: str = "", taken: int = 0) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     ) or [""]
-    return [lines[0][taken:], *lines[1:]]
+    return [line.replace(HELD, " ") for line in (lines[0][taken:], *lines[1:])]
 
 
 def _fitted(

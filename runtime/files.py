@@ -27,7 +27,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             `path` is as it was.
     """
     _refuse_special(path)
-    held = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    # A name may be as long as names may be; that of what holds it for a while is longer.
+    held = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:32]}-"))
     fresh = held / path.name
     try:
         write(fresh)

@@ -674,6 +674,35 @@ def test_output_that_cannot_be_written_is_no_bug_of_ours() -> None:
     assert found.stderr.decode() == "error: no space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("line", [("check", "ar", "--json"), ("--help",)])
+def test_a_full_disk_is_one_line_whatever_was_being_written(line: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "nldc.cli", *line]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT)
+    assert (found.returncode, found.stderr.decode()) == (1, "error: no space left on device\n")
+
+
+def closing(streams: str, *line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with what `streams` closes or fills, in the shell's words."""
+    command = ["sh", "-c", f'"$@" {streams}', "sh", sys.executable, "-m", "nldc.cli", *line]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("line", [("check", "ar"), ("check", "ar", "--json"), ("--help",)])
+def test_a_closed_standard_output_is_one_line(line: tuple[str, ...]) -> None:
+    found = closing(">&-", *line)
+    assert (found.returncode, found.stderr) == (1, "error: standard output is closed\n")
+
+
+def test_a_closed_standard_error_takes_nothing_from_the_exit_code_or_the_results() -> None:
+    assert closing("2>&-", "check", "no_such_file").returncode == 1
+    assert closing("2>&-", "check", "--no-such-option").returncode == 2
+    fine = closing("2>&-", "check", "ar")
+    assert (fine.returncode, fine.stdout) == (0, "ar: ar is fine; guarantee: exact (proved)\n")
+    assert closing(">&- 2>&-", "check", "ar").returncode == 1
+
+
 def test_a_prompt_in_another_encoding_is_an_error(artifacts: Path, model: Path) -> None:
     result = nldc("run", artifacts / "ar", "--model", model, "--prompt", "\udcff")
     assert result.exit_code == 1

@@ -30,10 +30,24 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """Run the command line; the entry point of the `nldc` script."""
+    if sys.stderr is None:  # closed: what would be said is lost, and the exit code tells
+        import os
+
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    if sys.stdout is None:
+        sys.stderr.write("error: standard output is closed\n")
+        sys.exit(1)
     try:
         from nldc.cli.commands import run
 
         run()
+    except OSError as error:  # before or after a command: standard output took no help, say
+        from contextlib import suppress
+
+        with suppress(OSError):
+            sys.stderr.write(f"error: {(error.strerror or str(error)).lower()}\n")
+            sys.stderr.flush()
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         sys.exit(INTERRUPTED)

@@ -406,7 +406,7 @@ def explain(
         write(explain_(checked), end="")
     else:
         from nldc.explain.build import explained
-        from nldc.explain.print_text import lines_for, print_text
+        from nldc.explain.print_text import MOST_LINES, print_text
 
         if as_json:
             _explain_to_machines(explained(checked, costed, profile), mistakes)
@@ -414,7 +414,7 @@ def explain(
             _draw(explained(checked, costed, profile), html, svg)
         else:
             room = width_of(sys.stdout) or USUAL
-            told = explained(checked, costed, profile, most_lines=lines_for(room), merge=True)
+            told = explained(checked, costed, profile, most_lines=MOST_LINES, merge=True)
             write_painted(print_text(told, room=room, colored=colored(sys.stdout)), end="")
     if mistakes:
         raise StrategyError(mistakes)
@@ -425,6 +425,8 @@ def _explain_to_machines(told: Explained, mistakes: Sequence[Diagnostic]) -> Non
     found = [diagnostic_data(each) for each in mistakes]
     write_document(ok=not mistakes, diagnostics=found, **plain(told))
     if mistakes:
+        say_diagnostics(mistakes)
+        say(summarize(mistakes))
         raise click.exceptions.Exit(1)
 
 

@@ -60,9 +60,7 @@ class Commands(click.Group):
         except StrategyError as error:
             say_diagnostics(error.diagnostics)
             say(summarize(error.diagnostics))
-            if is_asked(ctx):
-                found = [diagnostic_data(each) for each in error.diagnostics]
-                write_document(ok=False, diagnostics=found)
+            _document(ctx, [diagnostic_data(each) for each in error.diagnostics])
             ctx.exit(1)
         except PromptError as error:
             message, hint = in_options(error.message), error.hint and in_options(error.hint)
@@ -96,8 +94,18 @@ class Commands(click.Group):
 
 def _tell(ctx: click.Context, code: str, message: str, hint: str | None) -> None:
     """Write the document of a command that a mistake ended, if it was asked for one."""
+    _document(ctx, [mistake_data(code, message, hint)])
+
+
+def _document(ctx: click.Context, diagnostics: Sequence[Any]) -> None:
+    """Write the document of a mistake, if asked for; it is said where standard output is full."""
     if is_asked(ctx):
-        write_document(ok=False, diagnostics=[mistake_data(code, message, hint)])
+        try:
+            write_document(ok=False, diagnostics=diagnostics)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
 
 
 def _interrupted(ctx: click.Context) -> Never:

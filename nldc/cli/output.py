@@ -88,9 +88,14 @@ def refuse_place(path: str, begin: str) -> None:
     """
     if not path:
         raise NldcRuntimeError("no file is named", "name the file to write")
+    if path == "-":
+        raise NldcRuntimeError(
+            "`-` names no file, and this is not written to standard output",
+            "name the file to write, or ./- for one of that name",
+        )
     place = Path(path)
     try:
-        if os.path.lexists(place):
+        if _is_there(place):
             _refuse_others(place, begin[:4].encode())
         elif not stat.S_ISDIR(place.parent.stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -98,6 +103,15 @@ def refuse_place(path: str, begin: str) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except (OSError, ValueError) as problem:
         raise _unwritten(path, problem) from None
+
+
+def _is_there(place: Path) -> bool:
+    """Whether something is at a place; raises OSError where nothing can be, as of a long name."""
+    try:
+        place.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unwritten(path: str, problem: OSError | ValueError) -> NldcRuntimeError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nldc import tabular
 from nldc.cli.completing import offer_artifacts, offer_parts
 from nldc.cli.machine import as_json, write_document
 from nldc.cli.options import (
@@ -27,6 +28,9 @@ from nldc.diagnostics import counted
 if TYPE_CHECKING:
     from nldc.bisect import Bisected, Chooser, Parting
     from nldc.trace.document import Trace
+
+LEAST_SHARE = 0.001
+"""The least probability that is written with four places."""
 
 
 @click.command()
@@ -161,12 +165,23 @@ def bisect(
         write_document(ok=found.parting is None, **asdict(found))
     else:
         for line in _bisected_lines(found):
-            write(line)
+            _write_wrapped(line)
     if found.parting is not None:
         if not as_json:
             verb = "differs" if found.prompts == 1 else "differ"
             say(f"{found.differing} of {counted(found.prompts, 'prompt')} {verb}")
         raise click.exceptions.Exit(1)
+
+
+def _write_wrapped(line: str) -> None:
+    """Write a line; on a terminal it is wrapped, and what follows indented a little more."""
+    width = width_of(sys.stdout)
+    if width is None:
+        write(line.replace(tabular.HELD, " "))
+        return
+    after = " " * (len(line) - len(line.lstrip()) + 2)
+    for part in tabular.wrap(line, width, after):
+        write(part)
 
 
 def _bisected_lines(found: Bisected) -> Iterator[str]:
@@ -186,7 +201,9 @@ def _bisected_lines(found: Bisected) -> Iterator[str]:
 def _chooser_line(chooser: Chooser) -> str:
     if chooser.token is None:
         return "the end"
-    token = f"token {chooser.token}" + ("" if chooser.text is None else f" {chooser.text!r}")
+    token = f"token {chooser.token}"
+    if chooser.text is not None:
+        token += f" {chooser.text!r}".replace(" ", tabular.HELD).replace(tabular.HELD, " ", 1)
     if chooser.node is None:
         return token
     gap = ""
@@ -195,10 +212,17 @@ def _chooser_line(chooser: Chooser) -> str:
         gap = f", {word} by {abs(chooser.gap):.4g}"
     where = f" ({chooser.place})" if chooser.place else ""
     return (
-        f"{token} ({chooser.probability:.4f}{gap}), by {chooser.node}{where} "
+        f"{token} ({_share(chooser.probability)}{gap}), by {chooser.node}{where} "
         f"in row {chooser.row} of {chooser.forward}, step {chooser.step}, "
         f"position {chooser.position}"
     )
+
+
+def _share(probability: float | None) -> str:
+    """Return a probability with four places, or with as many as a small one needs."""
+    assert probability is not None
+    is_small = 0 < probability < LEAST_SHARE
+    return f"{probability:.1e}" if is_small else f"{probability:.4f}"
 
 
 def _verdict_lines(parting: Parting) -> Iterator[str]:

@@ -102,16 +102,22 @@ def _forwards(
     graph, solution = checked.graph, checked.proof.solution
     lengths = solution.lengths
     length = PROMPT if PROMPT in lengths or not lengths else min(max(lengths), PROMPT)
+    faults = [p.fault for p in checked.certificate.problems if p.fault is not None]
     needed = needed_rows(solution, length)
     rounds = dict(_rounds(lowered))
     found = [node for node in graph.nodes if isinstance(node.op, ops.Forward)]
     most = min(most, max(LEAST_LINES, ALL_LINES // max(len(found), 1)))
-    for node in found[:MOST_FORWARDS]:
+    for number, node in enumerate(found):
         op = node.op
         assert isinstance(op, ops.Forward)
-        rows = op.layout.rows(length)
+        wrong = [fault for fault in faults if fault.forward == node.name]
+        if number >= MOST_FORWARDS and not wrong:
+            continue
+        # A mistake in a prefill is one at the length at which it was found.
+        tried = next((fault.length for fault in wrong if fault.length), length)
+        rows = op.layout.rows(tried)
         own = needed.get(node.name, {})
-        grid = grid_of(graph, node, checked.certificate, own, length, most, merge=merge)
+        grid = grid_of(graph, node, checked.certificate, own, tried, most, merge=merge)
         ends = [line.position + end for line in grid.lines for end in (0, line.last - line.first)]
         predicate = show(op.attention.predicate)
         yield Forward(

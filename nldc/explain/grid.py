@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nldc.check.lossless.certificate import Certificate
+from nldc.check.lossless.certificate import Certificate, Fault
 from nldc.check.lossless.needed import Need
 from nldc.check.lossless.sight import Rowset, UndecidedError
 from nldc.diagnostics import counted
-from nldc.explain.model import Grid, Line, Sight, in_words, ranges
+from nldc.explain.model import Grid, Line, Sight, Wrong, in_words, ranges
 from nldc.expr import ExprError, evaluate
 from nldc.ir.facts import asks_prompt, facts_of, pair_lookup, prefix_facts
 from nldc.ir.graph import Graph
@@ -76,18 +76,24 @@ def grid_of(
 ) -> Grid:
     """Return who sees whom in a forward, for a prompt of `length` tokens, in `most` lines.
 
-    Where there are more rows, or with `merge`, neighbours that are alike share a line; `needed`
-    says by rows what the proof asks of them.
+    Where there are more rows, or with `merge`, neighbours that are alike share a line, but for
+    those that a mistake names; they are drawn, whatever is not. `needed` says by rows what the
+    proof asks of them.
     """
     seen = _look(graph, node, length)
+    faults = [p.fault for p in certificate.problems if p.fault and p.fault.forward == node.name]
+    faults = [each for each in faults if each.length == (length if _is_prefill(node) else 0)]
+    named = {row for each in faults for row in (each.row, *each.keys) if row < len(seen.rows)}
     if len(seen.rows) <= most and not merge:
         parts = [(row, row) for row in range(len(seen.rows))]
     else:
-        parts = list(_alike(seen, needed))
-    drawn = parts[:most]
+        parts = list(_alike(seen, needed, named))
+    behind = [part for part in parts[most:] if part[0] in named]
+    drawn = [*parts[: max(most - len(behind), 1)], *(p for p in parts if p[0] in named)]
+    drawn = sorted(dict.fromkeys(drawn))
     whys = [tuple(_why(seen, first, node, certificate, needed)) for first, _ in drawn]
     lines = tuple(
-        _line(seen, part, drawn, why, needed) for part, why in zip(drawn, whys, strict=True)
+        _line(seen, part, drawn, why, needed, faults) for part, why in zip(drawn, whys, strict=True)
     )
     op = node.op
     assert isinstance(op, Forward)
@@ -95,19 +101,26 @@ def grid_of(
 
 
 def _notes(layout: Layout, length: int, drawn: Sequence[tuple[int, int]]) -> Iterator[str]:
-    shown, rows = drawn[-1][1] + 1 if drawn else 0, layout.size.at(length)
+    shown, rows = sum(last + 1 - first for first, last in drawn), layout.size.at(length)
     if layout.dynamic:
         yield f"for a prompt of {counted(length, 'token')}"
     if any(first != last for first, last in drawn):
         yield "rows that are alike share a line"
-    if shown < rows:
+    if shown < rows and drawn and drawn[-1][1] >= shown:
+        numbers = [row for first, last in drawn for row in range(first, last + 1)]
+        yield f"{in_words(numbers)} of {rows} are drawn"
+    elif shown < rows:
         yield f"the first {shown} of {rows} rows are drawn"
+
+
+def _is_prefill(node: Node) -> bool:
+    return node.name.startswith("prefill.")
 
 
 def _look(graph: Graph, node: Node, length: int) -> _Seen:
     op = node.op
     assert isinstance(op, Forward)
-    is_step = not node.name.startswith("prefill.")
+    is_step = not _is_prefill(node)
     of = Rowset(op, graph.kinds, length if not is_step else 0, 0)
     rows = of.rows[:MOST_ROWS]
     columns: tuple[str, ...] = ("cache",) if is_step else ()
@@ -140,11 +153,15 @@ def _cached(graph: Graph, op: Forward, of: Rowset, row: Row, column: str, prefix
     return "all" if sees else "none"
 
 
-def _alike(seen: _Seen, needed: Mapping[int, Need]) -> Iterator[tuple[int, int]]:
-    """Yield runs of rows that follow one another, see the same, and are seen by the same."""
+def _alike(seen: _Seen, needed: Mapping[int, Need], named: Set[int]) -> Iterator[tuple[int, int]]:
+    """Yield runs of rows that follow one another, see the same, and are seen by the same.
+
+    Rows that are `named` are runs of their own.
+    """
     first = 0
     for row in range(1, len(seen.rows) + 1):
-        if row == len(seen.rows) or not _same(seen, row - 1, row, needed):
+        is_alone = row in named or row - 1 in named
+        if row == len(seen.rows) or is_alone or not _same(seen, row - 1, row, needed):
             yield first, row - 1
             first = row
 
@@ -169,8 +186,15 @@ def _line(
     parts: Sequence[tuple[int, int]],
     why: tuple[str, ...],
     needed: Mapping[int, Need],
+    faults: Sequence[Fault],
 ) -> Line:
     first, last = part
+    own = [each for each in faults if each.row == first]
+    keys = {key for each in own for key in each.keys}
+    wrong = Wrong(
+        any(each.cached for each in own),
+        tuple(number for number, each in enumerate(parts) if each[0] in keys),
+    )
     row = seen.rows[first]
     return Line(
         first=first,
@@ -184,6 +208,7 @@ def _line(
         stays=first in seen.of.appended,
         needed=first in needed,
         why=why,
+        wrong=wrong if own else None,
     )
 
 

@@ -88,13 +88,22 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Wrong:
+    """What a mistake names of a line: what it sees in the cache, and of the grid's `lines`."""
+
+    cached: bool
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Line:
     """One row of a forward, or several that are alike: rows `first` to `last`.
 
     `position` is that of the first, from the end of the cache, and positions of the others follow.
     `kind` is its label, or else `token`, `mask`, or `filled`: laid as a mask, and perhaps filled.
     `cached` says what it sees of each of the grid's columns of the cache, `sees` the lines that it
-    sees as ranges, both ends included. `needed` where the proof rests on it, which `why` tells.
+    sees as ranges, both ends included. `needed` where the proof rests on it, which `why` tells;
+    `wrong` where a mistake names it.
     """
 
     first: int
@@ -108,6 +117,7 @@ class Line:
     stays: bool
     needed: bool
     why: tuple[str, ...]
+    wrong: Wrong | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -204,6 +205,7 @@ def _line(line: Line) -> dict[str, Any]:
         "stays": line.stays,
         "needed": line.needed,
         "why": [visible(each) for each in line.why],
+        "wrong": None if line.wrong is None else asdict(line.wrong),
     }
 
 

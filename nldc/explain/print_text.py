@@ -8,17 +8,11 @@ from textwrap import wrap
 from nldc.explain.model import Cost, Explained, Forward, Promise, kinds_in_words
 from nldc.explain.paint import Pen, clean, cut
 from nldc.explain.print_boxes import print_boxes
-from nldc.explain.print_grid import MASK, PART, TOKEN, UNSEEN, print_grid
+from nldc.explain.print_grid import MASK, PART, TOKEN, UNSEEN, WRONG, print_grid
 
 NARROWEST, WIDEST = 20, 100
-BESIDE_CELLS = 36
-"""Columns of a grid that are no cells."""
 MOST_LINES = 40
-
-
-def lines_for(room: int) -> int:
-    """Return how many lines a grid may have that fits so many columns."""
-    return max(4, min(MOST_LINES, room - BESIDE_CELLS))
+"""Lines of a grid in a terminal, however wide it is."""
 
 
 def print_text(told: Explained, *, room: int = 80, colored: bool = False) -> str:
@@ -148,6 +142,8 @@ def _grids(told: Explained, room: int, pen: Pen) -> Iterator[Iterator[str]]:
             legend += f", {PART} sees a part"
         if told.promise.exact:
             legend += "; ✓ the proof rests on this row"
+        if any(line.wrong is not None for each in told.forwards for line in each.grid.lines):
+            legend += f"; {WRONG} a mistake names this row, and what it sees there"
         yield iter(_wrapped(f"{legend}; +n is the position behind the cache", room))
 
 

@@ -23,7 +23,7 @@ from nldc.ir.make import make
 from nldc.ir.make.loops import finish_loop
 from nldc.ir.make.tokens import make_join
 from nldc.ir.operands import operands
-from nldc.ir.ops import Accept, Forward, Node, Region, Repeat, Value
+from nldc.ir.ops import MOST_ROUNDS, Accept, Forward, Node, Op, Region, Repeat, Value
 from nldc.ir.reader import BAD_SIZE, Made, Reader, size_of
 from nldc.ir.route import Route, read_routes
 from nldc.ir.scope import PROMPT, Binding, Scope
@@ -87,6 +87,8 @@ class _Builder:
     compat: str | None = None
     bounds: Mapping[str, Count] = field(default_factory=dict)
     found: list[Diagnostic] = field(default_factory=list)
+    around: int = 1
+    """Rounds of the loops around what is being made, multiplied."""
 
     def run(self) -> Built:
         header = read_header(self.source, self.settings, self.found)
@@ -299,12 +301,29 @@ class _Builder:
             made = self._repeat(here, full, model, scope)
         else:
             made = make(self.reader, here, full, model, scope)
-        return None if made is None else Node(full, made[0], made[1], span)
+        if made is None or not self._may_take(here, made[0]):
+            return None
+        return Node(full, made[0], made[1], span)
+
+    def _may_take(self, path: Path, op: Op) -> bool:
+        """Whether a loop takes no more rounds than a step may, or add that it does."""
+        if not isinstance(op, Repeat) or self.around * op.at_most <= MOST_ROUNDS:
+            return True
+        keys = [("at_most",), ("commit", "steps"), ("rows",)]
+        place = next((*path, *key) for key in keys if (*path, *key) in self.source.spans)
+        many = f"{op.at_most} rounds"
+        if self.around > 1:
+            many += f" in each of the {self.around} of the loops around it"
+        self.reader.error(
+            BAD_SIZE, f"a step may take {self.around * op.at_most} rounds of a loop", place, many,
+            help_text=f"at most {MOST_ROUNDS}, those of loops inside one another multiplied",
+        )  # fmt: skip
+        return False
 
     def _repeat(self, path: Path, full: str, model: RepeatOp, scope: Scope) -> Made | None:
         variable: str = model.on
         initial = self.reader.rows_reference((*path, "on"), variable, scope)
-        at_most = self.reader.whole((*path, "at_most"), model.at_most, low=1)
+        at_most = self.reader.whole((*path, "at_most"), model.at_most, low=1, high=MOST_ROUNDS)
         if variable not in model.body:
             self.reader.error(
                 MISSING_KEY, f"the body of `repeat` makes no `{variable}`", (*path, "body"),
@@ -313,7 +332,9 @@ class _Builder:
             return None
         type_: Type = Unknown() if initial is None else initial[1]
         loop = Scope({variable: Binding(f"{full}:{variable}", type_)}, outer=scope)
+        around, self.around = self.around, self.around * (at_most or 1)
         body = self._region((*path, "body"), full, Scope(outer=loop), loop=variable)
+        self.around = around
         for node in body.nodes:
             name = node.name.rsplit(".", 1)[1]
             if not leaves_rows(node.op):

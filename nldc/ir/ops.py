@@ -14,6 +14,9 @@ from nldc.expr import Binary, Expr, Number
 from nldc.ir.layout import Layout
 from nldc.ir.types import Type
 
+MOST_ROUNDS = 4096
+"""Rounds of a step's loop, those of loops around it multiplied: what is certified runs them all."""
+
 
 @dataclass(frozen=True)
 class OfKind:

@@ -164,7 +164,8 @@ class Reader:
             named = {ref.dotted for ref in references(expr)}
             given = ", ".join(f"{name} = {n}" for name, n in self.params.items() if name in named)
             limit = f"at least {low}" if value < low else f"at most {high}"
-            when = f" when {given}" if given else ""
+            is_param = isinstance(expr, Ref)  # what it is says what the param is
+            when = f" when {given}" if given and not is_param else ""
             name = next((part for part in reversed(path) if isinstance(part, str)), "this")
             is_written = str(text) == str(value)
             message = f"`{name}` cannot be {value}" if is_written else f"`{text}` is {value}{when}"

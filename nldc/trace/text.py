@@ -5,6 +5,7 @@ What comes from a model may hold what a terminal obeys; every text of it is writ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from nldc import tabular
@@ -13,6 +14,7 @@ from nldc.render import escaped
 from nldc.trace.document import Draft, Origin, Part, Trace
 from nldc.trace.summary import Summary, summary
 
+_SPACES = re.compile(r"^ +| +$| {2,}")
 BAR = 30
 SHOWN = 48
 """Characters of a step's tokens in the table."""
@@ -108,7 +110,8 @@ def _rows(trace: Trace, sequence: int) -> Iterator[tuple[str, ...]]:
             "" if draft is None else str(len(draft.tokens)),
             "" if draft is None else str(draft.accepted),
             str(len(part.rounds)) if part.rounds else "",
-            _short(emitted) + (f" (and {cut} behind the end)" if cut else ""),
+            _SPACES.sub(lambda found: tabular.HELD * len(found[0]), _short(emitted))
+            + (f" (and {cut} behind the end)" if cut else ""),
             _broke(trace, part),
         )
 
@@ -121,12 +124,17 @@ def _broke(trace: Trace, part: Part) -> str:
     place = draft.accepted
     drafted, own = draft.probability[place], draft.verified[place]
     sure = "" if drafted is None else f" ({drafted:.2f})"
-    said = f'draft {place + 1} "{shown(trace, draft.tokens[place])}"{sure}'
-    chosen = f'"{shown(trace, draft.targets[place])}"'
+    said = f"draft {place + 1} {_quoted(trace, draft.tokens[place])}{sure}"
+    chosen = _quoted(trace, draft.targets[place])
     if own is None:
         return f"{said}: {chosen}"
     choice, at = trace.choice(part.sequence, own)
     return f"{said}: {chosen} ({choice.probability[at]:.2f}, ahead by {choice.gap[at]:.3g})"
+
+
+def _quoted(trace: Trace, token: int) -> str:
+    """Return a token in quotes; wherever lines are broken, its spaces stay."""
+    return f'"{shown(trace, token)}"'.replace(" ", tabular.HELD)
 
 
 def _short(text: str) -> str:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from nldc.runtime.errors import NldcRuntimeError, PromptError
 
+MOST_DIGITS = 18
+"""Digits of a number of tokens in a schedule."""
+
 
 @dataclass(frozen=True)
 class Handover:
@@ -177,21 +180,55 @@ def check_known(name: object, known: Sequence[str]) -> str:
 def schedule(text: str, known: Sequence[str]) -> Chooser:
     """Return a chooser from `NAME:TOKENS,NAME:TOKENS,NAME`: each for so many tokens, then the last.
 
+    Spaces around names and numbers say nothing.
+
     Raises:
         PromptError: the text is not of that form, or names an unknown strategy.
     """
-    *timed, last = text.split(",")
+    *timed, last = (part.strip() for part in text.split(","))
     ends: list[tuple[int, str]] = []
     for part in timed:
-        name, _, count = part.partition(":")
-        if not (count.isascii() and count.isdecimal() and len(count) < 19) or int(count) < 1:
-            raise PromptError(
-                f"{part!r} does not say for how many tokens", "write NAME:TOKENS, as in ar:32,tidar"
-            )
-        ends.append(((ends[-1][0] if ends else 0) + int(count), check_known(name, known)))
+        name, many = _timed(part, known)
+        ends.append(((ends[-1][0] if ends else 0) + many, name))
+    if timed and not last:
+        raise PromptError(
+            f"nobody goes on at the end of the schedule {text.strip()!r}",
+            "end with the name of who goes on, as in ar:32,tidar, or leave the last comma out",
+        )
+    name, _, count = (part.strip() for part in last.partition(":"))
+    if count and last not in known:
+        check_known(name, known)
+        raise PromptError(
+            f"{last!r} ends the schedule, and who comes last goes on as long as there are tokens",
+            f"write {name} without a number, or who goes on behind it: {last},NAME",
+        )
     check_known(last, known)
 
     def choose(progress: Progress) -> str:
         return next((name for end, name in ends if len(progress.tokens) < end), last)
 
     return choose
+
+
+def _timed(part: str, known: Sequence[str]) -> tuple[str, int]:
+    """Return the name and the number of a part of a schedule that is not the last."""
+    name, _, count = (piece.strip() for piece in part.partition(":"))
+    if not part:
+        raise PromptError(
+            "a part of the schedule is empty", "write NAME:TOKENS between commas, as in ar:32,tidar"
+        )
+    check_known(name, known)
+    if not count:
+        raise PromptError(
+            f"{part!r} does not say for how many tokens", "write NAME:TOKENS, as in ar:32,tidar"
+        )
+    if not (count.isascii() and count.isdecimal()) or not count.strip("0"):
+        raise PromptError(
+            f"{name} cannot go on for {count!r} tokens", "give a whole number from 1, as in ar:32"
+        )
+    if len(count) > MOST_DIGITS:
+        raise PromptError(
+            f"{name} cannot go on for a number of tokens of {len(count)} digits",
+            f"give a number of at most {MOST_DIGITS} digits, or end the schedule with {name}",
+        )
+    return name, int(count)

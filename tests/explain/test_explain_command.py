@@ -53,7 +53,7 @@ def test_a_promise_that_is_not_kept_is_drawn_all_the_same(tmp_path: Path) -> Non
     assert short.exit_code == 1
     assert "it promises `exact`, which is not proved" in short.stdout
     assert "╭ both " in short.stdout
-    assert "0 draft +0  ■     ■□" in short.stdout
+    assert "!     0 draft +0  ■     ■!□" in short.stdout
     assert [line for line in expected if "-->" not in line] == [
         line for line in short.stderr.splitlines()[: len(expected)] if "-->" not in line
     ]
@@ -67,6 +67,48 @@ def test_a_promise_that_is_not_kept_is_drawn_all_the_same(tmp_path: Path) -> Non
     assert [each["code"] for each in document["diagnostics"]] == ["NLD103"]
     assert document["promise"]["exact"] is False
     assert document["forwards"]
+    assert asked.stderr == short.stderr
+
+
+FAR = """nldc: 1
+name: far
+summary: The first verifier row sees one far behind it, which is not the last.
+guarantee: exact
+params:
+  n: {type: int, default: 64, min: 8, max: 64}
+prefill:
+  context: {op: forward, tokens: $prompt, attention: causal, cache: append}
+  seed:    {op: sample, logits: context.last}
+  emit:    {tokens: seed}
+carry: {seed: prefill.seed}
+step:
+  found:   {op: lookup, length: n, ngram: 2}
+  block:   {op: rows, segments: [{tokens: seed}, {tokens: found}]}
+  checked:
+    op: forward
+    tokens: block
+    attention: k.prefix or k.row <= q.row or k.row == n - 3
+    cache: append
+  choice:  {op: sample, logits: checked}
+  kept:    {op: accept, draft: block, target: choice, rule: longest_prefix}
+  emit:    {tokens: kept.tokens, cache: keep kept.rows, next: {seed: kept.bonus}}
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_row_and_the_cell_that_a_mistake_names_are_drawn(tmp_path: Path, columns: int) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(FAR, encoding="utf-8")
+    text = in_a_terminal(columns, "explain", str(bad), code=1, NO_COLOR="1")
+    assert "row 0, at offset 0, sees row 61 at offset 61" in " ".join(text.split())
+    lines = [line.rstrip() for line in text.partition("error[")[0].splitlines()]
+    assert max(map(len, lines)) <= columns
+    (row,) = (line for line in lines if line.startswith("  !"))
+    assert row.split()[1] == "0"
+    assert row.count("!") == 2
+    assert any(line.split()[:1] == ["61"] for line in lines)
+    assert "! a mistake names this row" in " ".join(text.split())
+    assert "0-38, 61 of 65 are drawn" in " ".join(text.split())
 
 
 def test_what_has_no_graph_is_told_as_check_tells_it() -> None:
@@ -130,20 +172,22 @@ def test_options_that_do_not_go_together_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def in_a_terminal(columns: int, **environment: str) -> str:
-    """What a terminal of so many columns is given."""
+def in_a_terminal(columns: int, *arguments: str, code: int = 0, **environment: str) -> str:
+    """What a terminal of so many columns is given; by default, `linear_ss` explained."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
-    command = [sys.executable, "-m", "nldc", "explain", "linear_ss"]
-    process = subprocess.Popen(command, stdout=theirs, env={**environ, **environment})
+    command = [sys.executable, "-m", "nldc", *(arguments or ("explain", "linear_ss"))]
+    process = subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, env={**environ, **environment}
+    )
     os.close(theirs)
     text = b""
     with suppress(OSError):  # Linux says so when the other end is closed
         while chunk := os.read(ours, 4096):
             text += chunk
     os.close(ours)
-    assert process.wait() == 0
+    assert process.wait() == code
     return text.decode()
 
 

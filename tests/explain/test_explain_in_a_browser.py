@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from nldc import api
+from nldc.explain.build import explained
 from nldc.explain.print_html import print_html
 from nldc.explain.print_svg import print_svg
 from tests.explain.told import hostile, told
@@ -61,6 +63,21 @@ def lit(page: Any, side: str) -> list[str]:
     """The lines of one side that are lit."""
     texts = "lines => lines.map(line => line.lastChild.textContent.trim())"
     return list(page.locator(f"#{side}-lines .lit").evaluate_all(texts))
+
+
+def test_the_row_and_the_cell_that_a_mistake_names_are_marked_and_shown_first(
+    open_page: Open,
+) -> None:
+    bad = Path(__file__).parents[1] / "diagnostics" / "NLD103_verifier_sees_masks" / "bad.yaml"
+    checked, _ = api.look(str(bad), {}, others=False)
+    page = open_page(print_html(explained(checked)))
+    keep(page, "mistake")
+    assert page.locator("#forward option:checked").inner_text() == "both"
+    assert page.locator("#grid .wrong").count() == 1
+    assert page.locator("#grid .line").first.locator(".wrong").count() == 1
+    label = page.locator("#grid .line text").first.text_content()
+    assert label.startswith("! 0 draft")
+    assert "! a mistake names this row" in page.locator("#legend").inner_text()
 
 
 def test_a_row_says_what_it_sees_under_the_pointer_and_by_keys(open_page: Open) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from nldc import api
-from nldc.explain.model import Grid
+from nldc.explain.build import explained
+from nldc.explain.model import Grid, Wrong
 from nldc.explain.paint import Pen
 from nldc.explain.print_grid import print_grid
 from nldc.expr import evaluate
 from nldc.ir.facts import facts_of, pair_lookup, row_lookup
 from nldc.ir.ops import Forward
 from tests.explain.told import forward, line
+
+PLAIN = Pen(colored=False)
+ROOT = Path(__file__).parents[2]
+DIAGNOSTICS = ROOT / "tests" / "diagnostics"
 
 
 def pairs(grid: Grid) -> set[tuple[int, int]]:
@@ -124,3 +132,61 @@ def test_a_grid_in_characters_tells_tokens_from_masks() -> None:
         "        4 mask +2   ■     ■··■□□",
         "        5 mask +3   ■     ■··■□□",
     ]
+
+
+def wrong(file: Path) -> Grid:
+    """The grid of the forward that a mistake of a strategy names."""
+    checked, mistakes = api.look(str(file), {}, others=False)
+    assert mistakes
+    (found,) = (
+        each.grid
+        for each in explained(checked, merge=True).forwards
+        if any(line.wrong for line in each.grid.lines)
+    )
+    return found
+
+
+def test_rows_that_a_mistake_names_are_lines_of_their_own() -> None:
+    grid = wrong(DIAGNOSTICS / "NLD103_verifier_sees_masks" / "bad.yaml")
+    assert [(line.first, line.last) for line in grid.lines[:3]] == [(0, 0), (1, 1), (2, 4)]
+    assert grid.lines[0].wrong == Wrong(cached=False, lines=(1,))
+    assert [line.wrong for line in grid.lines[1:]] == [None] * (len(grid.lines) - 1)
+
+
+def test_a_mistake_about_the_cache_is_marked_there() -> None:
+    lines = wrong(DIAGNOSTICS / "NLD106_window" / "bad.yaml").lines
+    (found,) = (each.wrong for each in lines if each.wrong is not None)
+    assert found == Wrong(cached=True, lines=())
+
+
+def test_a_mistake_in_a_prefill_is_drawn_at_the_length_at_which_it_was_found(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "bad.yaml"
+    text = (ROOT / "strategies" / "ar.yaml").read_text("utf-8")
+    file.write_text(text.replace("attention: causal", "attention: bidirectional", 1), "utf-8")
+    grid = wrong(file)
+    (line,) = (each for each in grid.lines if each.wrong is not None)
+    assert line.wrong is not None
+    (key,) = line.wrong.lines
+    assert grid.lines[key].first > line.first
+
+
+def test_columns_that_have_no_room_leave_those_that_a_mistake_names() -> None:
+    found = forward("quadratic_ss", "step.both", merge=True)
+    last = len(found.grid.lines) - 1
+    lines = (replace(found.grid.lines[0], wrong=Wrong(True, (last,))), *found.grid.lines[1:])
+    drawn = list(print_grid(replace(found, grid=replace(found.grid, lines=lines)), 40, PLAIN))
+    assert drawn[1].startswith("  !     0 draft +0  ")
+    assert drawn[1].endswith("!")
+    assert drawn[1].count("!") == 3
+    assert "columns are of rows" in " ".join(drawn[last + 2 :])
+    assert max(map(len, drawn)) <= 40
+
+
+@pytest.mark.parametrize("room", [20, 30, 40, 60])
+def test_every_row_is_listed_however_narrow_it_is(room: int) -> None:
+    found = forward("quadratic_ss", "step.both", merge=True, most=40)
+    drawn = [line for line in print_grid(found, room, PLAIN) if " +" in line]
+    assert len(drawn) == len(found.grid.lines)
+    assert max(map(len, drawn)) <= room

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+from nldc import api
+from nldc.explain.build import explained
 from nldc.explain.print_html import print_html
 from tests.explain.told import hostile, told
 
@@ -46,6 +49,16 @@ def test_the_page_holds_grids_and_texts_as_data() -> None:
     checked = data(text, "forwards")[2]["lines"]
     assert checked[2]["sees"] == [[0, 2]]
     assert checked[2]["why"][1].startswith("The proof rests on it")
+
+
+def test_the_page_says_which_row_a_mistake_names() -> None:
+    bad = Path(__file__).parents[1] / "diagnostics" / "NLD103_verifier_sees_masks" / "bad.yaml"
+    checked, _ = api.look(str(bad), {}, others=False)
+    text = print_html(explained(checked))
+    first, second, *_ = data(text, "forwards")[1]["lines"]
+    assert first["wrong"] == {"cached": False, "lines": [1]}
+    assert second["wrong"] is None
+    assert "! a mistake names this row" in text
 
 
 def test_an_id_stands_once_and_nothing_is_styled_or_run_in_place() -> None:

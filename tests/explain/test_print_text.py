@@ -13,7 +13,7 @@ from nldc.cost.geometry import load_geometry
 from nldc.cost.step import Setting
 from nldc.explain.build import explained
 from nldc.explain.paint import clean
-from nldc.explain.print_text import lines_for, print_text
+from nldc.explain.print_text import MOST_LINES, print_text
 from tests.conftest import Golden
 from tests.explain.told import hostile, told
 
@@ -23,21 +23,21 @@ COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 @pytest.mark.parametrize("name", ["linear_ss", "quadratic_ss", "block_diffusion"])
 def test_the_text_of_a_strategy_is_pinned(name: str, golden: Golden) -> None:
-    found = told(name, merge=True, most=lines_for(80))
+    found = told(name, merge=True, most=MOST_LINES)
     golden(GOLDEN / f"{name}.txt", print_text(found))
 
 
 def test_the_text_with_costs_is_pinned(golden: Golden) -> None:
     setting = Setting(load_device("h100"), load_geometry("8b"))
     checked = api.check("linear_ss_adaptive", others=False)
-    found = explained(checked, setting, most_lines=lines_for(80), merge=True)
+    found = explained(checked, setting, most_lines=MOST_LINES, merge=True)
     golden(GOLDEN / "linear_ss_adaptive_h100.txt", print_text(found))
 
 
 @pytest.mark.parametrize("room", [20, 40, 64, 80, 100])
 @pytest.mark.parametrize("name", ["linear_ss", "lookahead", "linear_ss_tree", "slow_fast"])
 def test_no_line_is_wider_than_there_is_room(name: str, room: int) -> None:
-    text = print_text(told(name, merge=True, most=lines_for(room)), room=room)
+    text = print_text(told(name, merge=True, most=MOST_LINES), room=room)
     # The names of a table's columns may not be cut further.
     wide = [line for line in text.splitlines() if len(line) > max(room, 52)]
     assert wide == []

@@ -112,6 +112,10 @@ def test_the_file_as_it_is_has_no_mistake() -> None:
             "a number may be too large",
         ),
         ({"most_rounds": "0"}, "NLD052", "`at_most` cannot be 0", "must be at least 1"),
+        (
+            {"most_rounds": "1000000000"}, "NLD052", "`at_most` cannot be 1000000000",
+            "must be at most 4096",
+        ),
         ({"most_rounds": "3 - 3"}, "NLD052", "`3 - 3` is 0", "must be at least 1"),
     ],
 )  # fmt: skip

@@ -125,3 +125,10 @@ def test_files_are_not_put_in_place_of_links_folders_and_pipes(tmp_path: Path, k
         assert (place.is_symlink(), place.is_dir(), place.is_fifo()) == (
             kind == "link", kind == "folder", kind == "pipe"
         )  # fmt: skip
+
+
+def test_a_name_may_be_as_long_as_names_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    write_whole(path, lambda fresh: fresh.write_text("new"))
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "new"

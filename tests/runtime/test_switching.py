@@ -262,6 +262,36 @@ def test_a_schedule_that_is_none_is_refused(text: str) -> None:
         schedule(text, ["ar", "tidar"])
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("tidar:3", "'tidar:3' ends the schedule", "write tidar without a number"),
+        ("ar:4, tidar:5", "'tidar:5' ends the schedule", "behind it: tidar:5,NAME"),
+        ("ar:4,beam:5", "no strategy 'beam'", "it has `ar`, `tidar`"),
+        ("ar:4,", "nobody goes on at the end of the schedule 'ar:4,'", "leave the last comma out"),
+        ("ar:4,,tidar", "a part of the schedule is empty", "write NAME:TOKENS"),
+        ("beam:4,tidar", "no strategy 'beam'", "it has `ar`, `tidar`"),
+        ("ar,tidar", "'ar' does not say for how many tokens", "write NAME:TOKENS"),
+        ("ar:0,tidar", "ar cannot go on for '0' tokens", "a whole number from 1"),
+        ("ar:x,tidar", "ar cannot go on for 'x' tokens", "a whole number from 1"),
+        (f"ar:{'9' * 40},tidar", "of 40 digits", "at most 18 digits"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_is_said_with_a_remedy(
+    text: str, message: str, hint: str
+) -> None:
+    with pytest.raises(PromptError) as problem:
+        schedule(text, ["ar", "tidar"])
+    assert message in problem.value.message
+    assert hint in (problem.value.hint or "")
+
+
+def test_spaces_in_a_schedule_say_nothing() -> None:
+    choose = schedule(" ar : 2 , tidar ", ["ar", "tidar"])
+    found = [choose(Progress(0, 3, list(range(count)), 0, "", 1)) for count in range(4)]
+    assert found == ["ar", "ar", "tidar", "tidar"]
+
+
 def test_taking_turns_meets_every_pair_and_passes_over_what_is_not_legal() -> None:
     free = Handover(1, 1, 0, {})
     names = ["a", "b", "c", "d"]

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from nldc import api
-from nldc.bisect import AR, Bisected, Parting, bisect
-from nldc.cli import cli
+from nldc.bisect import AR, Bisected, Chooser, Parting, bisect
+from nldc.cli import cli, tracing
 from nldc.runtime.errors import PromptError
 from tests.trace.conftest import CHECKPOINT, LOADING, Compiled
 
@@ -279,3 +279,62 @@ def test_tokens_are_told_with_their_texts(compiled: Compiled) -> None:
     assert found.stderr.endswith("1 of 1 prompt differs\n")
     assert re.search(r"\n  block_diffusion: token \d+ '.+' \(", found.output)
     assert re.search(r"\n  AR: token \d+ '.+' \(", found.output)
+
+
+def test_a_token_that_its_logit_does_not_explain_was_sampled_and_it_is_said(
+    compiled: Compiled,
+) -> None:
+    seen = 0
+    for seed in range(4):
+        hot = {**OPTIONS, "temperature": 3.0, "seed": seed}
+        part = parting(
+            bisect(
+                compiled("ar"), compiled("block_diffusion"), CHECKPOINT, count=COUNT,
+                loading=LOADING, generation=hot,
+            )
+        )  # fmt: skip
+        said = [line for line in part.evidence if "sampled its token" in line]
+        gaps = [each.gap for each in (part.first, part.second)]
+        assert len(said) == sum(gap is not None and gap < 0 for gap in gaps)
+        assert all(float(line.split("ahead by ")[1].partition(",")[0]) > 0 for line in said)
+        seen += len(said)
+    assert seen
+
+
+def test_a_node_with_a_temperature_of_its_own_is_not_told_by_the_noise_of_the_request(
+    compiled: Compiled, tmp_path: Path
+) -> None:
+    wrong = mutated(compiled("linear_ss"), tmp_path / "wrong", *CHOOSES_AT_RANDOM)
+    part = parting(
+        bisect(
+            wrong, model=CHECKPOINT, count=8, loading=LOADING,
+            generation={**OPTIONS, "temperature": 0.01},
+        )
+    )  # fmt: skip
+    assert part.first.gap is not None
+    assert part.first.gap < 0
+    assert part.evidence[-1] == (
+        "wrong sampled its token: the gap is of logits without the noise of sampling"
+    )
+
+
+@pytest.mark.parametrize("columns", [None, 40])
+def test_what_is_told_of_a_parting_fits_the_terminal(
+    columns: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracing, "width_of", lambda _: columns)
+    chooser = Chooser(
+        7, "  a  b ", 3, "step.choice", "line 18 of linear_ss.yaml", "step.checked", 4, 99,
+        4.84e-5, -2.5,
+    )  # fmt: skip
+    evidence = (
+        "the two rows saw the same tokens at the same positions",
+        "  deeper, and more of it",
+    )
+    where = Parting(0, 1, (1, 2), chooser, chooser, "logic", evidence, None, None)
+    for line in tracing._bisected_lines(Bisected(("one", "two"), 1, 2, 1, where)):
+        tracing._write_wrapped(line)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("(4.8e-05," in line for line in lines) == 2
+    assert sum("'  a  b '" in line for line in lines) == 2
+    assert (max(map(len, lines)) <= 40) is (columns is not None)

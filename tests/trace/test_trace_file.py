@@ -219,6 +219,16 @@ def test_tables_keep_to_the_width_of_a_terminal(trace: Trace, width: int) -> Non
     assert max(map(len, wide)) > 60
 
 
+@pytest.mark.parametrize("width", [None, *range(20, 120, 7)])
+def test_no_line_is_broken_in_the_spaces_of_a_token(trace: Trace, width: int | None) -> None:
+    pieces = dict.fromkeys(map(str, range(1000)), "  a  b ")
+    lines = list(lines_of(replace(trace, pieces=pieces), color=False, width=width))
+    broke = [line for line in lines if '"' in line]
+    assert broke
+    assert [line for line in broke if line.count('"  a  b "') * 2 != line.count('"')] == []
+    assert "\x01" not in "".join(lines)
+
+
 @pytest.fixture
 def places_to_write(tmp_path: Path) -> dict[str, str]:
     """Places at which nothing may be written, with what is said of each."""
@@ -228,8 +238,9 @@ def places_to_write(tmp_path: Path) -> dict[str, str]:
     os.mkfifo(tmp_path / "pipe")
     said = {"mine.yaml": "holds something else", "folder": "is no plain file",
             "link": "is no plain file", "pipe": "is no plain file",
-            "none/x": "cannot be written"}  # fmt: skip
-    return {str(tmp_path / name): text for name, text in said.items()}
+            "none/x": "cannot be written",
+            "n" * 300: "cannot be written: file name too long"}  # fmt: skip
+    return {"-": "names no file", **{str(tmp_path / name): text for name, text in said.items()}}
 
 
 def test_pages_of_traces_take_the_place_of_nothing_else(

@@ -35,11 +35,17 @@ CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Flaw:
-    """Why rows are not AR's at every length of the prompt: a code, a key of the node, a text."""
+    """Why rows are not AR's at every length of the prompt: a code, a key of the node, a text.
+
+    `row` is the one that the text names, in a prompt of `length` tokens; `keys` what it sees.
+    """
 
     code: str
     key: str
     text: str
+    row: int | None = None
+    keys: tuple[int, ...] = ()
+    length: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,12 +162,16 @@ class _Look:
                     what = how[1 - before[number]]
                     verb = "computed" if name == "adapted" else "read"
                     text = f"in a prompt of {length} tokens row {odd[0]} is {verb} {what}"
-                    self._flaw(one, Flaw(code, key, f"{text}, and others are not"))
+                    flaw = Flaw(
+                        code, key, f"{text}, and others are not", int(odd[0]), length=length
+                    )
+                    self._flaw(one, flaw)
             odd = places[shift[places] != before[2]]
             if len(odd):
                 offset = int(values["offset"][odd[0]])
                 text = f"in a prompt of {length} tokens row {odd[0]} lies at offset {offset}"
-                self._flaw(one, Flaw(codes.POSITION, "position", text))
+                flaw = Flaw(codes.POSITION, "position", text, int(odd[0]), length=length)
+                self._flaw(one, flaw)
 
     def _looked_at(
         self, length: int, stand_ins: StandIns, facts: Mapping[str, Any], offsets: Any
@@ -202,8 +212,9 @@ class _Look:
                 if one not in self.flaws:
                     found = self._sight(row, seen[at], places, before, facts["masked"])
                     if found is not None:
-                        text = f"in a prompt of {length} tokens {found[1]}"
-                        self._flaw(one, Flaw(found[0], "attention", text))
+                        code, said, own_keys = found
+                        text = f"in a prompt of {length} tokens {said}"
+                        self._flaw(one, Flaw(code, "attention", text, row, own_keys, length))
 
     def _asked(self, query: Mapping[str, Range], keys: Mapping[str, Range]) -> Any:
         predicate = self.rows.op.attention.predicate
@@ -223,26 +234,32 @@ class _Look:
 
     def _sight(
         self, row: int, seen: Any, places: Any, before: int, masked: Any
-    ) -> tuple[str, str] | None:
-        """Return what is wrong with what a row sees, or None: AR's row at its place sees it."""
+    ) -> tuple[str, str, tuple[int, ...]] | None:
+        """Return what is wrong with what a row sees, or None: AR's row at its place sees it.
+
+        That is a code, a text, and the rows of the forward that the row should see or not see.
+        """
         here, own = int(places[before + row]), before + row
         if not seen[own]:
-            return codes.MISSES_ROW, f"row {row} does not see itself"
+            return codes.MISSES_ROW, f"row {row} does not see itself", (row,)
         others = np.flatnonzero(seen)
         others = others[others != own]
         if not self.cached.in_place and (others < before).any():
-            return codes.CACHE_ORDER, f"row {row} sees cached rows that are not in order"
+            return codes.CACHE_ORDER, f"row {row} sees cached rows that are not in order", ()
         if len(others) == here and np.array_equal(np.sort(places[others]), np.arange(here)):
             return None
         later = others[places[others] > here] - before
         if len(later):
             is_mask = later[0] >= 0 and bool(masked[later[0]])
             what = f"row {later[0]}, a mask" if is_mask else f"row {later[0]} behind it"
-            return codes.SEES_MASK if is_mask else codes.SEES_LATER, f"row {row} sees {what}"
+            code = codes.SEES_MASK if is_mask else codes.SEES_LATER
+            return code, f"row {row} sees {what}", (int(later[0]),) if later[0] >= 0 else ()
         missing = np.setdiff1d(np.arange(here), places[others])
         if len(missing):
-            return codes.MISSES_ROW, f"row {row} does not see the token at offset {missing[-1]}"
-        return codes.SEES_TWICE, f"row {row} sees two rows at one place"
+            text = f"row {row} does not see the token at offset {missing[-1]}"
+            there = np.flatnonzero(places[before:] == missing[-1])
+            return codes.MISSES_ROW, text, tuple(map(int, there))
+        return codes.SEES_TWICE, f"row {row} sees two rows at one place", ()
 
     def _flaw(self, one: Class, flaw: Flaw) -> None:
         self.flaws.setdefault(one, flaw)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nldc.check.lossless import codes
+from nldc.check.lossless.certificate import Fault
 from nldc.check.lossless.closure import Closer, Closure
 from nldc.check.lossless.held import Entry
 from nldc.check.lossless.terms import MASK, Term, ar
@@ -23,6 +24,7 @@ class Cause:
 
     `needs` is a carried element, and the offset at which it should be AR's token, where the fault
     lies in how it was made; `help` mends it where that is not what mends every fault of the code.
+    `fault` is the row that the sentence names.
     """
 
     code: str
@@ -32,6 +34,7 @@ class Cause:
     needs: tuple[str, int, int] | None = None
     span: Span | None = None
     help: str | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,12 @@ class Blame:
             maker = node if term[0] == "carry" else self.maker(term, node)
             if term[0] == "choice" and int(term[1]) not in self.closure.pure:
                 entry = trace.entries[int(term[1])]
-                why = self.row(entry, offset - 1, seen).text
+                why = self.row(entry, offset - 1, seen)
                 text = f"`{_last(maker)}` is chosen from row {entry.row} of `{_short(entry)}`"
                 help_text = "sample every target from the row of the verifier before its place"
-                return Cause(codes.UNVERIFIED, maker, "logits", f"{text}: {why}", help=help_text)
+                text = f"{text}: {why.text}"
+                fault = why.fault or self.fault(entry)
+                return Cause(codes.UNVERIFIED, maker, "logits", text, help=help_text, fault=fault)
             this = "this" if maker == node else f"`{_last(maker)}`"
             text = f"{this} is AR's token at {_at(known[0])}, not {_at(offset)}"
             return Cause(codes.WRONG_PLACE, maker, None, text)
@@ -65,10 +70,11 @@ class Blame:
             entry = trace.entries[int(member[1])]
             if entry.number in self.closure.pure and entry.predicts_next:
                 text = f"row {entry.row} is followed by a token of the prompt: AR chose none there"
-                return Cause(codes.UNVERIFIED, entry.node, None, text)
+                return Cause(codes.UNVERIFIED, entry.node, None, text, fault=self.fault(entry))
             if entry.number in self.closure.pure:
                 text = f"row {entry.row} is read as predicting {_at(entry.position)}"
-                return Cause(codes.PREDICTS_SELF, entry.node, "predicts", text)
+                fault = self.fault(entry)
+                return Cause(codes.PREDICTS_SELF, entry.node, "predicts", text, fault=fault)
             if entry.number not in seen:
                 return self.row(entry, offset - 1, seen)
         guesses = [member for member in members if member[0] == "made" and member != term]
@@ -157,28 +163,37 @@ class Blame:
             codes.UNVERIFIED, maker, None, f"`{short}` is a guess that no verifier row confirmed"
         )
 
+    def fault(self, entry: Entry, *others: Entry, cached: bool = False) -> Fault:
+        """Return a row as data, with `others` that it sees or misses, and whether in the cache."""
+        own = tuple(each.row for each in others if each.number not in entry.cached)
+        cached = cached or len(own) < len(others)
+        return Fault(entry.node, entry.row, own, cached, self.closure.trace.prompt_length)
+
     def row(self, entry: Entry, offset: int, seen: frozenset[int] = frozenset()) -> Cause:
         """Return why the entry is not AR's row at the offset."""
         trace = self.closure.trace
         seen = seen | {entry.number}
         token = trace.tokens[entry.number]
-        row = f"row {entry.row}"
+        row, here = f"row {entry.row}", self.fault(entry)
         if entry.position != offset and self.closure.equalities.equal(token, ar(offset)):
             text = f"{row} holds the token at {_at(offset)} and lies at {_at(entry.position)}"
-            return Cause(codes.POSITION, entry.node, "position", text)
+            return Cause(codes.POSITION, entry.node, "position", text, fault=here)
         if token == MASK:
             text = f"row {entry.row} is a mask: what it predicts is a guess"
-            return Cause(codes.UNVERIFIED, entry.node, None, text)
+            return Cause(codes.UNVERIFIED, entry.node, None, text, fault=here)
         if not self.closure.equalities.equal(token, ar(entry.position)):
             cause = self.token(token, entry.position, entry.node, seen)
             if cause.code == codes.WRONG_PLACE:
                 text = f"{row} lies at {_at(entry.position)}, and its token elsewhere"
-                return Cause(codes.POSITION, entry.node, "position", text)
+                return Cause(codes.POSITION, entry.node, "position", text, fault=here)
             if cause.code == codes.UNVERIFIED:
-                return replace(cause, text=f"{cause.text}, and {row} of `{_short(entry)}` holds it")
+                text = f"{cause.text}, and {row} of `{_short(entry)}` holds it"
+                return replace(cause, text=text, fault=cause.fault or here)
             return cause
         if entry.adapted:
-            return Cause(codes.ADAPTED, entry.node, "adapter", f"{row} is computed with it")
+            return Cause(
+                codes.ADAPTED, entry.node, "adapter", f"{row} is computed with it", fault=here
+            )
         others = self.closer.others(entry, trace)
         if others is None:
             return self._sight(entry)
@@ -189,9 +204,11 @@ class Blame:
             cause = self.row(other, other.position, seen)
             if number in entry.cached and cause.code == codes.UNVERIFIED:
                 text = f"{row} sees row {other.row} of `{_short(other)}`, which may be rejected"
-                return Cause(codes.READS_SPECULATIVE, entry.node, "attention", text)
+                fault = self.fault(entry, other)
+                return Cause(codes.READS_SPECULATIVE, entry.node, "attention", text, fault=fault)
             return cause
-        return Cause(codes.UNVERIFIED, entry.node, None, f"{row} is not known to be AR's")
+        text = f"{row} is not known to be AR's"
+        return Cause(codes.UNVERIFIED, entry.node, None, text, fault=here)
 
     def _sight(self, entry: Entry) -> Cause:
         """Return what is wrong with what a row sees, whatever the tokens are."""
@@ -199,22 +216,26 @@ class Blame:
         prefix, numbers = entry.sees()
         row = f"row {entry.row}"
 
-        def cause(code: str, text: str) -> Cause:
-            return Cause(code, entry.node, "attention", text)
+        def cause(code: str, text: str, *others: Entry, cached: bool = False) -> Cause:
+            fault = self.fault(entry, *others, cached=cached)
+            return Cause(code, entry.node, "attention", text, fault=fault)
 
         flaw = self.closer.flaw(entry, trace)
         if flaw is not None:
-            return Cause(flaw.code, entry.node, flaw.key, flaw.text)
+            fault = None
+            if flaw.row is not None:
+                fault = Fault(entry.node, flaw.row, flaw.keys, length=flaw.length)
+            return Cause(flaw.code, entry.node, flaw.key, flaw.text, fault=fault)
         if not prefix and trace.prompt_length == 0:
-            return cause(codes.MISSES_ROW, f"{row} does not see the whole prefix")
+            return cause(codes.MISSES_ROW, f"{row} does not see the whole prefix", cached=True)
         if entry.number not in numbers:
-            return cause(codes.MISSES_ROW, f"{row} does not see itself")
+            return cause(codes.MISSES_ROW, f"{row} does not see itself", entry)
         others = [trace.entries[number] for number in numbers if number != entry.number]
         for other in others:
             if trace.tokens[other.number] == MASK:
                 text = f"{row} sees row {other.row} of `{_short(other)}`, a mask"
                 is_cached = other.number in entry.cached
-                return cause(codes.READS_SPECULATIVE if is_cached else codes.SEES_MASK, text)
+                return cause(codes.READS_SPECULATIVE if is_cached else codes.SEES_MASK, text, other)
         at: dict[int, Entry] = {entry.position: entry}
         for other in others:
             twin = at.setdefault(other.position, other)
@@ -224,13 +245,19 @@ class Blame:
                 trace.tokens[twin.number], trace.tokens[other.number]
             )
             text = f"{row} sees rows {twin.row} and {other.row}, both at {_at(other.position)}"
-            return cause(codes.SEES_TWICE if same else codes.SEES_BRANCH, text)
+            return cause(codes.SEES_TWICE if same else codes.SEES_BRANCH, text, twin, other)
         for other in others:
             if other.position > entry.position:
                 text = f"{row}, at {_at(entry.position)}, sees row {other.row} at "
-                return cause(codes.SEES_LATER, text + _at(other.position))
+                return cause(codes.SEES_LATER, text + _at(other.position), other)
         missing = min(set(range(entry.position)) - set(at), default=0)
-        return cause(codes.MISSES_ROW, f"{row} does not see the token at {_at(missing)}")
+        there = [
+            each
+            for each in trace.entries
+            if (each.node, each.position) == (entry.node, missing)
+            and self.closure.equalities.equal(trace.tokens[each.number], ar(missing))
+        ]
+        return cause(codes.MISSES_ROW, f"{row} does not see the token at {_at(missing)}", *there)
 
 
 def target_help(step: Step | None, emitted: str) -> str | None:

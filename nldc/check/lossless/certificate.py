@@ -15,11 +15,27 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
+class Fault:
+    """The row of a forward that a problem is about, and what it wrongly sees or does not see.
+
+    `keys` are rows of the same forward; `cached`: it is what is in the cache. Of a prefill it is so
+    in a prompt of `length` tokens, of which a step knows nothing: 0.
+    """
+
+    forward: str
+    row: int
+    keys: tuple[int, ...] = ()
+    cached: bool = False
+    length: int = 0
+
+
+@dataclass(frozen=True)
 class Problem:
     """One reason why there is no proof: at a node, or a key of it, and where it matters.
 
     `path` leads to the text in the file that is wrong, from the node on; `context` says where the
     fault shows, with the outcome in which it does; `help` mends it, if not what its code says.
+    `fault` is the row that `text` names, if it names one.
     """
 
     code: str
@@ -32,6 +48,7 @@ class Problem:
     context_span: Span | None = None
     span: Span | None = None
     help: str | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)

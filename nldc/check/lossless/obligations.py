@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from nldc.check.lossless import codes
 from nldc.check.lossless.blame import Blame, Cause, target_help
-from nldc.check.lossless.certificate import Problem
+from nldc.check.lossless.certificate import Fault, Problem
 from nldc.check.lossless.closure import Closure
 from nldc.check.lossless.codes import KINDS
 from nldc.check.lossless.outcomes import in_words
@@ -44,12 +44,13 @@ class Problems:
         context_span: Span | None = None,
         span: Span | None = None,
         help_text: str | None = None,
+        fault: Fault | None = None,
     ) -> None:
         """Add a problem unless that code is known at that place; see `Problem`."""
         kind = KINDS[code]
         problem = Problem(
             code, kind.obligation, kind.message, node, key, text, context, context_span, span,
-            help_text,
+            help_text, fault,
         )  # fmt: skip
         self._found.setdefault((code, node, key), problem)
 
@@ -120,10 +121,10 @@ class Obligations:
     def _kept(self, run: Run, number: int, place: int) -> Cause:
         """Return why an entry may not be kept as the cache's row at a place."""
         entry = run.closure.trace.entries[number]
+        blame = self._blame(run)
         if number in run.closure.pure:
             text = f"row {entry.row} lies at offset {entry.position} and is kept as {place}"
-            return Cause(codes.CACHE_ORDER, entry.node, "cache", text)
-        blame = self._blame(run)
+            return Cause(codes.CACHE_ORDER, entry.node, "cache", text, fault=blame.fault(entry))
         cause = self._carried(run, blame.row(entry, place))
         if cause.code == codes.UNVERIFIED:
             cause = blame.shifted() or cause
@@ -191,6 +192,7 @@ class Obligations:
             context_span=None if at_value else span,
             span=span if at_value else cause.span,
             help_text=cause.help,
+            fault=cause.fault,
         )
 
 

@@ -10,7 +10,6 @@ from nldc.ir import ops
 from nldc.ir.effects import last_fill
 from nldc.ir.facts import facts_of, row_lookup
 from nldc.ir.graph import walk
-from nldc.ir.layout import MAX_ROWS
 from nldc.ir.make.choices import read_rule, read_temperature
 from nldc.ir.make.forward import make_forward, read_adapter, read_attention
 from nldc.ir.ops import Node, Region, Value
@@ -36,7 +35,7 @@ def make_denoise(
         at_most: int | None = masked
     else:
         steps_path = (*path, "commit", "steps")
-        at_most = reader.whole(steps_path, model.commit.steps, low=1, high=MAX_ROWS)
+        at_most = reader.whole(steps_path, model.commit.steps, low=1, high=ops.MOST_ROUNDS)
         share = parse(f"({masked} - iteration + {at_most} - 1) // {at_most}")
         rules = {} if at_most is None else {"best": share}
     temperature = None

@@ -174,7 +174,7 @@ function drawGrid(forward) {
   const kinds = kindsOf(forward);
   const lines = forward.lines;
   const size = lines.length > 64 ? 10 : lines.length > 32 ? 13 : 16;
-  const labels = lines.map((line) => `${line.needed ? "✓ " : "  "}${rowsOf(line).replace(/rows? /, "").replace(" to ", "-")} ${line.kind.slice(0, 12)}`);
+  const labels = lines.map((line) => `${line.wrong ? "! " : line.needed ? "✓ " : "  "}${rowsOf(line).replace(/rows? /, "").replace(" to ", "-")} ${line.kind.slice(0, 12)}`);
   const wide = Math.max(...labels.map((text) => text.length), 0) * 7.3 + 10;
   const before = forward.columns.length * 22 + (forward.columns.length ? 12 : 0);
   const top = forward.columns.length ? 20 : 4;
@@ -191,15 +191,16 @@ function drawGrid(forward) {
     label.style.fontSize = `${Math.min(12, size)}px`;
     group.append(label);
     line.cached.forEach((sight, column) => {
-      const kind = sight === "none" ? "not" : sight === "part" ? "cache part" : "cache";
+      const kind = line.wrong?.cached ? "wrong" : sight === "none" ? "not" : sight === "part" ? "cache part" : "cache";
       group.append(made("rect", { class: kind, x: wide + column * 22, y: y + 1, width: 18, height: size - 2, rx: 2 }));
     });
     const seen = new Set(line.sees.flatMap(([a, b]) => Array.from({ length: b - a + 1 }, (_, n) => a + n)));
     const left = wide + before;
     for (let key = 0; key < lines.length;) {
       let end = key + 1;
-      const name = seen.has(key) ? `k${kinds.indexOf(lines[key].kind) % 5}` : "not";
-      if (name === "not") while (end < lines.length && !seen.has(end)) end += 1;
+      const isWrong = (number) => line.wrong?.lines.includes(number);
+      const name = isWrong(key) ? "wrong" : seen.has(key) ? `k${kinds.indexOf(lines[key].kind) % 5}` : "not";
+      if (name === "not") while (end < lines.length && !seen.has(end) && !isWrong(end)) end += 1;
       const run = name === "not" ? { x: left + key * size, y: y + 1, width: (end - key) * size - 1, height: size - 2 }
         : { x: left + key * size, y: y + 1, width: size - 1, height: size - 2, rx: 2 };
       group.append(made("rect", { class: name, ...run }));
@@ -211,6 +212,7 @@ function drawGrid(forward) {
   byId("asks").textContent = `attention: ${forward.attention}${forward.note ? ` (${forward.note})` : ""}`;
   const legend = kinds.map((kind, at) => [`k${at % 5}`, kind]);
   if (forward.columns.length) legend.push(["cache", forward.columns.join(", then ")]);
+  if (lines.some((line) => line.wrong)) legend.push(["wrong", "! a mistake names this row, and what it sees there"]);
   byId("legend").replaceChildren(...legend.map(([name, said]) => {
     const entry = made("span");
     entry.append(made("i", { class: name }), said);
@@ -262,6 +264,8 @@ if (forwards.length) {
     drawGrid(forward);
     if (forward.place) showPlace(forward.place);
   });
-  byId("forward").value = String(forwards.length - 1);
-  drawGrid(forwards.at(-1));
+  const wrong = forwards.findIndex((forward) => forward.lines.some((line) => line.wrong));
+  const first = wrong < 0 ? forwards.length - 1 : wrong;
+  byId("forward").value = String(first);
+  drawGrid(forwards[first]);
 }
