@@ -32,7 +32,9 @@ def drafted(pick: Pick, width: int, size: int) -> str:
         )
     if source == "recalled":
         entry = size + 1
-        return f"  found: {{op: recall, pool: grams, entry: {entry}, after: seed, count: {width}}}\n"
+        return (
+            f"  found: {{op: recall, pool: grams, entry: {entry}, after: seed, count: {width}}}\n"
+        )
     adapter = pick(("", "", ", adapter: drafter"))
     text = f"""  block: {{op: rows, segments: [{{tokens: seed}}, {{masks: {size}}}]}}
   guessed: {{op: forward, tokens: block, attention: bidirectional, cache: {pick(("read", "read", "read", "append"))}{adapter}}}
@@ -160,7 +162,9 @@ def trees(pick: Pick, prefill: Callable[[Pick, bool], str]) -> str:
         )
         fresh = min(rows // entry * entry, pool)
         following = (
-            f', grams: ["choice[:{fresh}]", "grams[{fresh}:]"]' if fresh < pool else ", grams: grams"
+            f', grams: ["choice[:{fresh}]", "grams[{fresh}:]"]'
+            if fresh < pool
+            else ", grams: grams"
         )
     return (
         head
