@@ -238,12 +238,12 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
     features, warps = 64, 4
     if few > 32 and not grouped and -(-shape.out // 128) * parts * row_tiles >= FULL // 2:
         features, warps = 128, 8
+    if tight and not roomy and rows > FEW and few > 16:
+        warps = 8  # where segments come one after another, more is kept in registers
     words = shape.numbers.lanes * 2
     stage = features * weights * words + (few + more) * shape.block * shape.dtype.itemsize
     beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
     deep = (6 if shape.numbers.lanes < 64 else 5) if few < 64 else 4
-    if tight and not roomy and rows > FEW and few > 16:
-        deep = 2  # all segments after one another keep more in registers
     return Tile(few, more, features, warps, _stages(target, stage, beside, deep), parts > 1)
 
 
