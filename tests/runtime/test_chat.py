@@ -218,7 +218,7 @@ def test_messages_may_call_tools_without_a_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "attack",
     [
-        "{% if false %}{{ ('a b\\n'*200000)|wordwrap(1) }}{% endif %}",
+        "{% if false %}{{ ('a b\\n'*4000000)|wordwrap(1) }}{% endif %}",
         (
             "{% set ns = namespace(x=7) %}{% for i in range(40) %}{% set ns.x = ns.x * ns.x %}"
             "{% endfor %}{{ ns.x // 3 }}"
