@@ -27,8 +27,8 @@ from nldc.cli.output import (
     colored,
     counting,
     put,
-    say,
     say_diagnostics,
+    say_mistakes,
     start_torch,
     table,
     width_of,
@@ -36,7 +36,7 @@ from nldc.cli.output import (
     write_painted,
 )
 from nldc.diagnostics import Diagnostic, StrategyError
-from nldc.render import diagnostic_data, render_json, render_line, summarize
+from nldc.render import diagnostic_data, render_json, render_line
 
 if TYPE_CHECKING:
     from nldc.ahead.compiling import Ahead
@@ -97,8 +97,7 @@ def check(
         for diagnostic in found:
             write(render_line(diagnostic))
     elif found:
-        say_diagnostics(found)
-        say(summarize(found))
+        say_mistakes(found)
     failed = any(diagnostic.severity == "error" for diagnostic in found)
     if as_json:
         shown = [diagnostic_data(diagnostic) for diagnostic in found]
@@ -425,8 +424,7 @@ def _explain_to_machines(told: Explained, mistakes: Sequence[Diagnostic]) -> Non
     found = [diagnostic_data(each) for each in mistakes]
     write_document(ok=not mistakes, diagnostics=found, **plain(told))
     if mistakes:
-        say_diagnostics(mistakes)
-        say(summarize(mistakes))
+        say_mistakes(mistakes)
         raise click.exceptions.Exit(1)
 
 

@@ -13,9 +13,9 @@ import click
 from nldc.cli import INTERRUPTED, is_interrupt
 from nldc.cli.machine import code_of, is_asked, mistake_data, note_line, write_document
 from nldc.cli.options import in_options
-from nldc.cli.output import notes_shown, say, say_diagnostics, say_error
+from nldc.cli.output import notes_shown, say, say_error, say_mistakes
 from nldc.diagnostics import InternalError, StrategyError
-from nldc.render import diagnostic_data, summarize
+from nldc.render import diagnostic_data
 from nldc.runtime.errors import NldcRuntimeError, PromptError, is_out_of_memory
 
 INTERNAL = 70
@@ -58,8 +58,7 @@ class Commands(click.Group):
             _tell(ctx, "usage", error.format_message(), None)
             raise
         except StrategyError as error:
-            say_diagnostics(error.diagnostics)
-            say(summarize(error.diagnostics))
+            say_mistakes(error.diagnostics)
             _document(ctx, [diagnostic_data(each) for each in error.diagnostics])
             ctx.exit(1)
         except PromptError as error:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nldc import tabular
-from nldc.render import printable, render_text
+from nldc.render import printable, render_text, summarize
 from nldc.runtime.errors import CheckpointWarning, NldcRuntimeError
 
 if TYPE_CHECKING:
@@ -142,6 +142,12 @@ def say_diagnostics(found: Sequence[Diagnostic]) -> None:
     """Write mistakes and warnings of strategies to standard error, each at its place."""
     width = width_of(sys.stderr)
     say_painted(render_text(found, color=colored(sys.stderr), width=width))
+
+
+def say_mistakes(found: Sequence[Diagnostic]) -> None:
+    """Write mistakes and warnings to standard error, and how many there are."""
+    say_diagnostics(found)
+    say(summarize(found))
 
 
 def say_error(message: str, hint: str | None) -> None:

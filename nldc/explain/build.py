@@ -117,7 +117,8 @@ def _forwards(
         tried = next((fault.length for fault in wrong if fault.length), length)
         rows = op.layout.rows(tried)
         own = needed.get(node.name, {})
-        grid = grid_of(graph, node, checked.certificate, own, tried, most, merge=merge)
+        there = [fault for fault in wrong if fault.length in (0, tried)]
+        grid = grid_of(graph, node, checked.certificate, own, there, tried, most, merge=merge)
         ends = [line.position + end for line in grid.lines for end in (0, line.last - line.first)]
         predicate = show(op.attention.predicate)
         yield Forward(

@@ -69,6 +69,7 @@ def grid_of(
     node: Node,
     certificate: Certificate,
     needed: Mapping[int, Need],
+    faults: Sequence[Fault],
     length: int,
     most: int,
     *,
@@ -77,12 +78,10 @@ def grid_of(
     """Return who sees whom in a forward, for a prompt of `length` tokens, in `most` lines.
 
     Where there are more rows, or with `merge`, neighbours that are alike share a line, but for
-    those that a mistake names; they are drawn, whatever is not. `needed` says by rows what the
-    proof asks of them.
+    those that `faults`, mistakes in this forward at this length, name: they are drawn, whatever is
+    not. `needed` says by rows what the proof asks of them.
     """
     seen = _look(graph, node, length)
-    faults = [p.fault for p in certificate.problems if p.fault and p.fault.forward == node.name]
-    faults = [each for each in faults if each.length == (length if _is_prefill(node) else 0)]
     named = {row for each in faults for row in (each.row, *each.keys) if row < len(seen.rows)}
     if len(seen.rows) <= most and not merge:
         parts = [(row, row) for row in range(len(seen.rows))]
