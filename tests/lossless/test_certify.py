@@ -6,8 +6,10 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from nldc.certify.run import SCENARIOS
 from nldc.cli import cli
 from nldc.diagnostics import InternalError, StrategyError
 from nldc.runtime.errors import ArtifactError
+from nldc.runtime.step import ops
 from tests.lossless.mutants import STRATEGIES, UNUSUAL, Mutant, base_text, mutants
 
 SMALL = {"block_length": 4, "k": 4, "length": 4}
@@ -296,3 +299,22 @@ def test_scenarios_cover_ends_thinking_embeddings_and_long_prompts(
     assert report.sequences >= sum(len(scenario.lengths) for scenario in SCENARIOS) or (
         report.claimed == "none"
     )
+
+
+def test_short_steps_meet_drafts_of_every_length_as_long_ones_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By turns, and with a plan of their own: `route` would seldom take them."""
+    folder = api.compile("linear_ss_adaptive", tmp_path / "made", certify=False)
+    kept, accept = Counter[int](), ops.accept_longest_prefix
+
+    def counted(draft: Any, target: Any, **rest: Any) -> Any:
+        found = accept(draft, target, **rest)
+        if draft.shape[1] == 5:
+            kept.update(found.rows.tolist())
+        return found
+
+    monkeypatch.setattr(ops, "accept_longest_prefix", counted)
+    assert certify(folder, tokens=QUICK).holds
+    assert set(kept) == {1, 2, 3, 4, 5}
+    assert min(kept.values()) >= 10
