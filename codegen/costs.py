@@ -30,15 +30,9 @@ from nldc.ir.size import Size
 NO_ROWS = Size(0)
 SAFETY_OPS = 176
 """Launches of a trained sampler of the demo's shape, whatever the batch."""
-CHOICE_OPS = 2
-"""Launches of a greedy choice of logits that are there, or of the likeliest tokens among them: the
-best of each block of the vocabulary, and of all blocks."""
-SCORE_OPS = {"probability": 6, "entropy": 7, "margin": 4}
-"""Launches of a raw score of logits in 16 bits, which is torch's."""
-BESIDE_OPS = {"probability": 2, "entropy": 1, "margin": 1}
-"""Launches that make a score of what a head has measured beside its choice."""
-WEIGHTED_OPS = 5
-"""Launches of logits in 16 bits times a number of each sequence, which is torch's."""
+LOOK_OPS = 2
+"""Launches that choose of logits that are there, score them or take the likeliest tokens: of each
+tile of the vocabulary, and of all tiles."""
 
 
 @dataclass(frozen=True)
@@ -135,18 +129,15 @@ def _reading(each: Instruction, held: Collection[str]) -> int:
         case Forward():
             return 1
         case Choose():
-            return 1 if isinstance(each.logits, States) else CHOICE_OPS
-        case ChooseScored():
-            return 1 + sum(BESIDE_OPS[score.by] for score in each.scores)
+            return 1 if isinstance(each.logits, States) else LOOK_OPS
+        case ChooseScored() | Mix():
+            return 1
         case Candidates():
-            return CHOICE_OPS
+            return LOOK_OPS
         case Score():
-            return SCORE_OPS[each.by] + int(_is_made(each.tokens, held))
+            return LOOK_OPS + int(_is_made(each.tokens, held))
         case Safety():
             return SAFETY_OPS
-        case Mix():
-            times = (WEIGHTED_OPS if isinstance(weight, str) else 1 for weight in each.weights)
-            return sum(times) + len(each.parts) - 1
         case _:
             return 0
 

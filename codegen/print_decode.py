@@ -292,7 +292,7 @@ class _Methods:
             case p.Mix(name, _, parts, weights):
                 values = show_tuple([self._logits(part) for part in parts])
                 given = [w if isinstance(w, str) else repr(w) for w in weights]
-                assign(name, self._ops("mix"), [values, show_tuple(given)])
+                assign(name, "batch.mix", [values, show_tuple(given)])
             case p.Noise(name, _, rows, stream, number):
                 predicting = self._taken(rows.use if isinstance(rows, p.States) else rows)
                 assign(name, "batch.noise", [predicting, str(stream), str(number)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 """Rises whenever code generated before would no longer run as it did."""
 
 PREDICATE_ARGUMENTS = (
@@ -80,6 +80,7 @@ BATCH = (
     "head_choose",
     "head_choose_scored",
     "margin",
+    "mix",
     "noise",
     "param",
     "probability",
@@ -112,7 +113,6 @@ OPS = (
     "length_of",
     "lookup",
     "mask",
-    "mix",
     "no_tokens",
     "number",
     "recall",

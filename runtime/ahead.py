@@ -23,7 +23,7 @@ from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels.ahead import digest_of, kernel_target
 from nldc.runtime.kernels.between import launchable
 from nldc.runtime.kernels.coverage import DTYPES, Coverage
-from nldc.runtime.kernels.forward import HeadRows, Rows, Sizes, any_length, kernels
+from nldc.runtime.kernels.forward import HeadRows, Looks, Rows, Sizes, any_length, kernels
 from nldc.runtime.kernels.launchable import Launchable
 from nldc.runtime.kernels.served import changed, key_of, serve
 from nldc.runtime.model.triton_backend import TritonBackend
@@ -122,8 +122,7 @@ def needed(
     patterns = dict(patterns_of(kind))
     forwards: list[Rows] = []
     heads: set[HeadRows] = set()
-    counts: set[int] = set()
-    chooses = False
+    looks = Looks()
     for strategy, uses in coverage.strategies.items():
         for each in uses.forwards:
             pattern = patterns[strategy, each.pattern]
@@ -139,8 +138,7 @@ def needed(
                     asks_prompt=pattern.asks_prompt,
                 )
             )
-        counts.update(uses.candidates)
-        chooses |= uses.chooses
+        looks |= uses.looks
         for head in uses.heads:
             most = coverage.batch if head.batched else 1
             for rows in _counts(head.rows):
@@ -149,7 +147,7 @@ def needed(
                     for total in range(rows, rows * most + 1, rows)
                 )
     made_for = kernel_target(target)
-    found = [*kernels(sizes, forwards, heads, made_for, counts, chooses=chooses)]
+    found = [*kernels(sizes, forwards, heads, made_for, looks)]
     found += [launchable(*each, made_for) for each in programs_of(kind, coverage.batch)]
     return {digest_of(kernel, target): kernel for kernel in found}
 

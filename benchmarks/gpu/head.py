@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from timing import HIDDEN, VOCABULARY, Case, drawn, main
 
+from nldc.runtime.kernels.asked import Asked
 from nldc.runtime.kernels.filtered import Filters, filtered
-from nldc.runtime.kernels.head import Asked, head
+from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix

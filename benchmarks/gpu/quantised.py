@@ -13,8 +13,9 @@ from timing import DIM, HEADS, HIDDEN, KV_HEADS, MLP, VOCABULARY, Case, copies_o
 
 from nldc.runtime.invariant.interleaved import interleaved, lanes_of
 from nldc.runtime.invariant.quantised import Quantised
+from nldc.runtime.kernels.asked import Asked
 from nldc.runtime.kernels.gated import gated
-from nldc.runtime.kernels.head import Asked, head
+from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.product import Matrix, product
 

@@ -29,8 +29,9 @@ from timing import (
 )  # fmt: skip
 from torch import Tensor
 
+from nldc.runtime.kernels.asked import Asked
 from nldc.runtime.kernels.gated import gated
-from nldc.runtime.kernels.head import Asked, head
+from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import library_sums
 from nldc.runtime.kernels.product import Matrix, Tile, product, tile_of

@@ -13,7 +13,9 @@ from nldc.codegen.program import (
     Forward,
     Instruction,
     Method,
+    Mix,
     Program,
+    Score,
     States,
     logits_of,
     walk,
@@ -32,8 +34,9 @@ def uses_of(graph: Graph) -> Uses:
     program = compiled(run(graph))
     forwards: dict[coverage.Forward, None] = {}
     heads: dict[coverage.Head, None] = {}
-    counts: dict[int, None] = {}
-    chooses = False
+    counts: set[int] = set()
+    mixes: set[int] = set()
+    chooses = scores = False
     for method in program.methods:
         batched = method is not program.prefill
         for each, piece in _forwards(program, method):
@@ -46,10 +49,15 @@ def uses_of(graph: Graph) -> Uses:
                     rows, scored = _rows(logits.size, None), _scored(instruction)
                     heads[coverage.Head(rows, batched, scored)] = None
             if isinstance(instruction, Candidates):
-                counts[instruction.count] = None
+                counts.add(instruction.count)
+            if isinstance(instruction, Mix):
+                mixes.add(len(instruction.parts))
             if isinstance(instruction, Choose):
                 chooses |= not isinstance(instruction.logits, States)
-    return coverage.Uses(tuple(forwards), tuple(heads), tuple(counts), chooses)
+            scores |= isinstance(instruction, Score)
+    return coverage.Uses(
+        tuple(forwards), tuple(heads), tuple(sorted(counts)), tuple(sorted(mixes)), chooses, scores
+    )
 
 
 def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int | None]]:

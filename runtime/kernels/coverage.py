@@ -10,10 +10,10 @@ import torch
 
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.json_file import parse_json
-from nldc.runtime.kernels.forward import LowRank, Sizes
+from nldc.runtime.kernels.forward import Looks, LowRank, Sizes
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-VERSION = 2
+VERSION = 3
 Scored = Literal["chosen", "given"]
 
 
@@ -45,15 +45,19 @@ class Head:
 
 @dataclass(frozen=True)
 class Uses:
-    """What one strategy runs; `candidates`, how many of a row's likeliest tokens it takes.
-
-    `chooses`: tokens are chosen of logits that are there already.
-    """
+    """What one strategy runs, and what it does with logits that are there already: see `Looks`."""
 
     forwards: tuple[Forward, ...]
     heads: tuple[Head, ...]
     candidates: tuple[int, ...] = ()
+    mixes: tuple[int, ...] = ()
     chooses: bool = False
+    scores: bool = False
+
+    @property
+    def looks(self) -> Looks:
+        """What it does with logits."""
+        return Looks(frozenset(self.candidates), frozenset(self.mixes), self.chooses, self.scores)
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,9 @@ class Coverage:
                             Head(**{**each, "rows": _rows(each["rows"])}) for each in uses["heads"]
                         ),
                         tuple(uses["candidates"]),
+                        tuple(uses["mixes"]),
                         bool(uses["chooses"]),
+                        bool(uses["scores"]),
                     )
                     for name, uses in data["strategies"].items()
                 },

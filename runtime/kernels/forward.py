@@ -21,29 +21,30 @@ from nldc.runtime.kernels import (
     gated,
     head,
     low_rank,
+    mixed,
     moved,
     product,
     rotary,
+    scanned,
     summed,
 )
+from nldc.runtime.kernels.asked import Asked, merging
 from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
 from nldc.runtime.kernels.launchable import Launchable, Target
 from nldc.runtime.kernels.library import is_worth_it, rounded
 from nldc.runtime.kernels.product import Shape
 from nldc.runtime.kernels.rotary import Heads
 
-ASKED = (
-    head.Asked(token=True),
-    head.Asked(token=True, noisy=True),
-    head.Asked(logits=True),
-)
+ASKED = (Asked(token=True), Asked(token=True, noisy=True), Asked(logits=True))
 """What a head is asked for: the best token, a sampled one, and logits for whoever looks at them."""
 SCORED = (
-    head.Asked(token=True, measures=True),
-    head.Asked(token=True, noisy=True, measures=True),
-    head.Asked(logits=True, measures=True),
+    Asked(token=True, measures=True),
+    Asked(token=True, noisy=True, measures=True),
+    Asked(logits=True),
 )
 """What a head is asked for where raw scores go with its tokens; see `HeadRows.asked`."""
+MEASURED = (Asked(measures=True), Asked(measures=True, given=True))
+"""What logits that are there are asked for where they are scored."""
 QKV, OUTPUT, GATED, DOWN = "qkv", "output", "gated", "down"
 """A layer's products."""
 EACH, STEP, MOST = 4096, 64, 1 << 17
@@ -142,11 +143,34 @@ class HeadRows:
     given: bool = False
 
     @property
-    def asked(self) -> tuple[head.Asked, ...]:
+    def asked(self) -> tuple[Asked, ...]:
         """What they are asked for."""
         if not self.scored:
             return ASKED
         return tuple(replace(each, given=self.given and each.token) for each in SCORED)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is done with logits that are there.
+
+    `candidates` are how many of a row's likeliest tokens are taken, and `mixes` of how many parts
+    mixes are. `chooses`: tokens are chosen of them; `scores`: rows are scored.
+    """
+
+    candidates: frozenset[int] = frozenset()
+    mixes: frozenset[int] = frozenset()
+    chooses: bool = False
+    scores: bool = False
+
+    def __or__(self, other: Looks) -> Looks:
+        """Return what is done by either."""
+        return Looks(
+            self.candidates | other.candidates,
+            self.mixes | other.mixes,
+            self.chooses or other.chooses,
+            self.scores or other.scores,
+        )
 
 
 def any_length(most: int | None = None) -> tuple[int, ...]:
@@ -161,27 +185,18 @@ def kernels(
     forwards: Iterable[Rows],
     heads: Iterable[HeadRows],
     target: Target,
-    counts: Iterable[int] = (),
-    *,
-    chooses: bool = False,
+    looks: Looks,
 ) -> tuple[Launchable, ...]:
     """Return the kernels of forwards, of heads and of what stays of their rows, each once.
 
-    `counts` are how many of a row's likeliest tokens are taken; `chooses`: choices are made of
-    logits that are there. Kernels with an adapter are among
-    them, and those of a layer or a model that has none.
+    Kernels with an adapter are among them, and those of a layer or a model that has none.
     """
     found: dict[object, Launchable] = {}
+    heads = tuple(heads)
     moving = moved.launchable(sizes.heads, sizes.dtype, target)
-    taking = [
-        each
-        for count, chosen in [*((count, False) for count in sorted(counts)), *[(1, True)] * chooses]
-        for each in candidates.launchables(
-            sizes.head.out, count, sizes.dtype, target, chosen=chosen
-        )
-    ]
     of_layers, of_heads = _layers(sizes, forwards, target), _heads(sizes, heads, target)
-    for each in (moving, *of_layers, *of_heads, *taking):
+    looks |= Looks(scores=any(each.scored for each in heads))
+    for each in (moving, *of_layers, *of_heads, *_looking(sizes.head, looks, target)):
         found.setdefault(_identity(each), each)
     return tuple(found.values())
 
@@ -268,8 +283,22 @@ def _heads(sizes: Sizes, heads: Iterable[HeadRows], target: Target) -> Iterator[
             tile = head.head_tile(each.rows, shape, target, asked)
             yield head.launchable(shape, tile, target, asked, once=each.rows <= tile.height)
             if asked.token or asked.measures:
-                yield head.merging(-(-shape.out // tile.features), target, asked)
+                yield merging(-(-shape.out // tile.features), target, asked)
         yield filtered.launchable(shape.out, shape.dtype, target)
+
+
+def _looking(shape: Shape, looks: Looks, target: Target) -> Iterator[Launchable]:
+    """Yield the kernels that look at logits which are there."""
+    vocabulary, dtype = shape.out, shape.dtype
+    for count in sorted(looks.candidates):
+        yield from candidates.launchables(vocabulary, count, dtype, target)
+    for parts in sorted(looks.mixes):
+        yield mixed.launchable(vocabulary, parts, dtype, target)
+    chosen = [asked for asked in ASKED if asked.token] if looks.chooses else []
+    for asked in (*chosen, *(MEASURED if looks.scores else ())):
+        kernel = scanned.launchable(vocabulary, dtype, target, asked)
+        yield kernel
+        yield merging(-(-vocabulary // kernel.constants["FEATURES"]), target, asked)
 
 
 def _product(shape: Shape, rows: int, target: Target) -> tuple[Launchable, int]:

@@ -108,6 +108,20 @@ class Backend(Protocol[R]):
         """Return what `choice` takes of logits [B, n, vocabulary]: tokens [B, n]."""
         ...
 
+    def measured(self, values: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+        """Return each score, [B, n], of logits [B, n, vocabulary].
+
+        Where a probability is among them, `tokens` are given.
+        """
+        ...
+
+    def mix(self, parts: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
+        """Return the sum of logits [B, n, vocabulary], each times its weight, see `scores.mixed`.
+
+        A weight is a number, or float32 [B, 1].
+        """
+        ...
+
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """Return the `count` likeliest tokens, int64 [n, count], of logits [n, vocabulary].
 

@@ -1,10 +1,11 @@
-"""What a row's logits say of its tokens, plainly: probability, entropy, margin, the likeliest."""
+"""What a row's logits say of its tokens, plainly, and how logits are mixed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ ScoreName = Literal["probability", "entropy", "margin"]
 class Scores:
     """The raw scores that rows are asked for beside their tokens.
 
-    Probabilities are of `tokens`, int64 [B, n] of the vocabulary; None: of the chosen ones. The
-    token `uncounted` is left out of all scores.
+    Probabilities are of `tokens`, int64 [B, n], where one below 0 counts as 0; None: of the chosen
+    ones. The token `uncounted` is left out of all scores.
     """
 
     names: tuple[ScoreName, ...]
@@ -25,17 +26,17 @@ class Scores:
     uncounted: int | None = None
 
 
-def scored(logits: Tensor, chosen: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+def scored(logits: Tensor, chosen: Tensor | None, scores: Scores) -> tuple[Tensor, ...]:
     """Return each score, [B, n], of logits [B, n, V] of which `chosen`, int64 [B, n], were taken.
 
-    In float32 at least.
+    In float32 at least. None: none was, and probabilities are of tokens that are given.
     """
     values = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if scores.uncounted is not None:
         values = without(values, scores.uncounted)
-    tokens = chosen.clamp_min(0) if scores.tokens is None else scores.tokens
+    tokens = chosen if scores.tokens is None else scores.tokens
     found = {
-        "probability": lambda: probability(values, tokens),
+        "probability": lambda: probability(values, cast(Tensor, tokens).clamp_min(0)),
         "entropy": lambda: entropy(values),
         "margin": lambda: margin(values),
     }
@@ -96,6 +97,25 @@ def margin(values: Tensor) -> Tensor:
     """Return the probability of the likeliest token less that of the second, [...]."""
     best = values.softmax(-1).topk(2, -1).values
     return best[..., 0] - best[..., 1]
+
+
+def mixed(parts: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
+    """Return the sum of logits [B, n, V], each times its weight, in their dtype.
+
+    A weight may be float32 [B, 1], a number a sequence; one of 0 leaves the part out.
+    """
+    total = _times(parts[0], weights[0])
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        total = total + _times(part, weight)
+    return total
+
+
+def _times(values: Tensor, weight: float | Tensor) -> Tensor:
+    """Return logits [B, n, V] times a weight, computed as a number that all share is."""
+    if not isinstance(weight, Tensor):
+        return values * weight if weight else torch.zeros_like(values)
+    by = weight.unsqueeze(-1)
+    return (values.to(by.dtype) * by).masked_fill(by == 0, 0.0).to(values.dtype)
 
 
 def without(values: Tensor, token: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from nldc.runtime.model.attention import Attention, TorchAttention, scratch_of
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Between, Choice, Chooser
 from nldc.runtime.model.rope import rotate
-from nldc.runtime.model.scores import Scores, candidates, log_probability, scored
+from nldc.runtime.model.scores import Scores, candidates, log_probability, mixed, scored
 from nldc.runtime.rows.plan import Plan
 
 
@@ -106,6 +107,14 @@ class TorchBackend:
     def choose(self, values: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""
         return choice.of(values)
+
+    def measured(self, values: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+        """See `Backend`."""
+        return scored(values, None, scores)
+
+    def mix(self, parts: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
+        """See `Backend`."""
+        return mixed(parts, weights)
 
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """See `Backend`."""

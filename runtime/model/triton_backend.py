@@ -7,8 +7,8 @@ product, sum and norm; the last of these norms for the layer behind it.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -19,15 +19,18 @@ from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.line_tiles import KEY_TILE
+from nldc.runtime.kernels.asked import Asked, Found
 from nldc.runtime.kernels.between import between
-from nldc.runtime.kernels.candidates import best, candidates
+from nldc.runtime.kernels.candidates import candidates
 from nldc.runtime.kernels.filtered import Filters, filtered
-from nldc.runtime.kernels.head import Asked, Found, head
+from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import TYPES, Target
 from nldc.runtime.kernels.library import Products
+from nldc.runtime.kernels.mixed import mixed
 from nldc.runtime.kernels.moved import moved
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
+from nldc.runtime.kernels.scanned import scanned
 from nldc.runtime.kernels.summed import added, added_normed, normed
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Between, Choice, Chooser
@@ -159,15 +162,27 @@ class TritonBackend:
         return _there(self._found(states, Asked(logits=True)).logits)
 
     def choose(self, values: Tensor, choice: Choice) -> Tensor:
-        """See `Backend`; at a temperature of each sequence, torch has both kinds of choices."""
-        if choice.heat is not None:
-            return choice.of(values)
-        logits = values.reshape(-1, values.shape[-1])
-        if choice.temperature:
-            tokens = self._filtered(logits, choice)
+        """See `Backend`; filters look at whole rows."""
+        if self._filters(choice):
+            tokens = self._filtered(values.reshape(-1, values.shape[-1]), choice)
         else:
-            tokens = best(logits, self.target, choice.barred)
+            noise = _noise_of(choice)
+            asked = Asked(token=True, noisy=noise is not None)
+            tokens = _there(scanned(values, asked, self.target, noise, choice.barred).tokens)
         return tokens.view(choice.positions.shape)
+
+    def measured(self, values: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+        """See `Backend`."""
+        given = None
+        if "probability" in scores.names:
+            given = _there(scores.tokens).reshape(-1)
+        asked = Asked(measures=True, given=given is not None)
+        found = scanned(values, asked, self.target, given=given, uncounted=scores.uncounted)
+        return _scores_of(found, scores, values.shape[:2])
+
+    def mix(self, parts: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
+        """See `Backend`."""
+        return mixed(parts, weights, self.target)
 
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """See `Backend`."""
@@ -186,32 +201,19 @@ class TritonBackend:
     def head_choose_scored(
         self, states: Tensor, choice: Choice | Chooser, scores: Scores
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See `Backend`; measures are of the head's tiles, logits written or not."""
-        shape, states, uncounted = states.shape[:2], states.flatten(0, 1), scores.uncounted
-        given = None if scores.tokens is None else scores.tokens.reshape(-1)
-        if isinstance(choice, Choice) and not self._filters(choice):
-            noise = _noise_of(choice)
-            asked = Asked(
-                token=True, noisy=noise is not None, measures=True, given=given is not None
-            )
-            found = self._found(states, asked, noise, choice.barred, given, uncounted)
-            tokens, picked = _there(found.tokens), _there(found.picked)
-        else:
-            asked = Asked(logits=True, measures=True)
-            found = self._found(states, asked, uncounted=uncounted)
-            logits = _there(found.logits)
-            if isinstance(choice, Choice):
-                tokens = self._filtered(logits, choice)
-            else:
-                tokens = choice(logits.view(*shape, logits.shape[-1])).reshape(-1)
-            picked = _logits_of(tokens if given is None else given, logits, uncounted)
-        logsumexp = _there(found.logsumexp)
-        measured = {
-            "probability": lambda: (picked - logsumexp).exp(),
-            "entropy": lambda: _there(found.entropy).clone(),  # lies at the beginning of its memory
-            "margin": lambda: _there(found.margin).clone(),
-        }
-        return tokens.view(shape), tuple(measured[name]().view(shape) for name in scores.names)
+        """See `Backend`; where somebody looks at logits, they are measured where they lie."""
+        shape, states = states.shape[:2], states.flatten(0, 1)
+        if not isinstance(choice, Choice) or self._filters(choice):
+            logits = self.head(states)
+            logits = logits.view(*shape, logits.shape[-1])
+            tokens = self.choose(logits, choice) if isinstance(choice, Choice) else choice(logits)
+            given = tokens if scores.tokens is None else scores.tokens
+            return tokens, self.measured(logits, replace(scores, tokens=given))
+        noise, uncounted = _noise_of(choice), scores.uncounted
+        own = None if scores.tokens is None else scores.tokens.reshape(-1)
+        asked = Asked(token=True, noisy=noise is not None, measures=True, given=own is not None)
+        found = self._found(states, asked, noise, choice.barred, own, uncounted)
+        return _there(found.tokens).view(shape), _scores_of(found, scores, shape)
 
     def scored(self, states: Tensor, tokens: Tensor) -> Tensor:
         """See `Backend`."""
@@ -273,12 +275,14 @@ def _noise_of(choice: Choice) -> Noise | None:
     return Noise(places, choice.keys, seeds, heat.reshape(-1))
 
 
-def _logits_of(tokens: Tensor, logits: Tensor, uncounted: int | None) -> Tensor:
-    """Return the logits, float32 [n], of tokens of rows [n, vocabulary], as a head picks them."""
-    picked = logits.gather(1, tokens.clamp_min(0).unsqueeze(1)).squeeze(1).float()
-    if uncounted is not None:
-        picked = picked.masked_fill(tokens == uncounted, -math.inf)
-    return picked.masked_fill(tokens < 0, math.nan)
+def _scores_of(found: Found, scores: Scores, shape: torch.Size) -> tuple[Tensor, ...]:
+    """Return scores of the shape of rows, of what was found of them."""
+    measured = {
+        "probability": found.probability,
+        "entropy": found.entropy,
+        "margin": found.margin,
+    }
+    return tuple(_there(measured[name]).view(shape) for name in scores.names)
 
 
 def _there(found: T | None) -> T:

@@ -26,7 +26,7 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.choose import Temperature, choice_of
+from nldc.runtime.step.choose import Temperature, choice_of, is_raw
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
@@ -274,7 +274,7 @@ class Batch(Sequences):
         rules = self.lineup.rules
         uncounted = rules.mask_token_id if mask_token_scored == "ignored" else None
         if tokens is not None:
-            tokens = real(self._known(tokens)).clamp_min(0)
+            tokens = real(self._known(tokens))
         choice = choice_of(rules, hidden, mask_token, temperature) or chosen
         found, scores = self.model.backend.head_choose_scored(
             hidden.states, choice, Scores(names, tokens, uncounted)
@@ -306,6 +306,11 @@ class Batch(Sequences):
         """See `StepBatch.history`."""
         return self.state.history(self.lineup, notes=self.notes)
 
+    def mix(self, logits: Sequence[Logits], weights: Sequence[float | Tensor]) -> Logits:
+        """See `StepBatch.mix`."""
+        values = self.model.backend.mix([each.values for each in logits], real(weights))
+        return replace(logits[0], values=values)
+
     def candidates(self, logits: Logits, count: int) -> Tensor:
         """See `StepBatch.candidates`."""
         batch, rows, size = logits.values.shape
@@ -323,7 +328,35 @@ class Batch(Sequences):
 
         Rows of a prompt's embeddings are scored as the tokens that the caller knows them by.
         """
-        return super().probability(logits, self._known(tokens), of, mask_token)
+        tokens = real(self._known(tokens))
+        if is_raw(self.lineup.rules, logits, of):
+            return self._measured("probability", logits, mask_token, tokens)
+        return super().probability(logits, tokens, of, mask_token)
+
+    def entropy(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """See `StepBatch.entropy`."""
+        if is_raw(self.lineup.rules, logits, of):
+            return self._measured("entropy", logits, mask_token)
+        return super().entropy(logits, of, mask_token)
+
+    def margin(
+        self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
+    ) -> Tensor:
+        """See `StepBatch.margin`."""
+        if is_raw(self.lineup.rules, logits, of):
+            return self._measured("margin", logits, mask_token)
+        return super().margin(logits, of, mask_token)
+
+    def _measured(
+        self, name: ScoreName, logits: Logits, mask_token: Counting, tokens: Tensor | None = None
+    ) -> Tensor:
+        """Return a raw score of each row, [B, n], as the backend has it."""
+        uncounted = self.lineup.rules.mask_token_id if mask_token == "ignored" else None
+        asked = Scores((name,), tokens, uncounted)
+        (found,) = self.model.backend.measured(logits.values, asked)
+        return self.seen(found)
 
     def safety(self, logits: Logits, rows: Rows, sampler: str) -> Tensor:
         """See `StepBatch.safety`."""

@@ -245,6 +245,16 @@ def margin(
     return _score(scores.margin, rules, failed, logits, of, mask_token)
 
 
+def is_raw(rules: Rules, logits: Logits, of: Scored) -> bool:
+    """Whether a score is of the model's own logits: greedily, nothing else is made of them."""
+    if of == "raw":
+        return True
+    is_plain = all(
+        not group.sampling.temperature and not group.sampling.processors for group in rules.groups
+    )
+    return is_plain and logits.due is None
+
+
 def _score(
     measure: Callable[..., Tensor],
     rules: Rules,

@@ -93,6 +93,14 @@ class StepBatch(Protocol):
         """Return the logits of these rows."""
         ...
 
+    def mix(self, logits: Sequence[Logits], weights: Sequence[float | Tensor]) -> Logits:
+        """Return the sum of logits for the same positions, each times its weight.
+
+        A weight may be [B, 1], a number a sequence; one of 0 leaves the part out. What is `due`
+        where they disagree about that is what the first of them says.
+        """
+        ...
+
     def sample(
         self,
         logits: Logits,

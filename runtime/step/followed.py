@@ -142,6 +142,14 @@ class _Nothing:
         """See `Backend`."""
         return torch.zeros(values.shape[:2], dtype=torch.int64)
 
+    def measured(self, values: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+        """See `Backend`."""
+        return tuple(torch.zeros(values.shape[:2]) for _ in scores.names)
+
+    def mix(self, parts: Sequence[Tensor], _weights: Sequence[float | Tensor]) -> Tensor:
+        """See `Backend`."""
+        return torch.zeros_like(parts[0])
+
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """See `Backend`."""
         return torch.zeros((len(values), count), dtype=torch.int64)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -45,7 +45,6 @@ __all__ = [
     "length_of",
     "lookup",
     "mask",
-    "mix",
     "no_tokens",
     "number",
     "recall",
@@ -352,27 +351,6 @@ def left(among: Tensor) -> Tensor:
     if isinstance(among, Noted):
         return noted_ops.total(among)
     return among.sum(1, keepdim=True)
-
-
-def mix(logits: Sequence[Logits], weights: Sequence[float | Tensor]) -> Logits:
-    """Return the sum of logits for the same positions, each times its weight.
-
-    A weight may be [B, 1], a number a sequence; one of 0 leaves the part out. What is `due` where
-    they disagree about that is what the first of them says. It is torch's on every backend: three
-    calls for two parts, of memory that a head has just written.
-    """
-    total = _times(logits[0].values, weights[0])
-    for other, weight in zip(logits[1:], weights[1:], strict=True):
-        total = total + _times(other.values, weight)
-    return Logits(total, logits[0].positions, logits[0].due, logits[0].sight)
-
-
-def _times(values: Tensor, weight: float | Tensor) -> Tensor:
-    """Return logits [B, n, V] times a weight, computed as a number that all share is."""
-    if not isinstance(weight, Tensor | Noted):
-        return values * weight
-    by: Tensor = real(weight).unsqueeze(-1)
-    return (values.to(by.dtype) * by).masked_fill(by == 0, 0.0).to(values.dtype)
 
 
 def lookup(batch: StepBatch, length: int, ngram: int) -> Tensor:

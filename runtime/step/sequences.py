@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError
-from nldc.runtime.model.scores import ScoreName, candidates, likeliest
+from nldc.runtime.model.scores import ScoreName, candidates, likeliest, mixed
 from nldc.runtime.step import choose, noted_ops
 from nldc.runtime.step.history import History
 from nldc.runtime.step.host import Copy
@@ -86,6 +87,10 @@ class Sequences:
         """Return the chosen token of each row, int64 [B, n]; see `choose.sample`."""
         rules, failed = self.lineup.rules, self.failed
         return self.seen(choose.sample(rules, failed, logits, mask_token, real(temperature)))
+
+    def mix(self, logits: Sequence[Logits], weights: Sequence[float | Tensor]) -> Logits:
+        """See `StepBatch.mix`."""
+        return replace(logits[0], values=mixed([each.values for each in logits], real(weights)))
 
     def candidates(self, logits: Logits, count: int) -> Tensor:
         """See `StepBatch.candidates`."""

@@ -158,9 +158,7 @@ class _Method:
         elif owner == "ops" and name in ("lookup", "recall"):
             value.args = [value.func, *value.args]
             value.func = ast.Attribute(_name(RUN), "find", ast.Load())
-        elif (owner, name) in (("batch", "head"), ("ops", "mix")) or (
-            owner == "ops" and name in MOVES
-        ):
+        elif (owner == "batch" and name in ("head", "mix")) or (owner == "ops" and name in MOVES):
             shadow = self._of(value)
         else:
             self._shadowed.discard(register)
@@ -176,7 +174,7 @@ class _Method:
         if isinstance(value, ast.Call):
             if (owner, name) == ("batch", "head"):
                 return self._of(value.args[0])
-            if (owner, name) == ("ops", "mix") and isinstance(value.args[0], ast.Tuple):
+            if (owner, name) == ("batch", "mix") and isinstance(value.args[0], ast.Tuple):
                 return self._of(value.args[0].elts[0])
             if (owner, name) == ("ops", "fill_after_eos"):
                 rows = value.args[1]

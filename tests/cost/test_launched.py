@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from nldc import api
-from nldc.codegen.costs import BESIDE_OPS, CHOICE_OPS, SAFETY_OPS
+from nldc.codegen.costs import LOOK_OPS, SAFETY_OPS
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import Loop, Program, walk
 from nldc.cost.device import load_device
@@ -36,7 +36,14 @@ from nldc.runtime.step.state import StepState
 
 MERGED = 1
 """A head that chooses ends with a launch that has the best of all its tiles."""
-OF_BACKEND = {"choose": CHOICE_OPS, "candidates": 2, "head_choose": MERGED}
+OF_BACKEND = {
+    "choose": LOOK_OPS,
+    "measured": LOOK_OPS,
+    "candidates": LOOK_OPS,
+    "mix": 1,
+    "head_choose": MERGED,
+    "head_choose_scored": MERGED,
+}
 NO_WORK = (
     "aten.empty",
     "aten.detach",
@@ -65,13 +72,11 @@ class Launched(_Nothing):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if name not in (*OF_BACKEND, "layer", "head", "head_choose_scored", "rows", "move"):
+        if name not in (*OF_BACKEND, "layer", "head", "rows", "move"):
             return value
 
         def call(*arguments: Any) -> Any:
             self.found[name] += OF_BACKEND.get(name, 0)
-            if name == "head_choose_scored":
-                self.found[name] += MERGED + sum(BESIDE_OPS[each] for each in arguments[2].names)
             with _disable_current_modes():
                 made = value(*arguments)
                 return made.to(torch.bfloat16) if name == "head" else made

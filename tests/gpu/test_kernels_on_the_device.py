@@ -21,10 +21,11 @@ from nldc.runtime.invariant.quantised_ways import cancelling as cancelling_numbe
 
 pytest.importorskip("triton")
 
+from nldc.runtime.kernels.asked import Asked
 from nldc.runtime.kernels.device import interpreted
 from nldc.runtime.kernels.filtered import Filters, filtered
 from nldc.runtime.kernels.gated import gated
-from nldc.runtime.kernels.head import Asked, head
+from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import LowRankProducts, low_rank

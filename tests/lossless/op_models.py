@@ -262,8 +262,8 @@ def _mix(asked: _Asked, held: HeldLogits) -> None:
     dated = [Logits(p.values, p.positions, d) for p, d in zip(parts, due, strict=True)]
     weights = [weight for _, weight in asked.op.weighed]
     each = [torch.tensor([[weight]], dtype=torch.float64) for weight in weights]
-    found = ops.mix(dated, weights)
-    assert torch.equal(ops.mix(dated, each).values, found.values)
+    found = asked.batch.mix(dated, weights)
+    assert torch.equal(asked.batch.mix(dated, each).values, found.values)
     assert found.positions[0].tolist() == list(held.positions)
     assert found.due is due[0]
     assert torch.allclose(found.values, torch.tensor([held.rows], dtype=torch.float64))

@@ -17,6 +17,7 @@ import torch
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import gated, head, product
 from nldc.runtime.kernels.ahead import compile_launchable, target_of
+from nldc.runtime.kernels.asked import Asked, merging
 from nldc.runtime.kernels.forward import (
     ASKED,
     DOWN,
@@ -25,6 +26,7 @@ from nldc.runtime.kernels.forward import (
     QKV,
     SCORED,
     HeadRows,
+    Looks,
     LowRank,
     Rows,
     Sizes,
@@ -47,9 +49,11 @@ NUMBERS = (
 """Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
+LOOKS = Looks(frozenset((2, 64)), frozenset((2, 3)), chooses=True, scores=True)
+"""What is done with logits that are there."""
 GIVEN = (
     *(replace(each, given=True) for each in SCORED if each.token),
-    head.Asked(measures=True, given=True),
+    Asked(measures=True, given=True),
 )
 """What a head is asked for where a token is given."""
 
@@ -70,7 +74,7 @@ def forwards(sizes: Sizes, rows: tuple[int, ...], target: Target) -> Iterator[La
     """Yield the kernels of layers and heads, but attention, which `ahead_of_time.py` compiles."""
     whole = Rows(rows, 1, None, sees_prefix=True, adapted=True)
     heads = [HeadRows(each, scored) for each in rows for scored in (False, True)]
-    for kernel in kernels(sizes, [whole], heads, target, (2, 64), chooses=True):
+    for kernel in kernels(sizes, [whole], heads, target, LOOKS):
         if not kernel.name.startswith("attention"):
             yield kernel
 
@@ -100,7 +104,7 @@ def measuring(sizes: Sizes, rows: int, target: Target) -> Iterator[Launchable]:
     for asked in GIVEN:
         tile = head.head_tile(rows, sizes.head, target, asked)
         yield head.launchable(sizes.head, tile, target, asked, once=rows <= tile.height)
-        yield head.merging(-(-sizes.head.out // tile.features), target, asked)
+        yield merging(-(-sizes.head.out // tile.features), target, asked)
 
 
 def chosen(arch: int, *, everything: bool) -> Iterator[Launchable]:

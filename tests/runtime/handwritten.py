@@ -159,7 +159,7 @@ class QuadraticSS(Decoder):
         logits = batch.head(seen.take(slice(0, size)))
         if self.AR_WEIGHT is not None:
             first = batch.head(seen.take([size + i * size for i in range(size)]))
-            logits = ops.mix((logits, first), (self.AR_WEIGHT, 1 - self.AR_WEIGHT))
+            logits = batch.mix((logits, first), (self.AR_WEIGHT, 1 - self.AR_WEIGHT))
         kept = ops.accept_longest_prefix(carry["draft"], batch.sample(logits), 1)
         table = Table.of([[size + g * size + j for j in range(1, size)] for g in range(size)])
         masks = seen.gather(ops.choose_rows(table, kept.rows, 1))

@@ -14,7 +14,7 @@ from random_model import random_checkpoint
 
 from nldc import api
 from nldc.runtime import Decoder, GenerateOptions, Param, PromptError, Worth
-from nldc.runtime.step import ops
+from nldc.runtime.model.scores import mixed
 from nldc.runtime.step.choose import choice_of, grouped
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
@@ -212,16 +212,17 @@ def test_columns_hold_a_line_a_slot_and_change_with_who_sits_there() -> None:
 def test_a_weight_of_a_sequence_is_as_one_of_all() -> None:
     torch.manual_seed(0)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        parts = [Logits(torch.randn(2, 3, 5).to(dtype), torch.zeros(2, 3)) for _ in range(2)]
+        parts = [torch.randn(2, 3, 5).to(dtype) for _ in range(2)]
         precision = torch.promote_types(dtype, torch.float32)
         weights = [torch.tensor([[w], [1 - w]], dtype=precision) for w in (0.3, 0.9)]
-        found = ops.mix(parts, weights).values
+        found = mixed(parts, weights)
         for number, (one, other) in enumerate(((0.3, 0.9), (1 - 0.3, 1 - 0.9))):
-            alone = ops.mix(parts, [one, other]).values[number]
+            alone = mixed(parts, [one, other])[number]
             assert torch.equal(found[number], alone)
-    parts[0].values[...] = -torch.inf
+    parts[0][...] = -torch.inf
     nothing = torch.zeros(2, 1)
-    assert torch.equal(ops.mix(parts, [nothing, nothing + 1]).values, parts[1].values)
+    for weights in ([nothing, nothing + 1], [0.0, 1.0]):
+        assert torch.equal(mixed(parts, weights), parts[1])
 
 
 SAMPLINGS = (Sampling(), Sampling(0.8, top_k=3, seed=4), Sampling(top_k=1), Sampling(0.8, top_k=3))

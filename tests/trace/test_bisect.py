@@ -58,7 +58,7 @@ SEES_AHEAD = ("STEP_CHECKED_ROWS, CAUSAL,", "STEP_CHECKED_ROWS, BIDIRECTIONAL,")
 STORES_AHEAD = ("STEP_REFRESH_ROWS, CAUSAL,", "STEP_REFRESH_ROWS, BIDIRECTIONAL,")
 LEANS_ON_DRAFTER = (
     "choice = batch.head_choose(checked)",
-    "choice = batch.sample(ops.mix((batch.head(checked), batch.head(drafted_seen)), (0.9, 0.1)))",
+    "choice = batch.sample(batch.mix((batch.head(checked), batch.head(drafted_seen)), (0.9, 0.1)))",
 )
 KEEPS_ONE_MORE = ("keep=kept.rows, carry", "keep=kept.rows.clamp(max=3) + 1, carry")
 CHOOSES_AT_RANDOM = (

@@ -318,13 +318,13 @@ def test_a_step_that_fails_for_one_is_traced_for_the_others(watched: Watches) ->
 
 
 def test_every_op_is_known_to_move_tokens_or_not_to() -> None:
-    moved = {*MOVES, *ACCEPTS, "advance", "candidates", "fill_after_eos", "lookup", "mix", "recall"}
+    moved = {*MOVES, *ACCEPTS, "advance", "candidates", "fill_after_eos", "lookup", "recall"}
     others = {
         "choose_rows", "differ", "has_masks", "held", "leading", "least", "left", "length_of",
         "no_tokens", "number", "select", "unfinished",
     }  # fmt: skip
     assert not moved & others
     assert moved | others == set(OPS)
-    asked = {*CHOOSES, "append", "forward", "head"}
+    asked = {*CHOOSES, "append", "forward", "head", "mix"}
     scores = {"entropy", "everyone", "margin", "noise", "param", "probability", "rounds", "safety"}
     assert asked | scores | {"size"} == set(BATCH)

@@ -12,7 +12,6 @@ from kernel_cases import DTYPES, TARGET, Rooms, numbers
 
 from nldc.runtime.kernels import candidates as kernels
 from nldc.runtime.model import scores
-from nldc.runtime.step.sampling import Sampling, draw
 
 ODD = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, torch.finfo(torch.float32).min)
 
@@ -36,19 +35,6 @@ def test_so_they_do_where_much_is_equal_or_no_number(line: list[float], count: i
     logits = torch.tensor([line, line[::-1]])
     found = kernels.candidates(logits, count, TARGET)
     assert torch.equal(found, scores.candidates(logits, count))
-
-
-@given(st.lists(st.sampled_from(ODD), min_size=1, max_size=40), st.integers(-1, 39))
-@settings(max_examples=60, deadline=None)
-def test_a_greedy_choice_is_torchs(line: list[float], barred: int) -> None:
-    logits = torch.tensor([line, line[::-1], [-math.inf] * len(line)])
-    left = logits.clone()
-    if barred >= 0:
-        left[:, barred : barred + 1] = -math.inf
-    found = kernels.best(logits, TARGET, barred if barred >= 0 else None)
-    places = torch.arange(3).unsqueeze(1)
-    wanted = draw(left.unsqueeze(1), places, places, Sampling(), 0)
-    assert torch.equal(found, wanted.squeeze(1))
 
 
 def test_of_no_rows_nothing_is_taken() -> None:

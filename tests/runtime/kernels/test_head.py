@@ -19,7 +19,8 @@ from kernel_cases import (
     numbers,
 )
 
-from nldc.runtime.kernels.head import Asked, head, head_tile
+from nldc.runtime.kernels.asked import Asked
+from nldc.runtime.kernels.head import head, head_tile
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix
 from nldc.runtime.step import sampling

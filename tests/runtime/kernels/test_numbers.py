@@ -17,8 +17,9 @@ from nldc.runtime.invariant.interleaved import Interleaved, interleaved, lanes_o
 from nldc.runtime.invariant.quantised import Quantised, packed
 from nldc.runtime.invariant.quantised_ways import cancelling
 from nldc.runtime.kernels import product as kernels
+from nldc.runtime.kernels.asked import Asked
 from nldc.runtime.kernels.gated import gated
-from nldc.runtime.kernels.head import Asked, head
+from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import Delta
