@@ -373,7 +373,7 @@ def forward_times(
         places = Places((slot,), (prefix,), zero + slot, start)
         tokens = torch.randint(4, backbone.config.vocab_size, (rows,), device=device)
         choice = Choice(
-            (start + plan.offset).view(1, -1), zero, zero.view(1, 1), 0.0, None, None, None, None,
+            (start + plan.offset).view(1, -1), zero, zero.view(1, 1), None, False, None,
             lambda logits: logits.argmax(-1),
         )  # fmt: skip
         with torch.inference_mode():

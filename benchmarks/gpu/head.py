@@ -13,6 +13,9 @@ from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.sampling import Sampling
 
 ASKED = {
     "greedy": Asked(token=True),
@@ -22,9 +25,9 @@ ASKED = {
     "logits": Asked(logits=True),
 }
 FILTERS = {
-    "top-k": Filters(top_k=50),
-    "top-p": Filters(top_p=0.95),
-    "min-p": Filters(min_p=0.05),
+    "top-k": Sampling(1.0, top_k=50),
+    "top-p": Sampling(1.0, top_p=0.95),
+    "min-p": Sampling(1.0, min_p=0.05),
 }
 
 
@@ -43,7 +46,9 @@ def cases(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]
             lambda _, asked=asked: head(x, weight, asked, target, noise if asked.noisy else None),
         )
     logits = drawn(rows, VOCABULARY, dtype=dtype, device=device)
-    for name, filters in FILTERS.items():
+    for name, sampling in FILTERS.items():
+        drawing = Lineup.of([Member(0, 0, sampling)], 0, device).rules.drawing
+        filters = Filters(drawing.top_k, drawing.top_p, drawing.reach)
         yield Case(
             f"filtered, {name}",
             rows,

@@ -17,22 +17,34 @@ FIRST_KEYS = 2 * KEY_TILE
 class Kind:
     """What a graph says of its sequences, whichever they are.
 
-    `groups` are those that are sampled alike, each with its sequences' numbers. `budgets`: somebody
-    has a thinking budget; `starts`: with a token that begins a thought.
+    `drawn`: somebody is sampled, `filters`: and something may go of what is drawn of. How each is
+    sampled is read on the device, or where the host has a part in it, `groups` are those that are
+    sampled alike, each with its sequences' numbers. `budgets`: somebody has a thinking budget;
+    `starts`: with a token that begins a thought.
     """
 
     size: int
+    drawn: bool
+    filters: bool
     groups: tuple[tuple[tuple[object, ...], tuple[int, ...]], ...]
     budgets: bool
     starts: bool
 
     @staticmethod
-    def of(lineup: Lineup) -> Kind:
-        """Return the kind of a lineup that fills its graph."""
-        thoughts = lineup.thoughts
+    def of(lineup: Lineup, size: int, *, by_groups: bool) -> Kind:
+        """Return the kind of a lineup in a graph of so many sequences, which its last one fills."""
+        thoughts, groups = lineup.thoughts, lineup.rules.groups
+        count = len(lineup.members)
+        filling = tuple(range(count, size))
         return Kind(
-            size=len(lineup.members),
-            groups=tuple((kind_of(group.sampling), group.members) for group in lineup.rules.groups),
+            size=size,
+            drawn=any(group.sampling.temperature for group in groups),
+            filters=any(group.sampling.filters for group in groups),
+            groups=tuple(
+                (kind_of(each.sampling), each.members + filling * (count - 1 in each.members))
+                for each in groups
+                if by_groups
+            ),
             budgets=thoughts is not None,
             starts=thoughts is not None and thoughts.starts,
         )

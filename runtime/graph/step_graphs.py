@@ -3,9 +3,9 @@
 A step launches hundreds of kernels, each of which takes the host longer than it takes the device.
 So what a step asks of the device is captured once and replayed: a graph a strategy, for so many
 sequences of a kind, up to a number of keys (see `Key`), all of which are bounds, so that steps go
-on in the same graph while sequences join, leave and grow. Lengths, pages, what the sequences carry
-and bring: all of that is read from the device's memory. Before a replay the host writes there what
-it alone changed, as before every step.
+on in the same graph while sequences join, leave and grow, each sampled as it asks. Lengths, pages,
+what the sequences carry and bring: all of that is read from the device's memory. Before a replay
+the host writes there what it alone changed, as before every step.
 
 So a step can also be replayed before the host has read what came of the one before: the device goes
 on from what it has, and the host gives room for whatever that may be.
@@ -72,6 +72,10 @@ class _Trial:
     rows: Tensor
 
 
+class _SampledByHostError(Exception):
+    """What a step computes is measured by how its sequences are sampled, as the host knows it."""
+
+
 class StepGraphs:
     """Graphs of the steps on one model; `recorder` None: there are none, since `off`.
 
@@ -95,7 +99,8 @@ class StepGraphs:
         self._met: set[Key] = set()
         self._refused: dict[Key | str, str] = {}
         self._where: tuple[int, ...] = ()
-        self._kinds: weakref.WeakKeyDictionary[Lineup, dict[bool, Kind | str]] = (
+        self._by_groups: set[str] = set()
+        self._kinds: weakref.WeakKeyDictionary[Lineup, dict[tuple[bool, bool], Kind | str]] = (
             weakref.WeakKeyDictionary()
         )
         self._trial: _Trial | None = None
@@ -135,7 +140,7 @@ class StepGraphs:
             return None
         cache, state = moment.cache, moment.state
         lineup = state.lineup(moment.members)
-        kind = self._kind(lineup, routes=moment.routes)
+        kind = self._kind(moment, lineup)
         why = self._refused.get(moment.strategy) or (kind if isinstance(kind, str) else None)
         lengths = [cache.length(slot) for slot in lineup.slots]
         if why is None and not all(lengths):
@@ -173,7 +178,7 @@ class StepGraphs:
         if before.has_loops and len(lineup.members) > 1:
             return None
         cache, state = moment.cache, moment.state
-        kind = self._kind(lineup, routes=moment.routes)
+        kind = self._kind(moment, lineup)
         if isinstance(kind, str) or before.stream != stream_of(cache.device):
             return None
         lengths = [cache.length(slot) + before.made.rows for slot in lineup.slots]
@@ -221,12 +226,13 @@ class StepGraphs:
 
     # Which graph
 
-    def _kind(self, lineup: Lineup, *, routes: bool) -> Kind | str:
+    def _kind(self, moment: Moment, lineup: Lineup) -> Kind | str:
         """Return the kind of the graph that a lineup goes into, or why it goes into none."""
         known = self._kinds.setdefault(lineup, {})
-        if routes not in known:
-            known[routes] = _kind_of(lineup, routes=routes)
-        return known[routes]
+        routes, by_groups = moment.routes, moment.strategy in self._by_groups
+        if (routes, by_groups) not in known:
+            known[routes, by_groups] = _kind_of(lineup, routes=routes, by_groups=by_groups)
+        return known[routes, by_groups]
 
     def _key(
         self, moment: Moment, lineup: Lineup, kind: Kind, lengths: Sequence[int], unread: int = 0
@@ -282,6 +288,8 @@ class StepGraphs:
             )
         except NeedsHostError as problem:
             self._refused[moment.strategy] = str(problem)
+        except _SampledByHostError:
+            self._by_groups.add(moment.strategy)
         except Exception as problem:
             self._refuse(key, f"{type(problem).__name__}: {problem}")
         finally:
@@ -318,6 +326,8 @@ class StepGraphs:
         def step(taking: Taking) -> Made:
             batch = FixedBatch(self._model, moment.cache, moment.state, filled, key, taking)
             emit = moment.step(batch, batch.carried())
+            if batch.by_groups and not key.kind.groups:
+                raise _SampledByHostError
             form, values = lines_of(batch, emit)
             lengths = lengths_after(batch, emit)
             moment.state.write(filled, lengths, emit, key.texts, batch.notes)
@@ -351,20 +361,15 @@ def _agree(trial: _Trial, batch: Batch, record: Record) -> bool:
     return all(torch.equal(one, other) for one, other in pairs)
 
 
-def _kind_of(lineup: Lineup, *, routes: bool) -> Kind | str:
+def _kind_of(lineup: Lineup, *, routes: bool, by_groups: bool) -> Kind | str:
     """Return the kind of the graph that a lineup goes into, or why it goes into none.
 
-    A step that goes by the number of sequences has a graph for each.
+    A step that goes by the number of sequences has a graph for each (`routes`), and one for which
+    the host reads how sequences are sampled a graph for each way of it (`by_groups`).
     """
     if any(group.sampling.processors for group in lineup.rules.groups):
         return "a processor looks at the logits"
     if lineup.embedded_in_steps:
         return "rows of a prompt that is given as embeddings may be computed again"
     count = len(lineup.members)
-    size = count if routes else bucket(count)
-    kind = Kind.of(lineup)
-    groups = list(kind.groups)
-    last = next(n for n, (_, members) in enumerate(groups) if count - 1 in members)
-    how, members = groups[last]
-    groups[last] = (how, (*members, *range(count, size)))
-    return Kind(size, tuple(groups), kind.budgets, kind.starts)
+    return Kind.of(lineup, count if routes else bucket(count), by_groups=by_groups)

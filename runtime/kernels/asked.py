@@ -29,6 +29,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import Launchable, Target, options_of, power_above
 from nldc.runtime.kernels.noise import (
+    APART,
     KEYS,
     NO_NUMBER,
     NOTHING_ALLOWED,
@@ -94,15 +95,17 @@ class Found:
 
 @triton.jit
 def noised(  # type: ignore[no-untyped-def]
-    values, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, token, rows, own_rows
-):
+    values, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step,
+    heat_step, row, token, rows, own_rows,
+):  # fmt: skip
     """Return values [N, R] over the temperature plus Gumbel noise, in float64.
 
     A drafter's temperature below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is none.
     """
     first, second, temperature = keys_of(
-        position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, rows, own_rows
-    )
+        position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step, heat_step,
+        row, rows, own_rows,
+    )  # fmt: skip
     greedy = temperature < 1e-6
     heated = values.to(tl.float64) / tl.where(greedy, 1.0, temperature)[None, :]
     noised = heated + gumbel(token[:, None], first[None, :], second[None, :])
@@ -112,7 +115,8 @@ def noised(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def finish(  # type: ignore[no-untyped-def]
     total, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr, seed_ptr,
-    temperature_ptr, given_ptr, row, token, tile, tiles, rows, own_rows, barred, uncounted,
+    temperature_ptr, given_ptr, sequence_step, seed_step, heat_step, row, token, tile, tiles, rows,
+    own_rows, barred, uncounted,
     OUT: tl.constexpr, LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
     MEASURED: tl.constexpr, GIVEN: tl.constexpr, MEASURES: tl.constexpr, NUMBER: tl.constexpr,
 ):  # fmt: skip
@@ -127,8 +131,8 @@ def finish(  # type: ignore[no-untyped-def]
         scores = tl.where(((token < OUT) & (token != barred))[:, None], logits, float("-inf"))
         if NOISY:
             scores = noised(
-                scores, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, token, rows,
-                own_rows,
+                scores, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step,
+                seed_step, heat_step, row, token, rows, own_rows,
             )  # fmt: skip
         scores = tl.where(scores != scores, float("inf"), scores)  # NaN: no number either
         best, chosen = tl.max(scores, 0, return_indices=True, return_indices_tie_break_left=True)
@@ -318,8 +322,8 @@ class Tiles:
             none,
         )
 
-    def arguments(self, noise: Noise | None, given: Tensor | None) -> tuple[Tensor, ...]:
-        """Return a kernel's arguments from `score_ptr` to `given_ptr`."""
+    def arguments(self, noise: Noise | None, given: Tensor | None) -> tuple[Any, ...]:
+        """Return a kernel's arguments from `score_ptr` to the last of `APART`."""
         none = self.none
         return (
             self.score,
@@ -327,6 +331,7 @@ class Tiles:
             self.measure,
             *((none,) * len(KEYS) if noise is None else noise.memory),
             none if given is None else given.contiguous(),
+            *((0,) * len(APART) if noise is None else noise.apart),
         )
 
     def merged(self, target: Target, logits: Tensor | None = None) -> Found:

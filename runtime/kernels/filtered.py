@@ -14,7 +14,6 @@ are as many as processors.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +25,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
 from nldc.runtime.kernels.noise import (
+    APART,
     KEYS,
     NO_NUMBER,
     NOTHING_ALLOWED,
@@ -41,20 +41,32 @@ ORDERED_BITS = {torch.float32: 32, torch.bfloat16: 16, torch.float16: 20}
 
 An even number: a digit has two.
 """
+KEPT = ("top_k_ptr", "top_p_ptr", "reach_ptr")
+KEPT_APART = ("top_k_step", "top_p_step", "reach_step")
 BLOCK = 2048
 """Tokens that are looked at together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Filters:
-    """What stays of a row, in this order; each may be left out.
+    """What stays of the rows of each of B sequences, in this order; see `model.backend.Drawing`.
 
-    `top_k` is 1 or more, `top_p` above 0 and up to 1, `min_p` from 0 to 1.
+    `top_k` int64 [B], `top_p` and `reach` float64 [B] may be columns of a table.
     """
 
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
+    top_k: Tensor
+    top_p: Tensor
+    reach: Tensor
+
+    @property
+    def memory(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The arguments of `KEPT`."""
+        return self.top_k, self.top_p, self.reach
+
+    @property
+    def apart(self) -> tuple[int, int, int]:
+        """The arguments of `KEPT_APART`: from one sequence's value to the next one's."""
+        return self.top_k.stride(0), self.top_p.stride(0), self.reach.stride(0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -135,19 +147,20 @@ def _last(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["rows", "own_rows", "barred", "top_k"],
-    do_not_specialize_on_alignment=KEYS,  # a column of a table, which begins where it does
+    do_not_specialize=[*APART, *KEPT_APART, "rows", "own_rows", "barred"],
+    do_not_specialize_on_alignment=[*KEYS, *KEPT],  # columns of a table, which begin anywhere
 )
 def filtered_kernel(  # type: ignore[no-untyped-def]
-    logit_ptr, found_ptr, position_ptr, sequence_ptr, seed_ptr, temperature_ptr,
-    rows, own_rows, barred, top_k, top_p: tl.float64, distance: tl.float64,
+    logit_ptr, found_ptr, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, top_k_ptr,
+    top_p_ptr, reach_ptr, sequence_step, seed_step, heat_step, top_k_step, top_p_step, reach_step,
+    rows, own_rows, barred,
     OUT: tl.constexpr, BLOCK: tl.constexpr, BITS: tl.constexpr, UNIT: tl.constexpr,
     NO_NUMBER: tl.constexpr, NOTHING_ALLOWED: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Choose of logits [rows, OUT]: `found_ptr` int64 [rows] tokens.
+    """Choose of logits [rows, OUT]: `found_ptr` int64 [rows] tokens. Grid: rows.
 
-    `top_k` from OUT on and `top_p` 1 keep everything, and so does a `distance` of -inf: how far
-    below the best a value may be, the logarithm of min-p. Grid: rows.
+    A sequence whose temperature is below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there
+    is no noise, and the best token stays whatever goes.
     """
     row = tl.program_id(0) + tl.arange(0, 1)
     logit_ptr += tl.program_id(0).to(tl.int64) * OUT
@@ -155,9 +168,15 @@ def filtered_kernel(  # type: ignore[no-untyped-def]
         gdc_wait()
         gdc_launch_dependents()
     first_key, second_key, temperatures = keys_of(
-        position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, rows, own_rows
-    )
+        position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step, heat_step,
+        row, rows, own_rows,
+    )  # fmt: skip
     temperature = tl.max(temperatures)
+    greedy = temperature < 1e-6
+    temperature = tl.where(greedy, 1.0, temperature)
+    owner = tl.program_id(0) // own_rows
+    top_k = tl.load(top_k_ptr + owner * top_k_step)
+    top_p = tl.load(top_p_ptr + owner * top_p_step)
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
     broken = tl.zeros((BLOCK,), tl.int32)
     for first in range(0, OUT, BLOCK):
@@ -185,7 +204,7 @@ def filtered_kernel(  # type: ignore[no-untyped-def]
             low,
             _last(logit_ptr, enough, top, temperature, barred, OUT, BLOCK, BITS, False, UNIT),
         )
-    least = top + distance
+    least = top + tl.load(reach_ptr + owner * reach_step)
     score = tl.full((BLOCK,), float("-inf"), tl.float64)
     chosen = tl.full((BLOCK,), 2147483647, tl.int32)
     for first in range(0, OUT, BLOCK):
@@ -193,11 +212,9 @@ def filtered_kernel(  # type: ignore[no-untyped-def]
         kept = (token < OUT) & (_ordered(value, BITS) >= low)
         if tl.max(kept.to(tl.int32)) > 0:
             heated = value.to(tl.float64) / temperature
-            own = tl.where(
-                kept & (heated >= least),
-                heated + gumbel(token, first_key, second_key),
-                float("-inf"),
-            )
+            noised = heated + gumbel(token, first_key, second_key)
+            own = tl.where(greedy, heated, noised)
+            own = tl.where(kept & (heated >= least), own, float("-inf"))
             chosen = tl.where(own > score, token, chosen)
             score = tl.where(own > score, own, score)
     highest_score = tl.max(score)
@@ -215,6 +232,9 @@ def launchable(vocabulary: int, dtype: torch.dtype, target: Target) -> Launchabl
         "found_ptr": "*i64",
         **dict.fromkeys(KEYS, "*i64"),
         "temperature_ptr": "*fp64",
+        "top_k_ptr": "*i64",
+        "top_p_ptr": "*fp64",
+        "reach_ptr": "*fp64",
     }
     constants = {
         "OUT": vocabulary,
@@ -230,12 +250,11 @@ def launchable(vocabulary: int, dtype: torch.dtype, target: Target) -> Launchabl
         filtered_kernel,
         {
             **pointers,
-            **dict.fromkeys(("rows", "own_rows", "barred", "top_k"), "i32"),
-            **dict.fromkeys(("top_p", "distance"), "fp64"),
+            **dict.fromkeys((*APART, *KEPT_APART, "rows", "own_rows", "barred"), "i32"),
         },
         constants,
         options_of(target, 8, 1),
-        tuple(name for name in pointers if name not in KEYS),
+        ("logit_ptr", "found_ptr"),
     )
 
 
@@ -253,11 +272,11 @@ def filtered(
         logits,
         found,
         *noise.memory,
+        *filters.memory,
+        *noise.apart,
+        *filters.apart,
         rows,
         noise.own_rows(rows),
         -1 if barred is None else barred,
-        vocabulary if filters.top_k is None else min(filters.top_k, vocabulary),
-        1.0 if filters.top_p is None else filters.top_p,
-        math.log(filters.min_p) if filters.min_p else -math.inf,
     )
     return found

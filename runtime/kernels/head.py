@@ -28,7 +28,7 @@ from nldc.runtime.kernels.asked import (
     pointers_of,
 )
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of
-from nldc.runtime.kernels.noise import Noise
+from nldc.runtime.kernels.noise import APART, Noise
 from nldc.runtime.kernels.product import (
     Matrix,
     Shape,
@@ -41,12 +41,13 @@ from nldc.runtime.kernels.product import (
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["rows", "own_rows", "barred", "uncounted"],
+    do_not_specialize=[*APART, "rows", "own_rows", "barred", "uncounted"],
     do_not_specialize_on_alignment=ANYWHERE,  # a column of a table, which begins where it does
 )
 def head_kernel(  # type: ignore[no-untyped-def]
     x_ptr, w_ptr, scale_ptr, offset_ptr, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr,
-    sequence_ptr, seed_ptr, temperature_ptr, given_ptr, rows, own_rows, barred, uncounted,
+    sequence_ptr, seed_ptr, temperature_ptr, given_ptr, sequence_step, seed_step, heat_step,
+    rows, own_rows, barred, uncounted,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
     LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
@@ -83,15 +84,15 @@ def head_kernel(  # type: ignore[no-untyped-def]
         gdc_launch_dependents()
     finish(
         total, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr, seed_ptr,
-        temperature_ptr, given_ptr, first_row + row, first_out + out, tile, tiles, rows, own_rows,
-        barred, uncounted,
+        temperature_ptr, given_ptr, sequence_step, seed_step, heat_step, first_row + row,
+        first_out + out, tile, tiles, rows, own_rows, barred, uncounted,
         OUT, LOGITS, TOKEN, NOISY, MEASURED, GIVEN, MEASURES, x_ptr.dtype.element_ty,
     )  # fmt: skip
     if MORE > 0:
         finish(
             other, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr,
-            seed_ptr, temperature_ptr, given_ptr, first_row + other_row, first_out + out, tile,
-            tiles, rows, own_rows, barred, uncounted,
+            seed_ptr, temperature_ptr, given_ptr, sequence_step, seed_step, heat_step,
+            first_row + other_row, first_out + out, tile, tiles, rows, own_rows, barred, uncounted,
             OUT, LOGITS, TOKEN, NOISY, MEASURED, GIVEN, MEASURES, x_ptr.dtype.element_ty,
         )  # fmt: skip
 
@@ -126,7 +127,7 @@ def launchable(shape: Shape, tile: Tile, target: Target, asked: Asked, *, once: 
     return Launchable(
         f"head {shape.name} rows {tile.height} {' '.join(kinds)}",
         head_kernel,
-        {**pointers, **dict.fromkeys(("rows", "own_rows", "barred", "uncounted"), "i32")},
+        {**pointers, **dict.fromkeys((*APART, "rows", "own_rows", "barred", "uncounted"), "i32")},
         constants,
         options_of(target, tile.warps, tile.stages),
         tuple(name for name in pointers if name not in ANYWHERE),

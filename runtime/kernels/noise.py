@@ -10,6 +10,8 @@ from torch import Tensor
 
 KEYS = ("position_ptr", "sequence_ptr", "seed_ptr", "temperature_ptr")
 """What keys the noise: these may begin anywhere, and one compiled kernel serves all places."""
+APART = ("sequence_step", "seed_step", "heat_step")
+"""How far the keys of two sequences lie apart."""
 NO_NUMBER, NOTHING_ALLOWED = -1, -2
 """In place of a token, see `step.sampling`."""
 
@@ -18,8 +20,8 @@ NO_NUMBER, NOTHING_ALLOWED = -1, -2
 class Noise:
     """What keys the noise of the rows of B sequences, equally many of each, and scales its share.
 
-    `positions` int64 [rows], `sequences` and `seeds` int64 [B], `temperature` float64 [B]. They may
-    be columns of a table, as a lineup has them.
+    `positions` int64 [rows], `sequences` and `seeds` int64 [B], `temperature` float64 [B]. All but
+    the first may be columns of a table, as a lineup has them.
     """
 
     positions: Tensor
@@ -29,13 +31,13 @@ class Noise:
 
     @property
     def memory(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The arguments of `KEYS`: a kernel counts from one value to the next."""
-        return (
-            self.positions.contiguous(),
-            self.sequences.contiguous(),
-            self.seeds.contiguous(),
-            self.temperature.contiguous(),
-        )
+        """The arguments of `KEYS`."""
+        return (self.positions.contiguous(), self.sequences, self.seeds, self.temperature)
+
+    @property
+    def apart(self) -> tuple[int, int, int]:
+        """The arguments of `APART`: from one sequence's value to the next one's."""
+        return self.sequences.stride(0), self.seeds.stride(0), self.temperature.stride(0)
 
     def own_rows(self, rows: int) -> int:
         """Return how many of so many rows each sequence has."""
@@ -76,15 +78,16 @@ def row_noise(position, sequence, seed, stream, iteration):  # type: ignore[no-u
 
 @triton.jit
 def keys_of(  # type: ignore[no-untyped-def]
-    position_ptr, sequence_ptr, seed_ptr, temperature_ptr, row, rows, own_rows
-):
+    position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step, heat_step,
+    row, rows, own_rows,
+):  # fmt: skip
     """Return both uint32 keys of rows [R], and the temperature of each, float64."""
     live = row < rows
     owner = row // own_rows
     position = tl.load(position_ptr + row, mask=live, other=0)
-    sequence = tl.load(sequence_ptr + owner, mask=live, other=0)
-    seed = tl.load(seed_ptr + owner, mask=live, other=0)
-    temperature = tl.load(temperature_ptr + owner, mask=live, other=1.0)
+    sequence = tl.load(sequence_ptr + owner * sequence_step, mask=live, other=0)
+    seed = tl.load(seed_ptr + owner * seed_step, mask=live, other=0)
+    temperature = tl.load(temperature_ptr + owner * heat_step, mask=live, other=1.0)
     first = _key(0x243F6A88, seed, sequence, position)
     second = _key(0x85A308D3, seed, sequence, position)
     return first, second, temperature

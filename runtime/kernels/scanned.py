@@ -28,7 +28,7 @@ from nldc.runtime.kernels.asked import (
     pointers_of,
 )
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
-from nldc.runtime.kernels.noise import Noise
+from nldc.runtime.kernels.noise import APART, Noise
 
 FEATURES = 512
 """Tokens of a tile of which only the best is looked for."""
@@ -39,12 +39,13 @@ INTERPRETED = 64
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["rows", "own_rows", "line", "barred", "uncounted"],
+    do_not_specialize=[*APART, "rows", "own_rows", "line", "barred", "uncounted"],
     do_not_specialize_on_alignment=[*ANYWHERE, "logit_ptr"],  # rows may be some of many
 )
 def scan_kernel(  # type: ignore[no-untyped-def]
     logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr, seed_ptr,
-    temperature_ptr, given_ptr, rows, own_rows, line, barred, uncounted,
+    temperature_ptr, given_ptr, sequence_step, seed_step, heat_step, rows, own_rows, line, barred,
+    uncounted,
     OUT: tl.constexpr, ROWS: tl.constexpr, FEATURES: tl.constexpr, TOKEN: tl.constexpr,
     NOISY: tl.constexpr, MEASURED: tl.constexpr, GIVEN: tl.constexpr, MEASURES: tl.constexpr,
     DEPENDENT: tl.constexpr,
@@ -63,8 +64,8 @@ def scan_kernel(  # type: ignore[no-untyped-def]
     logits = tl.load(logit_ptr + place[None, :] * OUT + token[:, None], mask=there, other=0.0)
     finish(
         logits, logit_ptr, score_ptr, token_ptr, measure_ptr, position_ptr, sequence_ptr, seed_ptr,
-        temperature_ptr, given_ptr, row, token, tl.program_id(0), tl.num_programs(0), rows,
-        own_rows, barred, uncounted,
+        temperature_ptr, given_ptr, sequence_step, seed_step, heat_step, row, token,
+        tl.program_id(0), tl.num_programs(0), rows, own_rows, barred, uncounted,
         OUT, False, TOKEN, NOISY, MEASURED, GIVEN, MEASURES, logit_ptr.dtype.element_ty,
     )  # fmt: skip
 
@@ -82,7 +83,7 @@ def launchable(vocabulary: int, dtype: torch.dtype, target: Target, asked: Asked
         {
             "logit_ptr": number,
             **pointers_of(asked, number),
-            **dict.fromkeys(("rows", "own_rows", "line", "barred", "uncounted"), "i32"),
+            **dict.fromkeys((*APART, "rows", "own_rows", "line", "barred", "uncounted"), "i32"),
         },
         {
             "OUT": vocabulary,

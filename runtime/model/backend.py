@@ -27,26 +27,38 @@ Between = Callable[[Program, Sequence[Tensor], Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
+class Drawing:
+    """How each of B sequences is sampled, in numbers on the device, which may change in place.
+
+    `temperature` float64 [B], of which the lowest are greedy. What stays of a row: the `top_k`
+    likeliest tokens, int64 [B]; those that together have `top_p` of the probability, float64 [B];
+    and those that are no further below the best than `reach`, float64 [B], which is not positive.
+    Where nothing is to go, these are above any vocabulary, 1 and -inf.
+    """
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    reach: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Choice:
     """How one token is chosen of the logits of each row: in numbers, and as a function.
 
     `positions` int64 [B, n] are those of the tokens; `keys` int64 [B] and `seeds` int64 [B, 1] key
-    the noise of each sequence. `temperature` 0 is greedy, and then no filter applies. The token
-    `barred` is never chosen. `of` maps logits [B, n, vocabulary] to tokens int64 [B, n], and says
-    what all these numbers mean. With `heat` float64 [B, 1] each sequence has a temperature of its
-    own instead, of which the lowest are greedy, and there is no filter.
+    the noise of each sequence. `drawing` None: all are greedy; `filters`: something may go of what
+    somebody draws of. The token `barred` is never chosen. `of` maps logits [B, n, vocabulary] to
+    tokens int64 [B, n], and says what all these numbers mean.
     """
 
     positions: Tensor
     keys: Tensor
     seeds: Tensor
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
+    drawing: Drawing | None
+    filters: bool
     barred: int | None
     of: Callable[[Tensor], Tensor]
-    heat: Tensor | None = None
 
 
 Chooser = Callable[[Tensor], Tensor]

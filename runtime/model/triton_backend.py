@@ -163,7 +163,7 @@ class TritonBackend:
 
     def choose(self, values: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows."""
-        if self._filters(choice):
+        if choice.filters:
             tokens = self._filtered(values.reshape(-1, values.shape[-1]), choice)
         else:
             noise = _noise_of(choice)
@@ -190,7 +190,7 @@ class TritonBackend:
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows, and so go through logits."""
-        if self._filters(choice):
+        if choice.filters:
             tokens = self._filtered(self.head(states), choice)
         else:
             noise = _noise_of(choice)
@@ -203,7 +203,7 @@ class TritonBackend:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """See `Backend`; where somebody looks at logits, they are measured where they lie."""
         shape, states = states.shape[:2], states.flatten(0, 1)
-        if not isinstance(choice, Choice) or self._filters(choice):
+        if not isinstance(choice, Choice) or choice.filters:
             logits = self.head(states)
             logits = logits.view(*shape, logits.shape[-1])
             tokens = self.choose(logits, choice) if isinstance(choice, Choice) else choice(logits)
@@ -243,16 +243,10 @@ class TritonBackend:
             uncounted=uncounted,
         )
 
-    def _filters(self, choice: Choice) -> bool:
-        """Whether a filter may remove tokens."""
-        if not choice.temperature:
-            return False
-        cut = choice.top_k is not None and choice.top_k < self.head_weight.out
-        return cut or (choice.top_p is not None and choice.top_p < 1) or bool(choice.min_p)
-
     def _filtered(self, logits: Tensor, choice: Choice) -> Tensor:
         """Return the tokens, int64 [n], of logits [n, vocabulary] that a filter looks at."""
-        filters = Filters(choice.top_k, choice.top_p, choice.min_p)
+        drawing = _there(choice.drawing)
+        filters = Filters(drawing.top_k, drawing.top_p, drawing.reach)
         return filtered(logits, filters, _there(_noise_of(choice)), self.target, choice.barred)
 
     def adapter_of(self, adapter: Adapter) -> KernelAdapter:
@@ -266,13 +260,10 @@ class TritonBackend:
 
 def _noise_of(choice: Choice) -> Noise | None:
     """Return what keys the noise; None: the choice is greedy."""
-    if not choice.temperature:
+    if choice.drawing is None:
         return None
-    heat = choice.heat
-    if heat is None:
-        heat = torch.full_like(choice.keys, choice.temperature, dtype=torch.float64)
-    places, seeds = choice.positions.reshape(-1), choice.seeds.reshape(-1)
-    return Noise(places, choice.keys, seeds, heat.reshape(-1))
+    places, heat = choice.positions.reshape(-1), choice.drawing.temperature
+    return Noise(places, choice.keys, choice.seeds.squeeze(1), heat)
 
 
 def _scores_of(found: Found, scores: Scores, shape: torch.Size) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.choose import Temperature, choice_of, is_raw
+from nldc.runtime.step.choose import Temperature, choice_of, ended, is_raw
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
@@ -66,9 +66,11 @@ class Batch(Sequences):
     """Sequences that share a forward; see `contract.StepBatch` for what generated code may ask.
 
     `state` is what the device knows of them from their earlier steps; without one, the batch is the
-    first that sees them.
+    first that sees them. `by_groups`: something was computed by how the host knows them to be
+    sampled.
     """
 
+    by_groups = False
     _prompt: tuple[Tensor, Sequence[int]] | None = None
 
     def __init__(
@@ -237,11 +239,13 @@ class Batch(Sequences):
         mask_token: Choosing = "allowed",
         temperature: Temperature = None,
     ) -> Tensor:
-        """See `StepBatch.sample`; where nobody else has to see the logits, the backend chooses."""
-        temperature = real(temperature)
-        choice = choice_of(self.lineup.rules, logits, mask_token, temperature)
+        """See `StepBatch.sample`; where no processor has to see the logits, the backend chooses."""
+        rules, temperature = self.lineup.rules, real(temperature)
+        choice = choice_of(rules, replace(logits, due=None), mask_token, temperature)
         if choice is None:
+            self.by_groups = True
             return super().sample(logits, mask_token, temperature)
+        logits = ended(rules, logits)
         return self.seen(self.model.backend.choose(logits.values, choice))
 
     def head_choose(
@@ -331,6 +335,7 @@ class Batch(Sequences):
         tokens = real(self._known(tokens))
         if is_raw(self.lineup.rules, logits, of):
             return self._measured("probability", logits, mask_token, tokens)
+        self.by_groups = True
         return super().probability(logits, tokens, of, mask_token)
 
     def entropy(
@@ -339,6 +344,7 @@ class Batch(Sequences):
         """See `StepBatch.entropy`."""
         if is_raw(self.lineup.rules, logits, of):
             return self._measured("entropy", logits, mask_token)
+        self.by_groups = True
         return super().entropy(logits, of, mask_token)
 
     def margin(
@@ -347,6 +353,7 @@ class Batch(Sequences):
         """See `StepBatch.margin`."""
         if is_raw(self.lineup.rules, logits, of):
             return self._measured("margin", logits, mask_token)
+        self.by_groups = True
         return super().margin(logits, of, mask_token)
 
     def _measured(

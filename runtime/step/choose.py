@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nldc.runtime.errors import NldcRuntimeError
 from nldc.runtime.model import scores
-from nldc.runtime.model.backend import Choice
+from nldc.runtime.model.backend import Choice, Drawing
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.processors import ask
 from nldc.runtime.step.sampling import LOWEST_TEMPERATURE, Sampling, draw, draw_at, filtered
@@ -44,13 +44,15 @@ class Group:
 class Rules:
     """How the tokens of a batch's sequences are chosen.
 
-    `keys` int64 [B] and `seeds` [B, 1] key their noise; `last` [B, 1] are the last positions of
-    which a processor is asked; `thought_ends` [B, 1] the tokens that end thinking.
+    `keys` int64 [B] and `seeds` [B, 1] key their noise, and `drawing` is how each is sampled, as
+    `groups` say; `last` [B, 1] are the last positions of which a processor is asked; `thought_ends`
+    [B, 1] the tokens that end thinking.
     """
 
     groups: tuple[Group, ...]
     keys: Tensor
     seeds: Tensor
+    drawing: Drawing
     last: Tensor
     thought_ends: Tensor
     mask_token_id: int
@@ -139,67 +141,40 @@ def choice_of(
 ) -> Choice | None:
     """Return how `sample` chooses of the rows' logits, where these are all that it asks for.
 
-    None where a processor or a thinking budget must see them, or sequences are sampled unlike.
+    None where a processor must see them, or a thinking budget.
     """
-    if isinstance(temperature, Tensor):
-        return _heated(rules, rows, mask_token, temperature)
-    if temperature is not None:
-        rules = at(rules, temperature)
-    group = rules.groups[0]
-    if len(rules.groups) > 1 or group.sampling.processors or rows.due is not None:
+    if rows.due is not None or any(group.sampling.processors for group in rules.groups):
         return None
-    sampling, seeds = group.sampling, rules.seeds
-
-    def of(values: Tensor) -> Tensor:
-        if mask_token == "forbidden":
-            values = without_mask(rules, values)
-        return draw(values, rows.positions, rules.keys, sampling, seeds)
-
-    return Choice(
-        positions=rows.positions,
-        keys=rules.keys,
-        seeds=seeds,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        barred=rules.mask_token_id if mask_token == "forbidden" else None,
-        of=of,
-    )
-
-
-def _heated(
-    rules: Rules, rows: Hidden | Logits, mask_token: Choosing, temperatures: Tensor
-) -> Choice | None:
-    """Return how sequences choose that have only their temperatures apart, [B, 1]; else None."""
+    positions, own = rows.positions, rules.drawing
     samplings = [group.sampling for group in rules.groups]
-    if rows.due is not None or any(map(_is_seen, samplings)):
-        return None
+    is_drawn = any(each.temperature for each in samplings)
+    if isinstance(temperature, Tensor):
+        is_drawn, own = True, replace(own, temperature=temperature.squeeze(1))
+    elif temperature is not None:
+        is_drawn = temperature >= LOWEST_TEMPERATURE
+        if is_drawn:
+            own = replace(own, temperature=torch.full_like(own.temperature, temperature))
 
     def of(values: Tensor) -> Tensor:
-        if mask_token == "forbidden":
-            values = without_mask(rules, values)
-        return draw_at(values, rows.positions, rules.keys, Sampling(), rules.seeds, temperatures)
+        return sample(rules, {}, Logits(values, positions), mask_token, temperature)
 
     return Choice(
-        positions=rows.positions,
+        positions=positions,
         keys=rules.keys,
         seeds=rules.seeds,
-        temperature=1.0,
-        top_k=None,
-        top_p=None,
-        min_p=None,
+        drawing=own if is_drawn else None,
+        filters=is_drawn and any(each.filters for each in samplings),
         barred=rules.mask_token_id if mask_token == "forbidden" else None,
         of=of,
-        heat=temperatures,
     )
 
 
-def _is_seen(sampling: Sampling) -> bool:
-    """Whether a processor or a filter looks at a row's logits."""
-    filters = (sampling.top_k, sampling.top_p, sampling.min_p)
-    is_filtered = sampling.temperature > 0 and any(each is not None for each in filters)
-    return bool(sampling.processors) or is_filtered
+def ended(rules: Rules, logits: Logits) -> Logits:
+    """Return logits of which rows that are due leave nothing but the token that ends thinking."""
+    if logits.due is None:
+        return logits
+    values = end_thought(logits.values, logits.due, rules.thought_ends)
+    return replace(logits, values=values, due=None)
 
 
 def probability(

@@ -5,25 +5,31 @@ Made once for as long as the same sequences stay together: a step uploads nothin
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from nldc.runtime.model.backend import Drawing
 from nldc.runtime.step.choose import Rules, grouped
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.processors import wants_tokens
+from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.thinking import NO_MARK, NOWHERE, Thoughts
 
 NO_END = -3
 """Fills a line of ends: the id of no token, nor a code in place of one."""
-FACTS = 8
+FACTS = 12
 """How many numbers `facts_of` says of a member."""
+ALL = 2**31 - 1
+"""Above the tokens of any vocabulary."""
 
 
 def facts_of(member: Member) -> tuple[int, ...]:
-    """Return the numbers of a member: of its noise, its places, and its thinking budget."""
+    """Return the numbers of a member: of its noise, its places, thinking budget and sampling."""
     seed, limit = member.sampling.seed, member.thinking
     opened = None if limit is None else member.thought
     return (
@@ -35,7 +41,19 @@ def facts_of(member: Member) -> tuple[int, ...]:
         0 if limit is None else limit.tokens,
         NO_MARK if limit is None or limit.start is None else limit.start,
         NO_MARK if limit is None else limit.end,
+        *_drawing_of(member.sampling),
     )
+
+
+def _drawing_of(sampling: Sampling) -> tuple[int, ...]:
+    """Return the numbers of a `Drawing`, floats as the whole numbers that have their bits."""
+    top_k, top_p, reach = ALL, 1.0, -math.inf
+    if sampling.filters:
+        top_k = min(sampling.top_k or ALL, ALL)
+        top_p = 1.0 if sampling.top_p is None else sampling.top_p
+        reach = math.log(sampling.min_p) if sampling.min_p else reach
+    heat, mass, far = struct.unpack("3q", struct.pack("3d", sampling.temperature, top_p, reach))
+    return heat, top_k, mass, far
 
 
 def ends_of(member: Member, most: int) -> list[int]:
@@ -88,8 +106,10 @@ class Lineup:
         mask_token_id: int,
     ) -> Lineup:
         """Return the lineup of members whose `facts` [B, FACTS] and ends lie on the device."""
-        keys, seeds, last, *thinking = facts.unsqueeze(-1).unbind(1)
-        begin, opened, limit, start, end = thinking
+        keys, seeds, last, *more = facts.unsqueeze(-1).unbind(1)
+        begin, opened, limit, start, end, *_ = more
+        heat, _, top_p, reach = facts.view(torch.float64)[:, -4:].unbind(1)
+        drawing = Drawing(heat, facts[:, -3], top_p, reach)
         prompts = tuple(member.prompt_length for member in members)
         budgets = [member.thinking for member in members if member.thinking is not None]
         thoughts = None
@@ -112,7 +132,7 @@ class Lineup:
             facts=facts,
             begin=begin.squeeze(1),
             eos=eos,
-            rules=Rules(groups, keys.squeeze(1), seeds, last, end, mask_token_id),
+            rules=Rules(groups, keys.squeeze(1), seeds, drawing, last, end, mask_token_id),
             thoughts=thoughts,
             sees_tokens=any(
                 wants_tokens(each) for member in members for each in member.sampling.processors

@@ -44,6 +44,12 @@ class Sampling:
     seed: int = 0
     processors: tuple[Processor, ...] = ()
 
+    @property
+    def filters(self) -> bool:
+        """Whether something may go of what is drawn of; of a greedy choice, nothing does."""
+        cuts = self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+        return self.temperature > 0 and (cuts or bool(self.min_p))
+
     def check(self) -> None:
         """Raise PromptError unless every option is in its range."""
         if not _real(self.temperature) or not (

@@ -29,11 +29,18 @@ from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import LowRankProducts, low_rank
+from nldc.runtime.kernels.mixed import mixed
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix, product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
+from nldc.runtime.kernels.scanned import scanned
 from nldc.runtime.kernels.summed import added_normed
-from nldc.runtime.step.sampling import Sampling, draw
+from nldc.runtime.model import scores
+from nldc.runtime.step.choose import sample
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.values import Logits
 
 pytestmark = pytest.mark.gpu
 COUNTS = (1, 2, 7, 8, 16, 17, 31, 33, 64, 65, 72, 81, 97, 128, 129, 272)
@@ -242,20 +249,75 @@ def test_a_head_measures_a_row_alike_whether_or_not_its_logits_are_written(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "filters", [Filters(top_k=9), Filters(top_p=0.9), Filters(min_p=0.1), Filters(50, 0.95, 0.01)]
-)
+@pytest.mark.parametrize("turn", range(4))
 def test_a_filtered_choice_is_torchs(
-    device: torch.device, target: Target, numbers: Numbers, filters: Filters, dtype: torch.dtype
+    device: torch.device, target: Target, numbers: Numbers, turn: int, dtype: torch.dtype
 ) -> None:
-    size, rows = (131072, 64) if device.type == "cuda" else (150, 2)
-    logits = numbers(rows, size, dtype=dtype) * 3
-    one = torch.ones(1, dtype=torch.int64, device=device)
-    positions = torch.arange(rows, device=device)
-    found = filtered(logits, filters, Noise(positions, one, one, one.double() * 0.8), target)
-    rules = Sampling(0.8, filters.top_k, filters.top_p, filters.min_p)
-    wanted = draw(logits.unsqueeze(0), positions.unsqueeze(0), one, rules, one.unsqueeze(1))
-    assert torch.equal(found, wanted[0])
+    samplings = [
+        Sampling(0.8, top_k=9),
+        Sampling(0.8, top_p=0.9),
+        Sampling(1.2, min_p=0.1),
+        Sampling(0.8, 50, 0.95, 0.01, seed=3),
+        Sampling(top_k=9),
+        Sampling(2.0),
+    ]
+    size, own = (131072, 16) if device.type == "cuda" else (150, 2)
+    samplings = [*samplings[turn:], *samplings[:turn]][:4]
+    logits = numbers(4 * own, size, dtype=dtype).view(4, own, size) * 3
+    members = [Member(0, key, sampling) for key, sampling in enumerate(samplings)]
+    rules = Lineup.of(members, 0, device).rules
+    positions, drawing = torch.arange(4 * own, device=device), rules.drawing
+    noise = Noise(positions, rules.keys, rules.seeds.squeeze(1), drawing.temperature)
+    filters = Filters(drawing.top_k, drawing.top_p, drawing.reach)
+    found = filtered(logits.view(-1, size), filters, noise, target)
+    wanted = sample(rules, {}, Logits(logits, positions.view(4, own)))
+    assert torch.equal(found.view(4, own), wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logits_that_are_there_are_looked_at_as_a_head_looks(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    some, most = counts(device)
+    size, width = (5000, 1024) if device.type == "cuda" else (150, 40)
+    weight = Matrix(numbers(size, width, dtype=dtype) / width**0.5, size, width)
+    x = numbers(most, width, dtype=dtype)
+    heats = torch.full((1,), 0.7, dtype=torch.float64, device=device)
+    one, positions = torch.ones_like(heats).long(), torch.arange(most, device=device)
+    given = (positions * 977) % size
+    for asked in (
+        Asked(token=True),
+        Asked(token=True, noisy=True),
+        Asked(measures=True),
+        Asked(measures=True, given=True),
+    ):
+        noise = Noise(positions, one, one, heats) if asked.noisy else None
+        own = given if asked.given else None
+        of_head = head(x, weight, replace(asked, logits=True), target, noise, given=own)
+        assert of_head.logits is not None
+        for count in some:
+            noise = Noise(positions[:count], one, one, heats) if asked.noisy else None
+            own = given[:count] if asked.given else None
+            found = scanned(of_head.logits[None, :count], asked, target, noise, given=own)
+            for name, value in vars(found).items():
+                if value is not None:
+                    assert torch.equal(value, getattr(of_head, name)[:count]), (name, count)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_mix_is_torchs(
+    device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype
+) -> None:
+    size, rows = (131072, 9) if device.type == "cuda" else (150, 3)
+    whole = numbers(4 * (rows + 2), size, dtype=dtype).view(4, rows + 2, size) * 3
+    parts = [whole[:, number : number + rows] for number in range(3)]
+    own = numbers(4, 5, dtype=torch.float32)[:, 3:4]
+    found = mixed(parts, (0.3, own, -1.1), target)
+    wanted = scores.mixed(parts, (0.3, own, -1.1))
+    if target.upcast and dtype == torch.bfloat16:  # the interpreter cuts off
+        assert torch.allclose(found.float(), wanted.float(), rtol=2**-6, atol=2**-4)
+    else:
+        assert torch.equal(found, wanted)
 
 
 def matrix_of_numbers(weight: Quantised) -> Matrix:

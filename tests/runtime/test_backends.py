@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import drawn
 from handwritten import CAUSAL, Ar
 from random_model import random_checkpoint
 from torch import Tensor
@@ -16,6 +17,7 @@ from nldc.runtime.model.scores import Scores
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.choose import choice_of, sample
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import NO_NUMBER, Sampling
 from nldc.runtime.step.thinking import ThinkingLimit
@@ -40,9 +42,17 @@ ALIKE = {
         for key in range(3)
     ],
     "alone": members_of(1, temperature=0.7),
-}
-UNLIKE = {
     "greedy and hot": [*members_of(1), *members_of(2, temperature=1.0)],
+    "each by filters of its own": [
+        *members_of(1, temperature=0.8, top_k=3),
+        *members_of(2, top_k=2),
+        *members_of(1, temperature=1.2, top_p=0.4),
+        *members_of(1, temperature=2.0, min_p=0.1, top_k=10**12),
+        *members_of(1, temperature=0.5, top_k=20, top_p=0.7, min_p=0.02),
+        *members_of(1, temperature=0.9),
+    ],
+}
+SEEN = {
     "with a processor": members_of(2, processors=(halved,)),
     "with a thinking budget": [
         Member(0, 0, Sampling(), thinking=ThinkingLimit(2, 30), thought=0, prompt_length=1)
@@ -88,29 +98,62 @@ def forward(decoder: Ar, members: list[Member]) -> tuple[Batch, Hidden, Watched]
 
 
 @pytest.mark.parametrize("mask_token", ["allowed", "forbidden"])
-@pytest.mark.parametrize("name", [*ALIKE, *UNLIKE])
+@pytest.mark.parametrize("name", [*ALIKE, *SEEN])
 def test_a_head_that_chooses_is_the_head_and_then_the_choice(
     decoder: Ar, name: str, mask_token: Choosing
 ) -> None:
     with torch.inference_mode():
-        batch, hidden, watched = forward(decoder, (ALIKE | UNLIKE)[name])
+        batch, hidden, watched = forward(decoder, (ALIKE | SEEN)[name])
         want = batch.sample(batch.head(hidden), mask_token)
         assert torch.equal(batch.head_choose(hidden, mask_token), want)
     assert len(watched.choices) == (name in ALIKE)
     for choice in watched.choices:
         assert torch.equal(choice.positions, hidden.positions)
         assert choice.barred == (MASK if mask_token == "forbidden" else None)
-        assert choice.temperature == batch.members[0].sampling.temperature
+        samplings = [member.sampling for member in batch.members]
+        assert (choice.drawing is None) == (not any(each.temperature for each in samplings))
+        assert choice.filters == any(each.filters for each in samplings)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.0, 0.6, "each"])
+@pytest.mark.parametrize("mask_token", ["allowed", "forbidden"])
+@pytest.mark.parametrize("name", ALIKE)
+def test_the_numbers_of_a_choice_say_what_it_takes(
+    decoder: Ar, name: str, mask_token: Choosing, temperature: float | str | None
+) -> None:
+    with torch.inference_mode():
+        batch, hidden, _ = forward(decoder, ALIKE[name])
+        logits = batch.head(hidden)
+        at: Any = temperature
+        if temperature == "each":
+            at = torch.arange(batch.size, dtype=torch.float64).unsqueeze(1) / 2
+        choice = choice_of(batch.lineup.rules, logits, mask_token, at)
+        assert choice is not None
+        wanted = sample(batch.lineup.rules, {}, logits, mask_token, at)
+        assert torch.equal(choice.of(logits.values), wanted)
+        assert torch.equal(drawn(logits.values, choice), wanted)
+
+
+def test_a_budget_that_is_spent_leaves_one_token_to_whoever_chooses(decoder: Ar) -> None:
+    with torch.inference_mode():
+        batch, hidden, _ = forward(decoder, SEEN["with a thinking budget"])
+        logits = batch.head(hidden)
+        assert logits.due is not None
+        assert logits.due.any()
+        chosen = batch.sample(logits)
+        assert torch.equal(chosen, sample(batch.lineup.rules, {}, logits))
+        assert (chosen[logits.due] == 30).all()
+        assert not batch.by_groups
 
 
 @pytest.mark.parametrize("counting", ["counted", "ignored"])
-@pytest.mark.parametrize("name", [*ALIKE, *UNLIKE])
+@pytest.mark.parametrize("name", [*ALIKE, *SEEN])
 def test_scores_beside_a_choice_are_those_of_the_head(
     decoder: Ar, name: str, counting: Counting
 ) -> None:
     mask_token: Choosing = "forbidden" if counting == "ignored" else "allowed"
     with torch.inference_mode():
-        batch, hidden, watched = forward(decoder, (ALIKE | UNLIKE)[name])
+        batch, hidden, watched = forward(decoder, (ALIKE | SEEN)[name])
         logits = batch.head(hidden)
         chosen = batch.sample(logits, mask_token)
         given = torch.full_like(chosen, 7).index_fill(1, torch.tensor([2]), -1)

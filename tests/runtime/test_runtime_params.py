@@ -253,21 +253,23 @@ def test_a_drafters_temperature_is_in_place_of_the_sequences_own() -> None:
     assert torch.equal(own.sample(logits, temperature=mixed), torch.stack(rows))
 
 
-def test_unlike_sequences_share_one_greedy_choice_of_a_drafter() -> None:
+def test_unlike_sequences_share_one_choice_of_a_drafter() -> None:
     members = [Member(n, n, sampling) for n, sampling in enumerate(SAMPLINGS)]
     assert len(grouped(members, torch.device("cpu"))) > 1
     rules = Lineup.of(members, 0, torch.device("cpu")).rules
     hidden = Hidden(torch.zeros(4, 1, 2), torch.zeros(4, 1, dtype=torch.int64))
-    assert choice_of(rules, hidden) is None
-    choice = choice_of(rules, hidden, temperature=0.0)
-    assert choice is not None
-    assert choice.temperature == 0
-    each = torch.tensor([[0.0], [0.5], [1.0], [2.0]], dtype=torch.float64)
-    assert choice_of(rules, hidden, temperature=each) is None  # a filter looks at whole rows
-    plain = [Member(n, n, replace(one, top_k=None)) for n, one in enumerate(SAMPLINGS)]
-    own = choice_of(Lineup.of(plain, 0, torch.device("cpu")).rules, hidden, temperature=each)
-    assert own is not None
-    assert own.heat is each
+
+    def heat(temperature: Any) -> list[float] | None:
+        choice = choice_of(rules, hidden, temperature=temperature)
+        assert choice is not None
+        assert choice.filters == (choice.drawing is not None)
+        return None if choice.drawing is None else choice.drawing.temperature.tolist()
+
+    each = [0.0, 0.5, 1.0, 2.0]
+    assert heat(None) == [0.0, 0.8, 0.0, 0.8]
+    assert heat(0.0) is None
+    assert heat(0.3) == [0.3] * 4
+    assert heat(torch.tensor(each, dtype=torch.float64).unsqueeze(1)) == each
 
 
 def test_what_a_column_cannot_hold_is_beyond_every_score() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from drawn import drawn
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.model.attention import Attention
+from nldc.runtime.model.backend import Choice, Chooser
+from nldc.runtime.model.scores import Scores
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.pattern import RowFacts
 from nldc.runtime.rows.plan import Plan
@@ -95,3 +100,19 @@ class TableBackend(TorchBackend):
     def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
         """Return the attention of one forward."""
         return TableAttention(plan, cache, places)
+
+    def choose(self, values: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return drawn(values, choice)
+
+    def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        logits = self.head(states)
+        return drawn(logits.view(*choice.positions.shape, logits.shape[-1]), choice)
+
+    def head_choose_scored(
+        self, states: Tensor, choice: Choice | Chooser, scores: Scores
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Backend`."""
+        own = partial(drawn, choice=choice) if isinstance(choice, Choice) else choice
+        return super().head_choose_scored(states, own, scores)

@@ -242,6 +242,39 @@ def test_sequences_that_are_sampled_unlike_share_a_graph(decoder: Decoder) -> No
     assert engine.graphs.replays == 7
 
 
+def test_how_a_sequence_is_sampled_is_no_part_of_a_graph(decoder: Decoder) -> None:
+    heats = [{"temperature": 0.5 + n / 4, "seed": n} for n in range(4)]
+    cuts: list[dict[str, Any]] = [{"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}, {"top_k": 2}]
+    cut = [{**heat, **more} for heat, more in zip(heats, cuts, strict=True)]
+    engine = engine_of(decoder, Emulator())
+    for captures, options in ((1, heats), (2, cut)):
+        for n, one in enumerate(options):
+            asked = [Asked([3, n], 12, options=one)]
+            wanted = run(decoder, engine_of(decoder, None), asked)
+            assert run(decoder, engine, asked) == wanted
+        assert engine.graphs.captures == captures
+    unlike = [Asked([n], 12, options=one) for n, one in enumerate([{}, *heats[:1], *cut[:2]])]
+    moved = [replace(one, prompt=[n + 9]) for n, one in enumerate(reversed(unlike))]
+    for together in (unlike, moved):
+        assert run(decoder, engine, together) == run(decoder, engine_of(decoder, None), together)
+    assert engine.graphs.captures == 3
+
+
+def test_what_the_host_computes_by_samplings_has_a_graph_for_each(tmp_path: Path) -> None:
+    text = (Path(api.__file__).parent / "strategies" / "block_diffusion.yaml").read_text()
+    own = tmp_path / "own.yaml"
+    own.write_text(text.replace("by: probability", "by: probability, of: processed"))
+    one = decoder_of([str(own)], tmp_path, SETTINGS)
+    engine = engine_of(one, Emulator())
+    for temperature in (0.0, 0.7, 1.4, 0.7):
+        options = {"temperature": temperature, "seed": 5}
+        asked = [Asked([3, 7], 12, options=options)]
+        assert run(one, engine, asked) == run(one, engine_of(one, None), asked), temperature
+    assert engine.graphs.replays
+    kinds = {key.kind.groups for key in engine.graphs._graphs}
+    assert len(kinds) == 3
+
+
 @pytest.mark.parametrize("strategy", ["block_diffusion", "token_editing"])
 def test_what_requests_bring_is_no_part_of_a_graph(decoder: Decoder, strategy: str) -> None:
     bars = (0.0, 0.004, 0.006, 1.0)
@@ -274,7 +307,7 @@ def test_thinking_budgets_are_kept_within_a_graph(decoder: Decoder, strategy: st
     asked = [
         Asked([51, 7, 8], 14, options={**budget, "max_thinking_tokens": 6}),
         Asked([7, 8], 14, options={**budget, "max_thinking_tokens": 2}, after=2),
-        Asked([51], 14, options={**budget, "max_thinking_tokens": 9}, after=2),
+        Asked([51], 14, options={**budget, "max_thinking_tokens": 9, **SAMPLED}, after=2),
     ]
     engine = same(decoder, asked)
     assert engine.graphs.replays >= 4

@@ -33,7 +33,9 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     found = Rooms()
     monkeypatch.setattr(torch, "empty", found.empty)
-    monkeypatch.setattr(torch, "empty_like", lambda x: found.empty(x.shape, dtype=x.dtype))
+    monkeypatch.setattr(
+        torch, "empty_like", lambda x, dtype=None: found.empty(x.shape, dtype=dtype or x.dtype)
+    )
     yield found
     found.check()
 

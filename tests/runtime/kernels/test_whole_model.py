@@ -28,7 +28,11 @@ from nldc.runtime.reference.backbone import PlainBackbone
 from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern, visible
 from nldc.runtime.rows.plan import Plan
-from nldc.runtime.step.sampling import Sampling, draw
+from nldc.runtime.step.choose import choice_of as chosen_by
+from nldc.runtime.step.lineup import Lineup
+from nldc.runtime.step.member import Member
+from nldc.runtime.step.sampling import Sampling
+from nldc.runtime.step.values import Hidden
 
 CPU = torch.device("cpu")
 LENGTHS = (5, 66)
@@ -197,21 +201,22 @@ def test_the_head_chooses_as_torch_would_of_its_logits(folder: Path) -> None:
             assert torch.equal(found, choice.of(logits.view(2, 4, -1))), choice
 
 
-NUMBERS = torch.arange(8).view(2, 4), torch.tensor([3, 2**35]), torch.tensor([[9], [-1]])
-"""Positions, keys and seeds of two sequences of four rows."""
+PLACES = torch.arange(8).view(2, 4)
+"""The positions of two sequences of four rows."""
 
 
-def choice_of(rules: Sampling, barred: int | None) -> Choice:
-    positions, keys, seeds = NUMBERS
-
-    def of(values: Tensor) -> Tensor:
-        if barred is not None:
-            values = values.clone()
-            values[..., barred] = -torch.inf
-        return draw(values, positions, keys, rules, seeds)
-
-    filters = (rules.top_k, rules.top_p, rules.min_p)
-    return Choice(positions, keys, seeds, rules.temperature, *filters, barred, of)
+def choice_of(rules: Sampling, barred: int | None, first: int = 0) -> Choice:
+    """Return a choice of these sequences from the first one on."""
+    seeds = (9, 2**64 - 1)
+    members = [
+        Member(0, key, replace(rules, seed=seed))
+        for key, seed in zip((3, 2**35), seeds, strict=True)
+    ]
+    own = Lineup.of(members[first:], -1 if barred is None else barred, torch.device("cpu")).rules
+    rows = Hidden(torch.zeros(0), PLACES[first:])
+    found = chosen_by(own, rows, "allowed" if barred is None else "forbidden")
+    assert found is not None
+    return found
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -240,8 +245,7 @@ def test_a_row_s_scores_are_its_own_however_tokens_are_chosen(
     assert torch.equal(tokens, choice.of(logits))
     seen, again = backend.head_choose_scored(states, choice.of, scores)
     assert torch.equal(seen, tokens)
-    positions, keys, seeds = (each[1:] for each in NUMBERS)
-    choice = replace(choice, positions=positions, keys=keys, seeds=seeds)
+    choice = choice_of(rules, barred, first=1)
     scores = replace(scores, tokens=None if given is None else given[1:])
     _, alone = backend.head_choose_scored(states[1:], choice, scores)
     exact = scored(logits.double(), tokens, replace(scores, tokens=given))
