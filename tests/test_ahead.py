@@ -26,7 +26,7 @@ from nldc.cost.geometry import RELEASED
 from nldc.runtime.artifact import read_artifact
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.kernels.coverage import Coverage, Forward, Geometry, Head, Kernel
-from nldc.runtime.kernels.forward import HeadRows, LowRank, Rows, any_length, kernels
+from nldc.runtime.kernels.forward import HeadRows, Looks, LowRank, Rows, any_length, kernels
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.occupancy import occupancy
 
@@ -132,7 +132,8 @@ def test_more_rows_than_are_listed_get_no_other_kernels(size: str) -> None:
         forwards = [Rows(counts, 1, None, sees_prefix=True, adapted=True)]
         heads = [HeadRows(1)]
         return {
-            f"{one.name} {one.constants}" for one in kernels(sizes, forwards, heads, Target(90))
+            f"{one.name} {one.constants}"
+            for one in kernels(sizes, forwards, heads, Target(90), Looks())
         }
 
     listed = names(any_length())

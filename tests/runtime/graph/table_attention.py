@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from drawn import drawn
 from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
@@ -16,6 +15,7 @@ from nldc.runtime.model.scores import Scores
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.pattern import RowFacts
 from nldc.runtime.rows.plan import Plan
+from tests.runtime.drawn import drawn
 
 
 class TableAttention:
