@@ -71,7 +71,7 @@ def use(decoder: Decoder, target: GPUTarget | None, *, only: bool) -> tuple[str,
     why = _why_not(coverage, name, dtype)
     if why is None:
         backend = cast(TritonBackend, decoder.model.backend)
-        sizes = sizes_of(backend, decoder.model.adapters.values())
+        sizes = sizes_of(backend, decoder.model.adapters.values(), decoder.model.samplers.values())
         found = needed(coverage, type(decoder), sizes, target)
         carried = coverage.kernels[name]
         _serve(files[archive_of(name)], found, carried, target)
@@ -123,6 +123,7 @@ def needed(
     forwards: list[Rows] = []
     heads: set[HeadRows] = set()
     counts: set[int] = set()
+    blocks: set[int] = set()
     chooses = False
     for strategy, uses in coverage.strategies.items():
         for each in uses.forwards:
@@ -140,6 +141,7 @@ def needed(
                 )
             )
         counts.update(uses.candidates)
+        blocks.update(uses.blocks)
         chooses |= uses.chooses
         for head in uses.heads:
             most = coverage.batch if head.batched else 1
@@ -149,7 +151,7 @@ def needed(
                     for total in range(rows, rows * most + 1, rows)
                 )
     made_for = kernel_target(target)
-    found = [*kernels(sizes, forwards, heads, made_for, counts, chooses=chooses)]
+    found = [*kernels(sizes, forwards, heads, made_for, counts, chooses=chooses, blocks=blocks)]
     found += [launchable(*each, made_for) for each in programs_of(kind, coverage.batch)]
     return {digest_of(kernel, target): kernel for kernel in found}
 

@@ -19,7 +19,9 @@ from nldc.codegen.program import (
     walk,
 )
 from nldc.ir.graph import Graph
+from nldc.ir.ops import Safety
 from nldc.ir.size import Size
+from nldc.ir.types import Scores
 
 if TYPE_CHECKING:
     from nldc.runtime.kernels.coverage import Scored, Uses
@@ -49,7 +51,13 @@ def uses_of(graph: Graph) -> Uses:
                 counts[instruction.count] = None
             if isinstance(instruction, Choose):
                 chooses |= not isinstance(instruction.logits, States)
-    return coverage.Uses(tuple(forwards), tuple(heads), tuple(counts), chooses)
+    return coverage.Uses(tuple(forwards), tuple(heads), tuple(counts), chooses, _blocks(graph))
+
+
+def _blocks(graph: Graph) -> tuple[int, ...]:
+    """Return of how many rows of a sequence trained samplers are asked."""
+    asked = [node.type for node in graph.nodes if isinstance(node.op, Safety)]
+    return tuple(sorted({each.size.at(0) for each in asked if isinstance(each, Scores)}))
 
 
 def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int | None]]:

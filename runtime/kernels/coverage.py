@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import torch
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.json_file import parse_json
 from nldc.runtime.kernels.forward import LowRank, Sizes
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-VERSION = 2
+VERSION = 3
 Scored = Literal["chosen", "given"]
 
 
@@ -47,13 +48,15 @@ class Head:
 class Uses:
     """What one strategy runs; `candidates`, how many of a row's likeliest tokens it takes.
 
-    `chooses`: tokens are chosen of logits that are there already.
+    `chooses`: tokens are chosen of logits that are there already. `blocks`, of how many rows of a
+    sequence trained samplers are asked.
     """
 
     forwards: tuple[Forward, ...]
     heads: tuple[Head, ...]
     candidates: tuple[int, ...] = ()
     chooses: bool = False
+    blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of the model, and of the adapter's modules beside each of its products."""
+    """The sizes of the model, of the adapter's modules beside each of its products, and of trained
+    samplers.
+    """
 
     name: str
     hidden: int
@@ -82,11 +87,20 @@ class Geometry:
     head_dim: int
     vocabulary: int
     adapter: Mapping[str, LowRank] = field(default_factory=dict)
+    samplers: tuple[SamplerShape, ...] = ()
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         """Return the shapes that kernels are made for."""
         heads = (self.heads, self.kv_heads, self.head_dim)
-        return Sizes.of(self.hidden, self.intermediate, heads, self.vocabulary, dtype, self.adapter)
+        return Sizes.of(
+            self.hidden,
+            self.intermediate,
+            heads,
+            self.vocabulary,
+            dtype,
+            self.adapter,
+            self.samplers,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,7 @@ class Coverage:
             data: Any = parse_json(text)
             geometry = dict(data["geometry"])
             low = {name: LowRank(**each) for name, each in geometry.pop("adapter").items()}
+            samplers = tuple(SamplerShape(**each) for each in geometry.pop("samplers"))
             (dtype,) = data["dtypes"]
             if data["kernels_ahead"] != VERSION or dtype not in DTYPES:
                 raise ValueError("it is of another version")
@@ -137,7 +152,7 @@ class Coverage:
                 triton=data["triton"],
                 dtype=dtype,
                 batch=data["batch"],
-                geometry=Geometry(**geometry, adapter=low),
+                geometry=Geometry(**geometry, adapter=low, samplers=samplers),
                 strategies={
                     name: Uses(
                         tuple(
@@ -149,6 +164,7 @@ class Coverage:
                         ),
                         tuple(uses["candidates"]),
                         bool(uses["chooses"]),
+                        tuple(uses["blocks"]),
                     )
                     for name, uses in data["strategies"].items()
                 },

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.invariant.linear import LINE
 from nldc.runtime.kernels import (
     attention,
     candidates,
+    features,
     filtered,
     gated,
     head,
@@ -24,6 +26,7 @@ from nldc.runtime.kernels import (
     moved,
     product,
     rotary,
+    safety,
     summed,
 )
 from nldc.runtime.kernels.attention_tiles import Tile, tiles_for
@@ -62,7 +65,9 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shapes of a model's weights; `adapter` has what lies beside a product, by its name."""
+    """The shapes of a model's weights; `adapter` has what lies beside a product, by its name, and
+    `samplers` are trained ones beside the model.
+    """
 
     heads: Heads
     qkv: Shape
@@ -71,6 +76,7 @@ class Sizes:
     down: Shape
     head: Shape
     adapter: tuple[tuple[str, LowRank], ...] = ()
+    samplers: tuple[SamplerShape, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,6 +96,7 @@ class Sizes:
         vocabulary: int,
         dtype: torch.dtype,
         adapter: Mapping[str, LowRank] | None = None,
+        samplers: tuple[SamplerShape, ...] = (),
     ) -> Sizes:
         """Return those of a model as loading leaves it: rows of weights are whole cache lines.
 
@@ -109,6 +116,7 @@ class Sizes:
             shape(hidden, mlp),
             shape(vocabulary, hidden),
             tuple(sorted((adapter or {}).items(), key=lambda each: each[0])),
+            samplers,
         )
 
 
@@ -164,12 +172,13 @@ def kernels(
     counts: Iterable[int] = (),
     *,
     chooses: bool = False,
+    blocks: Iterable[int] = (),
 ) -> tuple[Launchable, ...]:
     """Return the kernels of forwards, of heads and of what stays of their rows, each once.
 
     `counts` are how many of a row's likeliest tokens are taken; `chooses`: choices are made of
-    logits that are there. Kernels with an adapter are among
-    them, and those of a layer or a model that has none.
+    logits that are there. `blocks` are numbers of rows of which trained samplers are asked. Kernels
+    with an adapter are among them, and those of a layer or a model that has none.
     """
     found: dict[object, Launchable] = {}
     moving = moved.launchable(sizes.heads, sizes.dtype, target)
@@ -181,7 +190,8 @@ def kernels(
         )
     ]
     of_layers, of_heads = _layers(sizes, forwards, target), _heads(sizes, heads, target)
-    for each in (moving, *of_layers, *of_heads, *taking):
+    of_samplers = _samplers(sizes, blocks, target)
+    for each in (moving, *of_layers, *of_heads, *taking, *of_samplers):
         found.setdefault(_identity(each), each)
     return tuple(found.values())
 
@@ -270,6 +280,16 @@ def _heads(sizes: Sizes, heads: Iterable[HeadRows], target: Target) -> Iterator[
             if asked.token or asked.measures:
                 yield head.merging(-(-shape.out // tile.features), target, asked)
         yield filtered.launchable(shape.out, shape.dtype, target)
+
+
+def _samplers(sizes: Sizes, blocks: Iterable[int], target: Target) -> Iterator[Launchable]:
+    """Yield the kernels of samplers that are asked of blocks of so many rows, but of wide ones."""
+    out, dtype, tiles = sizes.head.out, sizes.dtype, sorted({*map(safety.row_tile, blocks)})
+    for each in filter(safety.fits, sizes.samplers) if tiles else ():
+        yield from candidates.launchables(out, each.top, dtype, target)
+        yield from features.launchables(out, each.top, dtype, target)
+        for rows in tiles:
+            yield safety.launchable(each.width, each.heads, each.top, rows, target)
 
 
 def _product(shape: Shape, rows: int, target: Target) -> tuple[Launchable, int]:

@@ -36,7 +36,9 @@ from nldc.runtime.step.state import StepState
 
 MERGED = 1
 """A head that chooses ends with a launch that has the best of all its tiles."""
-OF_BACKEND = {"choose": CHOICE_OPS, "candidates": 2, "head_choose": MERGED}
+OF_BACKEND = {
+    "choose": CHOICE_OPS, "candidates": 2, "head_choose": MERGED, "safety": SAFETY_OPS
+}  # fmt: skip
 NO_WORK = (
     "aten.empty",
     "aten.detach",
@@ -78,12 +80,6 @@ class Launched(_Nothing):
 
         return call
 
-    def sampler(self, logits: Tensor, *_: Any) -> Tensor:
-        """Stand in for a trained sampler."""
-        self.found["safety"] += SAFETY_OPS
-        with _disable_current_modes():
-            return torch.zeros(logits.shape[:2])
-
 
 class Quiet(_Followed):
     """A batch whose inputs count with their forward."""
@@ -121,7 +117,7 @@ def _memory(value: Any) -> set[int]:
 def launched(kind: Any, method: str) -> Counter[str]:
     """Return what a step launches once all that it asks for is there."""
     backend = Launched()
-    samplers: Any = dict.fromkeys(kind.SAMPLERS, backend.sampler)
+    samplers: Any = dict.fromkeys(kind.SAMPLERS, "stands in for one")
     model = Model(backend, {}, Plans(CPU, torch.float32), samplers)
     cache = KVCache(backend.backbone.config, torch.float32, CPU)
     state = StepState(backend.backbone.config, CPU)

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import gated, head, product
 from nldc.runtime.kernels.ahead import compile_launchable, target_of
@@ -47,6 +48,14 @@ NUMBERS = (
 """Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
+SAMPLERS = (
+    SamplerShape(),
+    SamplerShape(width=128, heads=1),
+    SamplerShape(width=128, heads=8, top=64),
+    SamplerShape(width=96, heads=12),
+)
+"""Trained samplers as the demo has one, and such as differ most from it."""
+BLOCKS = (16, 32, 64)
 GIVEN = (
     *(replace(each, given=True) for each in SCORED if each.token),
     head.Asked(measures=True, given=True),
@@ -63,14 +72,14 @@ def large(dtype: torch.dtype) -> Sizes:
         GATED: LowRank(2 * RANK, RANK, hidden, 2 * mlp),
         DOWN: LowRank(RANK, RANK, mlp, hidden),
     }
-    return Sizes.of(hidden, mlp, (32, 8, 128), 131072, dtype, adapter)
+    return Sizes.of(hidden, mlp, (32, 8, 128), 131072, dtype, adapter, SAMPLERS)
 
 
 def forwards(sizes: Sizes, rows: tuple[int, ...], target: Target) -> Iterator[Launchable]:
     """Yield the kernels of layers and heads, but attention, which `ahead_of_time.py` compiles."""
     whole = Rows(rows, 1, None, sees_prefix=True, adapted=True)
     heads = [HeadRows(each, scored) for each in rows for scored in (False, True)]
-    for kernel in kernels(sizes, [whole], heads, target, (2, 64), chooses=True):
+    for kernel in kernels(sizes, [whole], heads, target, (2, 64), chooses=True, blocks=BLOCKS):
         if not kernel.name.startswith("attention"):
             yield kernel
 
