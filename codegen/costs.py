@@ -28,9 +28,9 @@ from nldc.codegen.program import (
 from nldc.ir.size import Size
 
 NO_ROWS = Size(0)
-SAFETY_OPS = 5
-"""Launches of a trained sampler up to 128 wide, whatever its layers and the batch; of a wider one,
-which is torch's, there are 2 and 58 a layer."""
+SAFETY_OPS, SAFETY_WIDTH = 5, 128
+"""Launches of a trained sampler up to so wide, whatever its layers and the batch: the likeliest
+tokens, sums of logits, features, and the network. A wider one is torch's, with over a hundred."""
 CHOICE_OPS = 2
 """Launches of a greedy choice of logits that are there, or of the likeliest tokens among them: the
 best of each block of the vocabulary, and of all blocks."""

@@ -93,7 +93,7 @@ def compile_ahead(
         geometry=_geometry(
             model,
             adapted=any(each.graph.adapters for each in checked),
-            samplers=_samplers(checked, model_folder(None) if geometry is None else geometry),
+            samplers=samplers_of(checked, model_folder(None) if geometry is None else geometry),
         ),
         strategies={each.graph.name: uses_of(each.graph) for each in checked},
     )
@@ -119,7 +119,7 @@ def compile_ahead(
     return Ahead(coverage, {COVERAGE: text.encode(), **files}, time.monotonic() - began)
 
 
-def _samplers(checked: Sequence[Checked], place: str | Path) -> tuple[SamplerShape, ...]:
+def samplers_of(checked: Sequence[Checked], place: str | Path) -> tuple[SamplerShape, ...]:
     """Return the shapes of the trained samplers that strategies declare, each once.
 
     One that is not in the checkpoint's folder is as `nldc train sampler` makes it.

@@ -16,7 +16,7 @@ from test_whole_model import backend_of
 from torch import Tensor
 
 from nldc import api
-from nldc.codegen.costs import SAFETY_OPS
+from nldc.codegen.costs import SAFETY_OPS, SAFETY_WIDTH
 from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.errors import AdapterError
 from nldc.runtime.kernels.launchable import Launchable
@@ -114,7 +114,7 @@ def test_a_backend_asks_torch_of_networks_that_are_wider(monkeypatch: pytest.Mon
     for width, own in ((WIDEST, True), (2 * WIDEST, False)):
         shape = SamplerShape(width=width, layers=1, heads=4, rows=5)
         sampler = Sampler(random_sampler(shape))
-        assert fits(shape) is own
+        assert fits(shape) is (width <= SAFETY_WIDTH) is own
         by_torch = sampler(*given, config.mask_token_id)
         with monkeypatch.context() as patch:
             if own:
