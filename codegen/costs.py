@@ -28,8 +28,9 @@ from nldc.codegen.program import (
 from nldc.ir.size import Size
 
 NO_ROWS = Size(0)
-SAFETY_OPS = 176
-"""Launches of a trained sampler of the demo's shape, whatever the batch."""
+SAFETY_OPS, SAFETY_WIDTH = 5, 128
+"""Launches of a trained sampler up to so wide, whatever its layers and the batch: the likeliest
+tokens, sums of logits, features, and the network. A wider one is torch's, with over a hundred."""
 LOOK_OPS = 2
 """Launches that choose of logits that are there, score them or take the likeliest tokens: of each
 tile of the vocabulary, and of all tiles."""
@@ -98,10 +99,8 @@ def cost_of(each: Instruction) -> Costs:
             return Costs(forwards=1, rows=each.size)
         case Head():
             return _heads(each)
-        case Choose() | Score() | ChooseScored() | Candidates() | Mix():
+        case Choose() | Score() | ChooseScored() | Candidates() | Mix() | Safety():
             return _sum(_heads(each), Costs(ops=1))
-        case Safety():
-            return _sum(_heads(each), Costs(ops=SAFETY_OPS))
         case Lookup():
             return Costs(ops=1, host_reads=1)
         case Loop():

@@ -71,7 +71,7 @@ def use(decoder: Decoder, target: GPUTarget | None, *, only: bool) -> tuple[str,
     why = _why_not(coverage, name, dtype)
     if why is None:
         backend = cast(TritonBackend, decoder.model.backend)
-        sizes = sizes_of(backend, decoder.model.adapters.values())
+        sizes = sizes_of(backend, decoder.model.adapters.values(), decoder.model.samplers.values())
         found = needed(coverage, type(decoder), sizes, target)
         carried = coverage.kernels[name]
         _serve(files[archive_of(name)], found, carried, target)

@@ -23,8 +23,10 @@ from nldc.ahead.text import lines_of
 from nldc.ahead.uses import uses_of
 from nldc.cli import cli
 from nldc.cost.geometry import RELEASED
+from nldc.runtime.abi import SAMPLER_FOLDER
 from nldc.runtime.artifact import read_artifact
-from nldc.runtime.errors import ArtifactError
+from nldc.runtime.checkpoint.sampler import CONFIG, KIND, SamplerShape
+from nldc.runtime.errors import AdapterError, ArtifactError
 from nldc.runtime.kernels.coverage import Coverage, Forward, Geometry, Head, Kernel
 from nldc.runtime.kernels.forward import HeadRows, Looks, LowRank, Rows, any_length, kernels
 from nldc.runtime.kernels.launchable import Target
@@ -43,10 +45,12 @@ def coverage() -> Coverage:
         triton="3.9.0",
         dtype="bfloat16",
         batch=4,
-        geometry=Geometry("tiny", 32, 96, 2, 1, 8, 61, {"output": LowRank(4, 4, 16, 32)}),
+        geometry=Geometry(
+            "tiny", 32, 96, 2, 1, 8, 61, {"output": LowRank(4, 4, 16, 32)}, (SamplerShape(),)
+        ),
         strategies={
             name: uses_of(api.check(name, others=False).graph)
-            for name in ("linear_ss", "block_diffusion")
+            for name in ("linear_ss", "trained_sampler")
         },
         kernels={"cuda:90": KERNELS},
     )
@@ -113,13 +117,46 @@ def test_a_strategy_says_what_it_runs() -> None:
         Forward("CAUSAL", 8, batched=True, adapted=False),
     )
     assert uses.heads == (Head(1, batched=False), Head(8, batched=True))
-    assert (uses.candidates, uses.chooses) == ((), False)
+    assert (uses.candidates, uses.chooses, uses.blocks) == ((), False, ())
     uses = uses_of(api.check("linear_ss_tree", others=False).graph)
     assert (uses.candidates, uses.chooses) == ((2,), True)
     scored = uses_of(api.check("margin_confidence", {"block_length": 4}, others=False).graph).heads
     assert scored == (Head(1, False), Head(4, True, "chosen"), Head(1, True))
+    asked = uses_of(api.check("trained_sampler", {"block_length": 24}, others=False).graph)
+    assert (asked.blocks, asked.chooses) == ((24,), True)
     (first, *_) = uses_of(api.check("quadratic_ss", others=False).graph).forwards
     assert first.rows == (1, None)  # it sees rows ahead: a prompt of any length is one piece
+
+
+def test_kernels_of_samplers_are_those_of_the_blocks_that_they_are_asked_of() -> None:
+    shapes = (SamplerShape(), SamplerShape(layers=9, rows=99), SamplerShape(width=256, top=16))
+    model = replace(coverage().geometry, samplers=shapes).sizes(torch.bfloat16)
+
+    def names(*blocks: int) -> list[str]:
+        found = kernels(model, (), (), Target(90), blocks=blocks)
+        return [each.name for each in found if not each.name.startswith("moved")]
+
+    assert names() == []
+    assert names(10, 24, 30) == [  # the widest one is torch's, and the others are alike
+        "candidate parts 8 of 61", "candidates 8 of 61", "masses of 61", "features 8 of 61",
+        "safety 64 heads 4 top 8 rows 16", "safety 64 heads 4 top 8 rows 32",
+    ]  # fmt: skip
+
+
+def test_the_samplers_that_are_compiled_for_are_the_checkpoints_own(tmp_path: Path) -> None:
+    checked = api.check_together(["trained_sampler", "ar"], others=False)
+    usual = compiling.samplers_of(checked, "8b")
+    assert usual == compiling.samplers_of(checked, tmp_path) == (SamplerShape(),)
+    place = tmp_path / SAMPLER_FOLDER
+    place.mkdir()
+    (place / CONFIG).write_text(
+        json.dumps({"kind": KIND, "width": 32, "layers": 1, "heads": 2, "rows": 9, "top": 5})
+    )
+    assert compiling.samplers_of(checked, tmp_path) == (SamplerShape(32, 1, 2, 9, 5),)
+    assert compiling.samplers_of(checked[1:], tmp_path) == ()
+    (place / CONFIG).write_text("{}")
+    with pytest.raises(AdapterError, match="describes no sampler"):
+        compiling.samplers_of(checked, tmp_path)
 
 
 @pytest.mark.parametrize("size", ["3b", "8b", "14b"])

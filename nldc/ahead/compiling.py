@@ -26,6 +26,7 @@ from nldc.verify import model_folder
 if TYPE_CHECKING:
     from nldc.api import Checked
     from nldc.cost.geometry import Geometry as Model
+    from nldc.runtime.checkpoint.sampler import SamplerShape
     from nldc.runtime.kernels.coverage import Coverage, Geometry, Kernel
     from nldc.runtime.kernels.forward import LowRank
 
@@ -66,7 +67,8 @@ def compile_ahead(
 
     Raises:
         BackendError: there is no triton, a target is unknown, or a kernel does not fit it.
-        CheckpointError, AdapterError: the geometry is unknown, or its config cannot be read.
+        CheckpointError, AdapterError: the geometry is unknown, or its config cannot be read, or
+            that of its drafter or of a sampler.
     """
     began = time.monotonic()
     try:
@@ -88,7 +90,11 @@ def compile_ahead(
         triton=triton.__version__,
         dtype=dtype,
         batch=1 << (batch - 1).bit_length(),
-        geometry=_geometry(model, adapted=any(each.graph.adapters for each in checked)),
+        geometry=_geometry(
+            model,
+            adapted=any(each.graph.adapters for each in checked),
+            samplers=samplers_of(checked, model_folder(None) if geometry is None else geometry),
+        ),
         strategies={each.graph.name: uses_of(each.graph) for each in checked},
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -113,7 +119,23 @@ def compile_ahead(
     return Ahead(coverage, {COVERAGE: text.encode(), **files}, time.monotonic() - began)
 
 
-def _geometry(model: Model, *, adapted: bool) -> Geometry:
+def samplers_of(checked: Sequence[Checked], place: str | Path) -> tuple[SamplerShape, ...]:
+    """Return the shapes of the trained samplers that strategies declare, each once.
+
+    One that is not in the checkpoint's folder is as `nldc train sampler` makes it.
+    """
+    from nldc.runtime.checkpoint.parts import Declared
+    from nldc.runtime.checkpoint.sampler import CONFIG, SamplerShape, read_shape
+
+    adapters = [adapter for each in checked for adapter in each.graph.adapters]
+    names = frozenset(each.name for each in adapters if each.kind == "sampler")
+    declared = Declared("", tuple(sorted(names)), samplers=names)
+    paths = [Path(place) / declared.folder_of(name) / CONFIG for name in declared.names]
+    shapes = [read_shape(path) if path.exists() else SamplerShape() for path in paths]
+    return tuple(dict.fromkeys(shapes))
+
+
+def _geometry(model: Model, *, adapted: bool, samplers: tuple[SamplerShape, ...] = ()) -> Geometry:
     from nldc.runtime.kernels.coverage import Geometry
 
     return Geometry(
@@ -125,6 +147,7 @@ def _geometry(model: Model, *, adapted: bool) -> Geometry:
         model.head_dim,
         model.vocabulary,
         _adapter(model) if adapted else {},
+        samplers,
     )
 
 

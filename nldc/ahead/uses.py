@@ -21,7 +21,9 @@ from nldc.codegen.program import (
     walk,
 )
 from nldc.ir.graph import Graph
+from nldc.ir.ops import Safety
 from nldc.ir.size import Size
+from nldc.ir.types import Scores
 
 if TYPE_CHECKING:
     from nldc.runtime.kernels.coverage import Scored, Uses
@@ -56,8 +58,15 @@ def uses_of(graph: Graph) -> Uses:
                 chooses |= not isinstance(instruction.logits, States)
             scores |= isinstance(instruction, Score)
     return coverage.Uses(
-        tuple(forwards), tuple(heads), tuple(sorted(counts)), tuple(sorted(mixes)), chooses, scores
-    )
+        tuple(forwards), tuple(heads), tuple(sorted(counts)), tuple(sorted(mixes)), chooses, scores,
+        _blocks(graph),
+    )  # fmt: skip
+
+
+def _blocks(graph: Graph) -> tuple[int, ...]:
+    """Return of how many rows of a sequence trained samplers are asked."""
+    asked = [node.type for node in graph.nodes if isinstance(node.op, Safety)]
+    return tuple(sorted({each.size.at(0) for each in asked if isinstance(each, Scores)}))
 
 
 def _forwards(program: Program, method: Method) -> Iterator[tuple[Forward, int | None]]:

@@ -94,7 +94,8 @@ class StepCost:
 
     `launches` are the kernels that the host launches, or the graphs: what lies before, between and
     behind loops is one, and each round is one. `bounded` are loops whose rounds nobody said: they
-    count with as many as they may take. `most` is how many tokens it may emit for each sequence,
+    count with as many as they may take, `samplers` nodes that ask a trained sampler, which launches
+    more if it is wide. `most` is how many tokens it may emit for each sequence,
     `varies` whether that depends on what is accepted; `drafts`, how many tokens the next draft has
     after 1, 2, … emitted ones, where the rows that it is drafted from depend on them.
     """
@@ -109,6 +110,7 @@ class StepCost:
     floor: float
     predicted: float
     bounded: tuple[str, ...]
+    samplers: tuple[str, ...] = ()
     most: int = 0
     varies: bool = False
     drafts: tuple[int, ...] = ()
@@ -252,6 +254,7 @@ def _cost(program: Program, method: Method, step: str, setting: Setting) -> Step
         floor=sum(part.times * part.floor for part in parts),
         predicted=predicted + device_waits * device.host_wait_us * MICRO,
         bounded=tuple(walker.bounded),
+        samplers=tuple(each.origin.node for each in walk(method.body) if isinstance(each, Safety)),
     )
 
 

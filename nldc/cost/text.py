@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from nldc import api
 from nldc.acceptance import Acceptance
+from nldc.codegen.costs import SAFETY_WIDTH
 from nldc.cost.step import (
     Part,
     Setting,
@@ -44,6 +45,8 @@ def _lines(graph: Graph, setting: Setting, acceptance: Acceptance | None) -> Ite
         yield _counts(cost)
         for node in cost.bounded:
             yield f"  {node} counts with as many rounds as it may take: give --rounds {node}=MEAN"
+        for node in cost.samplers:
+            yield f"  {node} counts with a sampler up to {SAFETY_WIDTH} wide: torch has wider ones"
     yield ""
     yield from speed(graph, now, setting, acceptance)
 

@@ -83,7 +83,7 @@ class SamplerWeights:
             AdapterError: a file is missing or damaged, or its tensors do not fit its config.
         """
         path = Path(folder)
-        shape = _shape(path / CONFIG)
+        shape = read_shape(path / CONFIG)
         file = TensorFile.open(path / WEIGHTS, AdapterError)
         wanted = shape.tensors()
         for name in sorted(set(file.names) - set(wanted)):
@@ -104,7 +104,12 @@ class SamplerWeights:
         (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
-def _shape(path: Path) -> SamplerShape:
+def read_shape(path: Path) -> SamplerShape:
+    """Return the shape that a sampler's config says it has.
+
+    Raises:
+        AdapterError: it is missing or damaged, or its numbers are none of a sampler.
+    """
     try:
         settings: Any = read_json(path)
     except FileNotFoundError:

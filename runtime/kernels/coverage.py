@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.errors import ArtifactError
 from nldc.runtime.json_file import parse_json
 from nldc.runtime.kernels.forward import Looks, LowRank, Sizes
@@ -53,11 +54,18 @@ class Uses:
     mixes: tuple[int, ...] = ()
     chooses: bool = False
     scores: bool = False
+    blocks: tuple[int, ...] = ()
 
     @property
     def looks(self) -> Looks:
         """What it does with logits."""
-        return Looks(frozenset(self.candidates), frozenset(self.mixes), self.chooses, self.scores)
+        return Looks(
+            frozenset(self.candidates),
+            frozenset(self.mixes),
+            frozenset(self.blocks),
+            self.chooses,
+            self.scores,
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,9 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of the model, and of the adapter's modules beside each of its products."""
+    """The sizes of the model, of the adapter's modules beside each of its products, and of trained
+    samplers.
+    """
 
     name: str
     hidden: int
@@ -86,11 +96,20 @@ class Geometry:
     head_dim: int
     vocabulary: int
     adapter: Mapping[str, LowRank] = field(default_factory=dict)
+    samplers: tuple[SamplerShape, ...] = ()
 
     def sizes(self, dtype: torch.dtype) -> Sizes:
         """Return the shapes that kernels are made for."""
         heads = (self.heads, self.kv_heads, self.head_dim)
-        return Sizes.of(self.hidden, self.intermediate, heads, self.vocabulary, dtype, self.adapter)
+        return Sizes.of(
+            self.hidden,
+            self.intermediate,
+            heads,
+            self.vocabulary,
+            dtype,
+            self.adapter,
+            self.samplers,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,7 @@ class Coverage:
             data: Any = parse_json(text)
             geometry = dict(data["geometry"])
             low = {name: LowRank(**each) for name, each in geometry.pop("adapter").items()}
+            samplers = tuple(SamplerShape(**each) for each in geometry.pop("samplers"))
             (dtype,) = data["dtypes"]
             if data["kernels_ahead"] != VERSION or dtype not in DTYPES:
                 raise ValueError("it is of another version")
@@ -141,7 +161,7 @@ class Coverage:
                 triton=data["triton"],
                 dtype=dtype,
                 batch=data["batch"],
-                geometry=Geometry(**geometry, adapter=low),
+                geometry=Geometry(**geometry, adapter=low, samplers=samplers),
                 strategies={
                     name: Uses(
                         tuple(
@@ -155,6 +175,7 @@ class Coverage:
                         tuple(uses["mixes"]),
                         bool(uses["chooses"]),
                         bool(uses["scores"]),
+                        tuple(uses["blocks"]),
                     )
                     for name, uses in data["strategies"].items()
                 },

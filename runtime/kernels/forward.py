@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 from nldc.runtime.invariant.linear import LINE
 from nldc.runtime.kernels import (
     attention,
     candidates,
+    features,
     filtered,
     gated,
     head,
@@ -25,6 +28,7 @@ from nldc.runtime.kernels import (
     moved,
     product,
     rotary,
+    safety,
     scanned,
     summed,
 )
@@ -63,7 +67,9 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shapes of a model's weights; `adapter` has what lies beside a product, by its name."""
+    """The shapes of a model's weights; `adapter` has what lies beside a product, by its name, and
+    `samplers` are trained ones beside the model.
+    """
 
     heads: Heads
     qkv: Shape
@@ -72,6 +78,7 @@ class Sizes:
     down: Shape
     head: Shape
     adapter: tuple[tuple[str, LowRank], ...] = ()
+    samplers: tuple[SamplerShape, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,6 +98,7 @@ class Sizes:
         vocabulary: int,
         dtype: torch.dtype,
         adapter: Mapping[str, LowRank] | None = None,
+        samplers: tuple[SamplerShape, ...] = (),
     ) -> Sizes:
         """Return those of a model as loading leaves it: rows of weights are whole cache lines.
 
@@ -110,6 +118,7 @@ class Sizes:
             shape(hidden, mlp),
             shape(vocabulary, hidden),
             tuple(sorted((adapter or {}).items(), key=lambda each: each[0])),
+            samplers,
         )
 
 
@@ -154,12 +163,14 @@ class HeadRows:
 class Looks:
     """What is done with logits that are there.
 
-    `candidates` are how many of a row's likeliest tokens are taken, and `mixes` of how many parts
-    mixes are. `chooses`: tokens are chosen of them; `scores`: rows are scored.
+    `candidates` are how many of a row's likeliest tokens are taken, `mixes` of how many parts mixes
+    are, and `blocks` of how many rows of a sequence trained samplers are asked. `chooses`: tokens
+    are chosen of them; `scores`: rows are scored.
     """
 
     candidates: frozenset[int] = frozenset()
     mixes: frozenset[int] = frozenset()
+    blocks: frozenset[int] = frozenset()
     chooses: bool = False
     scores: bool = False
 
@@ -168,6 +179,7 @@ class Looks:
         return Looks(
             self.candidates | other.candidates,
             self.mixes | other.mixes,
+            self.blocks | other.blocks,
             self.chooses or other.chooses,
             self.scores or other.scores,
         )
@@ -196,7 +208,8 @@ def kernels(
     moving = moved.launchable(sizes.heads, sizes.dtype, target)
     of_layers, of_heads = _layers(sizes, forwards, target), _heads(sizes, heads, target)
     looks |= Looks(scores=any(each.scored for each in heads))
-    for each in (moving, *of_layers, *of_heads, *_looking(sizes.head, looks, target)):
+    of_logits = _looking(sizes.head, looks, target), _samplers(sizes, looks.blocks, target)
+    for each in (moving, *of_layers, *of_heads, *chain(*of_logits)):
         found.setdefault(_identity(each), each)
     return tuple(found.values())
 
@@ -299,6 +312,16 @@ def _looking(shape: Shape, looks: Looks, target: Target) -> Iterator[Launchable]
         kernel = scanned.launchable(vocabulary, dtype, target, asked)
         yield kernel
         yield merging(-(-vocabulary // kernel.constants["FEATURES"]), target, asked)
+
+
+def _samplers(sizes: Sizes, blocks: Iterable[int], target: Target) -> Iterator[Launchable]:
+    """Yield the kernels of samplers that are asked of blocks of so many rows, but of wide ones."""
+    out, dtype, tiles = sizes.head.out, sizes.dtype, sorted({*map(safety.row_tile, blocks)})
+    for each in filter(safety.fits, sizes.samplers) if tiles else ():
+        yield from candidates.launchables(out, each.top, dtype, target)
+        yield from features.launchables(out, each.top, dtype, target)
+        for rows in tiles:
+            yield safety.launchable(each.width, each.heads, each.top, rows, target)
 
 
 def _product(shape: Shape, rows: int, target: Target) -> tuple[Launchable, int]:

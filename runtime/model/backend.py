@@ -16,6 +16,7 @@ from torch import Tensor
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.sampler import Sampler
 from nldc.runtime.model.scores import Scores
 from nldc.runtime.rows.plan import Plan
 
@@ -138,6 +139,14 @@ class Backend(Protocol[R]):
         """Return the `count` likeliest tokens, int64 [n, count], of logits [n, vocabulary].
 
         See `scores.candidates`.
+        """
+        ...
+
+    def safety(self, sampler: Sampler, logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Return how safe it is to commit each row's likeliest token, float32 [B, n] in 0 to 1.
+
+        Of `logits` [B, n, vocabulary] and rows of `tokens` int64 [B, n], some `masked`, bool
+        [B, n]. A sequence's scores have the same bits in any batch.
         """
         ...
 

@@ -1,8 +1,8 @@
 """A trained sampler as it decodes: a sequence's scores have the same bits in any batch.
 
-What it computes is defined in `runtime/reference/sampler.py`. It is torch's on every backend, 176
-launches of the demo's shape (`codegen.costs.SAFETY_OPS`): a kernel would have to repeat the bits of
-invariant products, norms and sums by halves.
+What it computes is defined in `runtime/reference/sampler.py`; here by torch, 176 launches of the
+demo's shape. Where kernels compute they compute this too, in bits of their own
+(`runtime/kernels/safety.py`), unless the network is wider than one program is quick with.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Sampler:
 
     def __init__(self, weights: SamplerWeights) -> None:
         tensors = weights.tensors
+        self.weights = weights
         self.shape = weights.shape
         self._input = pack(tensors["input.weight"])
         self._places = tensors["places.weight"]

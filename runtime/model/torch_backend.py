@@ -17,6 +17,7 @@ from nldc.runtime.model.attention import Attention, TorchAttention, scratch_of
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Between, Choice, Chooser
 from nldc.runtime.model.rope import rotate
+from nldc.runtime.model.sampler import Sampler
 from nldc.runtime.model.scores import Scores, candidates, log_probability, mixed, scored
 from nldc.runtime.rows.plan import Plan
 
@@ -119,6 +120,10 @@ class TorchBackend:
     def candidates(self, values: Tensor, count: int) -> Tensor:
         """See `Backend`."""
         return candidates(values, count)
+
+    def safety(self, sampler: Sampler, logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """See `Backend`."""
+        return sampler(logits, tokens, masked, self._backbone.config.mask_token_id)
 
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""

@@ -30,10 +30,12 @@ from nldc.runtime.kernels.mixed import mixed
 from nldc.runtime.kernels.moved import moved
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
+from nldc.runtime.kernels.safety import Network, fits, safety
 from nldc.runtime.kernels.scanned import scanned
 from nldc.runtime.kernels.summed import added, added_normed, normed
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Between, Choice, Chooser
+from nldc.runtime.model.sampler import Sampler
 from nldc.runtime.model.scores import Scores
 from nldc.runtime.model.triton_adapter import GATED, Adapted, KernelAdapter
 from nldc.runtime.model.triton_attention import TritonAttention
@@ -86,6 +88,7 @@ class TritonBackend:
         self.heads = Heads(config.num_heads, config.num_kv_heads, config.head_dim, KEY_TILE)
         self.head_weight = matrix_of(backbone.weights.head)
         self._adapters: dict[int, tuple[Adapter, KernelAdapter]] = {}
+        self._networks: dict[int, tuple[Sampler, Network]] = {}
         self.between: Between | None = partial(between, target=self.target)
 
     @property
@@ -188,6 +191,15 @@ class TritonBackend:
         """See `Backend`."""
         return candidates(values, count, self.target)
 
+    def safety(self, sampler: Sampler, logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """See `Backend`; torch has the networks that are too wide for one program."""
+        mask_token = self._backbone.config.mask_token_id
+        if not fits(sampler.shape):
+            return sampler(logits, tokens, masked, mask_token)
+        sampler.check_rows(masked.shape[1])
+        network = self._network_of(sampler)
+        return safety(logits.contiguous(), tokens, masked, mask_token, network, self.target)
+
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows, and so go through logits."""
         if choice.filters:
@@ -255,6 +267,14 @@ class TritonBackend:
         if known is None:
             known = (adapter, KernelAdapter.of(adapter, self._backbone.config))
             self._adapters[id(adapter)] = known
+        return known[1]
+
+    def _network_of(self, sampler: Sampler) -> Network:
+        """Return a sampler's network as the kernel takes it, made when it is first used."""
+        known = self._networks.get(id(sampler))
+        if known is None:
+            known = (sampler, Network.of(sampler.weights))
+            self._networks[id(sampler)] = known
         return known[1]
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.kernels.forward import LowRank, Sizes
+from nldc.runtime.model.sampler import Sampler
 from nldc.runtime.model.triton_backend import TritonBackend
 
 
-def sizes_of(backend: TritonBackend, adapters: Iterable[Adapter]) -> Sizes:
-    """Return the shapes of a model's weights and of all modules of its adapters."""
+def sizes_of(
+    backend: TritonBackend, adapters: Iterable[Adapter], samplers: Iterable[Sampler] = ()
+) -> Sizes:
+    """Return the shapes of a model's weights, of its adapters' modules, and of its samplers."""
     found: dict[tuple[str, LowRank], None] = {}
     for adapter in adapters:
         for (_, name), low in sorted(backend.adapter_of(adapter).products.items()):
@@ -25,4 +28,5 @@ def sizes_of(backend: TritonBackend, adapters: Iterable[Adapter]) -> Sizes:
         down=layer.down.shape,
         head=backend.head_weight.shape,
         adapter=tuple(found),
+        samplers=tuple(dict.fromkeys(each.shape for each in samplers)),
     )

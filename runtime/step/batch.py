@@ -371,8 +371,7 @@ class Batch(Sequences):
         if own is None:
             return super().safety(logits, rows, sampler)
         tokens, masked = real(self._known(rows.tokens)), real(rows.masked)
-        mask = self.model.backbone.config.mask_token_id
-        return self.seen(own(logits.values, tokens, masked, mask))
+        return self.seen(self.model.backend.safety(own, logits.values, tokens, masked))
 
     def _known(self, tokens: Tensor) -> Tensor:
         """Return tokens [B, n] as the caller knows them, those of a prompt's embeddings as well."""

@@ -154,6 +154,10 @@ class _Nothing:
         """See `Backend`."""
         return torch.zeros((len(values), count), dtype=torch.int64)
 
+    def safety(self, _sampler: Any, logits: Tensor, *_rows: Tensor) -> Tensor:
+        """See `Backend`."""
+        return torch.zeros(logits.shape[:2])
+
     def head_choose(self, _states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""
         return torch.zeros(choice.positions.shape, dtype=torch.int64)

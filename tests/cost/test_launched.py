@@ -41,6 +41,7 @@ OF_BACKEND = {
     "measured": LOOK_OPS,
     "candidates": LOOK_OPS,
     "mix": 1,
+    "safety": SAFETY_OPS,
     "head_choose": MERGED,
     "head_choose_scored": MERGED,
 }
@@ -83,12 +84,6 @@ class Launched(_Nothing):
 
         return call
 
-    def sampler(self, logits: Tensor, *_: Any) -> Tensor:
-        """Stand in for a trained sampler."""
-        self.found["safety"] += SAFETY_OPS
-        with _disable_current_modes():
-            return torch.zeros(logits.shape[:2])
-
 
 class Quiet(_Followed):
     """A batch whose inputs count with their forward."""
@@ -126,7 +121,7 @@ def _memory(value: Any) -> set[int]:
 def launched(kind: Any, method: str) -> Counter[str]:
     """Return what a step launches once all that it asks for is there."""
     backend = Launched()
-    samplers: Any = dict.fromkeys(kind.SAMPLERS, backend.sampler)
+    samplers: Any = dict.fromkeys(kind.SAMPLERS, "stands in for one")
     model = Model(backend, {}, Plans(CPU, torch.float32), samplers)
     cache = KVCache(backend.backbone.config, torch.float32, CPU)
     state = StepState(backend.backbone.config, CPU)

@@ -9,6 +9,7 @@ import pytest
 
 from nldc import api
 from nldc.acceptance import Acceptance
+from nldc.codegen.costs import SAFETY_OPS
 from nldc.cost.device import load_device
 from nldc.cost.geometry import RELEASED
 from nldc.cost.predict import EAGER
@@ -70,6 +71,18 @@ def test_a_loop_counts_with_the_rounds_that_are_expected_within_its_bounds() -> 
     none = step("block_diffusion", replace(SETTING, rounds={"step.filled": 0}))
     assert none.parts[0].times == 1
     assert loops(graph_of("block_diffusion")) == {"step.filled": "step.filled.seen"}
+
+
+def test_a_sampler_counts_a_few_launches_and_it_is_said_for_which() -> None:
+    rounds = {"step.filled": 1}
+    asked = step("trained_sampler", replace(SETTING, rounds=rounds))
+    assert asked.samplers == ("step.filled.sure",)
+    scored = step("block_diffusion", replace(SETTING, rounds=rounds))
+    assert scored.samplers == ()
+    assert 0 < asked.ops - scored.ops <= SAFETY_OPS
+    said = "step.filled.sure counts with a sampler up to 128 wide"
+    assert said in show_costs(graph_of("trained_sampler"), SETTING)
+    assert "sampler" not in show_costs(graph_of("block_diffusion"), SETTING)
 
 
 def test_rounds_that_a_profile_measured_count_unless_others_are_given() -> None:

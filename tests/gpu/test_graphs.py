@@ -21,6 +21,7 @@ pytestmark = pytest.mark.gpu
 CAPTURED = (
     "ar", "linear_ss", "linear_ss_lora", "quadratic_ss", "quadratic_ss_ensemble", "tidar",
     "prompt_lookup", "block_diffusion", "block_diffusion_steps", "slow_fast", "token_editing",
+    "trained_sampler",
 )  # fmt: skip
 PROMPTS = ([7, 9, 11] * 20, [3, 4], [200] * 9)
 OPTIONS: tuple[dict[str, Any], ...] = ({}, {"temperature": 0.8, "seed": 3}, {})

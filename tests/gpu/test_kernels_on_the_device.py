@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.invariant.interleaved import interleaved, lanes_of
 from nldc.runtime.invariant.linear import cancelling
 from nldc.runtime.invariant.quantised import Quantised, packed
 from nldc.runtime.invariant.quantised_ways import cancelling as cancelling_numbers
+from tests.runtime.random_sampler import drawn_block, exact, random_sampler
 
 pytest.importorskip("triton")
 
@@ -33,6 +35,7 @@ from nldc.runtime.kernels.mixed import mixed
 from nldc.runtime.kernels.noise import Noise
 from nldc.runtime.kernels.product import Matrix, product
 from nldc.runtime.kernels.rotary import Heads, Pages, rotary
+from nldc.runtime.kernels.safety import Network, safety
 from nldc.runtime.kernels.scanned import scanned
 from nldc.runtime.kernels.summed import added_normed
 from nldc.runtime.model import scores
@@ -393,3 +396,36 @@ def test_products_of_numbers_of_a_row_have_the_same_bits(
                 own = slice(first, first + count)
                 for found, wanted in zip(computed(own, way), of_all, strict=True):
                     assert torch.equal(found, wanted[own]), (count, first)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        SamplerShape(rows=130),
+        SamplerShape(width=128, heads=2, rows=130, top=40),
+        SamplerShape(width=24, layers=2, heads=3, rows=130),
+    ],
+    ids=str,
+)
+def test_a_trained_sampler_is_that_of_float64_and_a_sequence_has_the_same_bits_in_any_batch(
+    device: torch.device, target: Target, shape: SamplerShape, dtype: torch.dtype
+) -> None:
+    """Asked again and again: threads that did not wait for each other would not agree."""
+    here = device.type == "cuda"
+    weights = random_sampler(shape, device)
+    network = Network.of(weights)
+    batch, vocabulary, times = (200, 2500, 20) if here else (2, 90, 1)
+    for rows in (1, 8, 16, 17, 32, 33, 64, 130) if here else (3, 17):
+        logits, tokens, masked = (each.to(device) for each in drawn_block(batch, rows, vocabulary))
+        logits = logits.to(dtype)
+        found = safety(logits, tokens, masked, 5, network, target)
+        wanted = exact(weights, logits, tokens, masked, 5)
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-5)
+        for _ in range(times):
+            again = safety(logits, tokens, masked, 5, network, target)
+            assert torch.equal(again, found), rows
+        for first, last in ((0, 1), (batch // 2, batch // 2 + 1), (1, batch)):
+            own = slice(first, last)
+            alone = safety(logits[own], tokens[own], masked[own], 5, network, target)
+            assert torch.equal(alone, found[own]), (rows, first)

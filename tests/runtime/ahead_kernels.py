@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.errors import BackendError
 from nldc.runtime.kernels import gated, head, product
 from nldc.runtime.kernels.ahead import compile_launchable, target_of
@@ -49,7 +50,16 @@ NUMBERS = (
 """Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
-LOOKS = Looks(frozenset((2, 64)), frozenset((2, 3)), chooses=True, scores=True)
+SAMPLERS = (
+    SamplerShape(),
+    SamplerShape(width=128, heads=1),
+    SamplerShape(width=128, heads=8, top=64),
+    SamplerShape(width=96, heads=12),
+)
+"""Trained samplers as the demo has one, and such as differ most from it."""
+LOOKS = Looks(
+    frozenset((2, 64)), frozenset((2, 3)), frozenset((16, 32, 64)), chooses=True, scores=True
+)
 """What is done with logits that are there."""
 GIVEN = (
     *(replace(each, given=True) for each in SCORED if each.token),
@@ -67,7 +77,7 @@ def large(dtype: torch.dtype) -> Sizes:
         GATED: LowRank(2 * RANK, RANK, hidden, 2 * mlp),
         DOWN: LowRank(RANK, RANK, mlp, hidden),
     }
-    return Sizes.of(hidden, mlp, (32, 8, 128), 131072, dtype, adapter)
+    return Sizes.of(hidden, mlp, (32, 8, 128), 131072, dtype, adapter, SAMPLERS)
 
 
 def forwards(sizes: Sizes, rows: tuple[int, ...], target: Target) -> Iterator[Launchable]:

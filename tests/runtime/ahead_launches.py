@@ -50,7 +50,7 @@ TYPES = {
     "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64,
     "u1": torch.bool, "i8": torch.int8, "i32": torch.int32, "i64": torch.int64,
 }  # fmt: skip
-LEFT_AS_ZEROS = ("found_ptr", "logit_ptr", "measured_ptr")
+LEFT_AS_ZEROS = ("found_ptr", "logit_ptr", "measured_ptr", "safety_ptr")
 
 
 class Driver:
@@ -152,7 +152,7 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
             return replace(uses, forwards=tuple(forwards))
 
         compiling.uses_of = few
-    name = "linear_ss_iterative" if all_lengths else "ar"
+    name = "linear_ss_iterative" if all_lengths else "trained_sampler"
     checked = api.check_together([name], {"block_length": 8} if all_lengths else None)
     made = compiling.compile_ahead(checked, ["cuda:90"], model, "bfloat16", batch=2, jobs=1)
     out = api.write(checked, folder / "out", certify=False, attached=made.files)
@@ -169,7 +169,9 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
             decoder.generate(prompts, max_new_tokens=4, eos=[], **options)
         decoder.generate(prompts[:1], max_new_tokens=4, temperature=0.7, eos=[])
     coverage = Coverage.read(attached(kind.__module__)["kernels.json"])
-    sizes = sizes_of(decoder.model.backend, decoder.model.adapters.values())
+    sizes = sizes_of(
+        decoder.model.backend, decoder.model.adapters.values(), decoder.model.samplers.values()
+    )
     kernels = needed(coverage, kind, sizes, HOPPER)
     with counted() as alone:
         for kernel in kernels.values():
