@@ -133,7 +133,7 @@ def test_kernels_of_samplers_are_those_of_the_blocks_that_they_are_asked_of() ->
     model = replace(coverage().geometry, samplers=shapes).sizes(torch.bfloat16)
 
     def names(*blocks: int) -> list[str]:
-        found = kernels(model, (), (), Target(90), blocks=blocks)
+        found = kernels(model, (), (), Target(90), Looks(blocks=frozenset(blocks)))
         return [each.name for each in found if not each.name.startswith("moved")]
 
     assert names() == []
