@@ -67,6 +67,9 @@ test-browser: setup  ## the pages in a real browser (installs playwright; needs 
 	$(BIN)/pip install -q playwright
 	$(BIN)/pytest -q -m browser tests
 
+test-ahead: setup  ## kernels of all strategies compiled for the 8B: none spills more, none takes more
+	$(BIN)/pytest -q tests/runtime/test_carried_kernels.py
+
 test-ray: setup  ## batches and the server on a Ray cluster of two nodes (installs Ray)
 	$(BIN)/pip install -q -e '.[ray]'
 	$(BIN)/pytest -q -m ray tests/cluster
@@ -109,4 +112,4 @@ golden:  ## rewrite golden files; review the diff
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup docs pages smollm2 demo test test-intel test-long test-serve soak serve-bench test-browser test-ray test-parity test-gpu report gpu-report gpu-wheels format golden clean
+.PHONY: help setup docs pages smollm2 demo test test-intel test-long test-serve soak serve-bench test-browser test-ahead test-ray test-parity test-gpu report gpu-report gpu-wheels format golden clean
