@@ -1,0 +1,231 @@
+"""The product of rows with a weight in blocks, whose numbers become floats in registers.
+
+A sum goes over the inputs of a group in their order, is scaled, and added to the groups before it.
+Every sum is a lane of its own and every step of it one instruction, so that a row's bits are the
+same whichever rows are computed with it, and on any machine. Several rows at a time only read the
+weight less often.
+
+Where a number lies at bit b of its word, the float that is made of it is 2 ** b times too large,
+and x is as much smaller: `prepare` sees to that, which rounds nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from nldc.runtime.cpu.compiled import Entry, digest, entry, helper, written
+from nldc.runtime.cpu.memory import get, put
+from nldc.runtime.cpu.vectors import F32, I32, Vectors, loop
+from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS
+
+Q4, Q4S, Q8, Q8S, BF16, F16 = range(6)
+assert FORMS[: F16 + 1] == ("q4", "q4s", "q8", "q8s", "bf16", "f16")
+EACH = np.array([32 // BITS[form] for form in FORMS])
+"""Numbers of a word."""
+IN_PLACE = np.ones((len(FORMS), 8), np.float32)
+"""What x is multiplied with, for each form and place in a word."""
+IN_PLACE[Q4, :7] = IN_PLACE[Q4S, :7] = 2.0 ** -(4.0 * np.arange(7))
+IN_PLACE[Q8S, :3] = 2.0 ** -(8.0 * np.arange(3))
+AHEAD = 4096
+"""Bytes between what is read and what is fetched."""
+LANES = 16
+
+
+@written
+def rows_by_block(
+    context: Any, form: Any, wide: Any, rows: Any, start: Any, vectors: Any, x: Any, sums: Any,
+    stride: Any, data: Any, out: Any, out_stride: Any, groups: Any, words: Any,
+) -> Any:  # fmt: skip
+    """Write `rows` products with `vectors` times 16 outputs of a block, from vector `start` on.
+
+    `x` and `sums` are those of `prepare`, `stride` the bytes from row to row of both.
+    """
+    constants = [each.literal_value for each in (form, wide, rows, start, vectors)]
+
+    def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        _Block(builder, *constants).write(*arguments[5:])
+        return code.get_dummy_value()
+
+    return types.void(form, wide, rows, start, vectors, *([types.int64] * 8)), write
+
+
+class _Block:
+    """Writes the product of so many rows and vectors; see `rows_by_block`."""
+
+    def __init__(
+        self, builder: Any, form: int, wide: int, rows: int, start: int, vectors: int
+    ) -> None:
+        self.v = Vectors(builder, LANES)
+        self.form, self.wide, self.rows, self.vectors = form, bool(wide), rows, vectors
+        self.start = start
+        self.shifted = form in (Q4S, Q8S)
+        self.plain = form >= BF16
+        self.fetches = vectors * LANES == OUTPUTS
+        self.scales = 0 if self.plain else OUTPUTS * (4 if wide else 2)
+
+    def write(
+        self, x: Any, sums: Any, stride: Any, data: Any, out: Any, out_stride: Any, groups: Any,
+        words: Any,
+    ) -> None:  # fmt: skip
+        v, write = self.v, self.v.builder
+        numbers = v.times(words, OUTPUTS * 4)
+        size = v.at(numbers, self.scales * (1 + self.shifted))
+        width = v.times(words, 4 * int(EACH[self.form]))
+        strides = [write.mul(stride, v.int(row)) for row in range(self.rows)]
+        count = self.rows * self.vectors
+        with loop(write, groups, [v.zero] * count) as (group, totals, going):
+            at = v.at(data, write.mul(group, size))
+            of_x = v.at(x, write.mul(group, width))
+            with loop(write, words, [v.zero] * count) as (word, held, results):
+                results += self._word(
+                    v.at(at, v.times(word, OUTPUTS * 4)),
+                    v.at(of_x, v.times(word, 4 * int(EACH[self.form]))),
+                    strides,
+                    held,
+                )
+            sums_of = [
+                v.spread(v.load_one(v.at(sums, v.times(group, 4), each))) for each in strides
+            ]
+            going += self._scaled(v.at(at, numbers), sums_of, results, totals)
+        for row in range(self.rows):
+            begin = v.at(out, write.mul(out_stride, v.int(row)))
+            for place in range(self.vectors):
+                total = going[row * self.vectors + place]
+                v.store(total, v.at(begin, (self.start + place) * LANES * 4))
+
+    def _word(self, at: Any, x: Any, strides: list[Any], held: list[Any]) -> list[Any]:
+        """Return sums with the numbers of one word of each output."""
+        v, found = self.v, list(held)
+        at = v.at(at, self.start * LANES * 4)
+        words = [v.load(v.at(at, place * LANES * 4), I32, 32) for place in range(self.vectors)]
+        if self.fetches:
+            for place in range(self.vectors):
+                v.prefetch(v.at(at, place * LANES * 4 + AHEAD))
+        for each in range(int(EACH[self.form])):
+            values = [v.spread(v.load_one(v.at(x, stride, 4 * each))) for stride in strides]
+            for place, word in enumerate(words):
+                number = self._number(word, each)
+                for row, value in enumerate(values):
+                    own = row * self.vectors + place
+                    found[own] = v.fma(value, number, found[own])
+        return found
+
+    def _number(self, word: Any, each: int) -> Any:
+        """Return a number of each word as floats, still in its place."""
+        v, write = self.v, self.v.builder
+
+        def const(value: int) -> Any:
+            return v.const(I32, value)
+
+        if self.form in (Q4, Q4S, Q8S):
+            bits = 32 // int(EACH[self.form])
+            if each == EACH[self.form] - 1:
+                word = write.lshr(word, const(32 - bits))
+            else:
+                word = write.and_(word, const(((1 << bits) - 1) << (bits * each)))
+        elif self.form == Q8:
+            word = write.ashr(write.shl(word, const(24 - 8 * each)), const(24))
+        elif self.form == BF16:
+            high = write.and_(word, const(0xFFFF0000)) if each else write.shl(word, const(16))
+            return v.float(high)
+        elif self.form == F16:
+            low = write.lshr(word, const(16)) if each else write.and_(word, const(0xFFFF))
+            return v.half(low)
+        else:
+            return v.float(word)
+        return write.sitofp(word, v.of(F32))
+
+    def _scaled(
+        self, at: Any, sums: list[Any], found: list[Any], totals: list[Any]
+    ) -> list[Any]:
+        """Return what is known of a group added to the totals."""
+        if self.plain:
+            return found
+        v, results = self.v, list(totals)
+        for place in range(self.vectors):
+            offset = (self.start + place) * LANES * (4 if self.wide else 2)
+            scale = self._factor(v.at(at, offset))
+            shift = self._factor(v.at(at, offset + self.scales)) if self.shifted else None
+            for row, sum_ in enumerate(sums):
+                own = row * self.vectors + place
+                value = found[own]
+                if self.form == Q4:
+                    value = v.fma(v.const(F32, -8.0), sum_, value)
+                results[own] = v.fma(value, scale, results[own])
+                if shift is not None:
+                    results[own] = v.fma(sum_, shift, results[own])
+        return results
+
+    def _factor(self, at: Any) -> Any:
+        return self.v.read(at, 0 if self.wide else 2)
+
+
+@helper
+def prepare(x, group, groups, padded, form, factor, out, sums):
+    """Write a row x, float32 [groups * group], as products read it, and the sum of each of its groups.
+
+    `padded` is what a group has in `out`, float32 [groups * padded]; `factor` undoes the power of
+    two that the scales were multiplied with.
+    """
+    each = EACH[form]
+    for number in range(groups):
+        start, to = number * group, number * padded
+        a = b = c = d = np.float32(0.0)
+        for place in range(group // 4 * 4):
+            put(out, to + place, get(x, start + place) * (factor * IN_PLACE[form, place % each]))
+        for four in range(group // 4):
+            a += get(x, start + 4 * four)
+            b += get(x, start + 4 * four + 1)
+            c += get(x, start + 4 * four + 2)
+            d += get(x, start + 4 * four + 3)
+        for place in range(group // 4 * 4, group):
+            value = get(x, start + place)
+            a += value
+            put(out, to + place, value * (factor * IN_PLACE[form, place % each]))
+        for place in range(group, padded):
+            put(out, to + place, np.float32(0.0))
+        put(sums, number, ((a + b) + (c + d)) * factor)
+
+
+def _product(form: int, wide: int, source: str) -> Any:
+    """Return the product with weights of a form: rows and a range of blocks."""
+
+    def product(x, sums, stride, data, out, out_stride, groups, words, first, last, rows):  # type: ignore[no-untyped-def]
+        source  # what was compiled for another source is not taken
+        factors = 0 if form >= BF16 else OUTPUTS * (4 if wide else 2)
+        if form == Q4S or form == Q8S:
+            factors *= 2
+        size = groups * (words * OUTPUTS * 4 + factors)
+        for number in range(first, last):
+            at, to = data + number * size, out + number * OUTPUTS * 4
+            row = 0
+            while row < rows:
+                left = rows - row
+                own, its = x + row * stride, sums + row * stride
+                put = to + row * out_stride
+                if left >= 8:
+                    rows_by_block(form, wide, 8, 0, 2, own, its, stride, at, put, out_stride, groups, words)
+                    rows_by_block(form, wide, 8, 2, 2, own, its, stride, at, put, out_stride, groups, words)
+                    row += 8
+                elif left >= 4:
+                    rows_by_block(form, wide, 4, 0, 4, own, its, stride, at, put, out_stride, groups, words)
+                    row += 4
+                elif left >= 2:
+                    rows_by_block(form, wide, 2, 0, 4, own, its, stride, at, put, out_stride, groups, words)
+                    row += 2
+                else:
+                    rows_by_block(form, wide, 1, 0, 4, own, its, stride, at, put, out_stride, groups, words)
+                    row += 1
+
+    return product
+
+
+@cache
+def product(form: str, *, wide: bool) -> Entry:
+    """Return the compiled product with weights of a form."""
+    return entry(_product(FORMS.index(form), int(wide), digest()), 11)

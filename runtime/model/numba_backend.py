@@ -1,0 +1,397 @@
+"""The backend with kernels for CPUs: one call a layer, of weights of 8 and 4 bits as they are.
+
+What `TorchBackend` computes, with fewer roundings: sums stay in float32, and what is rounded to the
+model's dtype are the states behind attention and behind the MLP, keys and values, and logits. Which
+products an adapter adds is computed by torch, between two parts of such a call.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.checkpoint.adapter import Adapter, Selected
+from nldc.runtime.checkpoint.weights import LayerWeights
+from nldc.runtime.cpu import job as at
+from nldc.runtime.cpu.attention import attention, room_of
+from nldc.runtime.cpu.layer import TILE, alone, together
+from nldc.runtime.cpu.product import product
+from nldc.runtime.cpu.team import team
+from nldc.runtime.cpu.vectors import BFLOAT16, FLOAT16, FLOAT32
+from nldc.runtime.errors import BackendError
+from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Arena, Blocked
+from nldc.runtime.invariant.line_tiles import KEY_TILE
+from nldc.runtime.invariant.linear import Weight, linear
+from nldc.runtime.invariant.quantised import Quantised
+from nldc.runtime.model.attention import MASK_ROOM
+from nldc.runtime.model.backbone import Backbone
+from nldc.runtime.model.torch_backend import TorchBackend
+from nldc.runtime.rows.pattern import visible
+from nldc.runtime.rows.plan import QUERY_TILE, Plan, in_order
+
+NUMBERS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
+"""The dtypes that are computed in, and what kernels call them."""
+MODULES = ("qkv", "output", "gate", "up", "down")
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Some rows of a sequence, and what they see: see `job`."""
+
+    words: tuple[int, ...]
+    keeps: tuple[Any, ...]
+
+
+@dataclass(eq=False)
+class NumbaRows:
+    """What the layers share of the n rows of a forward.
+
+    `job` is what kernels are told, and `keeps` the memory that it names. `looks` say which rows see
+    what; those of a long forward whose rows are not in order are made anew in every layer.
+    """
+
+    job: np.ndarray[Any, Any]
+    address: int
+    keys: int
+    values: int
+    stride: int
+    lora: Selected
+    x: Tensor
+    attended: Tensor
+    qkv: Tensor
+    added: Tensor
+    gate: Tensor
+    up: Tensor
+    looking: _Looking
+    looks: tuple[_Look, ...] | None
+    made: Tensor | None = None
+    keeps: list[Any] = field(default_factory=list)
+
+
+class NumbaBackend(TorchBackend):
+    """Computes with compiled kernels on a CPU; imports numba.
+
+    Kernels are compiled when a backend is made, where they are not found on disk.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        config = backbone.config
+        if backbone.dtype not in NUMBERS:
+            raise BackendError(
+                f"the kernels for CPUs do not compute in {backbone.dtype}", "use backend torch"
+            )
+        self._number = NUMBERS[backbone.dtype]
+        self._arena = Arena()
+        self._norms = [
+            torch.stack((layer.input_norm, layer.post_norm)).float().contiguous()
+            for layer in backbone.weights.layers
+        ]
+        self._weights = [
+            [self._blocked(getattr(layer, name)) for name in MODULES]
+            for layer in backbone.weights.layers
+        ]
+        self._last_norm = backbone.weights.norm.float().contiguous()
+        self._head = self._blocked(backbone.weights.head)
+        self._layers = [
+            _layer_table(norms, weights)
+            for norms, weights in zip(self._norms, self._weights, strict=True)
+        ]
+        last = torch.stack((self._last_norm, self._last_norm))
+        self._keeps = last
+        self._head_layer = _layer_table(last, [self._head])
+        self._attention = attention(self._number, config.head_dim)
+        self._alone = alone()
+        self._team = team()
+        self._together = together() if self._team is not None else None
+        every = [self._head, *(each for weights in self._weights for each in weights)]
+        self._room = max(TILE * _stride(each) for each in every)
+        self._masks: weakref.WeakKeyDictionary[Plan, tuple[Tensor, Tensor]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def _blocked(self, weight: Weight) -> Blocked:
+        if isinstance(weight, Blocked):
+            return weight
+        if not isinstance(weight, Tensor | Quantised):
+            weight = weight.to_dense()
+        return self._arena.blocked(weight)
+
+    def rows(
+        self,
+        plan: Plan,
+        cache: KVCache,
+        places: Places,
+        positions: Tensor,
+        adapter: Adapter | None = None,
+        adapter_rows: Tensor | None = None,
+    ) -> NumbaRows:  # type: ignore[override]
+        """See `Backend`."""
+        config = self._backbone.config
+        heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
+        count, each = len(positions), plan.layout.size
+        cos, sin, factor = self._backbone.rope.at(positions)
+        ends = [length + each for length in places.lengths]
+        for slot, end in zip(places.slots, ends, strict=True):
+            cache.claim(slot, end)
+        pages = [np.array(cache.pages(slot), np.int64) for slot in places.slots]
+        sequences = np.array(
+            [
+                (length, own.ctypes.data)
+                for length, own in zip(places.lengths, pages, strict=True)
+            ],
+            np.int64,
+        )
+        qkv = _rows(count, (heads + 2 * kv_heads) * dim)
+        added, gate = _rows(count, config.hidden_size), _rows(count, config.intermediate_size)
+        up = torch.empty_like(gate)
+        x = torch.empty((count, config.hidden_size))
+        attended = torch.empty((count, heads * dim))
+        size = max(self._room, room_of(dim, max(ends)))
+        size = -(-size // KEY_TILE) * KEY_TILE
+        room = torch.empty(size * torch.get_num_threads(), dtype=torch.uint8)
+        job = np.zeros(at.JOB_WORDS, np.int64)
+        data = cache.data
+        job[at.ROWS] = count
+        job[at.NUMBER] = self._number
+        job[at.HIDDEN] = config.hidden_size
+        job[at.EPS] = _bits(config.rms_norm_eps)
+        job[at.X] = x.data_ptr()
+        job[at.QKV], job[at.QKV_STRIDE] = qkv.data_ptr(), 4 * qkv.stride(0)
+        job[at.ATTENDED] = attended.data_ptr()
+        job[at.ADDED], job[at.ADDED_STRIDE] = added.data_ptr(), 4 * added.stride(0)
+        job[at.GATE], job[at.UP] = gate.data_ptr(), up.data_ptr()
+        job[at.MLP_STRIDE], job[at.MLP] = 4 * gate.stride(0), config.intermediate_size
+        job[at.HEADS], job[at.KV_HEADS], job[at.DIM] = heads, kv_heads, dim
+        job[at.COS], job[at.SIN] = cos.data_ptr(), sin.data_ptr()
+        job[at.FACTOR] = factor.data_ptr()
+        job[at.SEQUENCES], job[at.SEQUENCES_AT] = len(pages), sequences.ctypes.data
+        job[at.ROOM], job[at.ROOM_BYTES] = room.data_ptr(), size
+        job[at.ATTENTION] = self._attention.address
+        if self._team is not None:
+            job[at.BARRIER], job[at.WHO] = self._team.barrier, self._team.who
+            job[at.COUNT] = self._team.count
+        looking = _Looking(plan, places, pages, self._masks)
+        looks = tuple(looking.all()) if looking.kept else None
+        found = NumbaRows(
+            job=job,
+            address=job.ctypes.data,
+            keys=data[0].data_ptr(),
+            values=data[1].data_ptr(),
+            stride=data.stride(1) * data.element_size(),
+            lora=Selected(adapter, adapter_rows),
+            x=x,
+            attended=attended,
+            qkv=qkv,
+            added=added,
+            gate=gate,
+            up=up,
+            looking=looking,
+            looks=looks,
+            keeps=[cos, sin, factor, pages, sequences, room, data],
+        )
+        if looks is not None:
+            _set_looks(found, looks)
+        return found
+
+    def layer(self, number: int, states: Tensor, rows: NumbaRows) -> Tensor:  # type: ignore[override]
+        """See `Backend`."""
+        job = rows.job
+        states = states.contiguous()
+        if rows.made is not states:  # what the caller brought stays as it is
+            rows.made = torch.empty_like(states)
+        job[at.STATES], job[at.STATES_OUT] = states.data_ptr(), rows.made.data_ptr()
+        job[at.LAYER] = self._layers[number].ctypes.data
+        job[at.KEYS] = rows.keys + number * rows.stride
+        job[at.VALUES] = rows.values + number * rows.stride
+        if rows.lora.adapter is None and rows.looks is not None:
+            self._run(rows, at.NORM, at.STAGES)
+            return rows.made
+        dtype, mlp = states.dtype, self._backbone.config.intermediate_size
+        self._run(rows, at.NORM, at.TURN)
+        self._adapted(rows, number, "qkv", rows.x.to(dtype), rows.qkv)
+        self._run(rows, at.TURN, at.ATTEND)
+        self._attend(rows)
+        self._run(rows, at.OUTPUT, at.ADD_NORM)
+        self._adapted(rows, number, "output", rows.attended.to(dtype), rows.added)
+        self._run(rows, at.ADD_NORM, at.GATED)
+        x = rows.x.to(dtype)
+        self._adapted(rows, number, "gate", x, rows.gate)
+        self._adapted(rows, number, "up", x, rows.up)
+        self._run(rows, at.GATED, at.ADD)
+        self._adapted(rows, number, "down", rows.gate[:, :mlp].to(dtype), rows.added)
+        self._run(rows, at.ADD, at.STAGES)
+        return rows.made
+
+    def _attend(self, rows: NumbaRows) -> None:
+        if rows.looks is not None:
+            self._run(rows, at.ATTEND, at.OUTPUT)
+            return
+        for look in rows.looking.all():
+            _set_looks(rows, (look,))
+            self._run(rows, at.ATTEND, at.OUTPUT)
+
+    def _adapted(self, rows: NumbaRows, layer: int, module: str, x: Tensor, out: Tensor) -> None:
+        """Add to `out` float32 [n, out] what an adapter adds to a product of x [n, in]."""
+        lora = rows.lora
+        if lora.adapter is None:
+            return
+        for low in lora.adapter.products.get((layer, module), ()):
+            columns = out[:, low.start : low.stop]
+            some = x if lora.rows is None else x[lora.rows]
+            delta = linear(linear(some, low.down), low.up).float()
+            if lora.rows is None:
+                columns.add_(delta, alpha=low.scale)
+            else:
+                columns.index_add_(0, lora.rows, delta, alpha=low.scale)
+
+    def _run(self, rows: NumbaRows, first: int, last: int) -> None:
+        """Compute the stages from `first` to `last` of a job."""
+        self._compute(rows.job, rows.address, first, last)
+
+    def _compute(self, job: np.ndarray[Any, Any], address: int, first: int, last: int) -> None:
+        job[at.FIRST], job[at.LAST] = first, last
+        threads = torch.get_num_threads()
+        if threads > 1 and self._team is not None and self._together is not None:
+            self._team.run(self._together.address, address, threads)
+        else:
+            self._alone.call(address)
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Backend`."""
+        config = self._backbone.config
+        count, states = len(states), states.contiguous()
+        logits = _rows(count, config.vocab_size)
+        x = torch.empty((count, config.hidden_size))
+        room = torch.empty(self._room * torch.get_num_threads(), dtype=torch.uint8)
+        job = np.zeros(at.JOB_WORDS, np.int64)
+        job[at.ROWS], job[at.NUMBER] = count, self._number
+        job[at.HIDDEN], job[at.EPS] = config.hidden_size, _bits(config.rms_norm_eps)
+        job[at.STATES], job[at.X] = states.data_ptr(), x.data_ptr()
+        job[at.QKV], job[at.QKV_STRIDE] = logits.data_ptr(), 4 * logits.stride(0)
+        job[at.ROOM], job[at.ROOM_BYTES] = room.data_ptr(), self._room
+        job[at.LAYER] = self._head_layer.ctypes.data
+        if self._team is not None:
+            job[at.BARRIER], job[at.WHO] = self._team.barrier, self._team.who
+            job[at.COUNT] = self._team.count
+        if count:
+            self._compute(job, job.ctypes.data, at.NORM, at.TURN)
+        return logits[:, : config.vocab_size].to(self._backbone.dtype)
+
+
+def _set_looks(rows: NumbaRows, looks: tuple[_Look, ...]) -> None:
+    table = np.array([look.words for look in looks], np.int64)
+    rows.keeps.append((table, looks))
+    rows.job[at.LOOKS], rows.job[at.LOOKS_AT] = len(looks), table.ctypes.data
+
+
+class _Looking:
+    """What the rows of a forward see, as a look for each sequence, or for each part of a long one.
+
+    `kept`: what that takes may be kept for all layers.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        places: Places,
+        pages: list[np.ndarray[Any, Any]],
+        masks: weakref.WeakKeyDictionary[Plan, tuple[Tensor, Tensor]],
+    ) -> None:
+        self._plan, self._places, self._pages, self._known = plan, places, pages, masks
+        self._ordered = in_order(plan.layout, plan.pattern)
+        size = plan.layout.size
+        seen = sum(places.lengths) if not plan.pattern.sees_prefix else 0
+        self.kept = self._ordered or size * (size * len(pages) + seen) <= MASK_ROOM
+
+    def all(self) -> Iterator[_Look]:
+        """Yield the looks, made one after another."""
+        size = self._plan.layout.size
+        step = size if self._ordered else QUERY_TILE
+        for number, length in enumerate(self._places.lengths):
+            for first in range(0, size, step):
+                part = slice(first, min(first + step, size))
+                yield self._look(number, length, part)
+
+    def _look(self, number: int, length: int, part: slice) -> _Look:
+        size, rows = self._plan.layout.size, part.stop - part.start
+        own, cached, limits = self._seen(number, length, part)
+        words = (
+            length,
+            self._pages[number].ctypes.data,
+            number * size + part.start,
+            rows,
+            limits.data_ptr(),
+            0 if own is None else own.data_ptr(),
+            size,
+            0 if cached is None else cached.data_ptr(),
+        )
+        return _Look(words, (own, cached, limits))
+
+    def _seen(
+        self, number: int, length: int, part: slice
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Return which of the rows and of the cached ones are seen, uint8, and the limits."""
+        plan = self._plan
+        if self._ordered:
+            return None, None, torch.arange(part.start, part.stop) + (length + 1)
+        if plan.pattern.sees_prefix:
+            if plan.layout.size > QUERY_TILE:
+                own, last = _own(visible(plan.layout, plan.pattern, 0, part)[1])
+            else:
+                if plan not in self._known:
+                    self._known[plan] = _own(visible(plan.layout, plan.pattern, 0)[1])
+                own, last = self._known[plan]
+            return own, None, last + length
+        prompt = 0
+        if plan.pattern.asks_prompt:
+            assert self._places.prompts is not None
+            prompt = self._places.prompts[number]
+        cached, sees = visible(plan.layout, plan.pattern, length, part, prompt)
+        own, last = _own(sees)
+        return own, cached.to(torch.uint8).contiguous(), last + length
+
+
+def _own(sees: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bool [n, R] as uint8, and for each row how many come up to the last that is seen."""
+    places = torch.arange(1, sees.shape[1] + 1)
+    return sees.to(torch.uint8).contiguous(), (sees * places).amax(1)
+
+
+def _rows(count: int, width: int) -> Tensor:
+    """Return float32 rows, as wide as the products that are written there."""
+    return torch.empty((count, -(-width // OUTPUTS) * OUTPUTS))
+
+
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.uint32))
+
+
+def _stride(weight: Blocked) -> int:
+    """Return the bytes that a row of x takes for a product with a weight."""
+    return -(-4 * (weight.padded + weight.groups) // 64) * 64
+
+
+def _layer_table(norms: Tensor, weights: list[Blocked]) -> np.ndarray[Any, Any]:
+    """Return the table of a layer with these norms, [2, hidden], and weights; compile for them."""
+    words = [norms[0].data_ptr(), norms[1].data_ptr()]
+    for weight in weights:
+        words += (
+            product(weight.form, wide=weight.wide).address,
+            weight.data.data_ptr(),
+            FORMS.index(weight.form),
+            weight.group,
+            weight.groups,
+            weight.words,
+            weight.blocks,
+            weight.words * (WORD // BITS[weight.form]),
+            _bits(1 / weight.power),
+        )
+    return np.array(words, np.int64)
