@@ -107,7 +107,12 @@ def _backend() -> Iterator[Finding]:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     why = why_torch(device, torch.bfloat16)
-    if why is None:
+    if device.type == "cpu":
+        plain = "torch: kernels for cpu are for weights of 8 and 4 bits"
+        quantised = "numba, whole layers in kernels" if why is None else f"torch: {why}"
+        yield Finding("backend", True, plain)
+        yield Finding("backend, 8 and 4 bits", why is None, quantised)
+    elif why is None:
         wide = why_torch(device, torch.float64)
         yield Finding("backend", True, f"triton, whole layers in kernels; torch in float64: {wide}")
     else:

@@ -6,39 +6,23 @@ its bits are those of the keys that it sees, in their order, wherever they lie a
 between them, and lines are computed together only to read the keys less often.
 """
 
+# ruff: noqa: ARG001  (numba tells an instruction its context, and of what type its arguments are)
+
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from nldc.runtime.cpu import job as at
 from nldc.runtime.cpu.compiled import Entry, digest, entry, helper, written
 from nldc.runtime.cpu.exponent import exp_of
-from nldc.runtime.cpu.job import (
-    ATTENDED,
-    CACHED_MASK,
-    HEADS,
-    KEYS,
-    KV_HEADS,
-    LENGTH,
-    LIMITS,
-    LOOK_FIRST,
-    LOOK_ROWS,
-    LOOK_WORDS,
-    LOOKS,
-    LOOKS_AT,
-    OWN_MASK,
-    OWN_WIDTH,
-    PAGES,
-    QKV,
-    QKV_STRIDE,
-    VALUES,
-)
 from nldc.runtime.cpu.memory import byte, get, put, put_word, word
-from nldc.runtime.cpu.vectors import BYTES, F32, I32, I64, Vectors, loop
+from nldc.runtime.cpu.numbers import BYTES
+from nldc.runtime.cpu.vectors import F32, I32, I64, Vectors, in_cases, loop
 from nldc.runtime.invariant.line_tiles import KEY_TILE
 
 TOGETHER = 4
@@ -64,22 +48,22 @@ def score_page(
     `queries` are the addresses, int64, of so many `lines` float32 [dim]; `keys` lie as `number`
     says, [KEY_TILE, dim].
     """
-    kind, size, count = number.literal_value, dim.literal_value, lines.literal_value
+    kind, size = number.literal_value, dim.literal_value
 
-    def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
+    def write_for(builder: Any, arguments: Any, count: int) -> None:
         v = Vectors(builder, _lanes_of(size))
-        queries, keys, scores, stride = arguments[3:]
+        queries, keys, scores, stride = arguments
         parts = range(size // v.lanes)
         held = []
         for line in range(count):
-            at = builder.load(v.pointer(v.at(queries, 8 * line), I64))
-            held.append([v.load(v.at(at, 4 * v.lanes * part), F32, 4) for part in parts])
-        with loop(builder, v.int(KEY_TILE // v.lanes), []) as (number, _held, _going):
+            query = builder.load(v.pointer(v.at(queries, 8 * line), I64))
+            held.append([v.load(v.at(query, 4 * v.lanes * part), F32, 4) for part in parts])
+        with loop(builder, v.whole(KEY_TILE // v.lanes), []) as (number, _held, _going):
             first = v.at(keys, v.times(number, v.lanes * size * BYTES[kind]))
 
             def products(key: int) -> list[Any]:
-                at = v.at(first, key * size * BYTES[kind])
-                own = [v.read(v.at(at, part * v.lanes * BYTES[kind]), kind) for part in parts]
+                begin = v.at(first, key * size * BYTES[kind])
+                own = [v.read(v.at(begin, part * v.lanes * BYTES[kind]), kind) for part in parts]
                 found = []
                 for line in held:
                     total = builder.fmul(line[0], own[0])
@@ -90,10 +74,14 @@ def score_page(
 
             to = v.at(scores, v.times(number, v.lanes * 4))
             for line, found in enumerate(v.sum_of_each(products)):
-                v.store(found, v.at(to, builder.mul(stride, v.int(line))))
+                v.store(found, v.at(to, builder.mul(stride, v.whole(line))))
+
+    def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        own = partial(write_for, builder, arguments[3:])
+        in_cases(builder, arguments[2], TOGETHER, own)
         return code.get_dummy_value()
 
-    return types.void(number, dim, lines, *([types.int64] * 4)), write
+    return types.void(number, dim, *([types.int64] * 5)), write
 
 
 @written
@@ -119,8 +107,8 @@ def weigh(context: Any, scores: Any, pages: Any) -> Any:
         with builder.if_then(sees):
             largest = v.spread(top)
             with loop(builder, count, []) as (number, _held, _going):
-                at = v.at(scores, v.times(number, v.lanes * 4))
-                v.store(exp_of(v, builder.fsub(v.load(at, F32, 4), largest)), at)
+                own = v.at(scores, v.times(number, v.lanes * 4))
+                v.store(exp_of(v, builder.fsub(v.load(own, F32, 4), largest)), own)
         return builder.zext(sees, I64)
 
     return types.int64(types.int64, types.int64), write
@@ -135,11 +123,11 @@ def add_page(
 
     The last of each line is the sum of its weights. `weights` are float32 [lines, `stride` bytes].
     """
-    kind, size, all_lines = number.literal_value, dim.literal_value, lines.literal_value
+    kind, size = number.literal_value, dim.literal_value
 
-    def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
+    def write_for(builder: Any, arguments: Any, all_lines: int) -> None:
         v = Vectors(builder, _lanes_of(size))
-        weights, stride, values, count, totals = arguments[3:]
+        weights, stride, values, count, totals = arguments
         at_once = max(1, HELD // all_lines)
         parts = size // v.lanes
         for first in range(0, parts, at_once):
@@ -154,10 +142,10 @@ def add_page(
             if first == 0:
                 begin += [v.load_one(place) for place in sums_at]
             with loop(builder, count, begin) as (key, held, going):
-                at = v.at(values, v.times(key, size * BYTES[kind]))
-                read = [v.read(v.at(at, part * v.lanes * BYTES[kind]), kind) for part in own]
+                start = v.at(values, v.times(key, size * BYTES[kind]))
+                read = [v.read(v.at(start, part * v.lanes * BYTES[kind]), kind) for part in own]
                 alone = [
-                    v.load_one(v.at(weights, builder.mul(stride, v.int(line)), v.times(key, 4)))
+                    v.load_one(v.at(weights, builder.mul(stride, v.whole(line)), v.times(key, 4)))
                     for line in range(all_lines)
                 ]
                 for line, weight in enumerate(alone):
@@ -176,13 +164,17 @@ def add_page(
             if first == 0:
                 for place, value in zip(sums_at, going[len(places) :], strict=True):
                     v.store(value, place)
+
+    def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        own = partial(write_for, builder, arguments[3:])
+        in_cases(builder, arguments[2], TOGETHER, own)
         return code.get_dummy_value()
 
-    return types.void(number, dim, lines, *([types.int64] * 5)), write
+    return types.void(number, dim, *([types.int64] * 6)), write
 
 
 @helper
-def hide(scores, first, end, seen):  # type: ignore[no-untyped-def]
+def hide(scores: int, first: int, end: int, seen: int) -> None:
     """Take away the scores from `first` to `end` of keys that bytes `seen` say are not seen."""
     for key in range(end - first):
         if byte(seen, key) == 0:
@@ -192,15 +184,15 @@ def hide(scores, first, end, seen):  # type: ignore[no-untyped-def]
 def _attention(number: int, dim: int, source: str) -> Any:
     """Return the attention of heads of `dim` features over a cache of such numbers."""
 
-    def attention(job, me, team, room):  # type: ignore[no-untyped-def]
-        source  # what was compiled for another source is not taken
-        heads, kv_heads = word(job, HEADS), word(job, KV_HEADS)
+    def attention(job: int, me: int, team: int, room: int) -> None:
+        _ = source  # what was compiled for another source is not taken
+        heads, kv_heads = word(job, at.HEADS), word(job, at.KV_HEADS)
         shared = heads // kv_heads
         page = kv_heads * KEY_TILE * dim * BYTES[number]
         turn = 0
-        for place in range(word(job, LOOKS)):
-            look = word(job, LOOKS_AT) + place * 8 * LOOK_WORDS
-            lines = word(look, LOOK_ROWS) * shared
+        for place in range(word(job, at.LOOKS)):
+            look = word(job, at.LOOKS_AT) + place * 8 * at.LOOK_WORDS
+            lines = word(look, at.LOOK_ROWS) * shared
             for head in range(kv_heads):
                 within = head * KEY_TILE * dim * BYTES[number]
                 for first in range(0, lines, TOGETHER):
@@ -209,76 +201,53 @@ def _attention(number: int, dim: int, source: str) -> Any:
                         continue
                     count = min(TOGETHER, lines - first)
                     for line in range(count):
-                        row = (first + line) // shared
                         own = head * shared + (first + line) % shared
-                        at = word(look, LOOK_FIRST) + row
+                        row = word(look, at.LOOK_FIRST) + (first + line) // shared
                         column = 4 * dim * own
-                        query = word(job, QKV) + at * word(job, QKV_STRIDE) + column
+                        query = word(job, at.QKV) + row * word(job, at.QKV_STRIDE) + column
                         put_word(room, line, query)
-                        out = word(job, ATTENDED) + 4 * dim * heads * at + column
+                        out = word(job, at.ATTENDED) + 4 * dim * heads * row + column
                         put_word(room, TOGETHER + line, out)
-                    lines_over(
-                        job, look, room, first, count, shared,
-                        word(job, KEYS) + within, word(job, VALUES) + within, page,
-                    )  # fmt: skip
-
-    @helper
-    def lines_over(job, look, room, first, count, shared, keys, values, page):  # type: ignore[no-untyped-def]
-        """Write the attention of `count` lines, of which `room` has the addresses."""
-        most = 0
-        for line in range(count):
-            most = max(most, word(word(look, LIMITS), (first + line) // shared))
-        tiles = (most + KEY_TILE - 1) // KEY_TILE
-        stride = 4 * KEY_TILE * tiles
-        totals = room + 8 * 2 * TOGETHER
-        scores = totals + (4 * TOGETHER * (dim + 1) + 63) // 64 * 64
-        pages = word(look, PAGES)
-        for tile in range(tiles):
-            at = keys + word(pages, tile) * page
-            to = scores + 4 * KEY_TILE * tile
-            if count == 4:
-                score_page(number, dim, 4, room, at, to, stride)
-            elif count == 3:
-                score_page(number, dim, 3, room, at, to, stride)
-            elif count == 2:
-                score_page(number, dim, 2, room, at, to, stride)
-            else:
-                score_page(number, dim, 1, room, at, to, stride)
-        for line in range(count):
-            mask(look, (first + line) // shared, scores + line * stride, tiles)
-        for place in range(count * (dim + 1)):
-            put(totals, place, NONE)
-        for tile in range(tiles):
-            at = values + word(pages, tile) * page
-            own = scores + 4 * KEY_TILE * tile
-            some = min(KEY_TILE, most - tile * KEY_TILE)
-            if count == 4:
-                add_page(number, dim, 4, own, stride, at, some, totals)
-            elif count == 3:
-                add_page(number, dim, 3, own, stride, at, some, totals)
-            elif count == 2:
-                add_page(number, dim, 2, own, stride, at, some, totals)
-            else:
-                add_page(number, dim, 1, own, stride, at, some, totals)
-        for line in range(count):
-            own, out = totals + 4 * line * (dim + 1), word(room, TOGETHER + line)
-            whole = get(own, dim)
-            whole = whole if whole != NONE else ONE
-            for place in range(dim):
-                put(out, place, get(own, place) / whole)
+                    most = 0
+                    for line in range(count):
+                        most = max(most, word(word(look, at.LIMITS), (first + line) // shared))
+                    tiles = (most + KEY_TILE - 1) // KEY_TILE
+                    stride = 4 * KEY_TILE * tiles
+                    totals = room + 8 * 2 * TOGETHER
+                    scores = totals + (4 * TOGETHER * (dim + 1) + 63) // 64 * 64
+                    pages = word(look, at.PAGES)
+                    for tile in range(tiles):
+                        held = word(job, at.KEYS) + within + word(pages, tile) * page
+                        to = scores + 4 * KEY_TILE * tile
+                        score_page(number, dim, count, room, held, to, stride)
+                    for line in range(count):
+                        mask(look, (first + line) // shared, scores + line * stride, tiles)
+                    for place in range(count * (dim + 1)):
+                        put(totals, place, NONE)
+                    for tile in range(tiles):
+                        held = word(job, at.VALUES) + within + word(pages, tile) * page
+                        own = scores + 4 * KEY_TILE * tile
+                        some = min(KEY_TILE, most - tile * KEY_TILE)
+                        add_page(number, dim, count, own, stride, held, some, totals)
+                    for line in range(count):
+                        own, out = totals + 4 * line * (dim + 1), word(room, TOGETHER + line)
+                        whole = get(own, dim)
+                        whole = whole if whole != NONE else ONE
+                        for place in range(dim):
+                            put(out, place, get(own, place) / whole)
 
     return attention
 
 
 @helper
-def mask(look, row, scores, tiles):  # type: ignore[no-untyped-def]
+def mask(look: int, row: int, scores: int, tiles: int) -> None:
     """Make weights of the scores of a row's line, 0 for keys that it does not see."""
-    limit, length = word(word(look, LIMITS), row), word(look, LENGTH)
-    if word(look, CACHED_MASK):
-        hide(scores, 0, min(length, limit), word(look, CACHED_MASK) + row * length)
-    if word(look, OWN_MASK) and limit > length:
-        rows = word(look, OWN_WIDTH)
-        hide(scores, length, min(length + rows, limit), word(look, OWN_MASK) + row * rows)
+    limit, length = word(word(look, at.LIMITS), row), word(look, at.LENGTH)
+    if word(look, at.CACHED_MASK):
+        hide(scores, 0, min(length, limit), word(look, at.CACHED_MASK) + row * length)
+    if word(look, at.OWN_MASK) and limit > length:
+        rows = word(look, at.OWN_WIDTH)
+        hide(scores, length, min(length + rows, limit), word(look, at.OWN_MASK) + row * rows)
     for key in range(limit, tiles * KEY_TILE):
         put(scores, key, MINUS)
     if tiles == 0 or weigh(scores, tiles) == 0:

@@ -52,7 +52,7 @@ def entry(function: Callable[..., None], arguments: int) -> Entry:
         made = numba.cfunc(signature, cache=True, **options)(function)
     except (OSError, RuntimeError):  # no place, or no room there
         made = numba.cfunc(signature, **options)(function)
-    return Entry(int(made.address), made.ctypes, made)
+    return Entry(made.address or 0, made.ctypes, made)
 
 
 @cache

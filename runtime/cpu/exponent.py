@@ -10,7 +10,8 @@ from nldc.runtime.cpu.compiled import helper
 from nldc.runtime.cpu.memory import bits_of, float_of, fma
 from nldc.runtime.cpu.vectors import F32, I32, Vectors
 
-LEAST, MOST = np.float32(-87.0), np.float32(88.0)
+LEAST: Any = np.float32(-87.0)
+MOST: Any = np.float32(88.0)
 """Beyond these the result is no normal number any more."""
 PER_LOG = np.float32(1.4426950408889634)
 TO_WHOLE = np.float32(12582912.0)
@@ -32,7 +33,7 @@ ONE = np.float32(1.0)
 
 
 @helper
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x: float) -> float:
     """Return e ** x of a float32, of what lies beyond the limits as of them."""
     x = LEAST if x < LEAST else x
     x = MOST if x > MOST else x
@@ -41,7 +42,8 @@ def exp(x):  # type: ignore[no-untyped-def]
     rest = fma(whole, LOG_LOW, fma(whole, LOG_HIGH, x))
     sum_ = fma(fma(fma(fma(fma(A, rest, B), rest, C), rest, D), rest, E), rest, HALF)
     found = fma(sum_, rest * rest, rest) + ONE
-    return float_of(bits_of(found) + (bits_of(raised) << 23))
+    result: float = float_of(bits_of(found) + (bits_of(raised) << 23))
+    return result
 
 
 def exp_of(v: Vectors, x: Any) -> Any:
@@ -60,4 +62,4 @@ def exp_of(v: Vectors, x: Any) -> Any:
         sum_ = v.fma(sum_, rest, const(each))
     found = write.fadd(v.fma(sum_, write.fmul(rest, rest), rest), const(ONE))
     power = write.shl(v.bits(raised), v.const(I32, 23))
-    return write.select(is_nothing, v.zero, v.float(write.add(v.bits(found), power)))
+    return write.select(is_nothing, v.zero, v.floats(write.add(v.bits(found), power)))

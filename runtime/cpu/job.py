@@ -62,6 +62,7 @@ LAST = 33
 BARRIER = 34
 """What lets a thread wait for all others; `WHO` tells it its number, `COUNT` how many there are."""
 WHO = 35
+"""0: one thread computes alone."""
 COUNT = 36
 JOB_WORDS = 37
 
@@ -96,7 +97,7 @@ WORDS = 5
 BLOCKS = 6
 PADDED = 7
 """What a group has with what fills it up."""
-FACTOR_OF = 8
+UNDO = 8
 """A float32: what x is multiplied with."""
 WEIGHT_WORDS = 9
 

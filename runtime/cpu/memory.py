@@ -3,7 +3,7 @@
 Addresses are int64 and count bytes; indices count values.
 """
 
-# ruff: noqa: ARG001  (numba tells every instruction of its context)
+# ruff: noqa: ARG001  (numba tells an instruction its context, and of what type its arguments are)
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 
 from nldc.runtime.cpu.compiled import helper, written
-from nldc.runtime.cpu.vectors import BFLOAT16, FLOAT32
+from nldc.runtime.cpu.numbers import BFLOAT16, FLOAT32
 
 FLOAT, INT = types.float32, types.int64
 
@@ -137,21 +137,22 @@ def ask(context: Any, address: Any) -> Any:
 
 
 @helper
-def to_bfloat16(value):
+def to_bfloat16(value: float) -> int:
     """Return the bits of the nearest bfloat16, of two the even one."""
     bits = bits_of(value)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    rounded: int = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return rounded if value == value else 0x7FC0
 
 
 @helper
-def from_bfloat16(bits):
+def from_bfloat16(bits: int) -> float:
     """Return the float32 of the bits of a bfloat16."""
-    return float_of(bits << 16)
+    value: float = float_of(bits << 16)
+    return value
 
 
 @helper
-def to_float16(value):
+def to_float16(value: float) -> int:
     """Return the bits of the nearest float16, of two the even one."""
     bits = bits_of(value)
     sign, size = (bits >> 16) & 0x8000, bits & 0x7FFFFFFF
@@ -160,30 +161,33 @@ def to_float16(value):
     small = bits_of(float_of(size) + np.float32(0.5)) - 0x3F000000
     found = small if size < 0x38800000 else normal
     found = 0x7C00 if size >= 0x477FF000 else found
-    return sign | (found if value == value else 0x7E00)
+    result: int = sign | (found if value == value else 0x7E00)
+    return result
 
 
 @helper
-def from_float16(bits):
+def from_float16(bits: int) -> float:
     """Return the float32 of the bits of a float16."""
     size = bits & 0x7FFF
     value = bits_of(float_of(size << 13) * np.float32(2.0**112))
     value = value if size < 0x7C00 else (0x7F800000 | (size & 0x3FF) << 13)
-    return float_of(value | (bits & 0x8000) << 16)
+    result: float = float_of(value | (bits & 0x8000) << 16)
+    return result
 
 
 @helper
-def load(address, index, number):
+def load(address: int, index: int, number: int) -> float:
     """Return a value that lies there as float32, bfloat16 or float16."""
     if number == FLOAT32:
-        return get(address, index)
+        value: float = get(address, index)
+        return value
     if number == BFLOAT16:
         return from_bfloat16(short(address, index))
     return from_float16(short(address, index))
 
 
 @helper
-def store(address, index, value, number):
+def store(address: int, index: int, value: float, number: int) -> None:
     """Write a value as float32, bfloat16 or float16."""
     if number == FLOAT32:
         put(address, index, value)
@@ -191,13 +195,3 @@ def store(address, index, value, number):
         put_short(address, index, to_bfloat16(value))
     else:
         put_short(address, index, to_float16(value))
-
-
-@helper
-def rounded(value, number):
-    """Return what is left of a value when it was written and read."""
-    if number == FLOAT32:
-        return value
-    if number == BFLOAT16:
-        return from_bfloat16(to_bfloat16(value))
-    return from_float16(to_float16(value))

@@ -9,13 +9,14 @@ Where a number lies at bit b of its word, the float that is made of it is 2 ** b
 and x is as much smaller: `prepare` sees to that, which rounds nothing.
 """
 
+# ruff: noqa: ARG001  (numba tells an instruction its context, and of what type its arguments are)
+
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 
 from nldc.runtime.cpu.compiled import Entry, digest, entry, helper, written
@@ -76,7 +77,7 @@ class _Block:
         numbers = v.times(words, OUTPUTS * 4)
         size = v.at(numbers, self.scales * (1 + self.shifted))
         width = v.times(words, 4 * int(EACH[self.form]))
-        strides = [write.mul(stride, v.int(row)) for row in range(self.rows)]
+        strides = [write.mul(stride, v.whole(row)) for row in range(self.rows)]
         count = self.rows * self.vectors
         with loop(write, groups, [v.zero] * count) as (group, totals, going):
             at = v.at(data, write.mul(group, size))
@@ -93,7 +94,7 @@ class _Block:
             ]
             going += self._scaled(v.at(at, numbers), sums_of, results, totals)
         for row in range(self.rows):
-            begin = v.at(out, write.mul(out_stride, v.int(row)))
+            begin = v.at(out, write.mul(out_stride, v.whole(row)))
             for place in range(self.vectors):
                 total = going[row * self.vectors + place]
                 v.store(total, v.at(begin, (self.start + place) * LANES * 4))
@@ -132,17 +133,15 @@ class _Block:
             word = write.ashr(write.shl(word, const(24 - 8 * each)), const(24))
         elif self.form == BF16:
             high = write.and_(word, const(0xFFFF0000)) if each else write.shl(word, const(16))
-            return v.float(high)
+            return v.floats(high)
         elif self.form == F16:
             low = write.lshr(word, const(16)) if each else write.and_(word, const(0xFFFF))
             return v.half(low)
         else:
-            return v.float(word)
+            return v.floats(word)
         return write.sitofp(word, v.of(F32))
 
-    def _scaled(
-        self, at: Any, sums: list[Any], found: list[Any], totals: list[Any]
-    ) -> list[Any]:
+    def _scaled(self, at: Any, sums: list[Any], found: list[Any], totals: list[Any]) -> list[Any]:
         """Return what is known of a group added to the totals."""
         if self.plain:
             return found
@@ -166,8 +165,10 @@ class _Block:
 
 
 @helper
-def prepare(x, group, groups, padded, form, factor, out, sums):
-    """Write a row x, float32 [groups * group], as products read it, and the sum of each of its groups.
+def prepare(
+    x: int, group: int, groups: int, padded: int, form: int, factor: float, out: int, sums: int
+) -> None:
+    """Write a row x, float32 [groups * group], as products read it, and its groups' sums.
 
     `padded` is what a group has in `out`, float32 [groups * padded]; `factor` undoes the power of
     two that the scales were multiplied with.
@@ -195,31 +196,47 @@ def prepare(x, group, groups, padded, form, factor, out, sums):
 def _product(form: int, wide: int, source: str) -> Any:
     """Return the product with weights of a form: rows and a range of blocks."""
 
-    def product(x, sums, stride, data, out, out_stride, groups, words, first, last, rows):  # type: ignore[no-untyped-def]
-        source  # what was compiled for another source is not taken
+    def product(
+        x: int, sums: int, stride: int, data: int, out: int, out_stride: int, groups: int,
+        words: int, first: int, last: int, rows: int,
+    ) -> None:  # fmt: skip
+        _ = source  # what was compiled for another source is not taken
         factors = 0 if form >= BF16 else OUTPUTS * (4 if wide else 2)
-        if form == Q4S or form == Q8S:
+        if form in (Q4S, Q8S):
             factors *= 2
         size = groups * (words * OUTPUTS * 4 + factors)
         for number in range(first, last):
-            at, to = data + number * size, out + number * OUTPUTS * 4
+            block, to = data + number * size, out + number * OUTPUTS * 4
             row = 0
             while row < rows:
-                left = rows - row
-                own, its = x + row * stride, sums + row * stride
-                put = to + row * out_stride
-                if left >= 8:
-                    rows_by_block(form, wide, 8, 0, 2, own, its, stride, at, put, out_stride, groups, words)
-                    rows_by_block(form, wide, 8, 2, 2, own, its, stride, at, put, out_stride, groups, words)
+                own, its, there = x + row * stride, sums + row * stride, to + row * out_stride
+                if rows - row >= 8:  # more sums than there are registers, if not in two parts
+                    rows_by_block(
+                        form, wide, 8, 0, 2,
+                        own, its, stride, block, there, out_stride, groups, words,
+                    )  # fmt: skip
+                    rows_by_block(
+                        form, wide, 8, 2, 2,
+                        own, its, stride, block, there, out_stride, groups, words,
+                    )  # fmt: skip
                     row += 8
-                elif left >= 4:
-                    rows_by_block(form, wide, 4, 0, 4, own, its, stride, at, put, out_stride, groups, words)
+                elif rows - row >= 4:
+                    rows_by_block(
+                        form, wide, 4, 0, 4,
+                        own, its, stride, block, there, out_stride, groups, words,
+                    )  # fmt: skip
                     row += 4
-                elif left >= 2:
-                    rows_by_block(form, wide, 2, 0, 4, own, its, stride, at, put, out_stride, groups, words)
+                elif rows - row >= 2:
+                    rows_by_block(
+                        form, wide, 2, 0, 4,
+                        own, its, stride, block, there, out_stride, groups, words,
+                    )  # fmt: skip
                     row += 2
                 else:
-                    rows_by_block(form, wide, 1, 0, 4, own, its, stride, at, put, out_stride, groups, words)
+                    rows_by_block(
+                        form, wide, 1, 0, 4,
+                        own, its, stride, block, there, out_stride, groups, words,
+                    )  # fmt: skip
                     row += 1
 
     return product

@@ -1,8 +1,8 @@
 """Torch's own threads, for kernels that are none of torch's.
 
-Two pools of threads that wait for work by looking for it take the processor from one another. So the
-library whose threads torch computes with is asked for them; it keeps a team for every thread that
-calls it, and calls may overlap.
+Two pools of threads that wait for work by looking for it take the processor from one another. So
+the library whose threads torch computes with is asked for them; it keeps a team for every thread
+that calls it, and calls may overlap.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from nldc.runtime.cpu.numbers import FLOAT16, FLOAT32
+
 F32, I16, I32, I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
-"""In what numbers lie in memory."""
-BYTES = (4, 2, 2)
 
 
 class Vectors:
@@ -34,7 +33,7 @@ class Vectors:
         """Return a vector of one constant."""
         return ir.Constant(self.of(kind), [value] * self.lanes)
 
-    def int(self, value: int) -> Any:
+    def whole(self, value: int) -> Any:
         """Return a constant."""
         return ir.Constant(I64, value)
 
@@ -42,13 +41,13 @@ class Vectors:
         """Return an address that lies bytes behind another one."""
         for offset in offsets:
             address = self.builder.add(
-                address, self.int(offset) if isinstance(offset, int) else offset
+                address, self.whole(offset) if isinstance(offset, int) else offset
             )
         return address
 
     def times(self, value: Any, factor: int) -> Any:
         """Return a value times a constant."""
-        return self.builder.mul(value, self.int(factor))
+        return self.builder.mul(value, self.whole(factor))
 
     def pointer(self, address: Any, kind: Any) -> Any:
         """Return an address as a pointer."""
@@ -100,7 +99,7 @@ class Vectors:
         """Return floats as whole numbers."""
         return self.builder.bitcast(value, self.of(I32))
 
-    def float(self, value: Any) -> Any:
+    def floats(self, value: Any) -> Any:
         """Return the floats of these bits."""
         return self.builder.bitcast(value, self.of(F32))
 
@@ -108,9 +107,9 @@ class Vectors:
         """Return the float32 of finite float16, whose bits are int32."""
         write = self.builder
         size = write.shl(write.and_(value, self.const(I32, 0x7FFF)), self.const(I32, 13))
-        sized = write.fmul(self.float(size), self.const(F32, 2.0**112))
+        sized = write.fmul(self.floats(size), self.const(F32, 2.0**112))
         sign = write.shl(write.and_(value, self.const(I32, 0x8000)), self.const(I32, 16))
-        return self.float(write.or_(self.bits(sized), sign))
+        return self.floats(write.or_(self.bits(sized), sign))
 
     def read(self, address: Any, number: int) -> Any:
         """Read values that lie in memory as float32, bfloat16 or float16."""
@@ -119,7 +118,7 @@ class Vectors:
         raised = self.builder.zext(self.load(address, I16), self.of(I32))
         if number == FLOAT16:
             return self.half(raised)
-        return self.float(self.builder.shl(raised, self.const(I32, 16)))
+        return self.floats(self.builder.shl(raised, self.const(I32, 16)))
 
     def sum_of_each(self, vectors: Callable[[int], Sequence[Any]]) -> list[Any]:
         """Return vectors whose lane i is the sum of all lanes of what `vectors(i)` returns, each.
@@ -128,9 +127,7 @@ class Vectors:
         """
         return self._summed(vectors, 0, 1)
 
-    def _summed(
-        self, vectors: Callable[[int], Sequence[Any]], first: int, run: int
-    ) -> list[Any]:
+    def _summed(self, vectors: Callable[[int], Sequence[Any]], first: int, run: int) -> list[Any]:
         """Return the sums of vectors `first`, `first + run`, and so on, with `run` lanes left."""
         if run == self.lanes:
             return list(vectors(first))
@@ -154,18 +151,14 @@ class Vectors:
         ]
 
 
-def block(builder: Any, name: str) -> Any:
-    """Return a new block of instructions."""
-    return builder.append_basic_block(name)
-
-
 @contextmanager
 def loop(builder: Any, count: Any, carried: Sequence[Any]) -> Iterator[tuple[Any, list[Any], Any]]:
     """Write a loop: yield its number from 0, what is carried, and a list for what goes on.
 
     `count` is at least 1. Behind it, `results` of that list are what came of the last round.
     """
-    before, inside, after = builder.block, block(builder, "round"), block(builder, "after")
+    before = builder.block
+    inside, after = (builder.append_basic_block(name) for name in ("round", "after"))
     builder.branch(inside)
     builder.position_at_end(inside)
     number = builder.phi(I64)
@@ -183,4 +176,18 @@ def loop(builder: Any, count: Any, carried: Sequence[Any]) -> Iterator[tuple[Any
     for phi, value in zip(held, going, strict=True):
         phi.add_incoming(value, end)
     builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
+    builder.position_at_end(after)
+
+
+def in_cases(builder: Any, value: Any, most: int, write: Callable[[int], None]) -> None:
+    """Write `write(n)` for every n from 1 to `most`; that of `value` is what is done."""
+    after = builder.append_basic_block("after")
+    cases = [builder.append_basic_block(f"of_{number}") for number in range(1, most + 1)]
+    chosen = builder.switch(value, cases[0])
+    for number, case in enumerate(cases, 1):
+        if number > 1:
+            chosen.add_case(ir.Constant(I64, number), case)
+        builder.position_at_end(case)
+        write(number)
+        builder.branch(after)
     builder.position_at_end(after)

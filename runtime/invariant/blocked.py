@@ -165,9 +165,7 @@ class Arena:
                 to[..., place : place + size] = scaled.view(torch.uint8)
                 place += size
         wide = stored == torch.float32
-        return Blocked(
-            data, form, wide, words, weight.group, power, (out, width), weight.dtype
-        )
+        return Blocked(data, form, wide, words, weight.group, power, (out, width), weight.dtype)
 
     def _room(self, out: int, groups: int, size: int) -> Tensor:
         blocks = -(-out // OUTPUTS)

@@ -18,26 +18,24 @@ from torch import Tensor
 
 from nldc.runtime.cache.kv_cache import KVCache, Places
 from nldc.runtime.checkpoint.adapter import Adapter, Selected
-from nldc.runtime.checkpoint.weights import LayerWeights
 from nldc.runtime.cpu import job as at
 from nldc.runtime.cpu.attention import attention, room_of
-from nldc.runtime.cpu.layer import TILE, alone, together
+from nldc.runtime.cpu.layer import TILE, layer
+from nldc.runtime.cpu.numbers import NUMBERS
 from nldc.runtime.cpu.product import product
 from nldc.runtime.cpu.team import team
-from nldc.runtime.cpu.vectors import BFLOAT16, FLOAT16, FLOAT32
 from nldc.runtime.errors import BackendError
-from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Arena, Blocked
-from nldc.runtime.invariant.line_tiles import KEY_TILE
+from nldc.runtime.invariant.blocked import BITS, FORMS, LINE, OUTPUTS, WORD, Arena, Blocked
 from nldc.runtime.invariant.linear import Weight, linear
 from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.model.attention import MASK_ROOM
 from nldc.runtime.model.backbone import Backbone
-from nldc.runtime.model.torch_backend import TorchBackend
+from nldc.runtime.model.torch_backend import ThroughLogits
 from nldc.runtime.rows.pattern import visible
 from nldc.runtime.rows.plan import QUERY_TILE, Plan, in_order
 
-NUMBERS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
-"""The dtypes that are computed in, and what kernels call them."""
+_Words = np.ndarray[Any, Any]
+"""A table of int64."""
 MODULES = ("qkv", "output", "gate", "up", "down")
 
 
@@ -57,8 +55,8 @@ class NumbaRows:
     what; those of a long forward whose rows are not in order are made anew in every layer.
     """
 
-    job: np.ndarray[Any, Any]
-    address: int
+    job: _Words
+    threads: int
     keys: int
     values: int
     stride: int
@@ -75,7 +73,7 @@ class NumbaRows:
     keeps: list[Any] = field(default_factory=list)
 
 
-class NumbaBackend(TorchBackend):
+class NumbaBackend(ThroughLogits):
     """Computes with compiled kernels on a CPU; imports numba.
 
     Kernels are compiled when a backend is made, where they are not found on disk.
@@ -108,9 +106,8 @@ class NumbaBackend(TorchBackend):
         self._keeps = last
         self._head_layer = _layer_table(last, [self._head])
         self._attention = attention(self._number, config.head_dim)
-        self._alone = alone()
+        self._compiled = layer()
         self._team = team()
-        self._together = together() if self._team is not None else None
         every = [self._head, *(each for weights in self._weights for each in weights)]
         self._room = max(TILE * _stride(each) for each in every)
         self._masks: weakref.WeakKeyDictionary[Plan, tuple[Tensor, Tensor]] = (
@@ -132,7 +129,7 @@ class NumbaBackend(TorchBackend):
         positions: Tensor,
         adapter: Adapter | None = None,
         adapter_rows: Tensor | None = None,
-    ) -> NumbaRows:  # type: ignore[override]
+    ) -> NumbaRows:
         """See `Backend`."""
         config = self._backbone.config
         heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
@@ -143,10 +140,7 @@ class NumbaBackend(TorchBackend):
             cache.claim(slot, end)
         pages = [np.array(cache.pages(slot), np.int64) for slot in places.slots]
         sequences = np.array(
-            [
-                (length, own.ctypes.data)
-                for length, own in zip(places.lengths, pages, strict=True)
-            ],
+            [(length, own.ctypes.data) for length, own in zip(places.lengths, pages, strict=True)],
             np.int64,
         )
         qkv = _rows(count, (heads + 2 * kv_heads) * dim)
@@ -154,15 +148,8 @@ class NumbaBackend(TorchBackend):
         up = torch.empty_like(gate)
         x = torch.empty((count, config.hidden_size))
         attended = torch.empty((count, heads * dim))
-        size = max(self._room, room_of(dim, max(ends)))
-        size = -(-size // KEY_TILE) * KEY_TILE
-        room = torch.empty(size * torch.get_num_threads(), dtype=torch.uint8)
-        job = np.zeros(at.JOB_WORDS, np.int64)
+        job, kept, threads = self._job(count, room_of(dim, max(ends)))
         data = cache.data
-        job[at.ROWS] = count
-        job[at.NUMBER] = self._number
-        job[at.HIDDEN] = config.hidden_size
-        job[at.EPS] = _bits(config.rms_norm_eps)
         job[at.X] = x.data_ptr()
         job[at.QKV], job[at.QKV_STRIDE] = qkv.data_ptr(), 4 * qkv.stride(0)
         job[at.ATTENDED] = attended.data_ptr()
@@ -173,16 +160,12 @@ class NumbaBackend(TorchBackend):
         job[at.COS], job[at.SIN] = cos.data_ptr(), sin.data_ptr()
         job[at.FACTOR] = factor.data_ptr()
         job[at.SEQUENCES], job[at.SEQUENCES_AT] = len(pages), sequences.ctypes.data
-        job[at.ROOM], job[at.ROOM_BYTES] = room.data_ptr(), size
         job[at.ATTENTION] = self._attention.address
-        if self._team is not None:
-            job[at.BARRIER], job[at.WHO] = self._team.barrier, self._team.who
-            job[at.COUNT] = self._team.count
         looking = _Looking(plan, places, pages, self._masks)
         looks = tuple(looking.all()) if looking.kept else None
         found = NumbaRows(
             job=job,
-            address=job.ctypes.data,
+            threads=threads,
             keys=data[0].data_ptr(),
             values=data[1].data_ptr(),
             stride=data.stride(1) * data.element_size(),
@@ -195,13 +178,13 @@ class NumbaBackend(TorchBackend):
             up=up,
             looking=looking,
             looks=looks,
-            keeps=[cos, sin, factor, pages, sequences, room, data],
+            keeps=[cos, sin, factor, pages, sequences, kept, data],
         )
         if looks is not None:
             _set_looks(found, looks)
         return found
 
-    def layer(self, number: int, states: Tensor, rows: NumbaRows) -> Tensor:  # type: ignore[override]
+    def layer(self, number: int, states: Tensor, rows: NumbaRows) -> Tensor:
         """See `Backend`."""
         job = rows.job
         states = states.contiguous()
@@ -254,15 +237,32 @@ class NumbaBackend(TorchBackend):
 
     def _run(self, rows: NumbaRows, first: int, last: int) -> None:
         """Compute the stages from `first` to `last` of a job."""
-        self._compute(rows.job, rows.address, first, last)
+        self._compute(rows.job, rows.threads, first, last)
 
-    def _compute(self, job: np.ndarray[Any, Any], address: int, first: int, last: int) -> None:
+    def _compute(self, job: _Words, threads: int, first: int, last: int) -> None:
         job[at.FIRST], job[at.LAST] = first, last
-        threads = torch.get_num_threads()
-        if threads > 1 and self._team is not None and self._together is not None:
-            self._team.run(self._together.address, address, threads)
+        if self._team is None or threads == 1:
+            self._compiled.call(job.ctypes.data)
         else:
-            self._alone.call(address)
+            self._team.run(self._compiled.address, job.ctypes.data, threads)
+
+    def _job(self, rows: int, least: int) -> tuple[_Words, Any, int]:
+        """Return a job for so many rows, the memory that it names, and how many threads it is for.
+
+        Each has `least` bytes to compute in, or more.
+        """
+        threads = 1 if self._team is None else torch.get_num_threads()
+        size = -(-max(self._room, least) // LINE) * LINE
+        room = torch.empty(size * threads, dtype=torch.uint8)
+        job = np.zeros(at.JOB_WORDS, np.int64)
+        config = self._backbone.config
+        job[at.ROWS], job[at.NUMBER] = rows, self._number
+        job[at.HIDDEN], job[at.EPS] = config.hidden_size, _bits(config.rms_norm_eps)
+        job[at.ROOM], job[at.ROOM_BYTES] = room.data_ptr(), size
+        if self._team is not None and threads > 1:
+            job[at.BARRIER], job[at.WHO] = self._team.barrier, self._team.who
+            job[at.COUNT] = self._team.count
+        return job, room, threads
 
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
@@ -270,19 +270,13 @@ class NumbaBackend(TorchBackend):
         count, states = len(states), states.contiguous()
         logits = _rows(count, config.vocab_size)
         x = torch.empty((count, config.hidden_size))
-        room = torch.empty(self._room * torch.get_num_threads(), dtype=torch.uint8)
-        job = np.zeros(at.JOB_WORDS, np.int64)
-        job[at.ROWS], job[at.NUMBER] = count, self._number
-        job[at.HIDDEN], job[at.EPS] = config.hidden_size, _bits(config.rms_norm_eps)
+        job, kept, threads = self._job(count, 0)
         job[at.STATES], job[at.X] = states.data_ptr(), x.data_ptr()
         job[at.QKV], job[at.QKV_STRIDE] = logits.data_ptr(), 4 * logits.stride(0)
-        job[at.ROOM], job[at.ROOM_BYTES] = room.data_ptr(), self._room
         job[at.LAYER] = self._head_layer.ctypes.data
-        if self._team is not None:
-            job[at.BARRIER], job[at.WHO] = self._team.barrier, self._team.who
-            job[at.COUNT] = self._team.count
         if count:
-            self._compute(job, job.ctypes.data, at.NORM, at.TURN)
+            self._compute(job, threads, at.NORM, at.TURN)
+        del kept
         return logits[:, : config.vocab_size].to(self._backbone.dtype)
 
 
@@ -302,7 +296,7 @@ class _Looking:
         self,
         plan: Plan,
         places: Places,
-        pages: list[np.ndarray[Any, Any]],
+        pages: list[_Words],
         masks: weakref.WeakKeyDictionary[Plan, tuple[Tensor, Tensor]],
     ) -> None:
         self._plan, self._places, self._pages, self._known = plan, places, pages, masks
@@ -379,7 +373,7 @@ def _stride(weight: Blocked) -> int:
     return -(-4 * (weight.padded + weight.groups) // 64) * 64
 
 
-def _layer_table(norms: Tensor, weights: list[Blocked]) -> np.ndarray[Any, Any]:
+def _layer_table(norms: Tensor, weights: list[Blocked]) -> _Words:
     """Return the table of a layer with these norms, [2, hidden], and weights; compile for them."""
     words = [norms[0].data_ptr(), norms[1].data_ptr()]
     for weight in weights:

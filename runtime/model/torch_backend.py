@@ -35,23 +35,71 @@ class TorchRows:
     lora: Selected
 
 
-class TorchBackend:
-    """A layer is some ten calls of torch, in shapes in which a row's bits are its own.
-
-    Its attention looks at pages one sequence after another, as the host knows them.
-    """
+class ThroughLogits:
+    """What is computed behind the layers, by torch, of logits that a backend writes down."""
 
     capturable = False
     between: Between | None = None
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._scratch = scratch_of(backbone.config, backbone.dtype, backbone.device)
 
     @property
     def backbone(self) -> Backbone:
         """See `Backend`."""
         return self._backbone
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Backend`."""
+        raise NotImplementedError
+
+    def move(self, cache: KVCache, places: Places, path: Tensor, keep: Tensor) -> None:
+        """See `Backend`."""
+        table = cache.table[places.slot_index].long()
+        rows = (places.start.unsqueeze(1) + each for each in moves(path, keep))
+        (at, at_row), (there, row) = (
+            (table.gather(1, each // KEY_TILE), each % KEY_TILE) for each in rows
+        )
+        cache.data[:, :, there, :, row] = cache.data[:, :, at, :, at_row]
+
+    def choose(self, values: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        return choice.of(values)
+
+    def candidates(self, values: Tensor, count: int) -> Tensor:
+        """See `Backend`."""
+        return candidates(values, count)
+
+    def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
+        """See `Backend`."""
+        logits = self.head(states)
+        return choice.of(logits.view(*choice.positions.shape, logits.shape[-1]))
+
+    def head_choose_scored(
+        self, states: Tensor, choice: Choice | Chooser, scores: Scores
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See `Backend`."""
+        logits = self.head(states.flatten(0, 1))
+        logits = logits.view(*states.shape[:2], logits.shape[-1])
+        tokens = choice.of(logits) if isinstance(choice, Choice) else choice(logits)
+        return tokens, scored(logits, tokens, scores)
+
+    def scored(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """See `Backend`."""
+        logits = self.head(states)
+        values = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return log_probability(values, tokens).float()
+
+
+class TorchBackend(ThroughLogits):
+    """A layer is some ten calls of torch, in shapes in which a row's bits are its own.
+
+    Its attention looks at pages one sequence after another, as the host knows them.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self._scratch = scratch_of(backbone.config, backbone.dtype, backbone.device)
 
     def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
         """Return the attention of one forward."""
@@ -90,43 +138,6 @@ class TorchBackend:
         x = lora.linear(number, "up", x, layer.up).mul_(gate)
         return lora.linear(number, "down", x, layer.down).add_(states)
 
-    def move(self, cache: KVCache, places: Places, path: Tensor, keep: Tensor) -> None:
-        """See `Backend`."""
-        table = cache.table[places.slot_index].long()
-        rows = (places.start.unsqueeze(1) + each for each in moves(path, keep))
-        (at, at_row), (there, row) = (
-            (table.gather(1, each // KEY_TILE), each % KEY_TILE) for each in rows
-        )
-        cache.data[:, :, there, :, row] = cache.data[:, :, at, :, at_row]
-
     def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
         return linear(self._backbone.last_norm(states), self._backbone.weights.head)
-
-    def choose(self, values: Tensor, choice: Choice) -> Tensor:
-        """See `Backend`."""
-        return choice.of(values)
-
-    def candidates(self, values: Tensor, count: int) -> Tensor:
-        """See `Backend`."""
-        return candidates(values, count)
-
-    def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
-        """See `Backend`."""
-        logits = self.head(states)
-        return choice.of(logits.view(*choice.positions.shape, logits.shape[-1]))
-
-    def head_choose_scored(
-        self, states: Tensor, choice: Choice | Chooser, scores: Scores
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See `Backend`."""
-        logits = self.head(states.flatten(0, 1))
-        logits = logits.view(*states.shape[:2], logits.shape[-1])
-        tokens = choice.of(logits) if isinstance(choice, Choice) else choice(logits)
-        return tokens, scored(logits, tokens, scores)
-
-    def scored(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """See `Backend`."""
-        logits = self.head(states)
-        values = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return log_probability(values, tokens).float()

@@ -18,7 +18,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         (GPU, torch.float32, True, None),
         (GPU, torch.float64, True, "the kernels do not compute in float64"),
         (GPU, torch.bfloat16, False, "the decoder was compiled without kernels"),
-        (CPU, torch.bfloat16, True, "there are no kernels for cpu"),
+        (CPU, torch.bfloat16, True, None),
+        (CPU, torch.float64, True, "the kernels do not compute in float64"),
     ],
 )
 def test_a_reason_is_given_for_torch(
