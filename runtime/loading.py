@@ -215,7 +215,7 @@ def why_torch(
     quantised weights; without a `config` it is one of those.
     """
     if device.type == "cpu":
-        if config is not None and config.quantised is None:
+        if config is not None and not config.quantised:
             return "kernels for cpu are for weights of 8 and 4 bits"
         return _why_not_numba(dtype, config)
     if not kernels:
