@@ -41,18 +41,18 @@ def _lanes_of(dim: int) -> int:
 @written
 def score_page(
     context: Any, number: Any, dim: Any, lines: Any, queries: Any, keys: Any, scores: Any,
-    stride: Any,
+    stride: Any, page: Any,
 ) -> Any:  # fmt: skip
     """Write the products of lines with the keys of a page, float32 [lines, `stride` bytes].
 
     `queries` are the addresses, int64, of so many `lines` float32 [dim]; `keys` lie as `number`
-    says, [KEY_TILE, dim].
+    says, [KEY_TILE, dim]; those `page` bytes behind them are fetched for what comes next.
     """
     kind, size = number.literal_value, dim.literal_value
 
     def write_for(builder: Any, arguments: Any, count: int) -> None:
         v = Vectors(builder, _lanes_of(size))
-        queries, keys, scores, stride = arguments
+        queries, keys, scores, stride, page = arguments
         parts = range(size // v.lanes)
         held = []
         for line in range(count):
@@ -65,6 +65,7 @@ def score_page(
                 begin = v.at(first, key * size * BYTES[kind])
                 own = [v.read(v.at(begin, part * v.lanes * BYTES[kind]), kind) for part in parts]
                 found = []
+                v.prefetch_all(v.at(begin, page), size * BYTES[kind])
                 for line in held:
                     total = builder.fmul(line[0], own[0])
                     for part in parts[1:]:
@@ -81,7 +82,7 @@ def score_page(
         in_cases(builder, arguments[2], TOGETHER, own)
         return code.get_dummy_value()
 
-    return types.void(number, dim, *([types.int64] * 5)), write
+    return types.void(number, dim, *([types.int64] * 6)), write
 
 
 @written
@@ -117,17 +118,18 @@ def weigh(context: Any, scores: Any, pages: Any) -> Any:
 @written
 def add_page(
     context: Any, number: Any, dim: Any, lines: Any, weights: Any, stride: Any, values: Any,
-    count: Any, totals: Any,
+    count: Any, totals: Any, page: Any,
 ) -> Any:  # fmt: skip
     """Add the first `count` values of a page, weighted, to float32 `totals` [lines, dim + 1].
 
     The last of each line is the sum of its weights. `weights` are float32 [lines, `stride` bytes].
+    What lies `page` bytes behind the values is fetched.
     """
     kind, size = number.literal_value, dim.literal_value
 
     def write_for(builder: Any, arguments: Any, all_lines: int) -> None:
         v = Vectors(builder, _lanes_of(size))
-        weights, stride, values, count, totals = arguments
+        weights, stride, values, count, totals, page = arguments
         at_once = max(1, HELD // all_lines)
         parts = size // v.lanes
         for first in range(0, parts, at_once):
@@ -143,6 +145,8 @@ def add_page(
                 begin += [v.load_one(place) for place in sums_at]
             with loop(builder, count, begin) as (key, held, going):
                 start = v.at(values, v.times(key, size * BYTES[kind]))
+                if first == 0:
+                    v.prefetch_all(v.at(start, page), size * BYTES[kind])
                 read = [v.read(v.at(start, part * v.lanes * BYTES[kind]), kind) for part in own]
                 alone = [
                     v.load_one(v.at(weights, builder.mul(stride, v.whole(line)), v.times(key, 4)))
@@ -170,7 +174,7 @@ def add_page(
         in_cases(builder, arguments[2], TOGETHER, own)
         return code.get_dummy_value()
 
-    return types.void(number, dim, *([types.int64] * 6)), write
+    return types.void(number, dim, *([types.int64] * 7)), write
 
 
 @helper
@@ -219,7 +223,7 @@ def _attention(number: int, dim: int, source: str) -> Any:
                     for tile in range(tiles):
                         held = word(job, at.KEYS) + within + word(pages, tile) * page
                         to = scores + 4 * KEY_TILE * tile
-                        score_page(number, dim, count, room, held, to, stride)
+                        score_page(number, dim, count, room, held, to, stride, page)
                     for line in range(count):
                         mask(look, (first + line) // shared, scores + line * stride, tiles)
                     for place in range(count * (dim + 1)):
@@ -228,7 +232,7 @@ def _attention(number: int, dim: int, source: str) -> Any:
                         held = word(job, at.VALUES) + within + word(pages, tile) * page
                         own = scores + 4 * KEY_TILE * tile
                         some = min(KEY_TILE, most - tile * KEY_TILE)
-                        add_page(number, dim, count, own, stride, held, some, totals)
+                        add_page(number, dim, count, own, stride, held, some, totals, page)
                     for line in range(count):
                         own, out = totals + 4 * line * (dim + 1), word(room, TOGETHER + line)
                         whole = get(own, dim)

@@ -90,16 +90,15 @@ LOOK_WORDS = 8
 KERNEL = 0
 """Its compiled product."""
 DATA = 1
-FORM = 2
+SCALES = 2
+"""What x is multiplied with, see `product.scales_of`."""
 GROUP = 3
 GROUPS = 4
 WORDS = 5
 BLOCKS = 6
 PADDED = 7
 """What a group has with what fills it up."""
-UNDO = 8
-"""A float32: what x is multiplied with."""
-WEIGHT_WORDS = 9
+WEIGHT_WORDS = 8
 
 # A layer: the addresses of its norms, float32 [hidden], and its weights.
 INPUT_NORM = 0

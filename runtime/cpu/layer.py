@@ -81,7 +81,7 @@ def times_weight(
     weight = word(job, at.LAYER) + 8 * place
     rows = word(job, at.ROWS)
     groups, blocks = word(weight, at.GROUPS), word(weight, at.BLOCKS)
-    padded, form = word(weight, at.PADDED), word(weight, at.FORM)
+    padded = word(weight, at.PADDED)
     first, last = blocks * me // team, blocks * (me + 1) // team
     stride = 4 * (groups * padded + groups)
     stride = (stride + 63) // 64 * 64
@@ -94,8 +94,7 @@ def times_weight(
                 word(weight, at.GROUP),
                 groups,
                 padded,
-                form,
-                float_of(word(weight, at.UNDO)),
+                word(weight, at.SCALES),
                 room + each * stride,
                 sums + each * stride,
             )

@@ -22,16 +22,14 @@ from numba import types
 from nldc.runtime.cpu.compiled import Entry, digest, entry, helper, written
 from nldc.runtime.cpu.memory import get, put
 from nldc.runtime.cpu.vectors import F32, I32, Vectors, loop
-from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS
+from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Blocked
 
 Q4, Q4S, Q8, Q8S, BF16, F16 = range(6)
 assert FORMS[: F16 + 1] == ("q4", "q4s", "q8", "q8s", "bf16", "f16")
-EACH = np.array([32 // BITS[form] for form in FORMS])
+EACH = np.array([WORD // BITS[form] for form in FORMS])
 """Numbers of a word."""
-IN_PLACE = np.ones((len(FORMS), 8), np.float32)
-"""What x is multiplied with, for each form and place in a word."""
-IN_PLACE[Q4, :7] = IN_PLACE[Q4S, :7] = 2.0 ** -(4.0 * np.arange(7))
-IN_PLACE[Q8S, :3] = 2.0 ** -(8.0 * np.arange(3))
+PLACES = 8
+"""Neighbours in x after which what they are multiplied with repeats itself."""
 AHEAD = 4096
 """Bytes between what is read and what is fetched."""
 LANES = 16
@@ -164,33 +162,58 @@ class _Block:
         return self.v.read(at, 0 if self.wide else 2)
 
 
+@written
+def scale_eights(context: Any, x: Any, count: Any, scales: Any, out: Any) -> Any:
+    """Write `count` times 8 values of x, float32, times `scales`, float32 [8]; return their sum."""
+
+    def write(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        v = Vectors(builder, PLACES)
+        x, count, scales, out = arguments
+        scale = v.load(scales, F32, 4)
+        with loop(builder, count, [v.zero]) as (number, held, going):
+            offset = v.times(number, 4 * PLACES)
+            value = v.load(v.at(x, offset), F32, 4)
+            v.store(builder.fmul(value, scale), v.at(out, offset))
+            going.append(builder.fadd(held[0], value))
+        return v.sum(going[0])
+
+    return types.float32(*([types.int64] * 4)), write
+
+
 @helper
-def prepare(
-    x: int, group: int, groups: int, padded: int, form: int, factor: float, out: int, sums: int
-) -> None:
+def prepare(x: int, group: int, groups: int, padded: int, scales: int, out: int, sums: int) -> None:
     """Write a row x, float32 [groups * group], as products read it, and its groups' sums.
 
-    `padded` is what a group has in `out`, float32 [groups * padded]; `factor` undoes the power of
-    two that the scales were multiplied with.
+    `padded` is what a group has in `out`, float32 [groups * padded]; `scales` are those of
+    `scales_of`.
     """
-    each = EACH[form]
+    eights = group // PLACES
     for number in range(groups):
-        start, to = number * group, number * padded
-        a = b = c = d = np.float32(0.0)
-        for place in range(group // 4 * 4):
-            put(out, to + place, get(x, start + place) * (factor * IN_PLACE[form, place % each]))
-        for four in range(group // 4):
-            a += get(x, start + 4 * four)
-            b += get(x, start + 4 * four + 1)
-            c += get(x, start + 4 * four + 2)
-            d += get(x, start + 4 * four + 3)
-        for place in range(group // 4 * 4, group):
-            value = get(x, start + place)
-            a += value
-            put(out, to + place, value * (factor * IN_PLACE[form, place % each]))
+        start, to = x + 4 * number * group, out + 4 * number * padded
+        sum_ = np.float32(0.0)
+        if eights:
+            sum_ = scale_eights(start, eights, scales, to)
+        for place in range(eights * PLACES, group):
+            value = get(start, place)
+            sum_ += value
+            put(to, place, value * get(scales, place % PLACES))
         for place in range(group, padded):
-            put(out, to + place, np.float32(0.0))
-        put(sums, number, ((a + b) + (c + d)) * factor)
+            put(to, place, np.float32(0.0))
+        put(sums, number, sum_ * get(scales, PLACES - 1))
+
+
+def scales_of(weight: Blocked) -> np.ndarray[Any, Any]:
+    """Return what neighbours in x are multiplied with for a weight, float32 [8].
+
+    The last place of a word needs nothing but the inverse of the weight's power of two.
+    """
+    form = FORMS.index(weight.form)
+    each = int(EACH[form])
+    found = np.full(PLACES, 1 / weight.power, np.float32)
+    if form in (Q4, Q4S, Q8S):
+        places = np.arange(PLACES) % each
+        found[places < each - 1] *= 2.0 ** -(WORD // each * places[places < each - 1])
+    return found
 
 
 def _product(form: int, wide: int, source: str) -> Any:

@@ -76,6 +76,11 @@ class Vectors:
         flags = [ir.Constant(I32, flag) for flag in (0, 3, 1)]  # to read, into all caches, data
         self.builder.call(found, [self.pointer(address, ir.IntType(8)), *flags])
 
+    def prefetch_all(self, address: Any, size: int) -> None:
+        """Ask for so many bytes, or for the lines that they begin in."""
+        for offset in range(0, size, 64):
+            self.prefetch(self.at(address, offset))
+
     def _declared(self, name: str, kind: Any) -> Any:
         module = self.builder.module
         return module.globals.get(name) or ir.Function(module, kind, name)
@@ -119,6 +124,17 @@ class Vectors:
         if number == FLOAT16:
             return self.half(raised)
         return self.floats(self.builder.shl(raised, self.const(I32, 16)))
+
+    def sum(self, vector: Any) -> Any:
+        """Return the sum of a vector's lanes, half upon half."""
+        half = self.lanes
+        while half > 1:
+            half //= 2
+            lanes = [lane + half if lane < half else lane for lane in range(self.lanes)]
+            mask = ir.Constant(ir.VectorType(I32, self.lanes), lanes)
+            nothing = ir.Constant(vector.type, ir.Undefined)
+            vector = self.builder.fadd(vector, self.builder.shuffle_vector(vector, nothing, mask))
+        return self.builder.extract_element(vector, ir.Constant(I32, 0))
 
     def sum_of_each(self, vectors: Callable[[int], Sequence[Any]]) -> list[Any]:
         """Return vectors whose lane i is the sum of all lanes of what `vectors(i)` returns, each.

@@ -8,7 +8,7 @@ products an adapter adds is computed by torch, between two parts of such a call.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +22,10 @@ from nldc.runtime.cpu import job as at
 from nldc.runtime.cpu.attention import attention, room_of
 from nldc.runtime.cpu.layer import TILE, layer
 from nldc.runtime.cpu.numbers import NUMBERS
-from nldc.runtime.cpu.product import product
+from nldc.runtime.cpu.product import product, scales_of
 from nldc.runtime.cpu.team import team
 from nldc.runtime.errors import BackendError
-from nldc.runtime.invariant.blocked import BITS, FORMS, LINE, OUTPUTS, WORD, Arena, Blocked
+from nldc.runtime.invariant.blocked import BITS, LINE, OUTPUTS, WORD, Arena, Blocked
 from nldc.runtime.invariant.linear import Weight, linear
 from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.model.attention import MASK_ROOM
@@ -88,28 +88,20 @@ class NumbaBackend(ThroughLogits):
             )
         self._number = NUMBERS[backbone.dtype]
         self._arena = Arena()
-        self._norms = [
-            torch.stack((layer.input_norm, layer.post_norm)).float().contiguous()
-            for layer in backbone.weights.layers
+        weights = backbone.weights
+        every = [
+            [self._blocked(getattr(layer, name)) for name in MODULES] for layer in weights.layers
         ]
-        self._weights = [
-            [self._blocked(getattr(layer, name)) for name in MODULES]
-            for layer in backbone.weights.layers
-        ]
-        self._last_norm = backbone.weights.norm.float().contiguous()
-        self._head = self._blocked(backbone.weights.head)
+        head = self._blocked(weights.head)
         self._layers = [
-            _layer_table(norms, weights)
-            for norms, weights in zip(self._norms, self._weights, strict=True)
+            _Layer.of(layer.input_norm, layer.post_norm, own)
+            for layer, own in zip(weights.layers, every, strict=True)
         ]
-        last = torch.stack((self._last_norm, self._last_norm))
-        self._keeps = last
-        self._head_layer = _layer_table(last, [self._head])
-        self._attention = attention(self._number, config.head_dim)
+        self._head = _Layer.of(weights.norm, weights.norm, [head])
+        self._room = max(TILE * _stride(each) for own in (*every, [head]) for each in own)
         self._compiled = layer()
+        self._attention = attention(self._number, config.head_dim)
         self._team = team()
-        every = [self._head, *(each for weights in self._weights for each in weights)]
-        self._room = max(TILE * _stride(each) for each in every)
         self._masks: weakref.WeakKeyDictionary[Plan, tuple[Tensor, Tensor]] = (
             weakref.WeakKeyDictionary()
         )
@@ -191,7 +183,7 @@ class NumbaBackend(ThroughLogits):
         if rows.made is not states:  # what the caller brought stays as it is
             rows.made = torch.empty_like(states)
         job[at.STATES], job[at.STATES_OUT] = states.data_ptr(), rows.made.data_ptr()
-        job[at.LAYER] = self._layers[number].ctypes.data
+        job[at.LAYER] = self._layers[number].address
         job[at.KEYS] = rows.keys + number * rows.stride
         job[at.VALUES] = rows.values + number * rows.stride
         if rows.lora.adapter is None and rows.looks is not None:
@@ -273,7 +265,7 @@ class NumbaBackend(ThroughLogits):
         job, kept, threads = self._job(count, 0)
         job[at.STATES], job[at.X] = states.data_ptr(), x.data_ptr()
         job[at.QKV], job[at.QKV_STRIDE] = logits.data_ptr(), 4 * logits.stride(0)
-        job[at.LAYER] = self._head_layer.ctypes.data
+        job[at.LAYER] = self._head.address
         if count:
             self._compute(job, threads, at.NORM, at.TURN)
         del kept
@@ -373,19 +365,33 @@ def _stride(weight: Blocked) -> int:
     return -(-4 * (weight.padded + weight.groups) // 64) * 64
 
 
-def _layer_table(norms: Tensor, weights: list[Blocked]) -> _Words:
-    """Return the table of a layer with these norms, [2, hidden], and weights; compile for them."""
-    words = [norms[0].data_ptr(), norms[1].data_ptr()]
-    for weight in weights:
-        words += (
-            product(weight.form, wide=weight.wide).address,
-            weight.data.data_ptr(),
-            FORMS.index(weight.form),
-            weight.group,
-            weight.groups,
-            weight.words,
-            weight.blocks,
-            weight.words * (WORD // BITS[weight.form]),
-            _bits(1 / weight.power),
-        )
-    return np.array(words, np.int64)
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer's table, and the memory that it names."""
+
+    words: _Words
+    keeps: tuple[Any, ...]
+
+    @property
+    def address(self) -> int:
+        """Where the table lies."""
+        return int(self.words.ctypes.data)
+
+    @staticmethod
+    def of(input_norm: Tensor, post_norm: Tensor, weights: Sequence[Blocked]) -> _Layer:
+        """Return the table of these norms, [hidden], and weights; compile products for them."""
+        norms = [norm.float().contiguous() for norm in (input_norm, post_norm)]
+        scales = [scales_of(weight) for weight in weights]
+        words = [norm.data_ptr() for norm in norms]
+        for weight, own in zip(weights, scales, strict=True):
+            words += (
+                product(weight.form, wide=weight.wide).address,
+                weight.data.data_ptr(),
+                own.ctypes.data,
+                weight.group,
+                weight.groups,
+                weight.words,
+                weight.blocks,
+                weight.words * (WORD // BITS[weight.form]),
+            )
+        return _Layer(np.array(words, np.int64), (norms, scales, weights))

@@ -5,33 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
 import pytest
 import torch
 from quantised_weights import quantised
 from torch import Tensor
 
-from nldc.runtime.cpu.product import prepare, product
-from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Arena, Blocked
+from nldc.runtime.cpu.product import prepare, product, scales_of
+from nldc.runtime.invariant.blocked import BITS, OUTPUTS, WORD, Arena, Blocked
 from nldc.runtime.invariant.linear import COUNTS
 
 
 @numba.njit
 def _prepared(
-    x: int, width: int, group: int, groups: int, padded: int, form: int, factor: float, out: int,
-    stride: int, rows: int,
+    x: int, width: int, group: int, groups: int, padded: int, scales: int, out: int, stride: int,
+    rows: int,
 ) -> None:  # fmt: skip
     for row in range(rows):
         to = out + row * stride
-        prepare(
-            x + row * 4 * width, group, groups, padded, form, factor, to, to + 4 * groups * padded
-        )
+        prepare(x + row * 4 * width, group, groups, padded, scales, to, to + 4 * groups * padded)
 
 
 def times(x: Tensor, weight: Blocked, *parts: int) -> Tensor:
     """Return rows x float32 [n, in] times a weight, its blocks in parts that end there."""
     rows, width = x.shape
     each = weight.words * (WORD // BITS[weight.form])
+    scales = scales_of(weight)
     room = torch.full((rows, weight.padded + weight.groups), torch.nan)
     _prepared(
         x.data_ptr(),
@@ -39,8 +37,7 @@ def times(x: Tensor, weight: Blocked, *parts: int) -> Tensor:
         weight.group,
         weight.groups,
         each,
-        FORMS.index(weight.form),
-        np.float32(1 / weight.power),
+        scales.ctypes.data,
         room.data_ptr(),
         4 * room.shape[1],
         rows,
@@ -60,7 +57,7 @@ def times(x: Tensor, weight: Blocked, *parts: int) -> Tensor:
 
 
 def weights() -> list[tuple[str, Any]]:
-    kinds = [
+    return [
         ("4 bits", quantised(130, 96, 4, 32)),
         ("4 bits, shifts", quantised(200, 64, 4, 32, shifted=True)),
         ("4 bits, groups of 12", quantised(70, 36, 4, 12, stored=torch.bfloat16)),
@@ -70,7 +67,6 @@ def weights() -> list[tuple[str, Any]]:
         *((str(dtype), torch.randn(65, 61).to(dtype)) for dtype in (torch.bfloat16, torch.float16)),
         ("float32", torch.randn(130, 67)),
     ]
-    return kinds
 
 
 @pytest.mark.parametrize(("name", "weight"), weights(), ids=[name for name, _ in weights()])

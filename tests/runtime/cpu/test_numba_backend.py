@@ -236,9 +236,7 @@ def test_a_row_with_an_adapter_has_its_own_bits_too_and_the_others_do_not_see_it
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_pages_may_lie_anywhere(
-    model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_may_lie_anywhere(model: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Ar.from_checkpoint(model, dtype=dtype, device="cpu").model
 
     def found() -> list[torch.Tensor]:
