@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-LIBRARY = re.compile(r"lib(gomp|iomp5|omp)\b.*\.so")
+LIBRARY = re.compile(r"lib(gomp|iomp5|omp)\b.*\.(so|dylib)")
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def team() -> Team | None:
 
 
 def _names() -> list[str]:
-    """Return the files of the library that this process has loaded."""
+    """Return the files of the library: those that are loaded, or that came with torch."""
     try:
         lines = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    paths = {line.split(maxsplit=5)[-1] for line in lines}
+        paths = {line.split(maxsplit=5)[-1] for line in lines}
+    except OSError:  # no Linux
+        paths = {str(path) for path in (Path(torch.__file__).parent / "lib").glob("*omp*")}
     return sorted(path for path in paths if LIBRARY.match(Path(path).name))

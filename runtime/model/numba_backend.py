@@ -7,9 +7,10 @@ products an adapter adds is computed by torch, between two parts of such a call.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from nldc.runtime.model.torch_backend import ThroughLogits
 from nldc.runtime.rows.pattern import visible
 from nldc.runtime.rows.plan import QUERY_TILE, Plan, in_order
 
+LOG = logging.getLogger("nldc")
 _Words = np.ndarray[Any, Any]
 """A table of int64."""
 MODULES = ("qkv", "output", "gate", "up", "down")
@@ -51,8 +53,8 @@ class _Look:
 class NumbaRows:
     """What the layers share of the n rows of a forward.
 
-    `job` is what kernels are told, and `keeps` the memory that it names. `looks` say which rows see
-    what; those of a long forward whose rows are not in order are made anew in every layer.
+    `job` is what kernels are told, and `keeps` and `shown` the memory that it names. `looks` say
+    which rows see what; None: what that takes is too large to keep, and is made in every layer.
     """
 
     job: _Words
@@ -69,8 +71,9 @@ class NumbaRows:
     up: Tensor
     looking: _Looking
     looks: tuple[_Look, ...] | None
+    keeps: tuple[Any, ...]
     made: Tensor | None = None
-    keeps: list[Any] = field(default_factory=list)
+    shown: tuple[Any, ...] = ()
 
 
 class NumbaBackend(ThroughLogits):
@@ -98,10 +101,12 @@ class NumbaBackend(ThroughLogits):
             for layer, own in zip(weights.layers, every, strict=True)
         ]
         self._head = _Layer.of(weights.norm, weights.norm, [head])
-        self._room = max(TILE * _stride(each) for own in (*every, [head]) for each in own)
+        self._widest = max(_stride(each) for own in (*every, [head]) for each in own)
         self._compiled = layer()
         self._attention = attention(self._number, config.head_dim)
         self._team = team()
+        if self._team is None and torch.get_num_threads() > 1:
+            LOG.info("kernels for CPUs compute in one thread: torch's threads are not to be had")
         self._masks: weakref.WeakKeyDictionary[Plan, tuple[Tensor, Tensor]] = (
             weakref.WeakKeyDictionary()
         )
@@ -170,7 +175,7 @@ class NumbaBackend(ThroughLogits):
             up=up,
             looking=looking,
             looks=looks,
-            keeps=[cos, sin, factor, pages, sequences, kept, data],
+            keeps=(cos, sin, factor, pages, sequences, kept, data),
         )
         if looks is not None:
             _set_looks(found, looks)
@@ -244,7 +249,7 @@ class NumbaBackend(ThroughLogits):
         Each has `least` bytes to compute in, or more.
         """
         threads = 1 if self._team is None else torch.get_num_threads()
-        size = -(-max(self._room, least) // LINE) * LINE
+        size = -(-max(min(rows, TILE) * self._widest, least) // LINE) * LINE
         room = torch.empty(size * threads, dtype=torch.uint8)
         job = np.zeros(at.JOB_WORDS, np.int64)
         config = self._backbone.config
@@ -274,7 +279,7 @@ class NumbaBackend(ThroughLogits):
 
 def _set_looks(rows: NumbaRows, looks: tuple[_Look, ...]) -> None:
     table = np.array([look.words for look in looks], np.int64)
-    rows.keeps.append((table, looks))
+    rows.shown = table, looks
     rows.job[at.LOOKS], rows.job[at.LOOKS_AT] = len(looks), table.ctypes.data
 
 

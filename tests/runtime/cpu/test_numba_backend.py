@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from handwritten import (
     decoder_for,
     quadratic_layout,
 )
-from paged import cache_for, forward, scatter_pages
+from paged import IN_ORDER, cache_for, forward, scatter_pages
 from random_model import decoders_on, random_checkpoint
 from test_attention import PROMPTLESS, WINDOW
 from test_row_invariance import logits
@@ -37,8 +38,10 @@ from nldc.runtime.model import numba_backend
 from nldc.runtime.model.numba_backend import NumbaBackend
 from nldc.runtime.model.torch_backend import TorchBackend
 from nldc.runtime.rows.layout import Layout
-from nldc.runtime.rows.pattern import Pattern
+from nldc.runtime.rows.pattern import Pattern, RowFacts
 from nldc.runtime.rows.plan import Plan
+from nldc.runtime.step.batch import Batch
+from nldc.runtime.step.member import Member
 from tests.library import exact
 
 ROWS, PREFIX = 272, 30
@@ -224,10 +227,9 @@ def test_a_second_thread_changes_no_bit(model: Path) -> None:
     assert torch.equal(torch.cat(logits(decoder, tokens, counts), 1), together)
 
 
-def test_a_row_with_an_adapter_has_its_own_bits_too_and_the_others_do_not_see_it() -> None:
-    decoder = LinearSS.from_checkpoint(
-        CHECKPOINTS[4], dtype="float32", device="cpu", backend="numba"
-    )
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_with_an_adapter_has_its_own_bits_too(dtype: str) -> None:
+    decoder = LinearSS.from_checkpoint(CHECKPOINTS[4], dtype=dtype, device="cpu", backend="numba")
     tokens = torch.arange(3, 43).view(1, -1)
     whole = torch.cat(logits(decoder, tokens, (40,), "drafter"), 1)
     for counts in ((1,) * 40, (2, 7, 31)):
@@ -253,6 +255,46 @@ def test_pages_may_lie_anywhere(model: Path, dtype: str, monkeypatch: pytest.Mon
     scatter_pages(monkeypatch)
     for one, other in zip(in_order, found(), strict=True):
         assert torch.equal(one, other)
+
+
+def _branches(q: RowFacts, k: RowFacts) -> torch.Tensor:
+    return k.prefix | ((k.group == q.group) & (k.position <= q.position))
+
+
+BRANCHES = Pattern("branches", _branches)
+
+
+def test_how_it_is_known_what_a_row_sees_changes_no_bit(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a limit, by masks that are kept or made in every layer, or in a branch with another's rows
+    between: a row sees the same keys in the same order.
+    """
+    own = Ar.from_checkpoint(model, dtype="bfloat16", device="cpu").model
+    line = torch.randint(2, 250, (40,), generator=torch.Generator().manual_seed(0)).tolist()
+    steps, numbers = range(5), range(10)
+    apart = Layout.of(
+        [0] * 10, [n % 2 for n in numbers], numbers, numbers, [n // 2 for n in numbers],
+        [True] * 10, 0,
+    )  # fmt: skip
+
+    def found(layout: Layout, pattern: Pattern, rows: list[int]) -> torch.Tensor:
+        cache = cache_for(own)
+        slots = [cache.acquire(500)]
+        forward(own, cache, slots, [line], pattern=CAUSAL)
+        batch = Batch(own, cache, [Member(slot, slot) for slot in slots])
+        return batch.head(batch.forward(torch.tensor([rows]), layout, pattern)).values
+
+    chain = Layout.causal(len(steps))
+    want = found(chain, IN_ORDER, line[:5])
+    other = found(chain, IN_ORDER, line[5:10])
+    two = [line[number // 2 + 5 * (number % 2)] for number in numbers]
+    for room in (numba_backend.MASK_ROOM, -1):
+        monkeypatch.setattr(numba_backend, "MASK_ROOM", room)
+        assert torch.equal(found(chain, CAUSAL, line[:5]), want)
+        both = found(apart, BRANCHES, two)
+        assert torch.equal(both[:, ::2], want)
+        assert torch.equal(both[:, 1::2], other)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -301,6 +343,18 @@ def test_several_threads_may_generate_at_once(get: Callable[[str], Decoder], mod
     for thread in threads:
         thread.join()
     assert [found[number][0] for number in range(len(prompts))] == want
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_without_torchs_threads_one_computes_and_it_is_said(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    want = Ar.from_checkpoint(model, device="cpu").generate([[5, 9]], max_new_tokens=9, eos=())
+    monkeypatch.setattr(numba_backend, "team", lambda: None)
+    caplog.set_level(logging.INFO, "nldc")
+    found = Ar.from_checkpoint(model, device="cpu").generate([[5, 9]], max_new_tokens=9, eos=())
+    assert found.tokens == want.tokens
+    assert any("compute in one thread" in line for line in caplog.messages)
 
 
 def test_rows_that_are_no_numbers_stay_so_and_touch_no_other(model: Path) -> None:
