@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nldc.runtime.invariant.quantised import Quantised
@@ -29,6 +29,9 @@ PIECE = 1 << 25
 """Bytes of memory that matrices share: large enough for the system to map it in large pages."""
 LINE = 64
 """Bytes of a cache line, where every matrix begins."""
+SIGNS = np.int32(-0x7F7F7F80)
+"""The highest bit of each byte, by which a number with a sign differs from one without."""
+_Array = np.ndarray[Any, Any]
 CHUNK = 1 << 22
 """Values that are brought into form at a time."""
 HIGHEST = 14
@@ -129,42 +132,36 @@ class Arena:
         out, width = weight.shape
         words = -(-width // (WORD // BITS[form]))
         data = self._room(out, 1, words * OUTPUTS * 4)
+        kind = torch.int32 if form == "f32" else torch.int16
+        numbers = weight.contiguous().view(kind).numpy()
         for rows, to in _chunks(out, width, data):
-            raised = weight[rows].view(torch.int32 if form == "f32" else torch.int16)
-            to.copy_(_in_words(raised.unsqueeze(1), BITS[form], words))
+            _fill(to, _in_words(numbers[rows, None], BITS[form], words))
         return Blocked(data, form, False, words, width, 1.0, (out, width), weight.dtype)
 
     def _quantised(self, weight: Quantised) -> Blocked:
         (out, width), groups, bits = weight.shape, weight.scale.shape[1], weight.bits
-        shifted = weight.shift is not None
-        form = f"q{bits}" + "s" * shifted
-        words = -(-weight.group // (WORD // bits))
+        form = f"q{bits}" + "s" * (weight.shift is not None)
+        each = WORD // bits
+        words = -(-weight.group // each)
+        packed = weight.packed.contiguous().numpy()
         factors = [weight.scale] if weight.shift is None else [weight.scale, weight.shift]
         stored, power = _stored(factors)
-        data = self._room(
-            out, groups, words * OUTPUTS * 4 + OUTPUTS * stored.itemsize * len(factors)
-        )
-        middle = 0 if form == "q8" else weight.middle
+        place, size = words * OUTPUTS * 4, OUTPUTS * stored.itemsize
+        data = self._room(out, groups, place + size * len(factors))
         for rows, to in _chunks(out, width, data):
-            part = Quantised(
-                weight.packed[rows],
-                weight.scale[rows],
-                None,
-                bits,
-                (rows.stop - rows.start, width),
-                weight.dtype,
-            )
-            raised = part.numbers().to(torch.int16) + middle
-            place = words * OUTPUTS * 4
-            to[..., :place] = _in_words(raised.view(len(raised), groups, -1), bits, words)
-            for factor in factors:
-                scaled = (factor[rows].double() * power).to(stored)
-                scaled = F.pad(scaled, (0, 0, 0, -len(scaled) % OUTPUTS))
-                scaled = scaled.view(-1, OUTPUTS, groups).transpose(1, 2).contiguous()
-                size = OUTPUTS * stored.itemsize
-                to[..., place : place + size] = scaled.view(torch.uint8)
-                place += size
-        wide = stored == torch.float32
+            if weight.group % each == 0:
+                found = packed[rows].reshape(-1, groups, words)
+            else:
+                numbers = _numbers(packed[rows], bits)[:, :width]
+                found = _in_words(numbers.reshape(-1, groups, weight.group), bits, words)
+            if form == "q8":
+                found = found ^ SIGNS
+            _fill(to[..., :place], found)
+        for number, factor in enumerate(factors):
+            own = (factor.double().numpy() * power).astype(stored)
+            at = place + number * size
+            _fill(data[..., at : at + size], own[..., None])
+        wide = stored == np.float32
         return Blocked(data, form, wide, words, weight.group, power, (out, width), weight.dtype)
 
     def _room(self, out: int, groups: int, size: int) -> Tensor:
@@ -185,37 +182,56 @@ def _chunks(out: int, width: int, data: Tensor) -> list[tuple[slice, Tensor]]:
     ]
 
 
-def _in_words(raised: Tensor, bits: int, words: int) -> Tensor:
-    """Return numbers [n, groups, group] as the words of blocks, uint8 [blocks, groups, bytes]."""
-    each = WORD // bits
-    count, groups, group = raised.shape
-    padded = F.pad(raised, (0, words * each - group, 0, 0, 0, -count % OUTPUTS))
-    parts = padded.view(-1, OUTPUTS, groups, words, each).to(torch.int32)
-    parts = parts & ((1 << bits) - 1) if bits < WORD else parts
-    found = parts[..., 0].clone()
-    for place in range(1, each):
-        found |= parts[..., place] << (place * bits)
-    return found.permute(0, 2, 3, 1).contiguous().view(torch.uint8).flatten(2)
+def _fill(to: Tensor, values: _Array) -> None:
+    """Write values [n, groups, count] as the bytes [blocks, groups, count * 64] of blocks.
+
+    By numpy, in one thread: torch would share out each of these small copies.
+    """
+    outputs, groups, count = values.shape
+    blocks = to.numpy().view(values.dtype).reshape(len(to), groups, count, OUTPUTS)
+    whole = outputs // OUTPUTS
+    full = values[: whole * OUTPUTS].reshape(whole, OUTPUTS, groups, count)
+    blocks[:whole] = full.transpose(0, 2, 3, 1)
+    if whole < len(to):
+        rest = values[whole * OUTPUTS :].transpose(1, 2, 0)
+        blocks[whole, ..., : rest.shape[-1]] = rest
+        blocks[whole, ..., rest.shape[-1] :] = 0
 
 
-def _stored(factors: list[Tensor]) -> tuple[torch.dtype, float]:
-    """Return the dtype in which scales and shifts are kept without a loss, and their power of two.
+def _numbers(packed: _Array, bits: int) -> _Array:
+    """Return the numbers of words, without a sign, uint8 [n, count]."""
+    found = packed.view(np.uint8)
+    if bits == 8:
+        return found
+    return np.stack((found & 15, found >> 4), -1).reshape(len(found), -1)
+
+
+def _in_words(numbers: _Array, bits: int, words: int) -> _Array:
+    """Return numbers [n, groups, group] as so many words a group, int32 [n, groups, words]."""
+    missing = words * (WORD // bits) - numbers.shape[2]
+    padded = np.pad(numbers, ((0, 0), (0, 0), (0, missing)))
+    if bits == 4:
+        padded = padded[..., ::2] | padded[..., 1::2] << 4
+    # whole words of little-endian bytes, which every machine that torch is built for has
+    return np.ascontiguousarray(padded).view(np.int32)
+
+
+def _stored(factors: list[Tensor]) -> tuple[np.dtype[Any], float]:
+    """Return in what scales and shifts are kept without a loss, and their power of two.
 
     That is float16 where it holds all of them as they are or times a power of two, else float32.
     """
-    for power in (1.0, _power_of(factors)):
-        if all(_holds(factor, power) for factor in factors):
-            return torch.float16, power
-    return torch.float32, 1.0
+    if all(factor.dtype == torch.float16 for factor in factors):
+        return np.dtype(np.float16), 1.0
+    values = [factor.double().numpy() for factor in factors]
+    largest = max(float(np.abs(each).max()) for each in values)
+    if math.isfinite(largest) and largest > 0:
+        power = 2.0 ** (HIGHEST - math.frexp(largest)[1])
+        if all(_holds(each * power) for each in values):
+            return np.dtype(np.float16), power
+    return np.dtype(np.float32), 1.0
 
 
-def _power_of(factors: list[Tensor]) -> float:
-    largest = max(float(factor.double().abs().max()) for factor in factors)
-    if not math.isfinite(largest) or largest == 0:
-        return 1.0
-    return 2.0 ** (HIGHEST - math.frexp(largest)[1])
-
-
-def _holds(factor: Tensor, power: float) -> bool:
-    scaled = factor.double() * power
-    return bool((scaled.half().double() == scaled).all())
+def _holds(values: _Array) -> bool:
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float16) == values).all())

@@ -49,7 +49,8 @@ def test_scales_that_float16_holds_only_times_a_power_of_two_are_kept_so() -> No
 def test_scales_of_zero_are_no_trouble() -> None:
     weight = quantised(64, 64, 8, 32, stored=torch.bfloat16)
     weight.scale.zero_()
-    assert torch.equal(Arena().blocked(weight).to_dense(), torch.zeros(64, 64))
+    made = Arena().blocked(weight)
+    assert torch.equal(made.to_dense(), torch.zeros(64, 64))
 
 
 def test_matrices_lie_behind_one_another_in_large_pieces() -> None:
