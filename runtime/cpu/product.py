@@ -64,7 +64,7 @@ class _Block:
         self.start = start
         self.shifted = form in (Q4S, Q8S)
         self.plain = form >= BF16
-        self.fetches = vectors * LANES == OUTPUTS
+        self.fetches = start == 0  # for all of the block, of which this is the first part
         self.scales = 0 if self.plain else OUTPUTS * (4 if wide else 2)
 
     def write(
@@ -100,11 +100,10 @@ class _Block:
     def _word(self, at: Any, x: Any, strides: list[Any], held: list[Any]) -> list[Any]:
         """Return sums with the numbers of one word of each output."""
         v, found = self.v, list(held)
+        if self.fetches:
+            v.prefetch_all(v.at(at, AHEAD), OUTPUTS * 4)
         at = v.at(at, self.start * LANES * 4)
         words = [v.load(v.at(at, place * LANES * 4), I32, 32) for place in range(self.vectors)]
-        if self.fetches:
-            for place in range(self.vectors):
-                v.prefetch(v.at(at, place * LANES * 4 + AHEAD))
         for each in range(int(EACH[self.form])):
             values = [v.spread(v.load_one(v.at(x, stride, 4 * each))) for stride in strides]
             for place, word in enumerate(words):
