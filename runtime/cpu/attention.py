@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from nldc.runtime.cpu import job as at
-from nldc.runtime.cpu.compiled import Entry, digest, entry, helper, written
+from nldc.runtime.cpu.compiled import Entry, digest, entry, has_room, helper, written
 from nldc.runtime.cpu.exponent import exp_of
 from nldc.runtime.cpu.memory import byte, get, put, put_word, word
 from nldc.runtime.cpu.numbers import BYTES
@@ -27,8 +27,8 @@ from nldc.runtime.invariant.line_tiles import KEY_TILE
 
 TOGETHER = 4
 """Lines that are computed together."""
-HELD = 16
-"""Sums of values that are held in registers at a time."""
+HELD = (4, 16)
+"""Sums of values that are held in registers at a time, by whether there is room for more."""
 MINUS = np.float32(-math.inf)
 NONE, ONE = np.float32(0.0), np.float32(1.0)
 
@@ -117,20 +117,20 @@ def weigh(context: Any, scores: Any, pages: Any) -> Any:
 
 @written
 def add_page(
-    context: Any, number: Any, dim: Any, lines: Any, weights: Any, stride: Any, values: Any,
-    count: Any, totals: Any, page: Any,
+    context: Any, number: Any, dim: Any, much: Any, lines: Any, weights: Any, stride: Any,
+    values: Any, count: Any, totals: Any, page: Any,
 ) -> Any:  # fmt: skip
     """Add the first `count` values of a page, weighted, to float32 `totals` [lines, dim + 1].
 
     The last of each line is the sum of its weights. `weights` are float32 [lines, `stride` bytes].
     What lies `page` bytes behind the values is fetched.
     """
-    kind, size = number.literal_value, dim.literal_value
+    kind, size, has_room = (each.literal_value for each in (number, dim, much))
 
     def write_for(builder: Any, arguments: Any, all_lines: int) -> None:
         v = Vectors(builder, _lanes_of(size))
         weights, stride, values, count, totals, page = arguments
-        at_once = max(1, HELD // all_lines)
+        at_once = max(1, HELD[has_room] // all_lines)
         parts = size // v.lanes
         for first in range(0, parts, at_once):
             own = range(first, min(first + at_once, parts))
@@ -170,11 +170,11 @@ def add_page(
                     v.store(value, place)
 
     def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        own = partial(write_for, builder, arguments[3:])
-        in_cases(builder, arguments[2], TOGETHER, own)
+        own = partial(write_for, builder, arguments[4:])
+        in_cases(builder, arguments[3], TOGETHER, own)
         return code.get_dummy_value()
 
-    return types.void(number, dim, *([types.int64] * 7)), write
+    return types.void(number, dim, much, *([types.int64] * 7)), write
 
 
 @helper
@@ -185,7 +185,7 @@ def hide(scores: int, first: int, end: int, seen: int) -> None:
             put(scores, first + key, MINUS)
 
 
-def _attention(number: int, dim: int, source: str) -> Any:
+def _attention(number: int, dim: int, much: int, source: str) -> Any:
     """Return the attention of heads of `dim` features over a cache of such numbers."""
 
     def attention(job: int, me: int, team: int, room: int) -> None:
@@ -232,7 +232,7 @@ def _attention(number: int, dim: int, source: str) -> Any:
                         held = word(job, at.VALUES) + within + word(pages, tile) * page
                         own = scores + 4 * KEY_TILE * tile
                         some = min(KEY_TILE, most - tile * KEY_TILE)
-                        add_page(number, dim, count, own, stride, held, some, totals, page)
+                        add_page(number, dim, much, count, own, stride, held, some, totals, page)
                     for line in range(count):
                         own, out = totals + 4 * line * (dim + 1), word(room, TOGETHER + line)
                         whole = get(own, dim)
@@ -268,4 +268,4 @@ def room_of(dim: int, keys: int) -> int:
 @cache
 def attention(number: int, dim: int) -> Entry:
     """Return the compiled attention; it takes the job, which thread of how many, and its room."""
-    return entry(_attention(number, dim, digest()), 4)
+    return entry(_attention(number, dim, int(has_room()), digest()), 4)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite.binding import get_host_cpu_features
 from numba.extending import intrinsic
 
 from nldc.runtime.invariant import blocked, line_tiles
@@ -55,6 +56,21 @@ def entry(function: Callable[..., None], arguments: int) -> Entry:
     except (OSError, RuntimeError):  # no place, or no room there
         made = numba.cfunc(signature, **options)(function)
     return Entry(made.address or 0, made.ctypes, made)
+
+
+@cache
+def has_room() -> bool:
+    """Whether this machine's registers hold 32 vectors of 16 values; they hold 8 at least.
+
+    It says in which parts a kernel is computed, and changes no bits.
+    """
+    given: str | None = getattr(numba.config, "CPU_FEATURES", None)
+    if given is not None:
+        return "+avx512f" in given
+    try:
+        return bool(get_host_cpu_features().get("avx512f"))
+    except RuntimeError:  # LLVM does not know this machine
+        return False
 
 
 @cache

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from nldc.runtime.cpu.compiled import Entry, digest, entry, helper, written
+from nldc.runtime.cpu.compiled import Entry, digest, entry, has_room, helper, written
 from nldc.runtime.cpu.memory import get, put
 from nldc.runtime.cpu.vectors import F32, I32, Vectors, loop
 from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Blocked
@@ -35,26 +35,50 @@ AHEAD = 4096
 LANES = 16
 
 
+PARTS = {
+    0: {1: (1, 4), 2: (2, 2), 4: (4, 1), 8: (4, 1)},
+    1: {1: (1, 4), 2: (2, 4), 4: (4, 4), 8: (8, 2)},
+}
+"""The rows and vectors of a part, of so many rows times a block, by whether there is room for more:
+then each number that is read is used for more rows, or more sums do not wait for one another.
+"""
+
+
 @written
 def rows_by_block(
-    context: Any, form: Any, wide: Any, rows: Any, start: Any, vectors: Any, x: Any, sums: Any,
-    stride: Any, data: Any, out: Any, out_stride: Any, groups: Any, words: Any,
+    context: Any, form: Any, wide: Any, room: Any, rows: Any, x: Any, sums: Any, stride: Any,
+    data: Any, out: Any, out_stride: Any, groups: Any, words: Any,
 ) -> Any:  # fmt: skip
-    """Write `rows` products with `vectors` times 16 outputs of a block, from vector `start` on.
+    """Write the products of `rows` rows, of those in `PARTS`, with a block of a weight.
 
     `x` and `sums` are those of `prepare`, `stride` the bytes from row to row of both.
     """
-    constants = [each.literal_value for each in (form, wide, rows, start, vectors)]
+    kind, is_wide, number, count = (each.literal_value for each in (form, wide, room, rows))
+    each, vectors = PARTS[number][count]
 
     def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        _Block(builder, *constants).write(*arguments[5:])
+        x, sums, stride, data, out, out_stride, groups, words = arguments[4:]
+        v = Vectors(builder)
+        for row in range(0, count, each):
+            for start in range(0, OUTPUTS // LANES, vectors):
+                further = builder.mul(stride, v.whole(row))
+                _Block(builder, kind, is_wide, each, start, vectors).write(
+                    v.at(x, further),
+                    v.at(sums, further),
+                    stride,
+                    data,
+                    v.at(out, builder.mul(out_stride, v.whole(row))),
+                    out_stride,
+                    groups,
+                    words,
+                )
         return code.get_dummy_value()
 
-    return types.void(form, wide, rows, start, vectors, *([types.int64] * 8)), write
+    return types.void(form, wide, room, rows, *([types.int64] * 8)), write
 
 
 class _Block:
-    """Writes the product of so many rows and vectors; see `rows_by_block`."""
+    """Writes the product of so many rows and vectors of a block, from vector `start` on."""
 
     def __init__(
         self, builder: Any, form: int, wide: int, rows: int, start: int, vectors: int
@@ -215,7 +239,7 @@ def scales_of(weight: Blocked) -> np.ndarray[Any, Any]:
     return found
 
 
-def _product(form: int, wide: int, source: str) -> Any:
+def _product(form: int, wide: int, room: int, source: str) -> Any:
     """Return the product with weights of a form: rows and a range of blocks."""
 
     def product(
@@ -232,31 +256,27 @@ def _product(form: int, wide: int, source: str) -> Any:
             row = 0
             while row < rows:
                 own, its, there = x + row * stride, sums + row * stride, to + row * out_stride
-                if rows - row >= 8:  # more sums than there are registers, if not in two parts
+                if rows - row >= 8:
                     rows_by_block(
-                        form, wide, 8, 0, 2,
-                        own, its, stride, block, there, out_stride, groups, words,
-                    )  # fmt: skip
-                    rows_by_block(
-                        form, wide, 8, 2, 2,
+                        form, wide, room, 8,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 8
                 elif rows - row >= 4:
                     rows_by_block(
-                        form, wide, 4, 0, 4,
+                        form, wide, room, 4,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 4
                 elif rows - row >= 2:
                     rows_by_block(
-                        form, wide, 2, 0, 4,
+                        form, wide, room, 2,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 2
                 else:
                     rows_by_block(
-                        form, wide, 1, 0, 4,
+                        form, wide, room, 1,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 1
@@ -267,4 +287,4 @@ def _product(form: int, wide: int, source: str) -> Any:
 @cache
 def product(form: str, *, wide: bool) -> Entry:
     """Return the compiled product with weights of a form."""
-    return entry(_product(FORMS.index(form), int(wide), digest()), 11)
+    return entry(_product(FORMS.index(form), int(wide), int(has_room()), digest()), 11)

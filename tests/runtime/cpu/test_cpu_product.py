@@ -10,6 +10,7 @@ import torch
 from quantised_weights import quantised
 from torch import Tensor
 
+from nldc.runtime.cpu import compiled
 from nldc.runtime.cpu.product import prepare, product, scales_of
 from nldc.runtime.invariant.blocked import BITS, OUTPUTS, WORD, Arena, Blocked
 from nldc.runtime.invariant.linear import COUNTS
@@ -85,6 +86,17 @@ def test_a_product_is_right_and_a_row_has_the_same_bits_in_any_company(
         for start in {0, 1, 272 - count} if count < 272 else {0}:
             own = slice(start, start + count)
             assert torch.equal(times(x[own].clone(), blocked), whole[own]), (count, start)
+
+
+@pytest.mark.parametrize("given", ["+avx2,+fma", "+avx512f,+avx2"])
+def test_a_machine_has_the_room_that_its_features_say(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", given)
+    compiled.has_room.cache_clear()
+    assert compiled.has_room() == ("avx512f" in given)
+    monkeypatch.undo()
+    compiled.has_room.cache_clear()
 
 
 def test_threads_may_share_the_outputs_as_they_like() -> None:
