@@ -26,15 +26,18 @@ from handwritten import (
 )
 from paged import IN_ORDER, cache_for, forward, scatter_pages
 from random_model import decoders_on, random_checkpoint
+from safetensors.torch import load_file
 from test_attention import PROMPTLESS, WINDOW
 from test_row_invariance import logits
 
 from nldc.runtime import Decoder
 from nldc.runtime.cache.kv_cache import KVCache, Places
+from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.quantising import quantize
 from nldc.runtime.cpu import attention, product
 from nldc.runtime.invariant.blocked import Blocked
 from nldc.runtime.invariant.quantised import Quantised
+from nldc.runtime.loading import load_on
 from nldc.runtime.model import numba_backend
 from nldc.runtime.model.numba_backend import NumbaBackend
 from nldc.runtime.model.torch_backend import TorchBackend
@@ -347,6 +350,25 @@ def test_an_exact_strategy_has_the_tokens_of_ar(
     decoder = get(name)
     assert decoder.backend == "numba"
     assert decoder.generate(prompts, seed=3, batch_size=3, **options).tokens == want
+
+
+def test_a_strategy_beside_another_computes_on_the_same_memory(model: Path) -> None:
+    decoder = Ar.from_checkpoint(model, device="cpu")
+    beside = LinearSS.beside(decoder, adapter=None)
+    assert beside.backend == "numba"
+    assert backend_of(beside).backbone is backend_of(decoder).backbone
+    options: dict[str, Any] = {"max_new_tokens": 12, "eos": ()}
+    want = decoder.generate([[5, 9, 2]], **options).tokens
+    assert beside.generate([[5, 9, 2]], **options).tokens == want
+
+
+def test_weights_that_somebody_else_loaded_are_copied_into_blocks() -> None:
+    folder = CHECKPOINTS[4]
+    config, tensors = ModelConfig.load(folder), load_file(folder / "model.safetensors")
+    shared, _ = load_on(Ar, config, tensors, backend="numba")
+    loaded = Ar.from_checkpoint(folder, dtype="float32", device="cpu", backend="numba")
+    tokens = torch.arange(3, 43).view(1, -1)
+    assert torch.equal(logits(shared, tokens, (40,))[0], logits(loaded, tokens, (40,))[0])
 
 
 @pytest.mark.usefixtures("_two_threads")
