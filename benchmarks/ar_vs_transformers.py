@@ -28,6 +28,7 @@ import nldc
 from nldc.api import compile as compile_strategy
 from nldc.api import load
 from nldc.runtime.decoder import Decoder
+from nldc.runtime.loading import Backend
 
 PROMPT = "Once upon a time, in a village by the sea, there lived an old fisherman who "
 ROUNDING = 1e-3
@@ -69,11 +70,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def our_decoder(checkpoint: Path, dtype: str = "float32") -> Decoder:
+def our_decoder(
+    checkpoint: Path, dtype: str = "float32", backend: Backend | None = "torch"
+) -> Decoder:
     with tempfile.TemporaryDirectory() as folder:
         artifact = compile_strategy("ar", Path(folder) / "ar")
         return load(artifact).from_checkpoint(
-            checkpoint, dtype=dtype, device="cpu", backend="torch"
+            checkpoint, dtype=dtype, device="cpu", backend=backend
         )
 
 

@@ -62,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", choices=["quality", "speed"])
     parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument("--backend", choices=["torch", "numba"], help="if not what is chosen")
     parser.add_argument("--gguf", help="the same model for llama.cpp")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pieces", type=int, default=40, help="held-out texts of 128 tokens")
@@ -148,10 +149,10 @@ def print_speed(options: argparse.Namespace) -> None:
     engines: dict[str, Iterator[None]] = {}
     prompt: list[int] = []
     for checkpoint in options.checkpoint:
-        decoder = our_decoder(checkpoint, dtype="bfloat16")
+        decoder = our_decoder(checkpoint, dtype="bfloat16", backend=options.backend)
         prompt = decoder.tokenizer.encode(PROMPT * 40)[:128]
         tokens = decoder.stream(prompt, max_new_tokens=options.tokens + 8, eos=())
-        engines[f"nldc, {checkpoint.name}"] = iter(tokens)
+        engines[f"nldc, {decoder.backend}, {checkpoint.name}"] = iter(tokens)
     theirs = llama_cpp(options.gguf, prompt, options.threads) if options.gguf else None
     if theirs is not None:
         engines[f"llama.cpp, {Path(options.gguf).name}"] = theirs

@@ -36,6 +36,7 @@ def examine() -> Iterator[Finding]:
         yield _package(package, needed=True)
     yield from _torch()
     yield from _triton()
+    yield _numba()
     yield from _backend()
     yield _graphs()
     yield _package("pillow", purpose="pictures in prompts: pip install 'nldc[vision]'")
@@ -63,8 +64,9 @@ def _torch() -> Iterator[Finding]:
     yield Finding(
         "8 and 4 bits",
         True,
-        f"weights stay so on the CPU ({torch.backends.cpu.get_cpu_capability()}) in bfloat16, and "
-        "on a GPU with triton in bfloat16 and float16; else they are dequantised when loaded",
+        f"weights stay so on the CPU ({torch.backends.cpu.get_cpu_capability()}) in bfloat16, with "
+        "numba in float16 and float32 too, and on a GPU with triton in bfloat16 and float16; else "
+        "they are dequantised when loaded",
     )
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
@@ -107,11 +109,27 @@ def _backend() -> Iterator[Finding]:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     why = why_torch(device, torch.bfloat16)
-    if why is None:
+    if device.type == "cpu":
+        kernels = "numba, whole layers in kernels, for weights of 8 and 4 bits"
+        yield Finding("backend", True, f"torch, and {kernels}" if why is None else f"torch: {why}")
+    elif why is None:
         wide = why_torch(device, torch.float64)
         yield Finding("backend", True, f"triton, whole layers in kernels; torch in float64: {wide}")
     else:
         yield Finding("backend", True, f"torch: {why}")
+
+
+def _numba() -> Finding:
+    """Say whether there are kernels for CPUs."""
+    try:
+        from nldc.runtime.cpu.available import why_not
+
+        why = why_not()
+    except Exception:  # what is missing has been said
+        return Finding("numba", False, "of no use without torch")
+    if why is not None:
+        return Finding("numba", False, f"torch computes with weights of 8 and 4 bits: {why}")
+    return _package("numba")
 
 
 def _graphs() -> Finding:

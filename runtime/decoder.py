@@ -261,7 +261,8 @@ class Decoder:
         of the checkpoint if the strategy asks for an adapter and there is one. A strategy with
         several wants one of these for each name; "auto" is then the checkpoint's folder of that
         name. `dtype` None is the checkpoint's own. `device` None is the GPU if there is one.
-        `backend` None is triton on a GPU if the decoder was compiled with kernels, else torch.
+        `backend` None is triton on a GPU if the decoder was compiled with kernels, numba on a CPU
+        for quantised weights where it is installed, else torch.
         `kv_memory` is how much keys and values may take, as bytes, `2GiB` or `50%` of what is free
         (None: a share of that). `graphs` False launches every step anew; otherwise a GPU replays
         those that it can capture, see `Engine`. `progress` is called while weights are read, with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -17,7 +17,12 @@ from nldc.runtime.checkpoint.parts import AUTO, LOG, AdapterChoice, Declared, ch
 from nldc.runtime.checkpoint.sampler import SamplerWeights
 from nldc.runtime.checkpoint.tensors import dtype_of
 from nldc.runtime.checkpoint.weights import EMBEDDING, Progress, load_weights, own_dtype
+from nldc.runtime.cpu.available import EXTRA, why_not
+from nldc.runtime.cpu.numbers import NUMBERS
 from nldc.runtime.errors import BackendError
+from nldc.runtime.invariant.blocked import Arena
+from nldc.runtime.invariant.linear import Weight
+from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.invariant.quantised_ways import pack_for_kernels, pack_weight
 from nldc.runtime.model.backbone import Backbone
 from nldc.runtime.model.backend import Backend as ModelBackend
@@ -28,7 +33,7 @@ from nldc.runtime.sharing import share_weights
 if TYPE_CHECKING:
     from nldc.runtime.decoder import Decoder
 
-Backend = Literal["torch", "triton"]
+Backend = Literal["torch", "triton", "numba"]
 D = TypeVar("D", bound="Decoder")
 
 
@@ -52,8 +57,10 @@ def load(
     config = ModelConfig.load(folder)
     place = _device(device)
     number = own_dtype(folder, config) if dtype is None else dtype_of(dtype)
-    chosen = _backend(backend, place, number, kernels=kind.KERNELS)
-    why = "" if chosen == "triton" else why_torch(place, number, kernels=kind.KERNELS) or "as asked"
+    chosen = _backend(backend, place, number, config, kernels=kind.KERNELS)
+    why = ""
+    if chosen == "torch":
+        why = why_torch(place, number, config, kernels=kind.KERNELS) or "as asked"
     LOG.info("model %s in %s on %s", folder, str(number).removeprefix("torch."), place)
     LOG.info("backend %s%s", chosen, f": {why}" if why else "")
     folders = choose_folders(adapter, folder, kind.declared())
@@ -61,8 +68,12 @@ def load(
     for name, own in folders.items():
         LOG.info("adapter %s from %s", name, own)
     began = time.perf_counter()
-    form = pack_for_kernels if chosen == "triton" else pack_weight
-    weights = load_weights(folder, config, number, place, form=form, progress=progress)
+    forms: dict[Backend, Callable[[Tensor | Quantised], Weight]] = {
+        "torch": pack_weight,
+        "triton": pack_for_kernels,
+        "numba": Arena().blocked,
+    }
+    weights = load_weights(folder, config, number, place, form=forms[chosen], progress=progress)
     LOG.info("read its weights in %.2f s", time.perf_counter() - began)
     backbone = Backbone(config, weights, number, place)
     decoder = kind(
@@ -121,7 +132,7 @@ def load_on(
     """
     some = tensors[EMBEDDING]
     number, place = some.dtype, some.device
-    chosen = _backend(backend, place, number, kernels=kind.KERNELS)
+    chosen = _backend(backend, place, number, config, kernels=kind.KERNELS)
     if folder is None and adapter == AUTO:
         adapter = None
     folders = choose_folders(adapter, folder or Path(), kind.declared())
@@ -191,13 +202,22 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def why_torch(device: torch.device, dtype: torch.dtype, *, kernels: bool = True) -> str | None:
+def why_torch(
+    device: torch.device,
+    dtype: torch.dtype,
+    config: ModelConfig | None = None,
+    *,
+    kernels: bool = True,
+) -> str | None:
     """Return why a decoder computes with torch if nobody says otherwise; None: it has kernels.
 
-    `kernels` says whether it was compiled with them.
+    `kernels` says whether it was compiled with them. On a CPU they are taken for checkpoints with
+    quantised weights; without a `config` it is one of those.
     """
-    if device.type != "cuda":
-        return f"there are no kernels for {device.type}"
+    if device.type == "cpu":
+        if config is not None and not config.quantised:
+            return "kernels for cpu are for weights of 8 and 4 bits"
+        return _why_not_numba(dtype, config)
     if not kernels:
         return "the decoder was compiled without kernels"
     if dtype == torch.float64:
@@ -205,15 +225,35 @@ def why_torch(device: torch.device, dtype: torch.dtype, *, kernels: bool = True)
     return None
 
 
+def _why_not_numba(dtype: torch.dtype, config: ModelConfig | None) -> str | None:
+    if dtype not in NUMBERS:
+        return f"the kernels do not compute in {str(dtype).removeprefix('torch.')}"
+    return why_not() if config is None else why_not(NUMBERS[dtype], config.head_dim)
+
+
 def _backend(
-    backend: Backend | None, device: torch.device, dtype: torch.dtype, *, kernels: bool
+    backend: Backend | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    config: ModelConfig,
+    *,
+    kernels: bool,
 ) -> Backend:
     if backend is None:
-        return "triton" if why_torch(device, dtype, kernels=kernels) is None else "torch"
+        if why_torch(device, dtype, config, kernels=kernels) is not None:
+            return "torch"
+        return "numba" if device.type == "cpu" else "triton"
     if backend == "torch":
         return backend
+    if backend == "numba":
+        if device.type != "cpu":
+            raise BackendError(f"numba has no kernels for {device}", "use device cpu, or triton")
+        why = _why_not_numba(dtype, config)
+        if why is not None:
+            raise BackendError(why, f"use backend torch, or {EXTRA}")
+        return backend
     if backend != "triton":
-        raise BackendError(f"backend {backend!r} is unknown", "use torch or triton")
+        raise BackendError(f"backend {backend!r} is unknown", "use torch, triton or numba")
     if not kernels:
         raise BackendError(
             "the decoder was compiled without kernels", "compile it with kernels, or use torch"
@@ -230,6 +270,10 @@ def backend_of(backend: Backend, backbone: Backbone) -> ModelBackend[Any]:
     """Return what computes with the weights of a backbone, by its name."""
     if backend == "torch":
         return TorchBackend(backbone)
+    if backend == "numba":
+        from nldc.runtime.model.numba_backend import NumbaBackend
+
+        return NumbaBackend(backbone)
     from nldc.runtime.model.triton_backend import TritonBackend
 
     return TritonBackend(backbone)

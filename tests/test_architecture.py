@@ -186,6 +186,7 @@ ROOMS = (
     "reference",
     "cache",
     "kernels",
+    "cpu",
     "model",
     "step",
     "graph",

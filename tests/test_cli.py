@@ -624,6 +624,24 @@ def test_doctor_finds_everything_that_is_needed_here() -> None:
     assert {"nldc", "python", "torch", "triton", "demo model"} <= set(names)
 
 
+@pytest.mark.parametrize("why", [None, "numba is not installed"])
+def test_doctor_says_whether_there_are_kernels_for_this_cpu(
+    why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nldc.runtime.cpu.available.why_not", lambda: why)
+    monkeypatch.setattr("nldc.runtime.loading.why_not", lambda: why)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    lines = nldc("doctor").stdout.splitlines()
+    (numba,) = (line for line in lines if line[4:].startswith("numba "))
+    (backend,) = (line for line in lines if line[4:].startswith("backend "))
+    if why is None:
+        assert "torch, and numba, whole layers in kernels, for weights of 8 and 4 bits" in backend
+    else:
+        assert numba.startswith("no ")
+        assert why in numba
+        assert backend.endswith(f"torch: {why}")
+
+
 def test_import_gguf_of_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"no model")

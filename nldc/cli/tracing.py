@@ -116,7 +116,9 @@ def _replay(
 @loading
 @click.option("--dtype-b", help="Run the second in this dtype.")
 @click.option("--device-b", help="Run the second on this device.")
-@click.option("--backend-b", type=click.Choice(["torch", "triton"]), help="Run the second by this.")
+@click.option(
+    "--backend-b", type=click.Choice(["torch", "triton", "numba"]), help="Run the second by this."
+)
 @strategy
 @click.option(
     "--strategy-b",

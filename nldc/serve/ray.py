@@ -58,7 +58,7 @@ class Args(BaseModel):
     model: str | None = None
     adapter: str | None = "auto"
     dtype: str | None = None
-    backend: Literal["torch", "triton"] | None = None
+    backend: Literal["torch", "triton", "numba"] | None = None
     kv_memory: str | None = None
     name: str | None = None
     chat_template: str | None = None

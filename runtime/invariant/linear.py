@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nldc.runtime.invariant.blocked import Blocked
 from nldc.runtime.invariant.interleaved import Interleaved
 from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.invariant.quantised_product import QuantisedProduct
@@ -86,7 +87,7 @@ class Stacked:
         return torch.cat([part.to_dense() for part in self.parts])
 
 
-Weight: TypeAlias = Tensor | Packed | Stacked | Quantised | QuantisedProduct | Interleaved
+Weight: TypeAlias = Tensor | Packed | Stacked | Quantised | QuantisedProduct | Interleaved | Blocked
 """A weight in any form. What is `Quantised` gets the form of its products in `quantised_ways`."""
 
 
@@ -137,7 +138,7 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
         return F.linear(x, weight)
     if isinstance(weight, QuantisedProduct):
         return weight.product(at_a_line(x))
-    if isinstance(weight, Quantised | Interleaved):
+    if isinstance(weight, Quantised | Interleaved | Blocked):
         return F.linear(x, weight.to_dense())
     if isinstance(weight, Stacked):
         return torch.cat([linear(x, part) for part in weight.parts], 1)

@@ -37,60 +37,23 @@ class TorchRows:
     lora: Selected
 
 
-class TorchBackend:
-    """A layer is some ten calls of torch, in shapes in which a row's bits are its own.
-
-    Its attention looks at pages one sequence after another, as the host knows them.
-    """
+class ThroughLogits:
+    """What is computed behind the layers, by torch, of logits that a backend writes down."""
 
     capturable = False
     between: Between | None = None
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._scratch = scratch_of(backbone.config, backbone.dtype, backbone.device)
 
     @property
     def backbone(self) -> Backbone:
         """See `Backend`."""
         return self._backbone
 
-    def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
-        """Return the attention of one forward."""
-        return TorchAttention(plan, cache, places, self._scratch)
-
-    def rows(
-        self,
-        plan: Plan,
-        cache: KVCache,
-        places: Places,
-        positions: Tensor,
-        adapter: Adapter | None = None,
-        adapter_rows: Tensor | None = None,
-    ) -> TorchRows:
+    def head(self, states: Tensor) -> Tensor:
         """See `Backend`."""
-        cos, sin, factor = self._backbone.rope.at(positions)
-        attention = self.attention(plan, cache, places)
-        return TorchRows(cos, sin, factor, attention, Selected(adapter, adapter_rows))
-
-    def layer(self, number: int, states: Tensor, rows: TorchRows) -> Tensor:
-        """See `Backend`."""
-        config, layer = self._backbone.config, self._backbone.weights.layers[number]
-        heads, kv_heads = config.num_heads, config.num_kv_heads
-        input_norm, post_norm = self._backbone.norms[number]
-        lora = rows.lora
-        x = input_norm(states)
-        qkv = lora.linear(number, "qkv", x, layer.qkv)
-        qkv = qkv.view(-1, heads + 2 * kv_heads, config.head_dim)
-        unturned, value = qkv.split_with_sizes((heads + kv_heads, kv_heads), 1)
-        turned = rotate(unturned, rows.cos, rows.sin)
-        query, key = turned.split_with_sizes((heads, kv_heads), 1)
-        x = rows.attention(number, query, key, value, rows.factor)
-        states = lora.linear(number, "output", x, layer.output).add_(states)
-        x = post_norm(states)
-        gate = silu(lora.linear(number, "gate", x, layer.gate))
-        x = lora.linear(number, "up", x, layer.up).mul_(gate)
-        return lora.linear(number, "down", x, layer.down).add_(states)
+        raise NotImplementedError
 
     def move(self, cache: KVCache, places: Places, path: Tensor, keep: Tensor) -> None:
         """See `Backend`."""
@@ -100,10 +63,6 @@ class TorchBackend:
             (table.gather(1, each // KEY_TILE), each % KEY_TILE) for each in rows
         )
         cache.data[:, :, there, :, row] = cache.data[:, :, at, :, at_row]
-
-    def head(self, states: Tensor) -> Tensor:
-        """See `Backend`."""
-        return linear(self._backbone.last_norm(states), self._backbone.weights.head)
 
     def choose(self, values: Tensor, choice: Choice) -> Tensor:
         """See `Backend`."""
@@ -144,3 +103,55 @@ class TorchBackend:
         logits = self.head(states)
         values = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return log_probability(values, tokens).float()
+
+
+class TorchBackend(ThroughLogits):
+    """A layer is some ten calls of torch, in shapes in which a row's bits are its own.
+
+    Its attention looks at pages one sequence after another, as the host knows them.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        self._scratch = scratch_of(backbone.config, backbone.dtype, backbone.device)
+
+    def attention(self, plan: Plan, cache: KVCache, places: Places) -> Attention:
+        """Return the attention of one forward."""
+        return TorchAttention(plan, cache, places, self._scratch)
+
+    def rows(
+        self,
+        plan: Plan,
+        cache: KVCache,
+        places: Places,
+        positions: Tensor,
+        adapter: Adapter | None = None,
+        adapter_rows: Tensor | None = None,
+    ) -> TorchRows:
+        """See `Backend`."""
+        cos, sin, factor = self._backbone.rope.at(positions)
+        attention = self.attention(plan, cache, places)
+        return TorchRows(cos, sin, factor, attention, Selected(adapter, adapter_rows))
+
+    def layer(self, number: int, states: Tensor, rows: TorchRows) -> Tensor:
+        """See `Backend`."""
+        config, layer = self._backbone.config, self._backbone.weights.layers[number]
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        input_norm, post_norm = self._backbone.norms[number]
+        lora = rows.lora
+        x = input_norm(states)
+        qkv = lora.linear(number, "qkv", x, layer.qkv)
+        qkv = qkv.view(-1, heads + 2 * kv_heads, config.head_dim)
+        unturned, value = qkv.split_with_sizes((heads + kv_heads, kv_heads), 1)
+        turned = rotate(unturned, rows.cos, rows.sin)
+        query, key = turned.split_with_sizes((heads, kv_heads), 1)
+        x = rows.attention(number, query, key, value, rows.factor)
+        states = lora.linear(number, "output", x, layer.output).add_(states)
+        x = post_norm(states)
+        gate = silu(lora.linear(number, "gate", x, layer.gate))
+        x = lora.linear(number, "up", x, layer.up).mul_(gate)
+        return lora.linear(number, "down", x, layer.down).add_(states)
+
+    def head(self, states: Tensor) -> Tensor:
+        """See `Backend`."""
+        return linear(self._backbone.last_norm(states), self._backbone.weights.head)

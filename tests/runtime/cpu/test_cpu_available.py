@@ -1,0 +1,114 @@
+"""Where the kernels for CPUs cannot be had, torch computes, and it is said why."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+from handwritten import CHECKPOINTS, Ar
+from random_model import random_checkpoint
+
+from nldc.runtime.checkpoint.quantising import quantize
+from nldc.runtime.cpu import available, compiled, product
+from nldc.runtime.errors import BackendError
+
+SETTINGS = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    quantize(random_checkpoint(tmp_path / "source", **SETTINGS), tmp_path / "out", 8)
+    return tmp_path / "out"
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> Iterator[None]:
+    available.why_not.cache_clear()
+    yield
+    available.why_not.cache_clear()
+
+
+def said(model: Path, caplog: pytest.LogCaptureFixture, **options: Any) -> str:
+    """Load with torch, and return why it is torch."""
+    caplog.set_level(logging.INFO, "nldc")
+    decoder = Ar.from_checkpoint(model, device="cpu", **options)
+    assert decoder.backend == "torch"
+    assert len(decoder.generate([[5, 2]], max_new_tokens=2, eos=()).tokens[0]) == 2
+    (line,) = (each for each in caplog.messages if each.startswith("backend "))
+    return line
+
+
+def test_numba_may_be_missing(
+    model: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "numba" else found(name)
+    )
+    assert said(model, caplog) == (
+        "backend torch: numba is not installed (pip install 'nldc[cpu]')"
+    )
+    with pytest.raises(BackendError, match="numba is not installed") as caught:
+        Ar.from_checkpoint(model, device="cpu", backend="numba")
+    assert "backend torch" in str(caught.value.hint)
+
+
+def test_numba_may_be_broken(
+    model: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_given: object, **_more: object) -> None:
+        raise ImportError("Numba needs NumPy 2.4 or less.\nGot NumPy 3.0.")
+
+    monkeypatch.setattr(product, "product", broken)
+    assert said(model, caplog) == (
+        "backend torch: numba does not compile the kernels: "
+        "ImportError: Numba needs NumPy 2.4 or less."
+    )
+
+
+def test_float64_and_plain_weights_are_left_to_torch(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "do not compute in float64" in said(model, caplog, dtype="float64")
+    caplog.clear()
+    assert "for weights of 8 and 4 bits" in said(CHECKPOINTS[0], caplog)
+    with pytest.raises(BackendError, match="float64"):
+        Ar.from_checkpoint(model, dtype="float64", device="cpu", backend="numba")
+
+
+def test_torch_may_be_asked_for(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert said(model, caplog, backend="torch") == "backend torch: as asked"
+
+
+def test_kernels_are_compiled_where_no_place_is_found_to_keep_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    own = numba.cfunc
+
+    def nowhere(signature: object, *, cache: bool = False, **options: Any) -> Any:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return own(signature, **options)
+
+    monkeypatch.setattr(numba, "cfunc", nowhere)
+
+    def nothing(value: int) -> None:
+        _ = value + 1
+
+    made = compiled.entry(nothing, 1)
+    assert asked == [True, False]
+    assert made.address
+    made.call(3)
+
+
+def test_what_is_kept_is_another_for_another_source() -> None:
+    digest = compiled.digest()
+    assert len(digest) == 64
+    assert digest == compiled.digest()

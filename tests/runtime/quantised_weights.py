@@ -1,0 +1,33 @@
+"""Quantised weights of any kind, made up."""
+
+from __future__ import annotations
+
+import torch
+
+from nldc.runtime.invariant.quantised import Quantised, packed
+
+
+def quantised(
+    out: int,
+    width: int,
+    bits: int,
+    group: int,
+    *,
+    shifted: bool = False,
+    stored: torch.dtype = torch.float16,
+    dtype: torch.dtype = torch.float32,
+) -> Quantised:
+    """Return a weight [out, in] whose scales and shifts have digits to lose in `stored`."""
+    generator = torch.Generator().manual_seed(out + width + bits)
+    middle, groups = 1 << (bits - 1), width // group
+    numbers = torch.randint(-middle, middle, (out, width), generator=generator)
+    scale = torch.rand(out, groups, generator=generator) * 0.01 + 0.001
+    shift = torch.randn(out, groups, generator=generator) * 0.01 - middle * scale
+    return Quantised(
+        packed(numbers.to(torch.int8), bits),
+        scale.to(stored),
+        shift.to(stored) if shifted else None,
+        bits,
+        (out, width),
+        dtype,
+    )
