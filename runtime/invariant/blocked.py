@@ -124,9 +124,11 @@ class Arena:
     def blocked(self, weight: Tensor | Quantised) -> Blocked:
         """Return a weight [out, in] on the CPU in blocks.
 
-        A plain one has a dtype of `PLAIN`.
+        A plain one has a dtype of `PLAIN`. One of floats of 8 bits is dequantised.
         """
         if isinstance(weight, Quantised):
+            if weight.floating:
+                return self.blocked(weight.to_dense())
             return self._quantised(weight)
         form = PLAIN[weight.dtype]
         out, width = weight.shape
