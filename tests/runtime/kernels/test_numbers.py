@@ -29,8 +29,8 @@ from nldc.runtime.kernels.product import FEW, Matrix, Shape, Tile, product, tile
 BF16, FP16 = torch.bfloat16, torch.float16
 GROUPS = (0, 16, 32, 64, 128, 192)
 FLOATS = "floats"
-Shifts = bool | str
-KINDS: list[tuple[int, int, Shifts]] = [
+Shift = bool | str
+KINDS: list[tuple[int, int, Shift]] = [
     *((bits, group, shift) for bits in (8, 4) for group in GROUPS for shift in (False, True)),
     *((8, group, FLOATS) for group in GROUPS),
 ]
@@ -38,7 +38,7 @@ KINDS: list[tuple[int, int, Shifts]] = [
 
 
 def quantised(
-    out: int, width: int, bits: int, group: int, *, shifted: Shifts, dtype: torch.dtype = BF16,
+    out: int, width: int, bits: int, group: int, *, shifted: Shift, dtype: torch.dtype = BF16,
     seed: int = 1,
 ) -> Quantised:  # fmt: skip
     generator = torch.Generator().manual_seed(seed + out + width + bits)
@@ -67,7 +67,9 @@ def worth(weight: Quantised) -> Tensor:
 
 
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
-def test_interleaved_weights_are_worth_what_they_were(bits: int, group: int, shifted: Shifts) -> None:
+def test_interleaved_weights_are_worth_what_they_were(
+    bits: int, group: int, shifted: Shift
+) -> None:
     for width in (384,) if group else (1, 63, 130, 384):
         weight = quantised(5, width, bits, group, shifted=shifted)
         dense = formed(weight).to_dense()
@@ -82,7 +84,7 @@ def test_interleaved_weights_are_worth_what_they_were(bits: int, group: int, shi
     ("bits", "group", "shifted", "rows"),
     [(*kind, rows) for kind, rows in zip(KINDS, cycle(ROWS), strict=False)],
 )
-def test_a_product_is_that_of_float64(bits: int, group: int, shifted: Shifts, rows: int) -> None:
+def test_a_product_is_that_of_float64(bits: int, group: int, shifted: Shift, rows: int) -> None:
     width = 576 if group else 1100
     dtype = (BF16, FP16)[rows % 2]
     weight = quantised(45, width // (group or 1) * (group or 1), bits, group, shifted=shifted,
@@ -96,7 +98,7 @@ def test_a_product_is_that_of_float64(bits: int, group: int, shifted: Shifts, ro
 @pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
 def test_a_gated_product_and_a_head_are_those_of_float64(
-    bits: int, group: int, shifted: Shifts
+    bits: int, group: int, shifted: Shift
 ) -> None:
     gate, up = (
         quantised(37, 192 if group else 70, bits, group, shifted=shifted, seed=seed)
@@ -120,7 +122,9 @@ def test_a_gated_product_and_a_head_are_those_of_float64(
     ("bits", "group", "shifted"),
     [(8, 0, True), (4, 32, True), (8, 64, False), (8, 0, FLOATS), (8, 64, FLOATS)],
 )
-def test_more_rows_than_a_tile_and_words_between_rows(bits: int, group: int, shifted: Shifts) -> None:
+def test_more_rows_than_a_tile_and_words_between_rows(
+    bits: int, group: int, shifted: Shift
+) -> None:
     """In a tile of two heights, behind others, of words that lie apart."""
     weight = formed(quantised(45, 320, bits, group, shifted=shifted))
     wide = torch.full((45, weight.words.shape[1] + 16), -1, dtype=torch.int16)
@@ -147,7 +151,7 @@ TILES = (
     [(8, 0, False), (8, 128, True), (4, 0, True), (4, 32, True), (8, 0, FLOATS), (8, 64, FLOATS)],
 )
 def test_a_row_has_the_same_bits_in_every_tile_and_company(
-    monkeypatch: pytest.MonkeyPatch, bits: int, group: int, shifted: Shifts
+    monkeypatch: pytest.MonkeyPatch, bits: int, group: int, shifted: Shift
 ) -> None:
     monkeypatch.setattr(kernels, "LEAST_SEGMENT", 64)  # segments of a short sum
     width = 512
