@@ -19,6 +19,7 @@ from nldc.runtime.checkpoint.quantising import quantize
 from nldc.runtime.checkpoint.quantization import UNROUNDED
 from nldc.runtime.checkpoint.weights import load_weights
 from nldc.runtime.errors import CheckpointError
+from nldc.runtime.invariant.blocked import Blocked
 from nldc.runtime.invariant.interleaved import Interleaved
 from nldc.runtime.invariant.quantised import FLOAT8
 from nldc.runtime.invariant.quantised_ways import pack_for_kernels
@@ -106,7 +107,10 @@ def test_self_speculation_gives_the_tokens_of_ar(
     get = decoders_on(model, tmp_path, "bfloat16", backend)
     options = {"max_new_tokens": 20, "eos": ()}
     want = get("ar").generate(PROMPTS, **options).tokens
+    made = get("ar").model.backbone.weights.layers[0].qkv
     assert get("ar").backend == backend
+    assert isinstance(made, Blocked) == (backend == "numba")
+    assert not isinstance(made, Blocked) or made.form == "f8"
     assert get(strategy).generate(PROMPTS, **options).tokens == want
 
 
