@@ -90,20 +90,6 @@ def test_a_product_is_right_and_a_row_has_the_same_bits_in_any_company(
             assert torch.equal(times(x[own].clone(), blocked), whole[own]), (count, start)
 
 
-def test_every_float_of_8_bits_is_exact_at_every_place_of_a_word() -> None:
-    codes = torch.arange(256, dtype=torch.uint8)
-    codes = codes[codes & 0x7F != 0x7F]
-    for place in range(4):
-        numbers = torch.zeros(len(codes), 8, dtype=torch.uint8)
-        numbers[:, place] = codes
-        words = packed_floats(numbers.view(FLOAT8))
-        scale, shape = torch.ones(len(codes), 1), (len(codes), 8)
-        weight = Quantised(words, scale, None, 8, shape, torch.float32, floating=True)
-        x = torch.zeros(1, 8)
-        x[0, place] = 1
-        assert torch.equal(times(x, Arena().blocked(weight))[0], codes.view(FLOAT8).float())
-
-
 def test_threads_may_share_the_outputs_as_they_like() -> None:
     blocked = Arena().blocked(quantised(300, 64, 4, 32))
     x = torch.randn(9, 64)
@@ -116,3 +102,17 @@ def test_rows_of_any_size_have_as_many_digits() -> None:
     x = torch.randn(4, 64)
     for power in (2.0**-60, 2.0**60):
         assert torch.equal(times(x * power, blocked), times(x, blocked) * power)
+
+
+def test_every_float_of_8_bits_is_exact_at_every_place_of_a_word() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes = codes[codes & 0x7F != 0x7F]
+    for place in range(4):
+        numbers = torch.zeros(len(codes), 8, dtype=torch.uint8)
+        numbers[:, place] = codes
+        words = packed_floats(numbers.view(FLOAT8))
+        scale, shape = torch.ones(len(codes), 1), (len(codes), 8)
+        weight = Quantised(words, scale, None, 8, shape, torch.float32, floating=True)
+        x = torch.zeros(1, 8)
+        x[0, place] = 1
+        assert torch.equal(times(x, Arena().blocked(weight))[0], codes.view(FLOAT8).float())
