@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from random_model import decoders_on, random_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nldc.cli import cli
 from nldc.runtime.checkpoint.config import ModelConfig
 from nldc.runtime.checkpoint.quantising import quantize
 from nldc.runtime.checkpoint.quantization import UNROUNDED
@@ -161,6 +163,29 @@ def test_matrices_that_are_left_as_they_are_or_have_groups_are_read_beside(
     assert torch.equal(layers[0].up, floats.float() / 4)
 
 
+def test_whole_numbers_and_floats_are_read_beside_one_another(
+    model: Path, source: Path, tmp_path: Path
+) -> None:
+    def qkv(folder: Path) -> Tensor:
+        found = PlainBackbone.load(folder, torch.float32).weights.layers[1].qkv
+        assert isinstance(found, Tensor)
+        return found
+
+    quantize(source, tmp_path / "whole", 4, 32)
+    whole, floats = load_file(tmp_path / "whole" / "model.safetensors"), qkv(model)
+
+    def mixed(tensors: dict[str, Tensor]) -> None:
+        for part in ("", "_scale"):
+            del tensors[QUERY + part]
+        tensors.update({name: each for name, each in whole.items() if name.startswith(QUERY)})
+
+    changed(model, mixed)
+    own = json.loads((tmp_path / "whole" / "config.json").read_text())["quantization_config"]
+    described(model, lambda c: c["config_groups"].update(whole=own["config_groups"]["group_0"]))
+    described(model, lambda c: c.update(format="mixed-precision"))
+    assert torch.equal(qkv(model), torch.cat((qkv(tmp_path / "whole")[:64], floats[64:])))
+
+
 def refusal(call: Callable[[], object]) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         call()
@@ -281,3 +306,17 @@ def test_what_cannot_be_made_is_said_and_nothing_is_written(source: Path, tmp_pa
     problem = refusal(lambda: quantize(source, out, 8, 32, floating=True))
     assert problem.message == "floats in groups are not supported"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_makes_floats_of_8_bits_only(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["quantize", str(source), "--float", "-o", str(out)]
+    found = CliRunner().invoke(cli, [*given, "--bits", "4"])
+    assert found.exit_code == 1
+    assert "floats of 4 bits are not supported" in found.output
+    assert not list(tmp_path.iterdir())
+    found = CliRunner().invoke(cli, [*given, "--bits", "8", "--json"])
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["floating"] is True
+    (kind,) = ModelConfig.load(out).quantised
+    assert kind.floating
