@@ -40,9 +40,11 @@ from nldc.runtime.reference.attention import causal, over
 from nldc.runtime.reference.backbone import PlainBackbone, plain
 from nldc.runtime.text.tokenizer import Tokenizer
 
+FLOATS = "8 bits, floats, a scale a row"
 VARIANTS: tuple[tuple[str, int, int | None, bool], ...] = (
     ("8 bits, a scale a row", 8, None, True),
     ("8 bits, groups of 32", 8, 32, True),
+    (FLOATS, 8, None, True),
     ("4 bits, groups of 32", 4, 32, False),
     ("4 bits, groups of 128", 4, 128, False),
     ("4 bits, groups of 32, symmetric", 4, 32, True),
@@ -84,7 +86,9 @@ def print_quality(checkpoints: list[Path], pieces: int) -> None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "out"
-                report = quantize(checkpoint, out, bits, group, symmetric=symmetric)
+                report = quantize(
+                    checkpoint, out, bits, group, symmetric=symmetric, floating=name == FLOATS
+                )
                 found, likeliest = measured(out, rows)
             same = float((likeliest == base[1]).float().mean())
             print(

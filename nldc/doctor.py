@@ -65,8 +65,8 @@ def _torch() -> Iterator[Finding]:
         "8 and 4 bits",
         True,
         f"weights stay so on the CPU ({torch.backends.cpu.get_cpu_capability()}) in bfloat16, with "
-        "numba in float16 and float32 too, and on a GPU with triton in bfloat16 and float16; else "
-        "they are dequantised when loaded",
+        "numba in float16 and float32 too, floats of 8 bits with numba only, and on a GPU with "
+        "triton in bfloat16 and float16; else they are dequantised when loaded",
     )
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):

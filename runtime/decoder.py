@@ -23,6 +23,7 @@ from nldc.runtime.cache.budget import budget_of
 from nldc.runtime.checkpoint.adapter import Adapter
 from nldc.runtime.checkpoint.config import PARADIGMS
 from nldc.runtime.checkpoint.parts import AUTO, AdapterChoice, Declared
+from nldc.runtime.checkpoint.quantization import UNROUNDED
 from nldc.runtime.checkpoint.weights import Progress
 from nldc.runtime.engine.aio import events_of
 from nldc.runtime.engine.arguments import items, keys_of, one_prompt, prompts_of, token_ids
@@ -311,6 +312,8 @@ class Decoder:
                 f"the checkpoint says dlm_paradigm `{config.paradigm}`: `{self.STRATEGY}` computes "
                 f"rows that see rows ahead, as a model trained as `{PARADIGMS[0]}` knows them"
             )
+        if any(kind.activations for kind in config.quantised):
+            notes.append(UNROUNDED)
         for name, (key, value) in self.CHECKPOINT_PARAMS.items():
             own = getattr(config, key)
             if own is not None and own != value:

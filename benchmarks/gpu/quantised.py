@@ -6,7 +6,9 @@ same products of 16 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from timing import DIM, HEADS, HIDDEN, KV_HEADS, MLP, VOCABULARY, Case, copies_of, main
@@ -20,18 +22,19 @@ from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.product import Matrix, product
 
 KINDS = (
-    ("int8", 8, 0, False),
-    ("int8 of 128", 8, 128, False),
-    ("int4 of 128", 4, 128, False),
-    ("int4 of 32", 4, 32, False),
-    ("int4 of 32, shift", 4, 32, True),
+    ("int8", 8, 0, False, False),
+    ("int8 of 128", 8, 128, False, False),
+    ("fp8", 8, 0, False, True),
+    ("int4 of 128", 4, 128, False, False),
+    ("int4 of 32", 4, 32, False, False),
+    ("int4 of 32, shift", 4, 32, True, False),
 )
-"""Bits, group (0: all of a row), and whether there is a shift."""
+"""Bits, group (0: all of a row), whether there is a shift, and whether numbers are floats."""
 
 
 def drawn(
     out: int, width: int, bits: int, group: int, dtype: torch.dtype, device: torch.device,
-    *, shifted: bool,
+    *, shifted: bool, floating: bool = False,
 ) -> Matrix:  # fmt: skip
     """Return a weight with any numbers."""
     words = torch.randint(
@@ -39,7 +42,9 @@ def drawn(
     )
     scale = torch.rand(out, width // (group or width), device=device).div_(8 << bits)
     shift = scale * -(1 << (bits - 1)) if shifted else None
-    whole = Quantised(words, scale.bfloat16(), shift, bits, (out, width), dtype)
+    if floating:
+        words &= ~0x40404040  # floats below 2: none is NaN
+    whole = Quantised(words, scale.bfloat16(), shift, bits, (out, width), dtype, floating)
     return Matrix.of_numbers(interleaved(whole, lanes_of(whole) or 0))
 
 
@@ -53,19 +58,22 @@ def bytes_of(weight: Matrix) -> int:
 def cases(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     target = Target.of(device)
 
-    def weights(out: int, width: int, least: int = 1) -> list[Matrix]:
-        first = drawn(out, width, bits, group, dtype, device, shifted=shifted)
+    def weights(
+        one: Callable[[int, int], Matrix], out: int, width: int, least: int = 1
+    ) -> list[Matrix]:
+        first = one(out, width)
         more = max(least, copies_of(bytes_of(first))) - 1
-        rest = (drawn(out, width, bits, group, dtype, device, shifted=shifted) for _ in range(more))
-        return [first, *rest]
+        return [first, *(one(out, width) for _ in range(more))]
 
     narrow, wide = (torch.randn(rows, width, device=device).to(dtype) for width in (HIDDEN, MLP))
-    for kind, bits, group, shifted in KINDS:
+    for kind, bits, group, shifted, floating in KINDS:
+        given: dict[str, Any] = {"bits": bits, "group": group, "dtype": dtype, "device": device}
+        one = partial(drawn, **given, shifted=shifted, floating=floating)
         for name, out, x in (
             ("query, key, value", (HEADS + 2 * KV_HEADS) * DIM, narrow),
             ("down", HIDDEN, wide),
         ):
-            own = weights(out, x.shape[1])
+            own = weights(one, out, x.shape[1])
             yield Case(
                 f"{name}, {kind}",
                 rows,
@@ -73,7 +81,7 @@ def cases(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]
                 len(own),
                 lambda copy, x=x, w=own: product(x, w[copy], target),
             )
-        own = weights(MLP, HIDDEN, 4)
+        own = weights(one, MLP, HIDDEN, 4)
         pairs = list(zip(own[::2], own[1::2], strict=False))
         yield Case(
             f"gate, up, {kind}",
@@ -82,8 +90,8 @@ def cases(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]
             len(pairs),
             lambda copy, w=pairs: gated(narrow, *w[copy], target),
         )
-        if not group:  # as `nldc quantize` leaves a head
-            whole = drawn(VOCABULARY, HIDDEN, bits, group, dtype, device, shifted=shifted)
+        if not group and not floating:  # as `nldc quantize` leaves a head
+            whole = one(VOCABULARY, HIDDEN)
             yield Case(
                 f"head, greedy, {kind}",
                 rows,

@@ -83,17 +83,30 @@ def import_gguf(
 )
 @click.option("--symmetric", is_flag=True, help="No zero of its own for each group of 4 bits.")
 @click.option(
+    "--float",
+    "floating",
+    is_flag=True,
+    help="With 8 bits: floats (E4M3), a scale for each row; embedding and head stay as they are.",
+)
+@click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
 @as_json
 def quantize(
-    model: Path, bits: str, group: str | None, symmetric: bool, out: Path, as_json: bool
+    model: Path,
+    bits: str,
+    group: str | None,
+    symmetric: bool,
+    floating: bool,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Write the checkpoint in the folder MODEL with weights of 8 or 4 bits.
 
     Matrices are rounded to whole numbers with a scale for each group, in the format
-    `pack-quantized` of compressed-tensors; at 4 bits, embedding and head get 8. All else of the
-    folder is copied. What is written decodes as any checkpoint: `nldc run ARTIFACT --model OUT`.
+    `pack-quantized` of compressed-tensors, or with `--float` to floats, in its format
+    `float-quantized`; at 4 bits, embedding and head get 8. All else of the folder is copied. What
+    is written decodes as any checkpoint: `nldc run ARTIFACT --model OUT`.
     """
     start_torch()
     from nldc.runtime.checkpoint.quantising import quantize as quantize_
@@ -104,6 +117,7 @@ def quantize(
         int(bits),
         None if group is None else int(group),
         symmetric=symmetric,
+        floating=floating,
         progress=loading_bar(),
     )
     if as_json:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nldc.runtime.checkpoint.config_keys import FIXED, REASONS, ROPE, is_switched_off, unknown_keys
-from nldc.runtime.checkpoint.quantization import check_quantization
+from nldc.runtime.checkpoint.quantization import Kind, check_quantization
 from nldc.runtime.errors import CheckpointError, CheckpointWarning
 from nldc.runtime.json_file import read_json
 
@@ -74,8 +74,7 @@ class ModelConfig:
 
     `dtype` is the one that the checkpoint asks to be computed in, None if it names none.
     `paradigm` is how it was trained, `vision` whether it has a vision part, see `vision.config`;
-    `quantised` the kinds of its weights that are stored in 8 or 4 bits: how many, and whether 0 is
-    the middle number.
+    `quantised` the kinds of its weights that are stored in 8 or 4 bits.
     `assumed` are keys that shape the weights and that the file leaves out, each with its default;
     `unknown` are keys that nothing is known of.
     """
@@ -99,7 +98,7 @@ class ModelConfig:
     dtype: str | None = None
     paradigm: str = PARADIGMS[0]
     vision: bool = False
-    quantised: frozenset[tuple[int, bool]] = frozenset()
+    quantised: frozenset[Kind] = frozenset()
     assumed: tuple[tuple[str, int], ...] = ()
     unknown: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from nldc.runtime.errors import CheckpointError
 
-WIDTHS = {"I64": 8, "F64": 8, "I32": 4, "F32": 4, "F16": 2, "BF16": 2}
+WIDTHS = {"I64": 8, "F64": 8, "I32": 4, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 """Bytes that a value takes in the formats that are written."""
 Described: TypeAlias = tuple[str, tuple[int, ...]]
 """A tensor's format as safetensors names it, and its shape."""

@@ -4,19 +4,31 @@ Beside `X.weight_packed` (int32 [out, in * bits / 32]) and `X.weight_scale` (flo
 lie `X.weight_shape` (two int64) and, if 0 is not the middle number, `X.weight_zero_point` (int32
 [out * bits / 32, groups], packed down the rows). Files of `nldc import-gguf` may have, in place of
 that, `X.weight_shift` (floats [out, groups]): what the number 0 without sign is worth.
+
+Floats of 8 bits are `X.weight` itself (F8_E4M3 [out, in]) beside `X.weight_scale`, floats [out,
+groups], or one for all of the matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
-from nldc.runtime.checkpoint.tensors import AGAIN, FLOATS, TensorFile
+from nldc.runtime.checkpoint.quantization import Kind
+from nldc.runtime.checkpoint.tensors import AGAIN, FLOAT8, FLOATS, TensorFile
 from nldc.runtime.errors import CheckpointError
-from nldc.runtime.invariant.quantised import BITS, WORD, Quantised, packed, unpacked
+from nldc.runtime.invariant.quantised import (
+    BITS,
+    WORD,
+    Quantised,
+    packed,
+    packed_floats,
+    unpacked,
+)
 
 PACKED, SCALE, ZERO, SHIFT, SHAPE = "_packed", "_scale", "_zero_point", "_shift", "_shape"
 """What follows the name `X.weight` of the weight."""
@@ -25,16 +37,22 @@ PARTS = (PACKED, SCALE, ZERO, SHIFT, SHAPE)
 
 @dataclass(frozen=True)
 class QuantisedTensors:
-    """The tensors of one weight `name` of `shape`, which were found to fit one another."""
+    """The tensors of one weight `name` of `shape`, which were found to fit one another.
+
+    `floating`: `name` itself is one of them, floats of 8 bits.
+    """
 
     name: str
     shape: tuple[int, int]
     bits: int
     files: Mapping[str, TensorFile]
+    floating: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors that there are of it."""
+        if self.floating:
+            return self.name, self.name + SCALE
         return tuple(self.name + part for part in PARTS if self.name + part in self.files)
 
     def read(self, dtype: torch.dtype, device: torch.device) -> Quantised:
@@ -44,6 +62,8 @@ class QuantisedTensors:
             CheckpointError: a tensor cannot be read, or says something else than its header.
         """
         name, files = self.name, self.files
+        if self.floating:
+            return self._read_floats(dtype, device)
         told = self._read(SHAPE)
         if told is not None and tuple(told.tolist()) != self.shape:
             raise CheckpointError(
@@ -52,12 +72,7 @@ class QuantisedTensors:
                 AGAIN,
             )
         words = files[name + PACKED].read_as_stored(name + PACKED)
-        scale = files[name + SCALE].read_as_stored(name + SCALE)
-        if not bool(scale.isfinite().all()):
-            raise CheckpointError(
-                f"{files[name + SCALE].path}: `{name}{SCALE}` holds values that are no numbers",
-                AGAIN,
-            )
+        scale = self._read_scale()
         shift = self._read(SHIFT)
         zeros = self._read(ZERO)
         if zeros is not None:
@@ -73,34 +88,61 @@ class QuantisedTensors:
             dtype,
         )
 
+    def _read_floats(self, dtype: torch.dtype, device: torch.device) -> Quantised:
+        file = self.files[self.name]
+        numbers = file.read_as_stored(self.name)
+        if bool((numbers.view(torch.uint8) & 0x7F == 0x7F).any()):
+            raise CheckpointError(
+                f"{file.path}: `{self.name}` holds values that are no numbers", AGAIN
+            )
+        scale = self._read_scale()
+        if scale.numel() == 1:  # a matrix's one scale is that of each of its rows
+            scale = scale.reshape(1, 1).repeat(self.shape[0], 1)
+        words = packed_floats(numbers)
+        own = words.to(device), scale.to(device), None, self.bits, self.shape, dtype
+        return Quantised(*own, floating=True)
+
+    def _read_scale(self) -> Tensor:
+        name = self.name + SCALE
+        scale = self.files[name].read_as_stored(name)
+        if not bool(scale.isfinite().all()):
+            raise CheckpointError(
+                f"{self.files[name].path}: `{name}` holds values that are no numbers", AGAIN
+            )
+        return scale
+
     def _read(self, part: str) -> Tensor | None:
         name = self.name + part
         return self.files[name].read_as_stored(name) if name in self.files else None
 
 
 def is_quantised(name: str, files: Mapping[str, TensorFile]) -> bool:
-    """Whether the weight `name` is there in packed numbers, and not as it is."""
-    return name not in files and name + PACKED in files
+    """Whether the weight `name` is there in packed numbers or floats of 8 bits."""
+    return _is_floats(name, files) or (name not in files and name + PACKED in files)
+
+
+def _is_floats(name: str, files: Mapping[str, TensorFile]) -> bool:
+    return name in files and files[name].entries[name].format == FLOAT8
 
 
 def find(
     name: str,
     shape: tuple[int, ...],
     files: Mapping[str, TensorFile],
-    kinds: Collection[tuple[int, bool]],
+    kinds: Collection[Kind],
 ) -> QuantisedTensors:
-    """Return the tensors of a weight of this shape that `is_quantised`.
-
-    `kinds` are the bits that the config describes, and whether 0 is the middle number of them.
+    """Return the tensors of a weight of this shape that `is_quantised`; `kinds` are the config's.
 
     Raises:
         CheckpointError: one is missing, or does not fit the shape or any of the kinds.
     """
+    floating = _is_floats(name, files)
     if len(shape) != 2:
-        raise CheckpointError(
-            f"{files[name + PACKED].path}: `{name}` is no matrix, and quantised", AGAIN
-        )
+        path = files[name if floating else name + PACKED].path
+        raise CheckpointError(f"{path}: `{name}` is no matrix, and quantised", AGAIN)
     out, width = shape
+    if floating:
+        return _find_floats(name, (out, width), files, kinds)
     words = _entry(name + PACKED, files, ("I32",))
     fitting = [bits for bits in BITS if words == (out, -(-width * bits // WORD))]
     if not fitting:
@@ -111,12 +153,7 @@ def find(
         )
     bits = fitting[0]
     scales = _entry(name + SCALE, files, tuple(FLOATS))
-    if len(scales) != 2 or scales[0] != out or not scales[1] or width % scales[1]:
-        raise CheckpointError(
-            f"{files[name + SCALE].path}: tensor `{name}{SCALE}` has the shape {list(scales)}, "
-            f"which does not divide {list(shape)} into groups",
-            AGAIN,
-        )
+    _check_scales(name, scales, (out, width), files)
     for part, formats, want in (
         (ZERO, ("I32",), (-(-out * bits // WORD), scales[1])),
         (SHIFT, tuple(FLOATS), scales),
@@ -132,11 +169,43 @@ def find(
     return QuantisedTensors(name, (out, width), bits, files)
 
 
+def _find_floats(
+    name: str, shape: tuple[int, int], files: Mapping[str, TensorFile], kinds: Collection[Kind]
+) -> QuantisedTensors:
+    path = files[name].path
+    if not any(kind.floating for kind in kinds):
+        raise CheckpointError(
+            f"{path}: `{name}` holds {FLOAT8}, and config.json describes no weights of type float",
+            "do the two belong together? " + AGAIN,
+        )
+    found = files[name].entries[name].shape
+    if found != shape:
+        raise CheckpointError(
+            f"{path}: tensor `{name}` has the shape {list(found)}, not {list(shape)}",
+            "does it belong to the model? " + AGAIN,
+        )
+    scales = _entry(name + SCALE, files, tuple(FLOATS))
+    if prod(scales) != 1:
+        _check_scales(name, scales, shape, files)
+    return QuantisedTensors(name, shape, 8, files, floating=True)
+
+
+def _check_scales(
+    name: str, scales: tuple[int, ...], shape: tuple[int, int], files: Mapping[str, TensorFile]
+) -> None:
+    if len(scales) != 2 or scales[0] != shape[0] or not scales[1] or shape[1] % scales[1]:
+        raise CheckpointError(
+            f"{files[name + SCALE].path}: tensor `{name}{SCALE}` has the shape {list(scales)}, "
+            f"which does not divide {list(shape)} into groups",
+            AGAIN,
+        )
+
+
 def _check_kind(
-    name: str, bits: int, files: Mapping[str, TensorFile], kinds: Collection[tuple[int, bool]]
+    name: str, bits: int, files: Mapping[str, TensorFile], kinds: Collection[Kind]
 ) -> None:
     """Refuse zeros that are not there, or that the config denies: all numbers would be off."""
-    described = {symmetric for each, symmetric in kinds if each == bits}
+    described = {kind.symmetric for kind in kinds if kind.bits == bits and not kind.floating}
     zeros = [name + part for part in (ZERO, SHIFT) if name + part in files]
     where = f"{files[name + PACKED].path}: `{name}` "
     if not described:
@@ -166,7 +235,12 @@ def _entry(name: str, files: Mapping[str, TensorFile], formats: tuple[str, ...])
 def tensors_of(
     name: str, numbers: Tensor, bits: int, scale: Tensor, zero: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return the tensors to store of a weight: int8 numbers [out, in], zeros int8 [out, groups]."""
+    """Return the tensors to store of a weight: numbers [out, in], zeros int8 [out, groups].
+
+    Numbers are int8, or floats of 8 bits.
+    """
+    if numbers.is_floating_point():
+        return {name: numbers, name + SCALE: scale.contiguous()}
     found = {
         name + PACKED: packed(numbers, bits),
         name + SCALE: scale.contiguous(),

@@ -1,8 +1,10 @@
 """Write a checkpoint again with weights of 8 or 4 bits, in the format that others read too.
 
 All matrices are rounded, each group of neighbours in a row with a scale of its own; embedding and
-head, which weigh most for the text, keep 8 bits. Norms, whatever else the weight files hold and all
-other files of the folder are copied. The new folder appears whole or not at all.
+head, which weigh most for the text, keep 8 bits. Beside floats of 8 bits they stay as they are: a
+program that looks for no scale there would read such floats as if it were 1. Norms, whatever else
+the weight files hold and all other files of the folder are copied. The new folder appears whole or
+not at all.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from nldc.runtime.checkpoint.weights import (
     tensor_shapes,
 )
 from nldc.runtime.errors import CheckpointError
-from nldc.runtime.invariant.quantised import quantise
+from nldc.runtime.invariant.quantised import FLOAT8, quantise
 from nldc.runtime.json_file import read_json
 
 GROUPS = (32, 64, 128)
@@ -48,6 +50,7 @@ DEFAULT_GROUP = {4: 32, 8: None}
 FORMAT_NAMES = {kind: name for name, kind in FLOATS.items()} | {
     torch.int32: "I32",
     torch.int64: "I64",
+    FLOAT8: "F8_E4M3",
 }
 CHUNK = 1 << 24
 """Bytes that are copied at a time."""
@@ -65,13 +68,17 @@ class Report:
     before: int
     after: int
     error: float
+    floating: bool
 
     def __str__(self) -> str:
         scales = "a row" if self.group is None else f"{self.group} neighbours"
         apart = ", embedding and head to 8" if self.bits != 8 else ""
+        kind = ""
+        if self.floating:
+            kind, apart = "floats of ", "; embedding and head as they were"
         return (
-            f"quantised {self.source} to {self.out}: {self.matrices} matrices to {self.bits} bits, "
-            f"a scale for {scales}{apart}\n"
+            f"quantised {self.source} to {self.out}: {self.matrices} matrices to {kind}{self.bits} "
+            f"bits, a scale for {scales}{apart}\n"
             f"{self.before / 1e6:.1f} MB became {self.after / 1e6:.1f} MB; "
             f"weights are off by {self.error:.2%} of their size (root mean square)"
         )
@@ -84,6 +91,7 @@ class _Rounding:
     bits: int
     group: int | None
     symmetric: bool
+    floating: bool = False
 
 
 def quantize(
@@ -93,13 +101,15 @@ def quantize(
     group: int | None = None,
     *,
     symmetric: bool = False,
+    floating: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Write the checkpoint in the folder `source` with weights of so many `bits` into `out`.
 
     `group` neighbours of a row share a scale; by itself 32 at 4 bits, and a whole row at 8.
     Numbers of 4 bits get a zero of their own in each group unless all are `symmetric`, as those of
-    8 bits are. `progress` is told how many bytes of how many have been read.
+    8 bits are. `floating` numbers are floats of 8 bits (E4M3), with a scale for each row; embedding
+    and head then stay as they are. `progress` is told how many bytes of how many have been read.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, is quantised already, or does not divide
@@ -111,6 +121,12 @@ def quantize(
     if group is not None and group not in GROUPS:
         raise CheckpointError(
             f"groups of {group} are not supported", "use " + ", ".join(map(str, GROUPS))
+        )
+    if floating and bits != 8:
+        raise CheckpointError(f"floats of {bits} bits are not supported", "use --bits 8")
+    if floating and group is not None:
+        raise CheckpointError(
+            "floats in groups are not supported", "leave --group out: each row has a scale"
         )
     group = group or DEFAULT_GROUP[bits]
     config = ModelConfig.load(source)
@@ -136,9 +152,9 @@ def quantize(
             f"its shape follows from {CONFIG}; do the two belong together?" + left_out(config),
         )
     chosen = {
-        name: _rounding(name, bits, group, symmetric=symmetric)
+        name: _rounding(name, bits, group, symmetric=symmetric, floating=floating)
         for name, shape in shapes.items()
-        if len(shape) == 2
+        if len(shape) == 2 and not (floating and name in (EMBEDDING, HEAD))
     }
     for name, rounding in chosen.items():
         if rounding.group is not None and shapes[name][1] % rounding.group:
@@ -153,7 +169,8 @@ def quantize(
         _copy_rest(source, folder, files)
         write_tensors(folder / SINGLE, described, work.parts(described))
         data = read_json(source / CONFIG)
-        write_json(folder / CONFIG, {**data, KEY: _settings(bits, group, symmetric=symmetric)})
+        described_so = _settings(bits, group, symmetric=symmetric, floating=floating)
+        write_json(folder / CONFIG, {**data, KEY: described_so})
 
     write_folder(out, write)
     return Report(
@@ -165,13 +182,16 @@ def quantize(
         before=sum({file.path: file.state[0] for file in files.values()}.values()),
         after=(out / SINGLE).stat().st_size,
         error=math.sqrt(work.off / max(work.size, 1e-300)),
+        floating=floating,
     )
 
 
-def _rounding(name: str, bits: int, group: int | None, *, symmetric: bool) -> _Rounding:
+def _rounding(
+    name: str, bits: int, group: int | None, *, symmetric: bool, floating: bool
+) -> _Rounding:
     if name in (EMBEDDING, HEAD) and bits < 8:
         return _Rounding(8, None, symmetric=True)
-    return _Rounding(bits, group, symmetric=symmetric or bits == 8)
+    return _Rounding(bits, group, symmetric=symmetric or bits == 8, floating=floating)
 
 
 def _dividing(shapes: Mapping[str, tuple[int, ...]], chosen: Mapping[str, _Rounding]) -> str:
@@ -181,14 +201,16 @@ def _dividing(shapes: Mapping[str, tuple[int, ...]], chosen: Mapping[str, _Round
     return "--group " + " or ".join(fine) if fine else ""
 
 
-def _settings(bits: int, group: int | None, *, symmetric: bool) -> dict[str, Any]:
-    whole = symmetric or bits == 8
-    groups = {"group_0": scheme(bits, group, symmetric=whole, targets=["Linear"])}
+def _settings(bits: int, group: int | None, *, symmetric: bool, floating: bool) -> dict[str, Any]:
+    own = scheme(
+        bits, group, symmetric=symmetric or bits == 8, targets=["Linear"], floating=floating
+    )
+    groups = {"group_0": own}
+    ends = [name.removesuffix(".weight") for name in (HEAD, EMBEDDING)]
     if bits < 8:
         # what is named is looked for before kinds of modules are
-        ends = [name.removesuffix(".weight") for name in (HEAD, EMBEDDING)]
         groups["group_1"] = scheme(8, None, symmetric=True, targets=ends)
-    return settings(groups)
+    return settings(groups, ignore=ends if floating else ())
 
 
 def _scale_dtype(source: Path, config: ModelConfig) -> torch.dtype:
@@ -223,7 +245,8 @@ class _Work:
                 entry = self._files[name].entries[name]
                 found[name] = (entry.format, entry.shape)
                 continue
-            empty = torch.zeros(shapes[name], dtype=torch.int8, device="meta")
+            kind = FLOAT8 if self._chosen[name].floating else torch.int8
+            empty = torch.empty(shapes[name], dtype=kind, device="meta")
             for part, tensor in self._tensors(name, empty).items():
                 found[part] = (FORMAT_NAMES[tensor.dtype], tuple(tensor.shape))
         return found
@@ -237,7 +260,12 @@ class _Work:
             zero = None if rounding.symmetric else weight.new_empty((out, width // group))
             return tensors_of(name, weight, rounding.bits, scale, zero)
         made = quantise(
-            weight, rounding.bits, group, self._scale_dtype, symmetric=rounding.symmetric
+            weight,
+            rounding.bits,
+            group,
+            self._scale_dtype,
+            symmetric=rounding.symmetric,
+            floating=rounding.floating,
         )
         self._add_error(weight, made.numbers, made.scale, made.zero)
         return tensors_of(name, made.numbers, rounding.bits, made.scale, made.zero)
@@ -246,7 +274,7 @@ class _Work:
         self, weight: Tensor, numbers: Tensor, scale: Tensor, zero: Tensor | None
     ) -> None:
         groups = (len(weight), scale.shape[1], -1)
-        values = numbers.view(groups).float()
+        values = numbers.float().view(groups)
         if zero is not None:
             values = values - zero.unsqueeze(-1)
         values = values * scale.float().unsqueeze(-1)

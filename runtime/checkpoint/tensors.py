@@ -30,13 +30,14 @@ FLOATS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-NUMBERS = {"I64": torch.int64, "I32": torch.int32}
-"""Whole numbers that are read as they are stored."""
+FLOAT8 = "F8_E4M3"
+STORED = {"I64": torch.int64, "I32": torch.int32, FLOAT8: torch.float8_e4m3fn}
+"""What else is read as it is stored: whole numbers, and floats that mean nothing by themselves."""
 WIDTHS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("I8", "U8", "BOOL", FLOAT8, "F8_E5M2", "F8_E8M0"), 1),
 }
 """Bytes a value takes; what a format that is not listed takes is not checked."""
 AGAIN = "download the file again"
@@ -108,13 +109,13 @@ class TensorFile:
         return out
 
     def read_as_stored(self, name: str) -> Tensor:
-        """Return a copy of a tensor of floats, I32 or I64 as it is in the file, on the CPU.
+        """Return a copy of a tensor of `FLOATS` or `STORED` as it is in the file, on the CPU.
 
         Raises:
             NldcRuntimeError: the tensor is of another format, or the file was changed meanwhile.
         """
         entry = self.entries[name]
-        kind = NUMBERS.get(entry.format) or FLOATS[self._floats(name).format]
+        kind = STORED.get(entry.format) or FLOATS[self._floats(name).format]
         out = torch.empty(entry.shape, dtype=kind)
         self._read(name, entry, kind, out)
         return out

@@ -24,8 +24,8 @@ from nldc.runtime.cpu.memory import get, put
 from nldc.runtime.cpu.vectors import F32, I32, Vectors, loop
 from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Blocked
 
-Q4, Q4S, Q8, Q8S, BF16, F16 = range(6)
-assert FORMS[: F16 + 1] == ("q4", "q4s", "q8", "q8s", "bf16", "f16")
+Q4, Q4S, Q8, Q8S, F8, BF16, F16 = range(7)
+assert FORMS[: F16 + 1] == ("q4", "q4s", "q8", "q8s", "f8", "bf16", "f16")
 EACH = np.array([WORD // BITS[form] for form in FORMS])
 """Numbers of a word."""
 PLACES = 8
@@ -152,6 +152,8 @@ class _Block:
                 word = write.and_(word, const(((1 << bits) - 1) << (bits * each)))
         elif self.form == Q8:
             word = write.ashr(write.shl(word, const(24 - 8 * each)), const(24))
+        elif self.form == F8:
+            return v.float8(write.shl(word, const(24 - 8 * each)))
         elif self.form == BF16:
             high = write.and_(word, const(0xFFFF0000)) if each else write.shl(word, const(16))
             return v.floats(high)

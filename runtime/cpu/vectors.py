@@ -116,6 +116,13 @@ class Vectors:
         sign = write.shl(write.and_(value, self.const(I32, 0x8000)), self.const(I32, 16))
         return self.floats(write.or_(self.bits(sized), sign))
 
+    def float8(self, value: Any) -> Any:
+        """Return the float32 of floats of 8 bits (E4M3), the highest of an int32, but for NaN."""
+        write = self.builder
+        sign = write.and_(value, self.const(I32, 0x80000000))
+        size = write.and_(write.lshr(value, self.const(I32, 4)), self.const(I32, 0x07F00000))
+        return write.fmul(self.floats(write.or_(sign, size)), self.const(F32, 2.0**120))
+
     def read(self, address: Any, number: int) -> Any:
         """Read values that lie in memory as float32, bfloat16 or float16."""
         if number == FLOAT32:

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nldc.runtime.invariant.quantised import Quantised
+from nldc.runtime.invariant.quantised import FLOAT8, Quantised
 
 OUTPUTS = 64
 """Outputs of a block."""
 WORD = 32
 """Bits of a word: neighbours of one input row of the weight, lowest first."""
-FORMS = ("q4", "q4s", "q8", "q8s", "bf16", "f16", "f32")
+FORMS = ("q4", "q4s", "q8", "q8s", "f8", "bf16", "f16", "f32")
 """What numbers a word holds; see `Blocked`."""
-BITS = {"q4": 4, "q4s": 4, "q8": 8, "q8s": 8, "bf16": 16, "f16": 16, "f32": 32}
+BITS = {"q4": 4, "q4s": 4, "q8": 8, "q8s": 8, "f8": 8, "bf16": 16, "f16": 16, "f32": 32}
 PLAIN = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
 PIECE = 1 << 25
 """Bytes of memory that matrices share: large enough for the system to map it in large pages."""
@@ -48,6 +48,7 @@ class Blocked:
 
     - `q4`: numbers of 4 bits, from which 8 is taken; `q4s`: not so, and there is a shift
     - `q8`: numbers of 8 bits with a sign; `q8s`: without one, and there is a shift
+    - `f8`: floats of 8 bits (E4M3)
     - `bf16`, `f16`, `f32`: the weight as it is, one group, and no scale
     """
 
@@ -90,6 +91,8 @@ class Blocked:
         else:
             shifts = torch.arange(0, WORD, bits)
             values = (words >> shifts) & ((1 << bits) - 1)
+            if self.form == "f8":
+                values = values.to(torch.uint8).view(FLOAT8)
             if self.form == "q8":
                 values = (values ^ 128) - 128
             if self.form == "q4":
@@ -140,7 +143,7 @@ class Arena:
 
     def _quantised(self, weight: Quantised) -> Blocked:
         (out, width), groups, bits = weight.shape, weight.scale.shape[1], weight.bits
-        form = f"q{bits}" + "s" * (weight.shift is not None)
+        form = "f8" if weight.floating else f"q{bits}" + "s" * (weight.shift is not None)
         each = WORD // bits
         words = -(-weight.group // each)
         packed = weight.packed.contiguous().numpy()

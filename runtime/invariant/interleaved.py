@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nldc.runtime.invariant.quantised import CHUNK, Quantised, unpacked
+from nldc.runtime.invariant.quantised import CHUNK, FLOAT8, Quantised, unpacked
 
 WORD = 16
 """Bits of a word."""
@@ -31,7 +31,8 @@ class Interleaved:
 
     `words` int16 [out, blocks * lanes], see above. `scale` [groups, out], and `offset` [groups,
     out] where a weight had a shift: what the middle number is worth. A group has `group` columns, 0
-    where all of a row are one. The weight is `scale * (u - middle) + offset`.
+    where all of a row are one. The weight is `scale * (u - middle) + offset`, or with `floating`
+    `scale` times the float (E4M3) whose bits are u.
     """
 
     words: Tensor
@@ -42,6 +43,7 @@ class Interleaved:
     lanes: int
     shape: tuple[int, int]
     dtype: torch.dtype
+    floating: bool = False
 
     @property
     def parts(self) -> int:
@@ -60,7 +62,11 @@ class Interleaved:
         shifts = torch.arange(self.parts, device=words.device).view(1, 1, -1, 1) * self.bits
         raised = (words >> shifts) & ((1 << self.bits) - 1)
         wide = torch.promote_types(self.dtype, torch.float32)
-        numbers = raised.flatten(1)[:, :width].to(wide) - (1 << (self.bits - 1))
+        raised = raised.flatten(1)[:, :width]
+        if self.floating:
+            numbers = raised.to(torch.uint8).view(FLOAT8).to(wide)
+        else:
+            numbers = raised.to(wide) - (1 << (self.bits - 1))
         each = self.group or width
 
         def spread(values: Tensor) -> Tensor:
@@ -94,6 +100,7 @@ def interleaved(weight: Quantised, lanes: int) -> Interleaved:
     for rows, to in zip(
         torch.split(weight.packed, at_once), torch.split(words, at_once), strict=True
     ):
+        # what fills a row up is the middle number, or of floats the same bits, -0: no NaN
         numbers = F.pad(unpacked(rows, weight.bits, width), (0, padded - width))
         raised = (numbers.to(torch.int16) + weight.middle).view(len(rows), -1, parts, lanes)
         found = raised[:, :, 0]
@@ -111,6 +118,7 @@ def interleaved(weight: Quantised, lanes: int) -> Interleaved:
         lanes,
         weight.shape,
         weight.dtype,
+        weight.floating,
     )
 
 

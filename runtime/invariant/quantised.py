@@ -1,8 +1,9 @@
-"""Weights of 8 and 4 bits as they are stored: whole numbers in groups that share a scale.
+"""Weights of 8 and 4 bits as they are stored: numbers in groups that share a scale.
 
-The layout is that of compressed-tensors' `pack-quantized`, so that files are read without a change
-and a kernel reads what files hold. What a weight is worth is said by `Quantised.to_dense`, which
-every product of it is tested against.
+Numbers are whole, or of 8 bits floats (E4M3: a sign, 4 bits of exponent, 3 of mantissa). The layout
+is that of compressed-tensors' `pack-quantized` and `float-quantized`, so that files are read
+without a change and a kernel reads what files hold. What a weight is worth is said by
+`Quantised.to_dense`, which every product of it is tested against.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BITS = (4, 8)
+FLOAT8 = torch.float8_e4m3fn
+"""What numbers of 8 bits are that are no whole ones. It has no infinities, and NaN of each sign."""
+LARGEST = 448.0
+"""The largest float of 8 bits."""
 WORD = 32
 """Bits of a packed word."""
 CANDIDATES = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82)
@@ -30,7 +35,8 @@ class Quantised:
     `packed` is int32 [out, in * bits / 32, rounded up]: value i of a row lies at bit i * bits,
     lowest first, as a number u without sign. Of a row's values, each `in / groups` neighbours share
     a `scale`, floats [out, groups]. The weight is `scale * u + shift` where there is a `shift`,
-    floats [out, groups], and `scale * (u - 2 ** (bits - 1))` where there is none.
+    floats [out, groups], and `scale * (u - 2 ** (bits - 1))` where there is none. With `floating`,
+    u is the bits of a float (E4M3, not NaN), and the weight is `scale` times it: 8 bits, no shift.
     """
 
     packed: Tensor
@@ -39,6 +45,7 @@ class Quantised:
     bits: int
     shape: tuple[int, int]
     dtype: torch.dtype
+    floating: bool = False
 
     @property
     def middle(self) -> int:
@@ -51,8 +58,8 @@ class Quantised:
         return self.shape[1] // self.scale.shape[1]
 
     def numbers(self) -> Tensor:
-        """Return the numbers as int8 [out, in], zero in the middle of their range."""
-        return unpacked(self.packed, self.bits, self.shape[1])
+        """Return the numbers [out, in]: int8, zero in the middle of their range, or floats."""
+        return self._numbers(self.packed)
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] in its dtype: computed in at least float32, rounded once."""
@@ -60,13 +67,18 @@ class Quantised:
 
     def rows(self, which: Tensor) -> Tensor:
         """Return the rows with those numbers, int64 [n], as [n, in]; all of an embedding's use."""
-        numbers = unpacked(self.packed[which], self.bits, self.shape[1])
+        numbers = self._numbers(self.packed[which])
         shift = None if self.shift is None else self.shift[which]
         return self._valued(numbers, self.scale[which], shift).to(self.dtype)
 
+    def _numbers(self, words: Tensor) -> Tensor:
+        if self.floating:
+            return words.contiguous().view(FLOAT8)[:, : self.shape[1]]
+        return unpacked(words, self.bits, self.shape[1])
+
     def _valued(self, numbers: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
         wide = torch.promote_types(self.dtype, torch.float32)
-        values = numbers.view(len(numbers), scale.shape[1], -1).to(wide)
+        values = numbers.to(wide).view(len(numbers), scale.shape[1], -1)
         if shift is not None:
             values += self.middle
         values = values.mul_(scale.to(wide).unsqueeze(-1))
@@ -95,10 +107,16 @@ def unpacked(words: Tensor, bits: int, count: int) -> Tensor:
     return raised[:, :count].sub(1 << (bits - 1)).view(torch.int8)
 
 
+def packed_floats(numbers: Tensor) -> Tensor:
+    """Return floats of 8 bits [n, count] as words int32 [n, count / 4, rounded up]."""
+    return F.pad(numbers.view(torch.uint8), (0, -numbers.shape[1] % 4)).view(torch.int32)
+
+
 def joined(parts: Sequence[Quantised]) -> Quantised | None:
     """Return weights one below the other as one, or None if they are not quantised alike."""
     first = parts[0]
-    if len({(part.bits, part.shape[1], part.scale.shape[1]) for part in parts}) > 1:
+    kinds = {(part.bits, part.floating, part.shape[1], part.scale.shape[1]) for part in parts}
+    if len(kinds) > 1:
         return None
     shift = None
     if any(part.shift is not None for part in parts):
@@ -123,8 +141,9 @@ def _shift_of(part: Quantised) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
-    """A weight as `quantise` returns it: int8 numbers [out, in], scale [out, groups] in the dtype
-    that it is stored in, and with `zero`, int8 [out, groups], the number that stands for 0.
+    """A weight as `quantise` returns it: numbers [out, in], int8 or `FLOAT8`, scale [out, groups]
+    in the dtype that it is stored in, and with `zero`, int8 [out, groups], the number that stands
+    for 0.
     """
 
     numbers: Tensor
@@ -133,16 +152,22 @@ class Rounded:
 
 
 def quantise(
-    weight: Tensor, bits: int, group: int, scale_dtype: torch.dtype, *, symmetric: bool
+    weight: Tensor,
+    bits: int,
+    group: int,
+    scale_dtype: torch.dtype,
+    *,
+    symmetric: bool,
+    floating: bool = False,
 ) -> Rounded:
     """Round a weight [out, in] to numbers of so many bits, each `group` neighbours with a scale.
 
     Of a few ranges that each group could have, it gets the one with the least squared error. The
-    weight is then `scale * (numbers - zero)`.
+    weight is then `scale * (numbers - zero)`. `floating` numbers are symmetric.
     """
     at_once = max(1, CHUNK // weight.shape[1])
     parts = [
-        _quantise(rows, bits, group, scale_dtype, symmetric=symmetric)
+        _quantise(rows, bits, group, scale_dtype, symmetric=symmetric, floating=floating)
         for rows in torch.split(weight, at_once)
     ]
     numbers, scale, zero = (torch.cat(values) for values in zip(*parts, strict=True))
@@ -150,10 +175,18 @@ def quantise(
 
 
 def _quantise(
-    weight: Tensor, bits: int, group: int, scale_dtype: torch.dtype, *, symmetric: bool
+    weight: Tensor,
+    bits: int,
+    group: int,
+    scale_dtype: torch.dtype,
+    *,
+    symmetric: bool,
+    floating: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     values = weight.float().view(len(weight), -1, group)
-    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    low, high = float(-(1 << (bits - 1))), float((1 << (bits - 1)) - 1)
+    if floating:
+        low, high = -LARGEST, LARGEST
     least, most = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
     if symmetric:
         span = torch.maximum(most, -least) / high
@@ -169,7 +202,8 @@ def _quantise(
         zero = torch.zeros_like(scale)
         if not symmetric:
             zero = (low - least * part / scale).round().clamp(low, high)
-        numbers = (values / scale + zero).round().clamp(low, high)
+        numbers = (values / scale + zero).clamp(low, high)
+        numbers = numbers.to(FLOAT8).float() if floating else numbers.round()
         found = ((numbers - zero) * scale - values).square().sum(-1, keepdim=True)
         if best is None:
             best, error = (numbers, scale, zero), found
@@ -181,7 +215,7 @@ def _quantise(
     assert best is not None
     numbers, scale, zero = best
     return (
-        numbers.flatten(1).to(torch.int8),
+        numbers.flatten(1).to(FLOAT8 if floating else torch.int8),
         scale.squeeze(-1).to(scale_dtype),
         zero.squeeze(-1).to(torch.int8),
     )

@@ -129,7 +129,7 @@ def forms(weight: Quantised) -> tuple[Form, ...]:
         return ()
     if weight.bits == 4 and weight.group in (32, 64, 128, 256):
         return ("int4", "half")
-    one_scale = weight.scale.shape[1] == 1 and weight.shift is None
+    one_scale = weight.scale.shape[1] == 1 and weight.shift is None and not weight.floating
     if weight.bits == 8 and one_scale and weight.shape[1] % WHOLE == 0:
         return ("int8", "half")
     return ("half",)

@@ -10,7 +10,7 @@ from torch import Tensor
 from nldc.runtime.invariant.interleaved import interleaved, lanes_of
 from nldc.runtime.invariant.linear import COUNTS, Weight, linear, onednn_has, pack, rows_agree
 from nldc.runtime.invariant.linear import cancelling as plain_cancelling
-from nldc.runtime.invariant.quantised import Quantised, packed
+from nldc.runtime.invariant.quantised import FLOAT8, Quantised, packed, packed_floats
 from nldc.runtime.invariant.quantised_product import Form, formed, forms, half
 
 AT_MOST = 4096
@@ -69,6 +69,7 @@ def pack_quantised(weight: Quantised) -> Weight:
         weight.dtype,
         weight.packed.device,
         torch.get_num_threads(),
+        weight.floating,
     )
     return pack(weight.to_dense()) if chosen is None else formed(weight, chosen)
 
@@ -83,13 +84,16 @@ def choose(
     dtype: torch.dtype,
     device: torch.device,
     threads: int,
+    floating: bool = False,
 ) -> Form | None:
     """Return the best form that holds for weights of this kind, or None.
 
     What is found is true of so many `threads`.
     """
     del threads
-    weight, rows = cancelling(out, width, bits, groups, dtype, device, shifted=shifted)
+    weight, rows = cancelling(
+        out, width, bits, groups, dtype, device, shifted=shifted, floating=floating
+    )
     for form in forms(weight):
         try:
             tried = formed(weight, form)
@@ -113,6 +117,7 @@ def cancelling(
     device: torch.device,
     *,
     shifted: bool,
+    floating: bool = False,
 ) -> tuple[Quantised, Tensor]:
     """Return a weight and rows whose exact products are all zero, as `linear.cancelling` does.
 
@@ -130,8 +135,11 @@ def cancelling(
 
     order = torch.randperm(group, generator=generator)
     low, high = -(1 << (bits - 1)), 1 << (bits - 1)
-    halves = torch.randint(low, high, (out, groups, pairs), generator=generator)
-    numbers = mirrored(halves.to(torch.int8), 1)
+    halves = torch.randint(low, high, (out, groups, pairs), generator=generator).to(torch.int8)
+    if floating:  # any bits are a float, but for those of NaN
+        halves[halves & 0x7F == 0x7F] = 0
+    numbers = mirrored(halves, 1)
+    words = packed_floats(numbers.view(FLOAT8)) if floating else packed(numbers, bits)
     scale = torch.rand(out, groups, generator=generator) + 0.5
     shift = None
     if shifted:
@@ -139,11 +147,12 @@ def cancelling(
     given = torch.randn(COUNTS[-1] + 8, groups, pairs, generator=generator)
     given *= torch.randint(-SPREAD, SPREAD + 1, given.shape, generator=generator).float().exp2()
     weight = Quantised(
-        packed(numbers, bits).to(device),
+        words.to(device),
         scale.to(device, dtype),
         None if shift is None else shift.to(device, dtype),
         bits,
         (out, width),
         dtype,
+        floating,
     )
     return weight, mirrored(given, -1).to(device, dtype)

@@ -78,9 +78,9 @@ def gated_kernel(  # type: ignore[no-untyped-def]
     delta_ptr, mark_ptr, out_ptr, rows,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
-    ADAPTED: tl.constexpr, UPCAST: tl.constexpr, BITS: tl.constexpr, LANES: tl.constexpr,
-    GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr, PTX: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    ADAPTED: tl.constexpr, UPCAST: tl.constexpr, BITS: tl.constexpr, FLOATING: tl.constexpr,
+    LANES: tl.constexpr, GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr,
+    PTX: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Write [rows, OUT] for x [rows, WIDTH] and two weights [OUT, WIDTH].
 
@@ -108,7 +108,7 @@ def gated_kernel(  # type: ignore[no-untyped-def]
             x_ptr, gate_ptr, gate_scale_ptr + first_out, gate_offset_ptr + first_out,
             up_ptr, up_scale_ptr + first_out, up_offset_ptr + first_out, x_row, x_other, held,
             0, WIDTH, OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-            BITS, LANES, GROUP, CHAIN, SHIFTED, PTX, True,
+            BITS, FLOATING, LANES, GROUP, CHAIN, SHIFTED, PTX, True,
         )  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()

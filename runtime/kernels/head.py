@@ -53,7 +53,7 @@ def head_kernel(  # type: ignore[no-untyped-def]
     MORE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr,
     LOGITS: tl.constexpr, TOKEN: tl.constexpr, NOISY: tl.constexpr,
     MEASURED: tl.constexpr, GIVEN: tl.constexpr, MEASURES: tl.constexpr, UPCAST: tl.constexpr,
-    BITS: tl.constexpr, LANES: tl.constexpr,
+    BITS: tl.constexpr, FLOATING: tl.constexpr, LANES: tl.constexpr,
     GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr, PTX: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -79,7 +79,7 @@ def head_kernel(  # type: ignore[no-untyped-def]
     total, other = sums_of(
         x_ptr, w_ptr, scale_ptr + first_out, offset_ptr + first_out, x_row, x_other, held, 0, WIDTH,
         OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-        BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
+        BITS, FLOATING, LANES, GROUP, CHAIN, SHIFTED, PTX,
     )  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()

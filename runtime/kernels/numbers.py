@@ -5,8 +5,10 @@ numbers around zero, which 16 bits hold exactly; a group's scale is applied to t
 not to the weights, in float32. What a shift adds is the sum of x over the group, taken by a product
 with ones, times what the middle number is worth.
 
-Numbers become floats without a conversion, of which a processor has few: their bits are put behind
-the leading one of a power of two, two values to a register, and the power is subtracted.
+Whole numbers become floats without a conversion, of which a processor has few: their bits are put
+behind the leading one of a power of two, two values to a register, and the power is subtracted.
+Floats of 8 bits have theirs put where those of 16 have them, which is the float but for a power of
+two: exponents begin elsewhere. A product with that power is exact, of subnormal numbers too.
 """
 
 # ruff: noqa: N803, N806  (Triton names compile-time values in capitals)
@@ -37,16 +39,19 @@ class Numbers:
     group: int
     scale: torch.dtype
     offset: torch.dtype | None
+    floating: bool = False
 
     def __str__(self) -> str:
         group = f" group {self.group}" if self.group else ""
-        return f"int{self.bits}{group}" + " shifted" * (self.offset is not None)
+        kind = "fp" if self.floating else "int"
+        return f"{kind}{self.bits}{group}" + " shifted" * (self.offset is not None)
 
     @staticmethod
     def of(weight: Interleaved) -> Numbers:
         """Return how a weight lies."""
         offset = None if weight.offset is None else weight.offset.dtype
-        return Numbers(weight.bits, weight.lanes, weight.group, weight.scale.dtype, offset)
+        own = weight.scale.dtype, offset, weight.floating
+        return Numbers(weight.bits, weight.lanes, weight.group, *own)
 
     @property
     def block(self) -> int:
@@ -67,6 +72,7 @@ class Numbers:
         """Return what a kernel has to know of it at compile time."""
         return {
             "BITS": self.bits,
+            "FLOATING": self.floating,
             "LANES": self.lanes,
             "GROUP": self.group,
             "CHAIN": self.chain,
@@ -75,8 +81,35 @@ class Numbers:
         }
 
 
-PLAIN = {"BITS": WORD, "LANES": 0, "GROUP": 0, "CHAIN": 0, "SHIFTED": False, "PTX": False}
+PLAIN = {
+    "BITS": WORD,
+    "FLOATING": False,
+    "LANES": 0,
+    "GROUP": 0,
+    "CHAIN": 0,
+    "SHIFTED": False,
+    "PTX": False,
+}
 """The same, of a weight that is not quantised."""
+
+
+@triton.constexpr_function  # type: ignore[untyped-decorator]
+def unpacking_floats(part: int, number: str) -> str:
+    """Return the instructions that bring a part of two words, floats of 8 bits, to two of 16."""
+    if number == "bf16":
+        # times 2 ** 120; bf16 has no product alone before 9.0, and to add -0 changes nothing
+        moved = "shr.b32 a, $1, 4;" if part else "shl.b32 a, $1, 4;"
+        mask, times = "0x07F007F0", "mov.b32 b, 0x7B807B80; mov.b32 c, 0x80008000;"
+        times += " fma.rn.bf16x2 $0, a, b, c;"
+    else:
+        moved = "shr.b32 a, $1, 1;" if part else "shl.b32 a, $1, 7;"
+        mask, times = "0x3F803F80", "mov.b32 b, 0x5C005C00; mul.rn.f16x2 $0, a, b;"
+    sign = "mov.b32 t, $1;" if part else "shl.b32 t, $1, 8;"
+    return (
+        "{ .reg .b32 t, a, b, c; "
+        f"{moved} {sign} and.b32 a, a, {mask}; lop3.b32 a, t, 0x80008000, a, 0xEA; {times}"
+        " }"
+    )
 
 
 @triton.constexpr_function  # type: ignore[untyped-decorator]
@@ -110,14 +143,23 @@ def unpacking(part: int, bits: int, number: str) -> str:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def part_of(  # type: ignore[no-untyped-def]
-    word, part: tl.constexpr, BITS: tl.constexpr, NUMBER: tl.constexpr, UPCAST: tl.constexpr,
-    PTX: tl.constexpr,
+    word, part: tl.constexpr, BITS: tl.constexpr, FLOATING: tl.constexpr, NUMBER: tl.constexpr,
+    UPCAST: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Return the numbers of a part, around zero, of int16 words [N, LANES]: of the same shape.
 
-    PTX: by CUDA's instructions, two words at a time.
+    PTX: by CUDA's instructions, two words at a time. FLOATING: the numbers are floats (E4M3).
     """
-    if PTX:
+    if PTX and FLOATING:
+        if tl.bfloat16 == NUMBER:
+            number = tl.inline_asm_elementwise(
+                unpacking_floats(part, "bf16"), "=r,r", [word], tl.bfloat16, is_pure=True, pack=2
+            )
+        else:
+            number = tl.inline_asm_elementwise(
+                unpacking_floats(part, "fp16"), "=r,r", [word], tl.float16, is_pure=True, pack=2
+            )
+    elif PTX:
         if tl.bfloat16 == NUMBER:
             number = tl.inline_asm_elementwise(
                 unpacking(part, BITS, "bf16"), "=r,r", [word], tl.bfloat16, is_pure=True, pack=2
@@ -126,6 +168,13 @@ def part_of(  # type: ignore[no-untyped-def]
             number = tl.inline_asm_elementwise(
                 unpacking(part, BITS, "fp16"), "=r,r", [word], tl.float16, is_pure=True, pack=2
             )
+    elif FLOATING:
+        bits = word.to(tl.int32) >> (part * 8)
+        # in a float16, which keeps subnormal numbers everywhere, 2 ** 8 times too small
+        bits = ((bits & 0x80) << 8) | ((bits & 0x7F) << 7)
+        number = bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+        if not UPCAST:
+            number = number.to(NUMBER)
     else:
         raised = (word.to(tl.int32) >> (part * BITS)) & ((1 << BITS) - 1)
         number = (raised - (1 << (BITS - 1))).to(tl.float32)
@@ -208,8 +257,8 @@ def number_sums(  # type: ignore[no-untyped-def]
     first, last,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
     MORE: tl.constexpr, ONCE: tl.constexpr, UPCAST: tl.constexpr, BITS: tl.constexpr,
-    LANES: tl.constexpr, GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr,
-    PTX: tl.constexpr, PAIRED: tl.constexpr,
+    FLOATING: tl.constexpr, LANES: tl.constexpr, GROUP: tl.constexpr, CHAIN: tl.constexpr,
+    SHIFTED: tl.constexpr, PTX: tl.constexpr, PAIRED: tl.constexpr,
 ):  # fmt: skip
     """Return the sums of the terms `first` to `last`, [N, R] and [N, MORE], in their order.
 
@@ -263,7 +312,7 @@ def number_sums(  # type: ignore[no-untyped-def]
                 )
         for part in tl.static_range(PARTS):
             column = start + part * LANES + lane
-            weight = part_of(word, part, BITS, NUMBER, UPCAST, PTX)
+            weight = part_of(word, part, BITS, FLOATING, NUMBER, UPCAST, PTX)
             x = row_block(x_ptr, row, column, WIDTH, BLOCK, UPCAST)
             if GROUP > 0 and part % CHAIN == 0:
                 sums = tl.zeros((N, R), tl.float32)
@@ -276,7 +325,7 @@ def number_sums(  # type: ignore[no-untyped-def]
             if SHIFTED:
                 ones = dotted(one, x, ones)
             if PAIRED:
-                up_weight = part_of(up_word, part, BITS, NUMBER, UPCAST, PTX)
+                up_weight = part_of(up_word, part, BITS, FLOATING, NUMBER, UPCAST, PTX)
                 up_sums = dotted(up_weight, x, up_sums)
             if MORE > 0:
                 x = row_block(x_ptr, other_row, column, WIDTH, BLOCK, UPCAST)

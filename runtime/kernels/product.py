@@ -290,8 +290,8 @@ def sums_of(  # type: ignore[no-untyped-def]
     x_ptr, w_ptr, scale_ptr, offset_ptr, row, other_row, out, first, last,
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
     MORE: tl.constexpr, ONCE: tl.constexpr, UPCAST: tl.constexpr, BITS: tl.constexpr,
-    LANES: tl.constexpr, GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr,
-    PTX: tl.constexpr,
+    FLOATING: tl.constexpr, LANES: tl.constexpr, GROUP: tl.constexpr, CHAIN: tl.constexpr,
+    SHIFTED: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Return what `segment_sums` does, of a weight that is quantised if it has no 16 BITS."""
     if BITS == 16:
@@ -303,7 +303,7 @@ def sums_of(  # type: ignore[no-untyped-def]
         total, other, _, _ = number_sums(
             x_ptr, w_ptr, scale_ptr, offset_ptr, w_ptr, scale_ptr, offset_ptr, row, other_row, out,
             first, last, OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-            BITS, LANES, GROUP, CHAIN, SHIFTED, PTX, False,
+            BITS, FLOATING, LANES, GROUP, CHAIN, SHIFTED, PTX, False,
         )  # fmt: skip
     return total, other
 
@@ -344,7 +344,7 @@ def product_kernel(  # type: ignore[no-untyped-def]
     OUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, SEGMENTS: tl.constexpr,
     SPAN: tl.constexpr, APART: tl.constexpr, ROWS: tl.constexpr, MORE: tl.constexpr,
     FEATURES: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr, UPCAST: tl.constexpr,
-    BITS: tl.constexpr, LANES: tl.constexpr,
+    BITS: tl.constexpr, FLOATING: tl.constexpr, LANES: tl.constexpr,
     GROUP: tl.constexpr, CHAIN: tl.constexpr, SHIFTED: tl.constexpr, PTX: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -372,7 +372,7 @@ def product_kernel(  # type: ignore[no-untyped-def]
             x_ptr, w_ptr, scale_ptr, offset_ptr, x_row, x_other, held, first,
             tl.minimum(first + SPAN, WIDTH),
             OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-            BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
+            BITS, FLOATING, LANES, GROUP, CHAIN, SHIFTED, PTX,
         )  # fmt: skip
         if APART:
             out_ptr += segment.to(tl.int64) * rows * OUT
@@ -385,7 +385,7 @@ def product_kernel(  # type: ignore[no-untyped-def]
                 x_ptr, w_ptr, scale_ptr, offset_ptr, x_row, x_other, held, first,
                 tl.minimum(first + SPAN, WIDTH),
                 OUT, WIDTH, STRIDE, BLOCK, MORE, ONCE, UPCAST,
-                BITS, LANES, GROUP, CHAIN, SHIFTED, PTX,
+                BITS, FLOATING, LANES, GROUP, CHAIN, SHIFTED, PTX,
             )  # fmt: skip
             total += part
             if MORE > 0:

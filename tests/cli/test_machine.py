@@ -118,7 +118,7 @@ WELL: dict[str, tuple[Callable[[Path], tuple[object, ...]], set[str]]] = {
     "export": (lambda at: (at / "ar", "-o", at / "exported"), {"folder"}),
     "quantize": (
         lambda at: (GOLDEN, "--bits", "8", "-o", at / "eight"),
-        {"source", "out", "bits", "group", "matrices", "before", "after", "error"},
+        {"source", "out", "bits", "floating", "group", "matrices", "before", "after", "error"},
     ),
     "doctor": (lambda _: (), {"findings"}),
 }

@@ -34,8 +34,8 @@ def backend(request: pytest.FixtureRequest, device: torch.device) -> str:
     """Return each backend that runs on the device."""
     name = str(request.param)
     if name == "triton" and device.type == "cpu":
-        triton_attention = pytest.importorskip("nldc.runtime.model.triton_attention")
-        if not (triton_attention.interpreted() and triton_attention.can_interpret()):
+        kernels = pytest.importorskip("nldc.runtime.kernels.device")
+        if not (kernels.interpreted() and kernels.can_interpret()):
             pytest.skip("kernels run on the CPU with TRITON_INTERPRET=1 only")
     return name
 

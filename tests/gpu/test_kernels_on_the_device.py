@@ -17,7 +17,7 @@ from torch import Tensor
 from nldc.runtime.checkpoint.sampler import SamplerShape
 from nldc.runtime.invariant.interleaved import interleaved, lanes_of
 from nldc.runtime.invariant.linear import cancelling
-from nldc.runtime.invariant.quantised import Quantised, packed
+from nldc.runtime.invariant.quantised import FLOAT8, Quantised, packed, packed_floats
 from nldc.runtime.invariant.quantised_ways import cancelling as cancelling_numbers
 from tests.runtime.random_sampler import drawn_block, exact, random_sampler
 
@@ -49,11 +49,14 @@ pytestmark = pytest.mark.gpu
 COUNTS = (1, 2, 7, 8, 16, 17, 31, 33, 64, 65, 72, 81, 97, 128, 129, 272)
 MOST = 1056
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+FLOATS = "floats"
 KINDS = (
     (8, 0, False), (8, 0, True), (8, 128, False), (8, 128, True), (8, 32, False), (4, 0, False),
     (4, 128, False), (4, 128, True), (4, 64, True), (4, 32, False), (4, 32, True), (4, 16, True),
+    (8, 0, FLOATS), (8, 128, FLOATS), (8, 32, FLOATS),
 )  # fmt: skip
-"""Bits of quantised weights, their group (0: all of a row), and whether they have a shift."""
+"""Bits of quantised weights, their group (0: all of a row), and whether they have a shift, or what
+has none: `FLOATS`."""
 SHAPES = ((640, 4096), (200, 14336), (97, 577), (1536, 1024))
 EPSILON = {torch.bfloat16: 2**-8, torch.float16: 2**-10, torch.float32: 2**-17}
 Numbers = Callable[..., Tensor]
@@ -333,7 +336,7 @@ def matrix_of_numbers(weight: Quantised) -> Matrix:
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
 def test_products_of_numbers_are_those_of_float64(
     device: torch.device, target: Target, numbers: Numbers, dtype: torch.dtype, bits: int,
-    group: int, shifted: bool,
+    group: int, shifted: bool | str,
 ) -> None:  # fmt: skip
     """Every number that there is, in every lane: a wrong bit of one shows in its own output."""
     here, low = device.type == "cuda", 1 << (bits - 1)
@@ -343,8 +346,14 @@ def test_products_of_numbers_are_those_of_float64(
         groups = width // (group or width)
         scale = (numbers(out, groups).abs() + 0.1) / low / width**0.5
         scale = scale.to(torch.bfloat16)
-        shift = -scale.float() * (low - 3) if shifted else None
-        weight = Quantised(packed(values, bits), scale, shift, bits, (out, width), dtype)
+        shift = -scale.float() * (low - 3) if shifted is True else None
+        words = packed(values, bits)
+        if shifted == FLOATS:
+            values[values & 0x7F == 0x7F] = 0  # or it is no number
+            words, scale = packed_floats(values.view(FLOAT8)), scale / 4
+        weight = Quantised(
+            words, scale, shift, bits, (out, width), dtype, floating=shifted == FLOATS
+        )
         made = matrix_of_numbers(weight)
         assert made.quantised is not None
         dense = replace(made.quantised, dtype=torch.float64).to_dense()
@@ -369,14 +378,16 @@ def test_products_of_numbers_are_those_of_float64(
 @pytest.mark.parametrize("dtype", DTYPES[:2])
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
 def test_products_of_numbers_of_a_row_have_the_same_bits(
-    device: torch.device, target: Target, dtype: torch.dtype, bits: int, group: int, shifted: bool
-) -> None:
+    device: torch.device, target: Target, dtype: torch.dtype, bits: int, group: int,
+    shifted: bool | str,
+) -> None:  # fmt: skip
     if device.type != "cuda":
         pytest.skip("interpreted products are numpy's; tests/runtime/kernels has its own")
     some, most = counts(device)
     weight, rows = cancelling_numbers(
-        640, 4096, bits, 4096 // (group or 4096), dtype, device, shifted=shifted
-    )
+        640, 4096, bits, 4096 // (group or 4096), dtype, device,
+        shifted=shifted is True, floating=shifted == FLOATS,
+    )  # fmt: skip
     rows = rows.repeat(-(-most // len(rows)), 1)[:most].contiguous()
     made = matrix_of_numbers(weight)
     other = Target(80)  # no dependent launches, other tiles

@@ -138,11 +138,13 @@ def tokens_of(
     ).tokens
 
 
-@pytest.fixture(scope="module", params=[8, 4])
+@pytest.fixture(
+    scope="module", params=[(8, False), (4, False), (8, True)], ids=["8", "4", "floats"]
+)
 def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the demo model in 8 and in 4 bits, as `nldc quantize` makes it."""
-    folder = tmp_path_factory.mktemp("quantised") / "model"
-    quantize(model_folder(None), folder, request.param)
+    """Return the demo model in 8 and in 4 bits and in floats, as `nldc quantize` makes it."""
+    folder, (bits, floating) = tmp_path_factory.mktemp("quantised") / "model", request.param
+    quantize(model_folder(None), folder, bits, floating=floating)
     return folder
 
 

@@ -42,12 +42,14 @@ NUMBERS = (
     Numbers(8, 64, 128, torch.bfloat16, None),
     Numbers(8, 32, 32, torch.float16, None),
     Numbers(8, 64, 128, torch.bfloat16, torch.float32),
+    Numbers(8, 64, 0, torch.bfloat16, None, floating=True),
+    Numbers(8, 64, 128, torch.bfloat16, None, floating=True),
     Numbers(4, 64, 128, torch.bfloat16, None),
     Numbers(4, 64, 128, torch.bfloat16, torch.bfloat16),
     Numbers(4, 32, 32, torch.bfloat16, torch.bfloat16),
     Numbers(4, 32, 32, torch.float16, torch.float16),
 )
-"""Kinds of quantised weights: those of `nldc quantize`, and of a GGUF file that is kept."""
+"""Kinds of quantised weights: of `nldc quantize`, of a kept GGUF file, and floats in groups."""
 ROWS = (1, 32, 64, 72, 96, 128, 272, 1056)
 RANK = 128
 SAMPLERS = (
@@ -123,7 +125,7 @@ def chosen(arch: int, *, everything: bool) -> Iterator[Launchable]:
         sizes = large(torch.bfloat16)
         one_a_kind = {each.name.split()[0]: each for each in forwards(sizes, (1,), target)}
         yield from one_a_kind.values()
-        for kind in (NUMBERS[0], NUMBERS[6]):
+        for kind in (NUMBERS[0], NUMBERS[4], NUMBERS[8]):
             yield from list(numbers(sizes, 32, target, kind))[:3:2]
         return
     for dtype in [each for each, name in TYPES.items() if name in sys.argv] or TYPES:

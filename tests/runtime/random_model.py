@@ -16,6 +16,7 @@ from nldc import api
 from nldc.runtime import Decoder
 from nldc.runtime.checkpoint.config import parse_config
 from nldc.runtime.checkpoint.weights import tensor_shapes
+from nldc.runtime.loading import Backend
 from tests.library import short_steps
 
 CONFIG: dict[str, Any] = {
@@ -54,7 +55,9 @@ def random_checkpoint(folder: Path, seed: int = 0, *, text: bool = False, **sett
     return folder
 
 
-def decoders_on(model: Path, root: Path, dtype: str) -> Callable[[str], Decoder]:
+def decoders_on(
+    model: Path, root: Path, dtype: str, backend: Backend | None = None
+) -> Callable[[str], Decoder]:
     """Return what compiles a strategy of the library below `root`, once, and loads `model`.
 
     Steps are short: random models agree with few drafts, so most rows of a long step are for none.
@@ -66,6 +69,6 @@ def decoders_on(model: Path, root: Path, dtype: str) -> Callable[[str], Decoder]
         if name == "linear_ss_iterative":
             settings["threshold"] = 0.02  # or a random model is never sure, and fills row by row
         kind = api.load(api.compile(name, root / name, settings, certify=False))
-        return kind.from_checkpoint(model, dtype=dtype, device="cpu")
+        return kind.from_checkpoint(model, dtype=dtype, device="cpu", backend=backend)
 
     return get

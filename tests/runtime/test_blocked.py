@@ -29,6 +29,17 @@ def test_a_quantised_weight_is_worth_what_it_was(
     assert torch.allclose(linear(x, made), x @ dense.T, atol=1e-5)
 
 
+@pytest.mark.parametrize(("out", "width", "group"), SHAPES)
+def test_floats_of_8_bits_stay_so(out: int, width: int, group: int) -> None:
+    weight = quantised(out, width, 8, group, floating=True)
+    made = Arena().blocked(weight)
+    assert made.form == "f8"
+    assert torch.equal(made.to_dense(), weight.to_dense())
+    x = torch.randn(3, width)
+    wanted = x.double() @ weight.to_dense().double().T
+    assert float((linear(x, made) - wanted).abs().max() / wanted.abs().max()) < 2**-20
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(("out", "width"), [(64, 64), (130, 61), (1, 1)])
 def test_a_plain_weight_is_what_it_was(out: int, width: int, dtype: torch.dtype) -> None:

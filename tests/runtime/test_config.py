@@ -13,6 +13,7 @@ from handwritten import CHECKPOINTS
 
 from nldc.runtime.checkpoint.config import ModelConfig, parse_config
 from nldc.runtime.checkpoint.config_keys import FIXED, READ, ROPE
+from nldc.runtime.checkpoint.quantization import Kind
 from nldc.runtime.checkpoint.rope_frequencies import inverse_frequencies
 from nldc.runtime.errors import CheckpointError, CheckpointWarning
 
@@ -39,6 +40,31 @@ def _quantised(
 def test_a_config_says_whether_weights_are_quantised() -> None:
     assert parse_config(changed(quantization_config=_quantised())).quantised
     assert not parse_config(changed(quantization_config=None)).quantised
+
+
+def _floats(
+    weights: dict[str, Any] | None = None, inputs: dict[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Return the same of floats of 8 bits."""
+    weights = {"num_bits": 8, "type": "float", "strategy": "channel", **(weights or {})}
+    return _quantised(weights, inputs, **{"format": "float-quantized", **settings})
+
+
+DYNAMIC = {"num_bits": 8, "type": "float", "dynamic": True, "strategy": "token"}
+
+
+def test_a_config_says_of_which_kinds_quantised_weights_are() -> None:
+    def kinds(given: dict[str, Any]) -> list[Kind]:
+        return sorted(parse_config(changed(quantization_config=given)).quantised)
+
+    assert kinds(_quantised(weights={"symmetric": False})) == [Kind(4, symmetric=False)]
+    floats = Kind(8, symmetric=True, floating=True)
+    for given in (_floats(), _floats(format="naive-quantized"), _floats({"strategy": "tensor"})):
+        assert kinds(given) == [floats]
+    assert kinds(_floats(inputs=DYNAMIC)) == [floats._replace(activations=True)]
+    both = _quantised(format="mixed-precision")
+    both["config_groups"]["group_1"] = _floats()["config_groups"]["group_0"]
+    assert kinds(both) == [Kind(4, symmetric=True), floats]
 
 
 def test_every_number_is_read_from_the_file() -> None:
@@ -178,6 +204,46 @@ def test_a_missing_folder_file_and_broken_json_are_told_apart(tmp_path: Path) ->
         (
             {"quantization_config": _quantised(inputs={"num_bits": 8})},
             "c: quantization_config.config_groups.group_0: input_activations is not supported",
+        ),
+        (
+            {"quantization_config": _quantised(inputs=DYNAMIC)},
+            "c: quantization_config.config_groups.group_0: input_activations is not supported",
+        ),
+        *(
+            (
+                {"quantization_config": _floats(inputs={**DYNAMIC, **static})},
+                "c: quantization_config.config_groups.group_0: input_activations is not supported",
+            )
+            for static in ({"dynamic": False}, {"dynamic": "local"}, {"type": "int"})
+        ),
+        (
+            {"quantization_config": _floats(format="pack-quantized")},
+            (
+                "c: quantization_config.config_groups.group_0.weights: "
+                "type = 'float' is not supported in format 'pack-quantized'"
+            ),
+        ),
+        (
+            {"quantization_config": _quantised(format="float-quantized")},
+            (
+                "c: quantization_config.config_groups.group_0.weights: "
+                "type = 'int' is not supported in format 'float-quantized'"
+            ),
+        ),
+        *(
+            (
+                {"quantization_config": _floats({key: value})},
+                (
+                    "c: quantization_config.config_groups.group_0.weights: "
+                    f"{key} = {value!r} is not supported"
+                ),
+            )
+            for key, value in (
+                ("num_bits", 4),
+                ("symmetric", False),
+                ("strategy", "block"),
+                ("block_structure", [128, 128]),
+            )
         ),
         ({"quantization": {"bits": 4}}, "c: quantization = {'bits': 4} is not supported"),
         ({"use_qk_norm": True}, "c: use_qk_norm = True is not supported"),

@@ -10,6 +10,7 @@ from handwritten import CHECKPOINTS
 
 from nldc.runtime import loading
 from nldc.runtime.checkpoint.config import ModelConfig
+from nldc.runtime.checkpoint.quantization import Kind
 from nldc.runtime.errors import BackendError
 from nldc.runtime.loading import why_torch
 
@@ -43,7 +44,7 @@ def test_on_a_cpu_numba_decides_and_only_weights_of_8_and_4_bits_have_kernels(
     assert (
         why_torch(CPU, torch.bfloat16, config) == "kernels for cpu are for weights of 8 and 4 bits"
     )
-    quantised = replace(config, quantised=frozenset({(4, False)}))
+    quantised = replace(config, quantised=frozenset({Kind(4, False)}))
     assert why_torch(CPU, torch.bfloat16, quantised) == why
 
 

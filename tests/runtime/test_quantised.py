@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from nldc.runtime.invariant.linear import linear
-from nldc.runtime.invariant.quantised import Quantised, joined, packed, quantise, unpacked
+from nldc.runtime.invariant.quantised import (
+    FLOAT8,
+    Quantised,
+    joined,
+    packed,
+    packed_floats,
+    quantise,
+    unpacked,
+)
 from nldc.runtime.invariant.quantised_product import QuantisedProduct, formed, forms
 from nldc.runtime.invariant.quantised_ways import cancelling, choose, pack_quantised, pack_weight
 
@@ -24,6 +32,32 @@ def random_weight(out: int, width: int, bits: int, group: int, *, shifted: bool)
     scale = (torch.rand(out, width // group, generator=generator) / 50 + 0.01).to(BF16)
     shift = -scale.float() * (low - 1) if shifted else None
     return Quantised(packed(numbers, bits), scale, shift, bits, (out, width), BF16)
+
+
+def random_floats(out: int, width: int, group: int) -> Quantised:
+    generator = torch.Generator().manual_seed(out + width)
+    numbers = torch.randn(out, width, generator=generator).mul_(40).to(FLOAT8)
+    scale = (torch.rand(out, width // group, generator=generator) / 2000 + 1e-4).to(BF16)
+    return Quantised(packed_floats(numbers), scale, None, 8, (out, width), BF16, floating=True)
+
+
+@pytest.mark.parametrize("width", [1, 6, 64])
+def test_every_float_of_8_bits_is_worth_what_it_says(width: int) -> None:
+    """A sign, 4 bits of exponent behind 7, 3 of mantissa; exponent 0 is of subnormal ones."""
+    codes = [code for code in range(256) if code & 0x7F != 0x7F]
+    numbers = torch.tensor(codes, dtype=torch.uint8).view(-1, 1).repeat(1, width).view(FLOAT8)
+    weight = Quantised(
+        packed_floats(numbers), torch.full((254, 1), 0.5), None, 8, (254, width), BF16,
+        floating=True,
+    )  # fmt: skip
+    found = weight.to_dense().double()
+    for row, code in enumerate(codes):
+        exponent, mantissa = code >> 3 & 15, code & 7
+        size = (8 + mantissa) * 2.0 ** (exponent - 10) if exponent else mantissa * 2.0**-9
+        assert found[row].tolist() == [0.5 * (-size if code & 128 else size)] * width
+    assert torch.equal(weight.numbers().view(torch.uint8), numbers.view(torch.uint8))
+    rows = torch.tensor([253, 0, 8])
+    assert torch.equal(weight.rows(rows), weight.to_dense()[rows])
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -69,16 +103,29 @@ def test_weights_quantised_alike_are_joined_and_others_are_not() -> None:
     assert torch.equal(both.to_dense(), torch.cat((plain.to_dense(), shifted.to_dense())))
     assert joined([plain, random_weight(32, 64, 8, 32, shifted=False)]) is None
     assert joined([plain, random_weight(32, 64, 4, 64, shifted=False)]) is None
+    floats, whole = random_floats(32, 64, 64), random_weight(16, 64, 8, 64, shifted=False)
+    assert joined([floats, whole]) is None
+    both = joined([floats, random_floats(16, 64, 64)])
+    assert both is not None
+    assert torch.equal(both.to_dense()[:32], floats.to_dense())
 
 
-KINDS = [(4, 32, True), (4, 64, False), (4, 128, True), (8, 256, False), (8, 32, False)]
+FLOATS = "floats"
+KINDS = [
+    (4, 32, True), (4, 64, False), (4, 128, True), (8, 256, False), (8, 32, False),
+    (8, 256, FLOATS), (8, 32, FLOATS),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
 def test_every_form_computes_with_what_the_weight_is_worth(
-    bits: int, group: int, shifted: bool
+    bits: int, group: int, shifted: bool | str
 ) -> None:
-    weight = random_weight(96, 256, bits, group, shifted=shifted)
+    if shifted == FLOATS:
+        weight = random_floats(96, 256, group)
+        assert forms(weight) == ("half",)
+    else:
+        weight = random_weight(96, 256, bits, group, shifted=bool(shifted))
     rows = torch.randn(5, 256, generator=torch.Generator().manual_seed(0)).to(BF16)
     want = rows.double() @ replace(weight, dtype=torch.float64).to_dense().T
     assert forms(weight)
@@ -97,9 +144,12 @@ def test_every_form_computes_with_what_the_weight_is_worth(
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
 @pytest.mark.parametrize(("out", "width"), [(96, 256), (576, 256)])
 def test_rows_are_bitwise_the_same_in_any_company(
-    out: int, width: int, bits: int, group: int, shifted: bool
+    out: int, width: int, bits: int, group: int, shifted: bool | str
 ) -> None:
-    weight, rows = cancelling(out, width, bits, width // group, BF16, CPU, shifted=shifted)
+    weight, rows = cancelling(
+        out, width, bits, width // group, BF16, CPU,
+        shifted=shifted is True, floating=shifted == FLOATS,
+    )  # fmt: skip
     product = pack_quantised(weight)
     assert not isinstance(product, Tensor | Quantised), "it is in a form that was tried"
     whole = linear(rows, product)
@@ -159,6 +209,24 @@ def test_rounding_is_off_by_little(bits: int, most: float, symmetric: bool) -> N
     values = (values * made.scale.float().unsqueeze(-1)).flatten(1)
     assert float((values - weight).norm() / weight.norm()) < most
     assert (made.zero is None) == symmetric
+
+
+def test_rounding_to_floats_is_to_the_nearest_there_is() -> None:
+    weight = torch.randn(40, 128, generator=torch.Generator().manual_seed(1))
+    weight[7] *= 1e-30
+    weight[8] = 0
+    made = quantise(weight, 8, 128, BF16, symmetric=True, floating=True)
+    assert made.numbers.dtype == FLOAT8
+    assert made.zero is None
+    numbers, scale = made.numbers.float(), made.scale.float()
+    assert bool(numbers.isfinite().all())
+    assert bool((numbers[8] == 0).all())
+    worth = numbers * scale
+    # 4 digits with the first: off by at most half of the last, or of the least subnormal one
+    most = torch.maximum(weight.abs() * 2**-4, scale * 2**-10)
+    within = weight.abs() <= scale * 448
+    assert bool(((worth - weight).abs() <= most * (1 + 1e-6))[within].all())
+    assert float((worth - weight).norm() / weight.norm()) < 0.03
 
 
 def test_a_group_of_zeros_stays_zero_and_one_of_one_sign_does_not_blow_up() -> None:

@@ -14,6 +14,7 @@ from nldc.runtime.cpu import compiled
 from nldc.runtime.cpu.product import prepare, product, scales_of
 from nldc.runtime.invariant.blocked import BITS, OUTPUTS, WORD, Arena, Blocked
 from nldc.runtime.invariant.linear import COUNTS
+from nldc.runtime.invariant.quantised import FLOAT8, Quantised, packed_floats
 
 
 @numba.njit
@@ -65,6 +66,8 @@ def weights() -> list[tuple[str, Any]]:
         ("8 bits", quantised(64, 96, 8, 32)),
         ("8 bits, shifts", quantised(3, 60, 8, 20, shifted=True)),
         ("8 bits, a scale a row", quantised(203, 101, 8, 101, stored=torch.float32)),
+        ("floats of 8 bits", quantised(203, 101, 8, 101, floating=True)),
+        ("floats of 8 bits, groups of 12", quantised(70, 36, 8, 12, floating=True)),
         *((str(dtype), torch.randn(65, 61).to(dtype)) for dtype in (torch.bfloat16, torch.float16)),
         ("float32", torch.randn(130, 67)),
     ]
@@ -111,3 +114,17 @@ def test_rows_of_any_size_have_as_many_digits() -> None:
     x = torch.randn(4, 64)
     for power in (2.0**-60, 2.0**60):
         assert torch.equal(times(x * power, blocked), times(x, blocked) * power)
+
+
+def test_every_float_of_8_bits_is_exact_at_every_place_of_a_word() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes = codes[codes & 0x7F != 0x7F]
+    for place in range(4):
+        numbers = torch.zeros(len(codes), 8, dtype=torch.uint8)
+        numbers[:, place] = codes
+        words = packed_floats(numbers.view(FLOAT8))
+        scale, shape = torch.ones(len(codes), 1), (len(codes), 8)
+        weight = Quantised(words, scale, None, 8, shape, torch.float32, floating=True)
+        x = torch.zeros(1, 8)
+        x[0, place] = 1
+        assert torch.equal(times(x, Arena().blocked(weight))[0], codes.view(FLOAT8).float())

@@ -14,7 +14,7 @@ from kernel_cases import EPSILON, ROWS, TARGET, error, numbers, whole
 from torch import Tensor
 
 from nldc.runtime.invariant.interleaved import Interleaved, interleaved, lanes_of
-from nldc.runtime.invariant.quantised import Quantised, packed
+from nldc.runtime.invariant.quantised import FLOAT8, Quantised, packed, packed_floats
 from nldc.runtime.invariant.quantised_ways import cancelling
 from nldc.runtime.kernels import product as kernels
 from nldc.runtime.kernels.asked import Asked
@@ -23,21 +23,22 @@ from nldc.runtime.kernels.head import head
 from nldc.runtime.kernels.launchable import Target
 from nldc.runtime.kernels.library import Products
 from nldc.runtime.kernels.low_rank import Delta
-from nldc.runtime.kernels.numbers import Numbers, unpacking
+from nldc.runtime.kernels.numbers import Numbers, unpacking, unpacking_floats
 from nldc.runtime.kernels.product import FEW, Matrix, Shape, Tile, product, tile_of
 
 BF16, FP16 = torch.bfloat16, torch.float16
-KINDS = [
-    (bits, group, shifted)
-    for bits in (8, 4)
-    for group in (0, 16, 32, 64, 128, 192)
-    for shifted in (False, True)
+GROUPS = (0, 16, 32, 64, 128, 192)
+FLOATS = "floats"
+Shift = bool | str
+KINDS: list[tuple[int, int, Shift]] = [
+    *((bits, group, shift) for bits in (8, 4) for group in GROUPS for shift in (False, True)),
+    *((8, group, FLOATS) for group in GROUPS),
 ]
-"""Bits, group (0: all of a row) and whether there is a shift."""
+"""Bits, group (0: all of a row) and whether there is a shift, or what has none: `FLOATS`."""
 
 
 def quantised(
-    out: int, width: int, bits: int, group: int, *, shifted: bool, dtype: torch.dtype = BF16,
+    out: int, width: int, bits: int, group: int, *, shifted: Shift, dtype: torch.dtype = BF16,
     seed: int = 1,
 ) -> Quantised:  # fmt: skip
     generator = torch.Generator().manual_seed(seed + out + width + bits)
@@ -45,6 +46,10 @@ def quantised(
     values = torch.randint(-low, low, (out, width), generator=generator).to(torch.int8)
     groups = width // group if group else 1
     scale = (torch.rand(out, groups, generator=generator) / low + 0.1 / low).to(BF16)
+    if shifted == FLOATS:
+        values[values & 0x7F == 0x7F] = 0  # or it is no number
+        words = packed_floats(values.view(FLOAT8))
+        return Quantised(words, scale / 4, None, bits, (out, width), dtype, floating=True)
     zero = torch.randint(0, 2 * low, (out, groups), generator=generator)
     shift = -zero.float() * scale.float() if shifted else None
     return Quantised(packed(values, bits), scale, shift, bits, (out, width), dtype)
@@ -62,12 +67,14 @@ def worth(weight: Quantised) -> Tensor:
 
 
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
-def test_interleaved_weights_are_worth_what_they_were(bits: int, group: int, shifted: bool) -> None:
+def test_interleaved_weights_are_worth_what_they_were(
+    bits: int, group: int, shifted: Shift
+) -> None:
     for width in (384,) if group else (1, 63, 130, 384):
         weight = quantised(5, width, bits, group, shifted=shifted)
         dense = formed(weight).to_dense()
         assert error(dense, weight.to_dense().double()) < 2**-7
-        if not shifted:
+        if shifted is not True:
             assert torch.equal(dense, weight.to_dense())
         assert formed(weight).words.nbytes < weight.packed.nbytes + 5 * 256
 
@@ -77,7 +84,7 @@ def test_interleaved_weights_are_worth_what_they_were(bits: int, group: int, shi
     ("bits", "group", "shifted", "rows"),
     [(*kind, rows) for kind, rows in zip(KINDS, cycle(ROWS), strict=False)],
 )
-def test_a_product_is_that_of_float64(bits: int, group: int, shifted: bool, rows: int) -> None:
+def test_a_product_is_that_of_float64(bits: int, group: int, shifted: Shift, rows: int) -> None:
     width = 576 if group else 1100
     dtype = (BF16, FP16)[rows % 2]
     weight = quantised(45, width // (group or 1) * (group or 1), bits, group, shifted=shifted,
@@ -91,7 +98,7 @@ def test_a_product_is_that_of_float64(bits: int, group: int, shifted: bool, rows
 @pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize(("bits", "group", "shifted"), KINDS)
 def test_a_gated_product_and_a_head_are_those_of_float64(
-    bits: int, group: int, shifted: bool
+    bits: int, group: int, shifted: Shift
 ) -> None:
     gate, up = (
         quantised(37, 192 if group else 70, bits, group, shifted=shifted, seed=seed)
@@ -112,9 +119,12 @@ def test_a_gated_product_and_a_head_are_those_of_float64(
 
 @pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize(
-    ("bits", "group", "shifted"), [(8, 0, True), (4, 32, True), (8, 64, False)]
+    ("bits", "group", "shifted"),
+    [(8, 0, True), (4, 32, True), (8, 64, False), (8, 0, FLOATS), (8, 64, FLOATS)],
 )
-def test_more_rows_than_a_tile_and_words_between_rows(bits: int, group: int, shifted: bool) -> None:
+def test_more_rows_than_a_tile_and_words_between_rows(
+    bits: int, group: int, shifted: Shift
+) -> None:
     """In a tile of two heights, behind others, of words that lie apart."""
     weight = formed(quantised(45, 320, bits, group, shifted=shifted))
     wide = torch.full((45, weight.words.shape[1] + 16), -1, dtype=torch.int16)
@@ -137,16 +147,18 @@ TILES = (
 
 @pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize(
-    ("bits", "group", "shifted"), [(8, 0, False), (8, 128, True), (4, 0, True), (4, 32, True)]
+    ("bits", "group", "shifted"),
+    [(8, 0, False), (8, 128, True), (4, 0, True), (4, 32, True), (8, 0, FLOATS), (8, 64, FLOATS)],
 )
 def test_a_row_has_the_same_bits_in_every_tile_and_company(
-    monkeypatch: pytest.MonkeyPatch, bits: int, group: int, shifted: bool
+    monkeypatch: pytest.MonkeyPatch, bits: int, group: int, shifted: Shift
 ) -> None:
     monkeypatch.setattr(kernels, "LEAST_SEGMENT", 64)  # segments of a short sum
     width = 512
     weight, rows = cancelling(
-        40, width, bits, width // (group or width), BF16, torch.device("cpu"), shifted=shifted
-    )
+        40, width, bits, width // (group or width), BF16, torch.device("cpu"),
+        shifted=shifted is True, floating=shifted == FLOATS,
+    )  # fmt: skip
     made, x = Matrix.of_numbers(formed(weight)), rows[:40]
     assert made.shape.segments > 1
 
@@ -252,6 +264,10 @@ def run_ptx(text: str, word: Any) -> Any:
             values[to] = read_of[0]
         elif name == "shr.b32":
             values[to] = read_of[0] >> read_of[1]
+        elif name == "shl.b32":
+            values[to] = read_of[0] << read_of[1]
+        elif name == "and.b32":
+            values[to] = read_of[0] & read_of[1]
         elif name == "lop3.b32":
             values[to] = lop3(*read_of, table)
         else:
@@ -259,10 +275,11 @@ def run_ptx(text: str, word: Any) -> Any:
             floats = [
                 torch.from_numpy(each.view(np.int16).copy()).view(kind).double() for each in read_of
             ]
-            found = (
-                floats[0] * floats[1] + floats[2] if name[:3] == "fma" else floats[0] + floats[1]
-            )
-            assert name in ("fma.rn.bf16x2", "add.rn.f16x2")
+            if name == "add.rn.f16x2":
+                found = floats[0] + floats[1]
+            else:
+                assert name in ("fma.rn.bf16x2", "mul.rn.f16x2")
+                found = floats[0] * floats[1] + (floats[2] if name[:3] == "fma" else -0.0)
             assert torch.equal(found.to(kind).double(), found), "it is exact"
             values[to] = found.to(kind).view(torch.int16).numpy().view(np.uint32)
     return values["$0"]
@@ -283,3 +300,39 @@ def test_the_instructions_for_numbers_are_right_for_every_word(
         found = torch.from_numpy(run_ptx(text, word).view(np.int16).copy()).view(dtype)
         wanted = (halves >> (part * bits) & ((1 << bits) - 1)) - (1 << (bits - 1))
         assert torch.equal(found.double(), torch.from_numpy(wanted).double()), part
+
+
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+def test_the_instructions_for_floats_are_right_for_every_word(dtype: torch.dtype) -> None:
+    """Signs of zero, subnormal ones and all; NaN is never asked for."""
+    low = np.arange(1 << 16, dtype=np.uint32)
+    word = low | (low * np.uint32(40503) + np.uint32(77) & np.uint32(0xFFFF)) << np.uint32(16)
+    for part in range(2):
+        text = unpacking_floats.fn(part, "bf16" if dtype == BF16 else "fp16")
+        bits = torch.from_numpy((word.view(np.uint16) >> (8 * part)).astype(np.uint8))
+        wanted = bits.view(FLOAT8).to(dtype)
+        numbers = ~wanted.isnan()
+        found = torch.from_numpy(run_ptx(text, word).view(np.int16).copy()).view(dtype)
+        assert torch.equal(found.view(torch.int16)[numbers], wanted.view(torch.int16)[numbers])
+        assert bool(numbers.float().mean() > 0.99)
+
+
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+@pytest.mark.parametrize("place", [0, 64])
+def test_every_float_is_exact_in_the_kernel(dtype: torch.dtype, place: int) -> None:
+    """One column is multiplied with 1, of a part in the low or the high byte of a word."""
+    codes = torch.arange(256, dtype=torch.uint8)
+    codes = codes[codes & 0x7F != 0x7F]
+    numbers = torch.zeros(len(codes), 128, dtype=torch.uint8)
+    numbers[:, place + 5] = codes
+    weight = Quantised(
+        packed_floats(numbers.view(FLOAT8)), torch.ones(len(codes), 1), None, 8,
+        (len(codes), 128), dtype, floating=True,
+    )  # fmt: skip
+    x = torch.zeros(1, 128, dtype=dtype)
+    x[0, place + 5] = 1
+    wanted = codes.view(FLOAT8).float()
+    assert torch.equal(weight.to_dense()[:, place + 5].float(), wanted)
+    assert torch.equal(formed(weight).to_dense()[:, place + 5].float(), wanted)
+    assert torch.equal(product(x, Matrix.of_numbers(formed(weight)), TARGET).sum(0)[0], wanted)

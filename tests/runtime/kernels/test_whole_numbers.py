@@ -21,12 +21,17 @@ WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "dt
 PROMPTS = [[5, 9, 2, 77], [8] * 5]
 
 
-@pytest.fixture(scope="module", params=[4, pytest.param(8, marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=[(4, False), pytest.param((8, False), marks=pytest.mark.long), (8, True)],
+    ids=["4", "8", "floats"],
+)
 def get(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Decoder]:
-    root = tmp_path_factory.mktemp(f"q{request.param}")
-    quantize(random_checkpoint(root / "source", **WIDE), root / "model", request.param)
+    root, (bits, floating) = tmp_path_factory.mktemp("quantised"), request.param
+    source = random_checkpoint(root / "source", **WIDE)
+    quantize(source, root / "model", bits, floating=floating)
 
     @cache
     def loaded(name: str) -> Decoder:
