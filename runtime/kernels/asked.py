@@ -54,7 +54,7 @@ ANYWHERE = (*KEYS, "given_ptr")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a head is asked for: `logits`, a `token` (`noisy`: of scores with noise), `measures`.
+    """What is asked of rows: `logits` (of a head), a `token` (`noisy`: of scores with noise), `measures`.
 
     With measures goes the logit of one token: of a `given` one, or else of the one that is chosen.
     """
@@ -73,7 +73,7 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a head found: what it was asked for, and None for the rest.
+    """What was found of rows: what was asked for, and None for the rest.
 
     `logits` [rows, vocabulary] in the model's dtype; `tokens` int64 [rows]. All else is of the raw
     logits, float32 [rows]: the `best` and the `second` one, the `logsumexp`, of their softmax the

@@ -199,7 +199,7 @@ def kernels(
     target: Target,
     looks: Looks,
 ) -> tuple[Launchable, ...]:
-    """Return the kernels of forwards, of heads and of what stays of their rows, each once.
+    """Return the kernels of forwards, heads, what stays of rows, and of `looks`, each once.
 
     Kernels with an adapter are among them, and those of a layer or a model that has none.
     """

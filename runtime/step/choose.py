@@ -1,7 +1,8 @@
 """Choosing tokens and scoring rows, of sequences that each say how: any batch does it by these.
 
-Sequences that are sampled alike are one group, and their rows one call. Nothing that a row gets
-depends on its group: every product here is of one row. A processor is asked once for its group; if
+Sequences that are sampled alike are one group, and their rows one call of torch's; a backend with
+kernels reads instead how each is sampled, of a `Choice`. Nothing that a row gets depends on its
+group: every product here is of one row. A processor is asked once for its group; if
 that fails it is asked once more for each sequence, and hurts only those for which it fails.
 """
 
