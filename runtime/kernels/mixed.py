@@ -10,7 +10,7 @@ may be each sequence's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ def _aligned(values: Tensor) -> Tensor:
     return values.clone() if values.data_ptr() % ALIGNED else values
 
 
-@lru_cache(maxsize=256)
+@cache
 def _numbers(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return numbers on a device; they stay, since what was captured reads them where they lie."""
     return torch.tensor(values, dtype=dtype, device=device)

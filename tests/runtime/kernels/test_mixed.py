@@ -10,6 +10,7 @@ import torch
 from kernel_cases import DTYPES, EPSILON, TARGET, Rooms, error, numbers
 from torch import Tensor
 
+from nldc.runtime.kernels import mixed as kernels
 from nldc.runtime.kernels.mixed import mixed
 from nldc.runtime.model import scores
 
@@ -63,3 +64,13 @@ def test_no_number_stays_none() -> None:
 def test_of_no_rows_nothing_is_mixed() -> None:
     none = torch.zeros(0, 3, 40)
     assert mixed([none, none], [0.5, 0.5], TARGET).shape == none.shape
+
+
+def test_weights_stay_where_a_graph_reads_them_however_many_others_come() -> None:
+    def placed(value: float) -> Tensor:
+        return kernels._numbers((value,), torch.float32, torch.device("cpu"))
+
+    first = placed(0.5)
+    for number in range(1000):
+        placed(float(number))
+    assert placed(0.5) is first
