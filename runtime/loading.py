@@ -17,7 +17,7 @@ from nldc.runtime.checkpoint.parts import AUTO, LOG, AdapterChoice, Declared, ch
 from nldc.runtime.checkpoint.sampler import SamplerWeights
 from nldc.runtime.checkpoint.tensors import dtype_of
 from nldc.runtime.checkpoint.weights import EMBEDDING, Progress, load_weights, own_dtype
-from nldc.runtime.cpu.available import EXTRA, why_not
+from nldc.runtime.cpu.available import why_not
 from nldc.runtime.cpu.numbers import NUMBERS
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.blocked import Arena
@@ -148,7 +148,9 @@ def _ahead(decoder: Decoder, *, only: bool) -> tuple[str, ...]:
     """Let a decoder use the kernels that its artifact carries; see `ahead.use`."""
     if decoder.backend != "triton":
         if only:
-            raise BackendError("the decoder computes with torch, not with kernels", AHEAD_ONLY)
+            raise BackendError(
+                f"the decoder computes with {decoder.backend}, not with triton", AHEAD_ONLY
+            )
         return ()
     from nldc.runtime.ahead import use
     from nldc.runtime.kernels.device import current_target
@@ -250,7 +252,7 @@ def _backend(
             raise BackendError(f"numba has no kernels for {device}", "use device cpu, or triton")
         why = _why_not_numba(dtype, config)
         if why is not None:
-            raise BackendError(why, f"use backend torch, or {EXTRA}")
+            raise BackendError(why, "use backend torch")
         return backend
     if backend != "triton":
         raise BackendError(f"backend {backend!r} is unknown", "use torch, triton or numba")

@@ -132,7 +132,7 @@ loading = together(
         help="cpu, cuda or cuda:N (default: a GPU if there is one).",
     ),
     click.option(
-        "--backend", type=click.Choice(["torch", "triton", "numba"]), help="Who computes attention."
+        "--backend", type=click.Choice(["torch", "triton", "numba"]), help="Who computes layers."
     ),
     click.option(
         "--kv-memory",
