@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,15 @@ def test_kernels_are_compiled_where_no_place_is_found_to_keep_them(
     made.call(3)
 
 
-def test_what_is_kept_is_another_for_another_source() -> None:
-    digest = compiled.digest()
-    assert len(digest) == 64
-    assert digest == compiled.digest()
+def test_what_is_kept_is_another_for_another_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = compiled.digest.__wrapped__
+    own = digest()
+    for path in Path(compiled.__file__).parent.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    assert digest() == own
+    with (tmp_path / "exponent.py").open("a") as file:
+        file.write("# another\n")
+    assert digest() != own
