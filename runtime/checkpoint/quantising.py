@@ -29,7 +29,7 @@ from nldc.runtime.checkpoint.folder import (
 )
 from nldc.runtime.checkpoint.quantised_tensors import tensors_of
 from nldc.runtime.checkpoint.quantization import BITS, KEY, scheme, settings
-from nldc.runtime.checkpoint.tensors import FLOATS, TensorFile
+from nldc.runtime.checkpoint.tensors import FLOATS, STORED, TensorFile
 from nldc.runtime.checkpoint.weights import (
     EMBEDDING,
     HEAD,
@@ -47,11 +47,7 @@ from nldc.runtime.json_file import read_json
 GROUPS = (32, 64, 128)
 DEFAULT_GROUP = {4: 32, 8: None}
 """Neighbours that share a scale where nobody says how many; None for a whole row."""
-FORMAT_NAMES = {kind: name for name, kind in FLOATS.items()} | {
-    torch.int32: "I32",
-    torch.int64: "I64",
-    FLOAT8: "F8_E4M3",
-}
+FORMAT_NAMES = {kind: name for name, kind in (FLOATS | STORED).items()}
 CHUNK = 1 << 24
 """Bytes that are copied at a time."""
 
