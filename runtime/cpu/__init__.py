@@ -1,1 +1,1 @@
-"""Kernels for CPUs, compiled by numba; imported only where numba is installed."""
+"""Kernels for CPUs, compiled by numba; see `available` for what is imported without it."""

@@ -186,7 +186,10 @@ def hide(scores: int, first: int, end: int, seen: int) -> None:
 
 
 def _attention(number: int, dim: int, much: int, source: str) -> Any:
-    """Return the attention of heads of `dim` features over a cache of such numbers."""
+    """Return the attention of heads of `dim` features over a cache of such numbers.
+
+    `much` is `has_room`; `room` below is memory.
+    """
 
     def attention(job: int, me: int, team: int, room: int) -> None:
         _ = source  # what was compiled for another source is not taken

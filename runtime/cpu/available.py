@@ -1,6 +1,6 @@
 """Whether the kernels for CPUs can be had: numba is optional, and compiles when it is asked to.
 
-Nothing else of this room is imported where numba is missing.
+Of this room only this module and `numbers` are imported where numba is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def why_not(number: int | None = None, dim: int | None = None) -> str | None:
     """Return why there are no kernels for CPUs, or None: they are compiled and in memory.
 
     With `number` and `dim` these are all but the products, whose weights nobody knows yet: those of
-    a model of such numbers, see `vectors`, and features a head. Else it is one, to see that numba
+    a model of such numbers, see `numbers`, and features a head. Else it is one, to see that numba
     compiles.
     """
     if importlib.util.find_spec("numba") is None:

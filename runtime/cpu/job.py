@@ -12,7 +12,7 @@ STATES = 1
 """States in numbers of the model, [rows, hidden]; `STATES_OUT` may be the same."""
 STATES_OUT = 2
 NUMBER = 3
-"""In what states, keys and values lie; see `vectors`."""
+"""In what states, keys and values lie; see `numbers`."""
 HIDDEN = 4
 """Values of a row of states."""
 EPS = 5
@@ -97,17 +97,20 @@ GROUPS = 4
 WORDS = 5
 BLOCKS = 6
 PADDED = 7
-"""What a group has with what fills it up."""
-WEIGHT_WORDS = 8
+"""Values that a group has with what fills it up."""
+STRIDE = 8
+"""From one row of x to the next, as `product.prepare` writes them: its groups, then their sums."""
+WEIGHT_WORDS = 9
 
-# A layer: the addresses of its norms, float32 [hidden], and its weights.
+# A layer: the addresses of its norms, float32 [hidden], and its weights. The head is a layer of
+# which only the first stages are computed: `INPUT_NORM` is the last norm, `QKV_WEIGHT` the head's
+# weight, and logits go where `QKV` says.
 INPUT_NORM = 0
 POST_NORM = 1
 WEIGHTS = 2
 QKV_WEIGHT, OUTPUT_WEIGHT, GATE_WEIGHT, UP_WEIGHT, DOWN_WEIGHT = (
     WEIGHTS + place * WEIGHT_WORDS for place in range(5)
 )
-LAYER_WORDS = WEIGHTS + 5 * WEIGHT_WORDS
 
 # The stages of a layer, in order.
 NORM, PROJECT, TURN, ATTEND, OUTPUT, ADD_NORM, EXPAND, GATED, REDUCE, ADD, STAGES = range(11)

@@ -83,8 +83,7 @@ def times_weight(
     groups, blocks = word(weight, at.GROUPS), word(weight, at.BLOCKS)
     padded = word(weight, at.PADDED)
     first, last = blocks * me // team, blocks * (me + 1) // team
-    stride = 4 * (groups * padded + groups)
-    stride = (stride + 63) // 64 * 64
+    stride = word(weight, at.STRIDE)
     sums = room + 4 * groups * padded
     for row in range(0, rows, TILE):
         count = min(TILE, rows - row)

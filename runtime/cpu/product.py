@@ -21,6 +21,7 @@ from numba import types
 
 from nldc.runtime.cpu.compiled import Entry, digest, entry, has_room, helper, written
 from nldc.runtime.cpu.memory import get, put
+from nldc.runtime.cpu.numbers import FLOAT16, FLOAT32
 from nldc.runtime.cpu.vectors import F32, I32, Vectors, loop
 from nldc.runtime.invariant.blocked import BITS, FORMS, OUTPUTS, WORD, Blocked
 
@@ -46,14 +47,15 @@ then each number that is read is used for more rows, or more sums do not wait fo
 
 @written
 def rows_by_block(
-    context: Any, form: Any, wide: Any, room: Any, rows: Any, x: Any, sums: Any, stride: Any,
+    context: Any, form: Any, wide: Any, much: Any, rows: Any, x: Any, sums: Any, stride: Any,
     data: Any, out: Any, out_stride: Any, groups: Any, words: Any,
 ) -> Any:  # fmt: skip
     """Write the products of `rows` rows, of those in `PARTS`, with a block of a weight.
 
-    `x` and `sums` are those of `prepare`, `stride` the bytes from row to row of both.
+    `x` and `sums` are those of `prepare`, `stride` the bytes from row to row of both; `much` is
+    `has_room`.
     """
-    kind, is_wide, number, count = (each.literal_value for each in (form, wide, room, rows))
+    kind, is_wide, number, count = (each.literal_value for each in (form, wide, much, rows))
     each, vectors = PARTS[number][count]
 
     def write(code: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -74,7 +76,7 @@ def rows_by_block(
                 )
         return code.get_dummy_value()
 
-    return types.void(form, wide, room, rows, *([types.int64] * 8)), write
+    return types.void(form, wide, much, rows, *([types.int64] * 8)), write
 
 
 class _Block:
@@ -184,7 +186,7 @@ class _Block:
         return results
 
     def _factor(self, at: Any) -> Any:
-        return self.v.read(at, 0 if self.wide else 2)
+        return self.v.read(at, FLOAT32 if self.wide else FLOAT16)
 
 
 @written
@@ -241,7 +243,7 @@ def scales_of(weight: Blocked) -> np.ndarray[Any, Any]:
     return found
 
 
-def _product(form: int, wide: int, room: int, source: str) -> Any:
+def _product(form: int, wide: int, much: int, source: str) -> Any:
     """Return the product with weights of a form: rows and a range of blocks."""
 
     def product(
@@ -260,25 +262,25 @@ def _product(form: int, wide: int, room: int, source: str) -> Any:
                 own, its, there = x + row * stride, sums + row * stride, to + row * out_stride
                 if rows - row >= 8:
                     rows_by_block(
-                        form, wide, room, 8,
+                        form, wide, much, 8,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 8
                 elif rows - row >= 4:
                     rows_by_block(
-                        form, wide, room, 4,
+                        form, wide, much, 4,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 4
                 elif rows - row >= 2:
                     rows_by_block(
-                        form, wide, room, 2,
+                        form, wide, much, 2,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 2
                 else:
                     rows_by_block(
-                        form, wide, room, 1,
+                        form, wide, much, 1,
                         own, its, stride, block, there, out_stride, groups, words,
                     )  # fmt: skip
                     row += 1

@@ -73,8 +73,8 @@ class Blocked:
 
     @property
     def padded(self) -> int:
-        """How many inputs a row has, with what fills groups up."""
-        return self.groups * self.words * (WORD // BITS[self.form])
+        """How many inputs a group has, with what fills it up."""
+        return self.words * (WORD // BITS[self.form])
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] in its dtype, computed in float32 and rounded once."""

@@ -26,7 +26,7 @@ from nldc.runtime.cpu.numbers import NUMBERS
 from nldc.runtime.cpu.product import product, scales_of
 from nldc.runtime.cpu.team import team
 from nldc.runtime.errors import BackendError
-from nldc.runtime.invariant.blocked import BITS, LINE, OUTPUTS, WORD, Arena, Blocked
+from nldc.runtime.invariant.blocked import LINE, OUTPUTS, Arena, Blocked
 from nldc.runtime.invariant.linear import Weight, linear
 from nldc.runtime.invariant.quantised import Quantised
 from nldc.runtime.model.attention import MASK_ROOM
@@ -367,7 +367,7 @@ def _bits(value: float) -> int:
 
 def _stride(weight: Blocked) -> int:
     """Return the bytes that a row of x takes for a product with a weight."""
-    return -(-4 * (weight.padded + weight.groups) // 64) * 64
+    return -(-4 * weight.groups * (weight.padded + 1) // LINE) * LINE
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,6 +397,7 @@ class _Layer:
                 weight.groups,
                 weight.words,
                 weight.blocks,
-                weight.words * (WORD // BITS[weight.form]),
+                weight.padded,
+                _stride(weight),
             )
         return _Layer(np.array(words, np.int64), (norms, scales, weights))

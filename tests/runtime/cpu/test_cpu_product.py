@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nldc.runtime.cpu import compiled
 from nldc.runtime.cpu.product import prepare, product, scales_of
-from nldc.runtime.invariant.blocked import BITS, OUTPUTS, WORD, Arena, Blocked
+from nldc.runtime.invariant.blocked import OUTPUTS, Arena, Blocked
 from nldc.runtime.invariant.linear import COUNTS
 from nldc.runtime.invariant.quantised import FLOAT8, Quantised, packed_floats
 
@@ -30,15 +30,14 @@ def _prepared(
 def times(x: Tensor, weight: Blocked, *parts: int) -> Tensor:
     """Return rows x float32 [n, in] times a weight, its blocks in parts that end there."""
     rows, width = x.shape
-    each = weight.words * (WORD // BITS[weight.form])
     scales = scales_of(weight)
-    room = torch.full((rows, weight.padded + weight.groups), torch.nan)
+    room = torch.full((rows, weight.groups * (weight.padded + 1)), torch.nan)
     _prepared(
         x.data_ptr(),
         width,
         weight.group,
         weight.groups,
-        each,
+        weight.padded,
         scales.ctypes.data,
         room.data_ptr(),
         4 * room.shape[1],
@@ -49,7 +48,7 @@ def times(x: Tensor, weight: Blocked, *parts: int) -> Tensor:
     first = 0
     for last in (*parts, weight.blocks):
         call(
-            room.data_ptr(), room.data_ptr() + 4 * weight.padded, 4 * room.shape[1],
+            room.data_ptr(), room.data_ptr() + 4 * weight.groups * weight.padded, 4 * room.shape[1],
             weight.data.data_ptr(), out.data_ptr(), 4 * out.shape[1], weight.groups, weight.words,
             first, last, rows,
         )  # fmt: skip
