@@ -54,7 +54,7 @@ ANYWHERE = (*KEYS, "given_ptr")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of rows: `logits` (of a head), a `token` (`noisy`: of scores with noise), `measures`.
+    """What is asked of rows: `logits`, a `token` (`noisy`: of scores with noise), `measures`.
 
     With measures goes the logit of one token: of a `given` one, or else of the one that is chosen.
     """
