@@ -116,6 +116,16 @@ class Vectors:
         sign = write.shl(write.and_(value, self.const(I32, 0x8000)), self.const(I32, 16))
         return self.floats(write.or_(self.bits(sized), sign))
 
+    def _any_half(self, value: Any) -> Any:
+        """Return what `half` does, and infinity and NaN of what is none."""
+        write = self.builder
+        found = self.bits(self.half(value))
+        odd = write.and_(value, self.const(I32, 0x7C00))
+        is_odd = write.icmp_unsigned("==", odd, self.const(I32, 0x7C00))
+        return self.floats(
+            write.select(is_odd, write.or_(found, self.const(I32, 0x7F800000)), found)
+        )
+
     def float8(self, value: Any) -> Any:
         """Return the float32 of floats of 8 bits (E4M3), the highest of an int32, but for NaN."""
         write = self.builder
@@ -124,12 +134,12 @@ class Vectors:
         return write.fmul(self.floats(write.or_(sign, size)), self.const(F32, 2.0**120))
 
     def read(self, address: Any, number: int) -> Any:
-        """Read values that lie in memory as float32, bfloat16 or float16."""
+        """Read values that lie in memory as float32, bfloat16 or float16; none need be a number."""
         if number == FLOAT32:
             return self.load(address, F32, 4)
         raised = self.builder.zext(self.load(address, I16), self.of(I32))
         if number == FLOAT16:
-            return self.half(raised)
+            return self._any_half(raised)
         return self.floats(self.builder.shl(raised, self.const(I32, 16)))
 
     def sum(self, vector: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -281,6 +282,19 @@ def test_pages_may_lie_anywhere(model: Path, dtype: str, monkeypatch: pytest.Mon
     scatter_pages(monkeypatch)
     for one, other in zip(in_order, found(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_in_the_cache_makes_none_of_what_sees_it(
+    model: Path, dtype: str, value: float
+) -> None:
+    own = Ar.from_checkpoint(model, dtype=dtype, device="cpu").model
+    cache = cache_for(own)
+    slots = [cache.acquire(500)]
+    assert forward(own, cache, slots, [[5, 9, 2]], pattern=CAUSAL).isfinite().all()
+    cache.data[0].fill_(value)
+    assert not forward(own, cache, slots, [[7]], pattern=CAUSAL).isfinite().any()
 
 
 def _branches(q: RowFacts, k: RowFacts) -> torch.Tensor:
