@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -282,6 +283,12 @@ def test_imports_follow_the_arrows(top: bool) -> None:
             if other is not None and not may_import(module, other, allowed):
                 wrong.append(f"{module} imports {name}")
     assert wrong == []
+
+
+def test_the_document_lists_rooms_in_the_order_of_their_arrows() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = text[text.index("\nruntime/") : text.index("\nstrategies/")]
+    assert tuple(re.findall(r"^  (\w+)/", listed, re.MULTILINE)) == (*ROOMS, "train")
 
 
 def below(room: str) -> tuple[str, ...]:
