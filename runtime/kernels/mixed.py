@@ -19,12 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
-from nldc.runtime.kernels.scanned import in_rows, line_of
+from nldc.runtime.kernels.scanned import aligned, in_rows, line_of
 
 BLOCK = 2048
 """Tokens of a program."""
-ALIGNED = 16
-"""At a multiple of so many bytes all parts begin, and their weights."""
 
 
 @triton.jit(do_not_specialize=["own_rows"])  # type: ignore[untyped-decorator]
@@ -79,8 +77,8 @@ def mixed(parts: Sequence[Tensor], weights: Sequence[float | Tensor], target: Ta
     """
     first = parts[0]
     size, own_rows, vocabulary = first.shape
-    rows = [_aligned(in_rows(part)) for part in parts]
-    by = [_aligned(_weight(weight, first.device)) for weight in weights]
+    rows = [aligned(in_rows(part)) for part in parts]
+    by = [aligned(_weight(weight, first.device)) for weight in weights]
     apart = tuple((line_of(part), weight.stride(0)) for part, weight in zip(rows, by, strict=True))
     total = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     kernel = launchable(vocabulary, len(rows), first.dtype, target)
@@ -100,10 +98,6 @@ def _weight(weight: float | Tensor, device: torch.device) -> Tensor:
     if isinstance(weight, Tensor):
         return weight[:, 0]
     return _numbers((float(weight),), torch.float32, device).expand(2)
-
-
-def _aligned(values: Tensor) -> Tensor:
-    return values.clone() if values.data_ptr() % ALIGNED else values
 
 
 @lru_cache(maxsize=256)
