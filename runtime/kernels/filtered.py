@@ -160,7 +160,7 @@ def filtered_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Choose of logits: `found_ptr` int64 [rows] tokens. Grid: rows.
 
-    Each sequence has `own_rows` of OUT logits, `line` rows behind those of the one before. One whose
+    Each sequence has `own_rows` of OUT logits, `line` rows apart from the next one's. One whose
     temperature is below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is no noise, and
     the best token stays whatever goes.
     """

@@ -40,7 +40,7 @@ def drawn(
     logits: Tensor, samplings: Sequence[Sampling], barred: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the tokens of rows [B, n, V] that the kernel draws, and those that torch draws."""
-    batch, own, size = logits.shape
+    batch, own, _ = logits.shape
     numbers = ((0, -1), (7, 2**62), (2**40 + 1, 5))
     members = [
         Member(0, key, replace(each, seed=seed % 2**64))
