@@ -79,7 +79,8 @@ class Found:
     logits, float32 [rows]: the `best` and the `second` one, the `logsumexp`, of their softmax the
     `entropy` in nats and the `margin` of the best one, and the logit of the token that is `picked`
     with its `probability`. NaN: all that is a sum where logits are no numbers or all -inf, and the
-    logit of a choice that is no number; where nothing is allowed, token 0 is picked. All begin where a launch may begin to read.
+    logit of a choice that is no number; where nothing is allowed, token 0 is picked. All begin
+    where a launch may begin to read.
     """
 
     logits: Tensor | None
@@ -100,7 +101,7 @@ def noised(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Return values [N, R] over the temperature plus Gumbel noise, in float64.
 
-    A drafter's temperature below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is none.
+    A temperature below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is none.
     """
     first, second, temperature = keys_of(
         position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step, heat_step,
