@@ -10,7 +10,7 @@ may be each sequence's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ def mix_kernel(  # type: ignore[no-untyped-def]
     total = tl.zeros((BLOCK,), tl.float32)
     for part in tl.static_range(len(part_ptrs)):
         weight = tl.load(weight_ptrs[part] + owner * tl.load(apart_ptr + 2 * part + 1))
+        weight = tl.where(weight == 0.0, 0.0, weight)  # of two zeros, one
         place = owner * tl.load(apart_ptr + 2 * part) + row % own_rows
         value = tl.load(part_ptrs[part] + place * OUT + token, mask=there, other=0.0)
         value = tl.where(weight == 0.0, 0.0, value.to(tl.float32)) * weight
@@ -100,7 +101,7 @@ def _weight(weight: float | Tensor, device: torch.device) -> Tensor:
     return _numbers((float(weight),), torch.float32, device).expand(2)
 
 
-@lru_cache(maxsize=256)
+@cache
 def _numbers(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return numbers on a device; they stay, since what was captured reads them where they lie."""
+    """Return numbers on a device; all stay, since what was captured reads them where they lie."""
     return torch.tensor(values, dtype=dtype, device=device)
