@@ -7,6 +7,7 @@ is the same whatever rows share a forward: a verifier draws what AR would have d
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,7 +75,9 @@ def _whole(value: object) -> bool:
 
 
 def _real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def choose(logits: Tensor, positions: Tensor, sequences: Tensor, sampling: Sampling) -> Tensor:
