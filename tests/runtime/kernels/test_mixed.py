@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from kernel_cases import DTYPES, EPSILON, TARGET, Rooms, error, numbers
 from torch import Tensor
 
+from nldc.runtime.kernels import mixed as kernels
 from nldc.runtime.kernels.mixed import mixed
 from nldc.runtime.model import scores
 
@@ -52,6 +54,24 @@ def test_a_part_without_weight_is_left_out() -> None:
     assert torch.equal(found[0], some[0])
     assert torch.equal(found[1], none[1])
     assert torch.equal(mixed([none, some], [0.0, 1.0], TARGET), some)
+
+
+def test_what_is_left_out_has_no_sign() -> None:
+    some = torch.tensor([[[-1.0, 1.0]]])
+    for weight in (-0.0, torch.tensor([[-0.0]])):
+        assert not mixed([some], [weight], TARGET).signbit().any()
+        assert not scores.mixed([some], [weight]).signbit().any()
+
+
+def test_numbers_stay_where_they_lie_however_many_there_are() -> None:
+    """A graph that was captured reads them there."""
+    some = part_of(1, 2, 1, 7, torch.float32)
+    mixed([some], [0.125], TARGET)
+    numbers = partial(kernels._numbers, dtype=torch.float32, device=some.device)
+    first = numbers((0.125,))
+    for number in range(2000):
+        numbers((float(number),))
+    assert numbers((0.125,)) is first
 
 
 def test_no_number_stays_none() -> None:
