@@ -117,13 +117,13 @@ def test_a_strategy_says_what_it_runs() -> None:
         Forward("CAUSAL", 8, batched=True, adapted=False),
     )
     assert uses.heads == (Head(1, batched=False), Head(8, batched=True))
-    assert (uses.candidates, uses.chooses, uses.blocks) == ((), False, ())
+    assert (uses.candidates, uses.blocks) == ((), ())
     uses = uses_of(api.check("linear_ss_tree", others=False).graph)
-    assert (uses.candidates, uses.chooses) == ((2,), True)
+    assert uses.candidates == (2,)
     scored = uses_of(api.check("margin_confidence", {"block_length": 4}, others=False).graph).heads
     assert scored == (Head(1, False), Head(4, True, "chosen"), Head(1, True))
     asked = uses_of(api.check("trained_sampler", {"block_length": 24}, others=False).graph)
-    assert (asked.blocks, asked.chooses) == ((24,), True)
+    assert asked.blocks == (24,)
     (first, *_) = uses_of(api.check("quadratic_ss", others=False).graph).forwards
     assert first.rows == (1, None)  # it sees rows ahead: a prompt of any length is one piece
 
@@ -141,6 +141,13 @@ def test_kernels_of_samplers_are_those_of_the_blocks_that_they_are_asked_of() ->
         "candidate parts 8 of 61", "candidates 8 of 61", "masses of 61", "features 8 of 61",
         "safety 64 heads 4 top 8 rows 16", "safety 64 heads 4 top 8 rows 32",
     ]  # fmt: skip
+
+
+def test_whoever_has_a_head_may_choose_of_its_logits() -> None:
+    """As a sequence with a thinking budget does, or one beside a processor."""
+    model = coverage().geometry.sizes(torch.bfloat16)
+    names = {each.name for each in kernels(model, (), (HeadRows(1),), Target(90), Looks())}
+    assert {"scan 61 token", "scan 61 token noisy", "filtered 61"} <= names
 
 
 def test_the_samplers_that_are_compiled_for_are_the_checkpoints_own(tmp_path: Path) -> None:

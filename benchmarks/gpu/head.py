@@ -54,7 +54,7 @@ def cases(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[Case]
             rows,
             logits.nbytes,
             1,
-            lambda _, filters=filters: filtered(logits, filters, noise, target),
+            lambda _, filters=filters: filtered(logits[None], filters, noise, target),
         )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from nldc.codegen.pipeline import compiled, run
 from nldc.codegen.program import (
     Candidates,
-    Choose,
     ChooseScored,
     Forward,
     Instruction,
@@ -38,7 +37,7 @@ def uses_of(graph: Graph) -> Uses:
     heads: dict[coverage.Head, None] = {}
     counts: set[int] = set()
     mixes: set[int] = set()
-    chooses = scores = False
+    scores = False
     for method in program.methods:
         batched = method is not program.prefill
         for each, piece in _forwards(program, method):
@@ -54,13 +53,15 @@ def uses_of(graph: Graph) -> Uses:
                 counts.add(instruction.count)
             if isinstance(instruction, Mix):
                 mixes.add(len(instruction.parts))
-            if isinstance(instruction, Choose):
-                chooses |= not isinstance(instruction.logits, States)
             scores |= isinstance(instruction, Score)
     return coverage.Uses(
-        tuple(forwards), tuple(heads), tuple(sorted(counts)), tuple(sorted(mixes)), chooses, scores,
+        tuple(forwards),
+        tuple(heads),
+        tuple(sorted(counts)),
+        tuple(sorted(mixes)),
+        scores,
         _blocks(graph),
-    )  # fmt: skip
+    )
 
 
 def _blocks(graph: Graph) -> tuple[int, ...]:

@@ -79,7 +79,8 @@ class Found:
     logits, float32 [rows]: the `best` and the `second` one, the `logsumexp`, of their softmax the
     `entropy` in nats and the `margin` of the best one, and the logit of the token that is `picked`
     with its `probability`. NaN: all that is a sum where logits are no numbers or all -inf, and the
-    logit of a choice that there is not. All begin where a launch may begin to read.
+    logit of a choice that is no number; where nothing is allowed, token 0 is picked. All begin
+    where a launch may begin to read.
     """
 
     logits: Tensor | None
@@ -100,7 +101,7 @@ def noised(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Return values [N, R] over the temperature plus Gumbel noise, in float64.
 
-    A drafter's temperature below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is none.
+    A temperature below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is none.
     """
     first, second, temperature = keys_of(
         position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step, heat_step,
@@ -145,8 +146,9 @@ def finish(  # type: ignore[no-untyped-def]
         best, index = tl.max(values, 0, return_indices=True, return_indices_tie_break_left=True)
         second = tl.max(tl.where(offset == index[None, :], float("-inf"), values), 0)
         is_sound = (best > float("-inf")) & (best < float("inf"))
-        weighs = (values > float("-inf")) & is_sound[None, :]
-        below = tl.where(weighs, values - tl.where(is_sound, best, 0.0)[None, :], 0.0)
+        below = values - tl.where(is_sound, best, 0.0)[None, :]
+        weighs = (below > float("-inf")) & is_sound[None, :]  # finite values may be so far apart
+        below = tl.where(weighs, below, 0.0)
         weight = tl.where(weighs, tl.exp(below), 0.0)
         ones = tl.full((16, total.shape[0]), 1.0, tl.float32)
         sums = tl.dot(ones, weight, input_precision="ieee", out_dtype=tl.float32)
@@ -207,8 +209,9 @@ def merge_kernel(  # type: ignore[no-untyped-def]
         beside = tl.max(tl.where(is_top, second, best), 1)
         is_sound = (top > float("-inf")) & (top < float("inf"))
         base = tl.where(is_sound, top, 0.0)
-        weighs = (best > float("-inf")) & is_sound[:, None]
-        below = tl.where(weighs, best - base[:, None], 0.0)
+        below = best - base[:, None]
+        weighs = (below > float("-inf")) & is_sound[:, None]
+        below = tl.where(weighs, below, 0.0)
         fade = tl.where(weighs, tl.exp(below), 0.0)
         mass = tl.where(is_sound, tl.sum(sums * fade, 1), 1.0)
         mean = tl.sum((products + sums * below) * fade, 1) / mass
@@ -227,7 +230,8 @@ def merge_kernel(  # type: ignore[no-untyped-def]
             picked = tl.max(tl.load(place + 4, mask=held, other=float("-inf")), 1)
         elif TOKEN:
             picked = tl.load(place + 4, mask=held & (token == first[:, None]), other=float("-inf"))
-            picked = tl.where((chosen < 0) & (row < rows), float("nan"), tl.max(picked, 1))
+            picked = tl.max(picked, 1)  # where nothing is allowed, that of token 0
+            picked = tl.where((chosen == NO_NUMBER) & (row < rows), float("nan"), picked)
         if MEASURES > 4:
             tl.store(to + 5 * stride, picked, mask=live)
             share = tl.where(is_odd, float("nan"), tl.exp(picked - logsumexp))

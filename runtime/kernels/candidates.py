@@ -111,9 +111,10 @@ def launchables(
 def candidates(logits: Tensor, count: int, target: Target) -> Tensor:
     """Return the `count` likeliest tokens, int64 [rows, count], of logits [rows, vocabulary].
 
-    The logits have no gaps. See `model.scores.candidates`.
+    See `model.scores.candidates`. Logits with gaps between rows are copied.
     """
     rows, vocabulary = logits.shape
+    logits = logits.contiguous()
     of_parts, of_all = launchables(vocabulary, count, logits.dtype, target)
     blocks = of_all.constants["PARTS"] // count
     parts = torch.empty((rows, blocks, count), dtype=torch.int64, device=logits.device)

@@ -52,7 +52,6 @@ class Uses:
     heads: tuple[Head, ...]
     candidates: tuple[int, ...] = ()
     mixes: tuple[int, ...] = ()
-    chooses: bool = False
     scores: bool = False
     blocks: tuple[int, ...] = ()
 
@@ -63,7 +62,6 @@ class Uses:
             frozenset(self.candidates),
             frozenset(self.mixes),
             frozenset(self.blocks),
-            self.chooses,
             self.scores,
         )
 
@@ -173,7 +171,6 @@ class Coverage:
                         ),
                         tuple(uses["candidates"]),
                         tuple(uses["mixes"]),
-                        bool(uses["chooses"]),
                         bool(uses["scores"]),
                         tuple(uses["blocks"]),
                     )

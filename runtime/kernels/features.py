@@ -52,7 +52,7 @@ def sums_kernel(  # type: ignore[no-untyped-def]
     most = tl.max(value, 1)
     below = value - tl.where(most == float("-inf"), 0.0, most)[:, None]
     weight = tl.exp(below)
-    product = weight * tl.where(value == float("-inf"), 0.0, below)
+    product = weight * tl.where(below == float("-inf"), 0.0, below)
     to = sum_ptr + row.to(tl.int64) * SUMS * tl.num_programs(1) + tl.program_id(1)
     tl.store(to, most, mask=row < rows)
     tl.store(to + tl.num_programs(1), tl.sum(weight, 1), mask=row < rows)
@@ -96,8 +96,9 @@ def features_kernel(  # type: ignore[no-untyped-def]
     products = tl.load(at + 2 * PARTS, mask=held, other=0.0)
     top = tl.max(most, 1)
     base = tl.where(top == float("-inf"), 0.0, top)
-    below = tl.where(most == float("-inf"), 0.0, most - base[:, None])
-    fade = tl.where(most == float("-inf"), 0.0, tl.exp(below))
+    below = most - base[:, None]
+    fade = tl.exp(below)
+    below = tl.where(below == float("-inf"), 0.0, below)
     mass = tl.where(live, tl.sum(sums * fade, 1), 1.0)
     logsumexp = tl.log(mass) + base
     entropy = tl.log(mass) - tl.sum((products + sums * below) * fade, 1) / mass

@@ -33,6 +33,7 @@ from nldc.runtime.kernels.noise import (
     gumbel,
     keys_of,
 )
+from nldc.runtime.kernels.scanned import aligned, in_rows, line_of
 
 UNIT = 2.0**44
 """The weight of a row's best token, see `step.sampling.UNIT`."""
@@ -147,23 +148,25 @@ def _last(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=[*APART, *KEPT_APART, "rows", "own_rows", "barred"],
+    do_not_specialize=[*APART, *KEPT_APART, "rows", "own_rows", "line", "barred"],
     do_not_specialize_on_alignment=[*KEYS, *KEPT],  # columns of a table, which begin anywhere
 )
 def filtered_kernel(  # type: ignore[no-untyped-def]
     logit_ptr, found_ptr, position_ptr, sequence_ptr, seed_ptr, temperature_ptr, top_k_ptr,
     top_p_ptr, reach_ptr, sequence_step, seed_step, heat_step, top_k_step, top_p_step, reach_step,
-    rows, own_rows, barred,
+    rows, own_rows, line, barred,
     OUT: tl.constexpr, BLOCK: tl.constexpr, BITS: tl.constexpr, UNIT: tl.constexpr,
     NO_NUMBER: tl.constexpr, NOTHING_ALLOWED: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Choose of logits [rows, OUT]: `found_ptr` int64 [rows] tokens. Grid: rows.
+    """Choose of logits: `found_ptr` int64 [rows] tokens. Grid: rows.
 
-    A sequence whose temperature is below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there
-    is no noise, and the best token stays whatever goes.
+    Each sequence has `own_rows` of OUT logits, `line` rows apart from the next one's. One whose
+    temperature is below `LOWEST_TEMPERATURE` of `step.sampling` is greedy: there is no noise, and
+    the best token stays whatever goes.
     """
     row = tl.program_id(0) + tl.arange(0, 1)
-    logit_ptr += tl.program_id(0).to(tl.int64) * OUT
+    owner = tl.program_id(0) // own_rows
+    logit_ptr += (owner * line.to(tl.int64) + tl.program_id(0) % own_rows) * OUT
     if DEPENDENT:
         gdc_wait()
         gdc_launch_dependents()
@@ -174,7 +177,6 @@ def filtered_kernel(  # type: ignore[no-untyped-def]
     temperature = tl.max(temperatures)
     greedy = temperature < 1e-6
     temperature = tl.where(greedy, 1.0, temperature)
-    owner = tl.program_id(0) // own_rows
     top_k = tl.load(top_k_ptr + owner * top_k_step)
     top_p = tl.load(top_p_ptr + owner * top_p_step)
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
@@ -250,7 +252,7 @@ def launchable(vocabulary: int, dtype: torch.dtype, target: Target) -> Launchabl
         filtered_kernel,
         {
             **pointers,
-            **dict.fromkeys((*APART, *KEPT_APART, "rows", "own_rows", "barred"), "i32"),
+            **dict.fromkeys((*APART, *KEPT_APART, "rows", "own_rows", "line", "barred"), "i32"),
         },
         constants,
         options_of(target, 8, 1),
@@ -261,11 +263,12 @@ def launchable(vocabulary: int, dtype: torch.dtype, target: Target) -> Launchabl
 def filtered(
     logits: Tensor, filters: Filters, noise: Noise, target: Target, barred: int | None = None
 ) -> Tensor:
-    """Return the tokens, int64 [rows], that are drawn of logits [rows, vocabulary] without gaps.
+    """Return the tokens, int64 [B * n], that are drawn of logits [B, n, vocabulary].
 
     The token `barred` is never chosen, nor does it count.
     """
-    rows, vocabulary = logits.shape
+    size, own_rows, vocabulary = logits.shape
+    logits, rows = aligned(in_rows(logits)), size * own_rows
     found = torch.empty(rows, dtype=torch.int64, device=logits.device)
     launchable(vocabulary, logits.dtype, target).launch(
         (rows,),
@@ -276,7 +279,8 @@ def filtered(
         *noise.apart,
         *filters.apart,
         rows,
-        noise.own_rows(rows),
+        own_rows,
+        line_of(logits),
         -1 if barred is None else barred,
     )
     return found

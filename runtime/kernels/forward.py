@@ -164,14 +164,13 @@ class Looks:
     """What is done with logits that are there.
 
     `candidates` are how many of a row's likeliest tokens are taken, `mixes` of how many parts mixes
-    are, and `blocks` of how many rows of a sequence trained samplers are asked. `chooses`: tokens
-    are chosen of them; `scores`: rows are scored.
+    are, and `blocks` of how many rows of a sequence trained samplers are asked. `scores`: rows are
+    scored.
     """
 
     candidates: frozenset[int] = frozenset()
     mixes: frozenset[int] = frozenset()
     blocks: frozenset[int] = frozenset()
-    chooses: bool = False
     scores: bool = False
 
     def __or__(self, other: Looks) -> Looks:
@@ -180,7 +179,6 @@ class Looks:
             self.candidates | other.candidates,
             self.mixes | other.mixes,
             self.blocks | other.blocks,
-            self.chooses or other.chooses,
             self.scores or other.scores,
         )
 
@@ -290,6 +288,9 @@ def _layer(
 
 
 def _heads(sizes: Sizes, heads: Iterable[HeadRows], target: Target) -> Iterator[Launchable]:
+    """Yield the kernels of heads, and those that choose of their logits, where somebody asks for
+    these: who is filtered, has a thinking budget, or has chosen of a mix.
+    """
     shape = sizes.head
     for each in sorted(set(heads), key=astuple):
         for asked in each.asked:
@@ -298,6 +299,9 @@ def _heads(sizes: Sizes, heads: Iterable[HeadRows], target: Target) -> Iterator[
             if asked.token or asked.measures:
                 yield merging(-(-shape.out // tile.features), target, asked)
         yield filtered.launchable(shape.out, shape.dtype, target)
+        for asked in ASKED:
+            if asked.token:
+                yield from _scanning(shape, target, asked)
 
 
 def _looking(shape: Shape, looks: Looks, target: Target) -> Iterator[Launchable]:
@@ -307,11 +311,14 @@ def _looking(shape: Shape, looks: Looks, target: Target) -> Iterator[Launchable]
         yield from candidates.launchables(vocabulary, count, dtype, target)
     for parts in sorted(looks.mixes):
         yield mixed.launchable(vocabulary, parts, dtype, target)
-    chosen = [asked for asked in ASKED if asked.token] if looks.chooses else []
-    for asked in (*chosen, *(MEASURED if looks.scores else ())):
-        kernel = scanned.launchable(vocabulary, dtype, target, asked)
-        yield kernel
-        yield merging(-(-vocabulary // kernel.constants["FEATURES"]), target, asked)
+    for asked in MEASURED if looks.scores else ():
+        yield from _scanning(shape, target, asked)
+
+
+def _scanning(shape: Shape, target: Target, asked: Asked) -> Iterator[Launchable]:
+    kernel = scanned.launchable(shape.out, shape.dtype, target, asked)
+    yield kernel
+    yield merging(-(-shape.out // kernel.constants["FEATURES"]), target, asked)
 
 
 def _samplers(sizes: Sizes, blocks: Iterable[int], target: Target) -> Iterator[Launchable]:

@@ -19,12 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_of, power_above
-from nldc.runtime.kernels.scanned import in_rows, line_of
+from nldc.runtime.kernels.scanned import aligned, in_rows, line_of
 
 BLOCK = 2048
 """Tokens of a program."""
-ALIGNED = 16
-"""At a multiple of so many bytes all parts begin, and their weights."""
 
 
 @triton.jit(do_not_specialize=["own_rows"])  # type: ignore[untyped-decorator]
@@ -44,6 +42,7 @@ def mix_kernel(  # type: ignore[no-untyped-def]
     total = tl.zeros((BLOCK,), tl.float32)
     for part in tl.static_range(len(part_ptrs)):
         weight = tl.load(weight_ptrs[part] + owner * tl.load(apart_ptr + 2 * part + 1))
+        weight = tl.where(weight == 0.0, 0.0, weight)  # of two zeros, one
         place = owner * tl.load(apart_ptr + 2 * part) + row % own_rows
         value = tl.load(part_ptrs[part] + place * OUT + token, mask=there, other=0.0)
         value = tl.where(weight == 0.0, 0.0, value.to(tl.float32)) * weight
@@ -79,8 +78,8 @@ def mixed(parts: Sequence[Tensor], weights: Sequence[float | Tensor], target: Ta
     """
     first = parts[0]
     size, own_rows, vocabulary = first.shape
-    rows = [_aligned(in_rows(part)) for part in parts]
-    by = [_aligned(_weight(weight, first.device)) for weight in weights]
+    rows = [aligned(in_rows(part)) for part in parts]
+    by = [aligned(_weight(weight, first.device)) for weight in weights]
     apart = tuple((line_of(part), weight.stride(0)) for part, weight in zip(rows, by, strict=True))
     total = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     kernel = launchable(vocabulary, len(rows), first.dtype, target)
@@ -102,11 +101,7 @@ def _weight(weight: float | Tensor, device: torch.device) -> Tensor:
     return _numbers((float(weight),), torch.float32, device).expand(2)
 
 
-def _aligned(values: Tensor) -> Tensor:
-    return values.clone() if values.data_ptr() % ALIGNED else values
-
-
 @cache
 def _numbers(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return numbers on a device; they stay, since what was captured reads them where they lie."""
+    """Return numbers on a device; all stay, since what was captured reads them where they lie."""
     return torch.tensor(values, dtype=dtype, device=device)

@@ -34,6 +34,8 @@ FEATURES = 512
 """Tokens of a tile of which only the best is looked for."""
 FEW, SUMMED = 4, 16
 """Rows of a tile: of such, and where there is arithmetic with each value."""
+ALIGNED = 16
+"""At a multiple of so many bytes begins what kernels read that ask for it."""
 INTERPRETED = 64
 """Rows of a tile in the interpreter, where a program costs milliseconds."""
 
@@ -141,3 +143,8 @@ def in_rows(logits: Tensor) -> Tensor:
 def line_of(logits: Tensor) -> int:
     """Return how many rows lie between one sequence's and the next one's, see `in_rows`."""
     return logits.stride(0) // logits.shape[2]
+
+
+def aligned(values: Tensor) -> Tensor:
+    """Return values, or a copy of them, that begin where a launch may begin to read."""
+    return values.clone() if values.data_ptr() % ALIGNED else values

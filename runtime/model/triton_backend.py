@@ -167,7 +167,7 @@ class TritonBackend:
     def choose(self, values: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows."""
         if choice.filters:
-            tokens = self._filtered(values.reshape(-1, values.shape[-1]), choice)
+            tokens = self._filtered(values, choice)
         else:
             noise = _noise_of(choice)
             asked = Asked(token=True, noisy=noise is not None)
@@ -203,7 +203,8 @@ class TritonBackend:
     def head_choose(self, states: Tensor, choice: Choice) -> Tensor:
         """See `Backend`; filters look at whole rows, and so go through logits."""
         if choice.filters:
-            tokens = self._filtered(self.head(states), choice)
+            logits = self.head(states)
+            tokens = self._filtered(logits.view(*choice.positions.shape, logits.shape[-1]), choice)
         else:
             noise = _noise_of(choice)
             asked = Asked(token=True, noisy=noise is not None)
@@ -256,7 +257,7 @@ class TritonBackend:
         )
 
     def _filtered(self, logits: Tensor, choice: Choice) -> Tensor:
-        """Return the tokens, int64 [n], of logits [n, vocabulary] that a filter looks at."""
+        """Return the tokens, int64 [B * n], of logits [B, n, vocabulary] that a filter looks at."""
         drawing = _there(choice.drawing)
         filters = Filters(drawing.top_k, drawing.top_p, drawing.reach)
         return filtered(logits, filters, _there(_noise_of(choice)), self.target, choice.barred)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import sub
 from typing import Any
 
@@ -26,7 +27,7 @@ from nldc.runtime.rows.layout import Layout
 from nldc.runtime.rows.pattern import Pattern
 from nldc.runtime.rows.plan import Plan, flags_of, in_order, pieces_of
 from nldc.runtime.rows.table import Table
-from nldc.runtime.step.choose import Temperature, choice_of, ended, is_raw
+from nldc.runtime.step.choose import Temperature, choice_of, ended, raw_rows
 from nldc.runtime.step.embedded import inputs_of, known_as
 from nldc.runtime.step.history import History
 from nldc.runtime.step.lineup import Lineup
@@ -333,36 +334,45 @@ class Batch(Sequences):
         Rows of a prompt's embeddings are scored as the tokens that the caller knows them by.
         """
         tokens = real(self._known(tokens))
-        if is_raw(self.lineup.rules, logits, of):
-            return self._measured("probability", logits, mask_token, tokens)
-        self.by_groups = True
-        return super().probability(logits, tokens, of, mask_token)
+        by_groups = partial(super().probability, logits, tokens, of, mask_token)
+        return self._score("probability", logits, of, mask_token, by_groups, tokens)
 
     def entropy(
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
         """See `StepBatch.entropy`."""
-        if is_raw(self.lineup.rules, logits, of):
-            return self._measured("entropy", logits, mask_token)
-        self.by_groups = True
-        return super().entropy(logits, of, mask_token)
+        by_groups = partial(super().entropy, logits, of, mask_token)
+        return self._score("entropy", logits, of, mask_token, by_groups)
 
     def margin(
         self, logits: Logits, of: Scored = "raw", mask_token: Counting = "counted"
     ) -> Tensor:
         """See `StepBatch.margin`."""
-        if is_raw(self.lineup.rules, logits, of):
-            return self._measured("margin", logits, mask_token)
-        self.by_groups = True
-        return super().margin(logits, of, mask_token)
+        by_groups = partial(super().margin, logits, of, mask_token)
+        return self._score("margin", logits, of, mask_token, by_groups)
 
-    def _measured(
-        self, name: ScoreName, logits: Logits, mask_token: Counting, tokens: Tensor | None = None
+    def _score(
+        self,
+        name: ScoreName,
+        logits: Logits,
+        of: Scored,
+        mask_token: Counting,
+        by_groups: Callable[[], Tensor],
+        tokens: Tensor | None = None,
     ) -> Tensor:
-        """Return a raw score of each row, [B, n], as the backend has it."""
+        """Return a score of each row, [B, n]: as the backend has it where it is a raw one.
+
+        Row by row, since a backend's bits may be its own, and a row has the same in any company.
+        """
+        raw = raw_rows(self.lineup.rules, logits, of)
+        if raw is False:
+            self.by_groups = True
+            return by_groups()
         uncounted = self.lineup.rules.mask_token_id if mask_token == "ignored" else None
-        asked = Scores((name,), tokens, uncounted)
-        (found,) = self.model.backend.measured(logits.values, asked)
+        (found,) = self.model.backend.measured(logits.values, Scores((name,), tokens, uncounted))
+        if raw is not True:
+            self.by_groups = True
+            found = torch.where(raw, found, by_groups())
         return self.seen(found)
 
     def safety(self, logits: Logits, rows: Rows, sampler: str) -> Tensor:

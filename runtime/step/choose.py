@@ -221,14 +221,29 @@ def margin(
     return _score(scores.margin, rules, failed, logits, of, mask_token)
 
 
-def is_raw(rules: Rules, logits: Logits, of: Scored) -> bool:
-    """Whether a score is of the model's own logits: greedily, nothing else is made of them."""
+def raw_rows(rules: Rules, logits: Logits, of: Scored) -> Tensor | bool:
+    """Return which rows, bool [B, n], have a score of the model's own logits; a bool: all or none.
+
+    Of the rows of a sequence that is chosen of greedily nothing else is made, but of those that are
+    due.
+    """
     if of == "raw":
         return True
-    is_plain = all(
-        not group.sampling.temperature and not group.sampling.processors for group in rules.groups
-    )
-    return is_plain and logits.due is None
+    groups = [
+        group
+        for group in rules.groups
+        if not group.sampling.temperature and not group.sampling.processors
+    ]
+    if not groups:
+        return False
+    if len(groups) == len(rules.groups):
+        return True if logits.due is None else ~logits.due
+    values = logits.values
+    rows = torch.zeros(values.shape[:2], dtype=torch.bool, device=values.device)
+    for group in groups:
+        assert group.index is not None
+        rows.index_fill_(0, group.index, True)
+    return rows if logits.due is None else rows & ~logits.due
 
 
 def _score(

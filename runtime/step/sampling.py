@@ -7,6 +7,7 @@ is the same whatever rows share a forward: a verifier draws what AR would have d
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,7 +75,9 @@ def _whole(value: object) -> bool:
 
 
 def _real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def choose(logits: Tensor, positions: Tensor, sequences: Tensor, sampling: Sampling) -> Tensor:
@@ -138,18 +141,21 @@ def _chosen(scores: Tensor) -> Tensor:
 def filtered(logits: Tensor, sampling: Sampling, by: Tensor | None = None) -> Tensor:
     """Return logits over the temperature in float64, -inf where a filter removes the token.
 
-    `by` [B, 1, 1] are in place of the temperature.
+    Top-k and top-p go by the order of logits, which may be equal over a temperature that is beyond
+    measure. `by` [B, 1, 1] are in place of the temperature.
     """
-    values = logits.double() / (sampling.temperature if by is None else by)
-    size = values.shape[-1]
+    heat = sampling.temperature if by is None else by
+    logits = logits.double()
+    size = logits.shape[-1]
     if sampling.top_k is not None and sampling.top_k < size:
-        least = values.topk(sampling.top_k, -1).values[..., -1:]
-        values = values.masked_fill(values < least, -math.inf)
+        least = logits.topk(sampling.top_k, -1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -math.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
-        ordered = values.sort(-1, descending=True).values
-        sums = weights(ordered).cumsum(-1).double()
+        ordered = logits.sort(-1, descending=True).values
+        sums = weights(ordered / heat).cumsum(-1).double()
         needed = (sums < sums[..., -1:] * sampling.top_p).sum(-1, keepdim=True).clamp_max(size - 1)
-        values = values.masked_fill(values < ordered.gather(-1, needed), -math.inf)
+        logits = logits.masked_fill(logits < ordered.gather(-1, needed), -math.inf)
+    values = logits / heat
     if sampling.min_p:
         floor = values.amax(-1, keepdim=True) + math.log(sampling.min_p)
         values = values.masked_fill(values < floor, -math.inf)

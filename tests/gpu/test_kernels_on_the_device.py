@@ -275,7 +275,7 @@ def test_a_filtered_choice_is_torchs(
     positions, drawing = torch.arange(4 * own, device=device), rules.drawing
     noise = Noise(positions, rules.keys, rules.seeds.squeeze(1), drawing.temperature)
     filters = Filters(drawing.top_k, drawing.top_p, drawing.reach)
-    found = filtered(logits.view(-1, size), filters, noise, target)
+    found = filtered(logits, filters, noise, target)
     wanted = sample(rules, {}, Logits(logits, positions.view(4, own)))
     assert torch.equal(found.view(4, own), wanted)
 

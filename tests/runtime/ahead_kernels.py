@@ -59,9 +59,7 @@ SAMPLERS = (
     SamplerShape(width=96, heads=12),
 )
 """Trained samplers as the demo has one, and such as differ most from it."""
-LOOKS = Looks(
-    frozenset((2, 64)), frozenset((2, 3)), frozenset((16, 32, 64)), chooses=True, scores=True
-)
+LOOKS = Looks(frozenset((2, 64)), frozenset((2, 3)), frozenset((16, 32, 64)), scores=True)
 """What is done with logits that are there."""
 GIVEN = (
     *(replace(each, given=True) for each in SCORED if each.token),

@@ -168,6 +168,9 @@ def main(folder: Path, model: str, *, all_lengths: bool) -> dict[str, Any]:
         for options in ({}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 4}):
             decoder.generate(prompts, max_new_tokens=4, eos=[], **options)
         decoder.generate(prompts[:1], max_new_tokens=4, temperature=0.7, eos=[])
+        thinks = {"max_thinking_tokens": 1, "end_think_token_id": 7}
+        for temperature in (0.0, 0.7):
+            decoder.generate(prompts, max_new_tokens=4, temperature=temperature, eos=[], **thinks)
     coverage = Coverage.read(attached(kind.__module__)["kernels.json"])
     sizes = sizes_of(
         decoder.model.backend, decoder.model.adapters.values(), decoder.model.samplers.values()

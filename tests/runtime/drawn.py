@@ -32,22 +32,21 @@ def drawn(values: Tensor, choice: Choice) -> Tensor:
 
 def _noised(values: Tensor, choice: Choice, drawing: Drawing) -> Tensor:
     greedy = (drawing.temperature < LOWEST_TEMPERATURE).view(-1, 1, 1)
-    heated = values / torch.where(greedy, 1.0, drawing.temperature.view(-1, 1, 1))
-    if choice.filters:
-        heated = _kept(heated, drawing)
+    by = torch.where(greedy, 1.0, drawing.temperature.view(-1, 1, 1))
+    heated = _kept(values, by, drawing) if choice.filters else values / by
     keys = row_keys(choice.seeds, choice.keys.unsqueeze(1), choice.positions)
     return torch.where(greedy, values, heated + gumbel(keys, values.shape[-1]))
 
 
-def _kept(values: Tensor, drawing: Drawing) -> Tensor:
+def _kept(values: Tensor, by: Tensor, drawing: Drawing) -> Tensor:
     size = values.shape[-1]
     top_p, reach = drawing.top_p.view(-1, 1, 1), drawing.reach.view(-1, 1, 1)
     last = drawing.top_k.clamp_max(size).view(-1, 1, 1).expand(-1, values.shape[1], 1) - 1
     ordered = values.sort(-1, descending=True).values
     values = values.masked_fill(values < ordered.gather(-1, last), -torch.inf)
     ordered = values.sort(-1, descending=True).values
-    sums = weights(ordered).cumsum(-1).double()
+    sums = weights(ordered / by).cumsum(-1).double()
     needed = (sums < sums[..., -1:] * top_p).sum(-1, keepdim=True).clamp_max(size - 1)
     goes = (values < ordered.gather(-1, needed)) & (top_p < 1)
-    values = values.masked_fill(goes, -torch.inf)
+    values = values.masked_fill(goes, -torch.inf) / by
     return values.masked_fill(values < values.amax(-1, keepdim=True) + reach, -torch.inf)

@@ -112,11 +112,13 @@ def test_filters_keep_what_their_names_say() -> None:
     assert kept(temperature=0.5, top_p=0.75) == [0, 3]  # sharper, so fewer are needed
 
 
-def test_top_k_of_one_is_greedy_at_any_temperature() -> None:
+@pytest.mark.parametrize("filters", [{"top_k": 1}, {"top_p": 1e-9}], ids=str)
+def test_the_likeliest_alone_is_greedy_at_any_temperature(filters: dict[str, float]) -> None:
     logits = torch.randn(2, 50, 30)
     positions = torch.arange(50).expand(2, 50)
-    drawn = draw(logits, positions, temperature=5.0, top_k=1)
-    assert torch.equal(drawn, logits.argmax(-1))
+    for size, temperature in ((1.0, 5.0), (1e-30, 1e300)):
+        drawn = draw(logits * size, positions, temperature=temperature, **filters)
+        assert torch.equal(drawn, logits.argmax(-1))
 
 
 def test_processors_see_positions_and_change_the_greedy_choice() -> None:
@@ -136,6 +138,7 @@ def test_processors_see_positions_and_change_the_greedy_choice() -> None:
         {"temperature": math.nan},
         {"temperature": math.inf},
         {"temperature": -0.1},
+        {"temperature": 10**400},
         {"temperature": 1e-320},
         {"temperature": "hot"},
         {"top_k": 0},
@@ -145,6 +148,7 @@ def test_processors_see_positions_and_change_the_greedy_choice() -> None:
         {"top_p": math.nan},
         {"min_p": -0.1},
         {"min_p": 2},
+        {"min_p": 10**400},
         {"seed": -1},
         {"seed": 2**64},
         {"seed": None},

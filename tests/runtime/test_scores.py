@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from handwritten import CHECKPOINTS, Ar
 from torch import Tensor
 
+from nldc.runtime.cache.kv_cache import KVCache
+from nldc.runtime.model.scores import Scores
+from nldc.runtime.model.torch_backend import TorchBackend
+from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.lineup import Lineup
 from nldc.runtime.step.member import Member
 from nldc.runtime.step.sampling import Sampling
 from nldc.runtime.step.sequences import Sequences
+from nldc.runtime.step.thinking import ThinkingLimit
 from nldc.runtime.step.values import Logits
 
 MASK = 1
@@ -89,3 +97,53 @@ def test_a_forbidden_mask_token_is_never_chosen() -> None:
         many = Logits(LOGITS.values.expand(1, 64, 4), torch.arange(64).unsqueeze(0))
         assert MASK in batch.sample(many)
         assert MASK not in batch.sample(many, mask_token="forbidden")
+
+
+class OfItsOwn(TorchBackend):
+    """A backend whose scores have bits of their own, as kernels' sums have."""
+
+    def measured(self, values: Tensor, scores: Scores) -> tuple[Tensor, ...]:
+        """See `Backend`."""
+        return tuple(each * (1 - 2**-20) for each in super().measured(values, scores))
+
+
+@pytest.mark.parametrize("of", ["raw", "filtered", "processed"])
+def test_a_score_has_the_same_bits_whoever_is_beside_its_sequence(of: Any) -> None:
+    decoder = Ar.from_checkpoint(CHECKPOINTS[0], dtype="float32", device="cpu", backend="torch")
+    model = replace(decoder.model, backend=OfItsOwn(decoder.model.backbone))
+    backbone = model.backbone
+    values = torch.randn(4, 3, backbone.config.vocab_size)
+    positions = torch.arange(12).view(4, 3)
+    limits = [None, None, ThinkingLimit(tokens=4, end=7), None]
+    due = torch.tensor([[False] * 3, [False] * 3, [False, True, False], [False] * 3])
+    samplings = (
+        Sampling(),
+        Sampling(0.7, top_k=5),
+        Sampling(),
+        Sampling(processors=(lambda logits, _: logits * 2,)),
+    )
+
+    def scores(*numbers: int) -> Tensor:
+        index = torch.tensor(numbers)
+        cache = KVCache(decoder.config, backbone.dtype, backbone.device)
+        members = [
+            Member(cache.acquire(64), each, samplings[each], thinking=limits[each])
+            for each in numbers
+        ]
+        batch = Batch(model, cache, members)
+        own = due[index] if 2 in numbers else None  # one has a thinking budget
+        logits = Logits(values[index], positions[index], own)
+        tokens = torch.arange(3).expand(len(numbers), 3)
+        return torch.stack(
+            [
+                batch.probability(logits, tokens, of=of),
+                batch.entropy(logits, of=of),
+                batch.margin(logits, of=of),
+            ]
+        )
+
+    alone = [scores(number) for number in range(4)]
+    for numbers in ((0, 1, 2, 3), (3, 0), (0, 2), (1, 0), (2, 1)):
+        together = scores(*numbers)
+        for place, number in enumerate(numbers):
+            assert torch.equal(together[:, place], alone[number][:, 0]), (numbers, number)

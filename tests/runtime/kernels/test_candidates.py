@@ -37,5 +37,11 @@ def test_so_they_do_where_much_is_equal_or_no_number(line: list[float], count: i
     assert torch.equal(found, scores.candidates(logits, count))
 
 
+def test_rows_of_many_are_those_that_are_meant() -> None:
+    many = numbers(4, 3, 50)
+    found = kernels.candidates(many[:, 1], 2, TARGET)
+    assert torch.equal(found, scores.candidates(many[:, 1], 2))
+
+
 def test_of_no_rows_nothing_is_taken() -> None:
     assert kernels.candidates(torch.zeros(0, 40), 3, TARGET).shape == (0, 3)

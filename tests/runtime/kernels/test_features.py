@@ -56,6 +56,15 @@ def test_what_cannot_be_chosen_is_as_unlikely_as_anything_may_be() -> None:
     assert found[0, 1, 3] == 0
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_logits_further_apart_than_any_number_have_features() -> None:
+    logits, tokens, masked = drawn_block(1, 2, 4100)
+    logits[:] = -torch.finfo(torch.float32).max
+    logits[0, 0, 5] = logits[0, 1, 3000] = -logits[0, 0, 0]
+    found = features(logits, tokens, masked, MASK, 3, TARGET)
+    torch.testing.assert_close(found, wanted(logits, tokens, masked, 3), rtol=2e-5, atol=2e-6)
+
+
 @pytest.mark.filterwarnings("ignore:(invalid value|divide by zero):RuntimeWarning")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_rows_of_no_numbers_have_no_features_and_others_have_theirs(value: float) -> None:

@@ -40,7 +40,7 @@ def drawn(
     logits: Tensor, samplings: Sequence[Sampling], barred: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the tokens of rows [B, n, V] that the kernel draws, and those that torch draws."""
-    batch, own, size = logits.shape
+    batch, own, _ = logits.shape
     numbers = ((0, -1), (7, 2**62), (2**40 + 1, 5))
     members = [
         Member(0, key, replace(each, seed=seed % 2**64))
@@ -51,7 +51,7 @@ def drawn(
     drawing, seeds = rules.drawing, rules.seeds.squeeze(1)  # columns of a table
     keyed = Noise(positions.view(-1), rules.keys, seeds, drawing.temperature)
     filters = Filters(drawing.top_k, drawing.top_p, drawing.reach)
-    found = filtered(logits.view(-1, size), filters, keyed, TARGET, barred)
+    found = filtered(logits, filters, keyed, TARGET, barred)
     left = logits.clone()
     if barred is not None:
         left[..., barred] = -math.inf
@@ -86,6 +86,23 @@ def test_values_of_every_size_and_sign_are_in_order(dtype: torch.dtype) -> None:
         assert torch.equal(found, wanted), top_k
         seen.update(found.flatten().tolist())
     assert len(seen) > 2
+
+
+@pytest.mark.parametrize("size", [37, 48])
+def test_rows_of_many_are_those_that_are_meant(size: int) -> None:
+    many = numbers(3, 4, size) * 3
+    turned = many.transpose(0, 1)[:3]
+    for logits in (many[:, 1:2], many[:, 1:3], many[:1, 3:], turned, many.mT.contiguous().mT):
+        found, wanted = drawn(logits, hot(FILTERS[7], 1.3))
+        assert torch.equal(found, wanted), logits.stride()
+
+
+@pytest.mark.parametrize("filters", [FILTERS[0], FILTERS[1], FILTERS[8]], ids=str)
+def test_logits_are_in_order_though_nothing_is_left_of_them_over_the_temperature(
+    filters: Sampling,
+) -> None:
+    found, wanted = drawn(numbers(1, 20, 37) * 1e-30, hot(filters, 1e300))
+    assert torch.equal(found, wanted)
 
 
 def test_rows_without_numbers_or_without_a_choice_say_so() -> None:

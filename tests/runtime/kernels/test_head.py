@@ -177,10 +177,11 @@ def test_rows_without_numbers_have_no_measures() -> None:
     x = torch.tensor([[1.0], [math.nan], [math.inf], [-math.inf]])
     weight = Matrix(torch.ones(90, 1), 90, 1)
     found = head(x, weight, Asked(token=True, measures=True), TARGET)
-    assert found.picked is not None
-    for each in (found.picked, found.logsumexp, found.entropy, found.margin):
+    for each in (found.probability, found.logsumexp, found.entropy, found.margin):
         assert each is not None
         assert each.isnan().tolist() == [False, True, True, True]
+    assert found.picked is not None
+    assert found.picked.isnan().tolist() == [False, True, True, False]
 
 
 def test_a_tile_in_which_nothing_is_allowed_spoils_no_measure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product
 
 import pytest
@@ -55,6 +56,24 @@ def test_a_part_without_weight_is_left_out() -> None:
     assert torch.equal(mixed([none, some], [0.0, 1.0], TARGET), some)
 
 
+def test_what_is_left_out_has_no_sign() -> None:
+    some = torch.tensor([[[-1.0, 1.0]]])
+    for weight in (-0.0, torch.tensor([[-0.0]])):
+        assert not mixed([some], [weight], TARGET).signbit().any()
+        assert not scores.mixed([some], [weight]).signbit().any()
+
+
+def test_numbers_stay_where_they_lie_however_many_there_are() -> None:
+    """A graph that was captured reads them there."""
+    some = part_of(1, 2, 1, 7, torch.float32)
+    mixed([some], [0.125], TARGET)
+    numbers = partial(kernels._numbers, dtype=torch.float32, device=some.device)
+    first = numbers((0.125,))
+    for number in range(2000):
+        numbers((float(number),))
+    assert numbers((0.125,)) is first
+
+
 def test_no_number_stays_none() -> None:
     some = torch.tensor([[[math.nan, math.inf, -math.inf]]])
     found = mixed([some, some.flip(-1)], [0.5, 0.5], TARGET)
@@ -64,13 +83,3 @@ def test_no_number_stays_none() -> None:
 def test_of_no_rows_nothing_is_mixed() -> None:
     none = torch.zeros(0, 3, 40)
     assert mixed([none, none], [0.5, 0.5], TARGET).shape == none.shape
-
-
-def test_weights_stay_where_a_graph_reads_them_however_many_others_come() -> None:
-    def placed(value: float) -> Tensor:
-        return kernels._numbers((value,), torch.float32, torch.device("cpu"))
-
-    first = placed(0.5)
-    for number in range(1000):
-        placed(float(number))
-    assert placed(0.5) is first

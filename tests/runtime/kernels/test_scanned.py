@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nldc.runtime.kernels.asked import Asked
 from nldc.runtime.kernels.head import head
-from nldc.runtime.kernels.noise import Noise
+from nldc.runtime.kernels.noise import NOTHING_ALLOWED, Noise
 from nldc.runtime.kernels.scanned import in_rows, scanned
 from nldc.runtime.model.scores import Scores, scored
 from nldc.runtime.step.sampling import Sampling, draw, draw_at
@@ -103,6 +103,21 @@ def test_scores_are_those_of_the_softmax(
             assert error(one.view(size, rows), other) < 2**-18
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_logits_further_apart_than_any_number_have_scores() -> None:
+    far = torch.finfo(torch.float32).max
+    logits = torch.full((3, 1, 150), -far)
+    logits[0, 0, 7] = far
+    logits[1, 0, 100:] = far
+    logits[2, 0, :] = far
+    tokens = torch.tensor([[7], [100], [0]])
+    found = scanned(logits, GIVEN, TARGET, given=tokens.view(-1))
+    wanted = scored(logits.double(), None, Scores(("probability", "entropy", "margin"), tokens))
+    for one, other in zip((found.probability, found.entropy, found.margin), wanted, strict=True):
+        assert one is not None
+        assert (one.view(3, 1) - other).abs().max() < 2**-18
+
+
 def test_what_is_no_number_has_no_score() -> None:
     logits = torch.zeros(4, 1, 70)
     logits[1, 0, 66] = math.nan
@@ -112,6 +127,19 @@ def test_what_is_no_number_has_no_score() -> None:
     for one in (found.probability, found.entropy, found.margin):
         assert one is not None
         assert one.isnan().tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize("only", [0, 9, 130])
+def test_a_score_of_no_choice_is_that_of_the_first_token_however_it_is_chosen(only: int) -> None:
+    logits = torch.full((1, 2, 150), -math.inf)
+    logits[..., only] = 2.0
+    found = scanned(logits, Asked(token=True, measures=True), TARGET, barred=only)
+    assert found.tokens is not None
+    assert found.tokens.tolist() == [NOTHING_ALLOWED] * 2
+    given = scanned(logits, GIVEN, TARGET, given=found.tokens)
+    assert found.probability is not None
+    assert given.probability is not None
+    assert found.probability.tolist() == given.probability.tolist() == [float(only == 0)] * 2
 
 
 @pytest.mark.usefixtures("one_by_one")
