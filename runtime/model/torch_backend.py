@@ -106,7 +106,7 @@ class ThroughLogits:
 
 
 class TorchBackend(ThroughLogits):
-    """A layer is some ten calls of torch, in shapes in which a row's bits are its own.
+    """A layer is some fifty calls of torch, in shapes in which a row's bits are its own.
 
     Its attention looks at pages one sequence after another, as the host knows them.
     """
