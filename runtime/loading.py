@@ -17,7 +17,7 @@ from nldc.runtime.checkpoint.parts import AUTO, LOG, AdapterChoice, Declared, ch
 from nldc.runtime.checkpoint.sampler import SamplerWeights
 from nldc.runtime.checkpoint.tensors import dtype_of
 from nldc.runtime.checkpoint.weights import EMBEDDING, Progress, load_weights, own_dtype
-from nldc.runtime.cpu.available import EXTRA, why_not
+from nldc.runtime.cpu.available import why_not
 from nldc.runtime.cpu.numbers import NUMBERS
 from nldc.runtime.errors import BackendError
 from nldc.runtime.invariant.blocked import Arena
@@ -250,7 +250,8 @@ def _backend(
             raise BackendError(f"numba has no kernels for {device}", "use device cpu, or triton")
         why = _why_not_numba(dtype, config)
         if why is not None:
-            raise BackendError(why, f"use backend torch, or {EXTRA}")
+            remedy = "use backend torch"
+            raise BackendError(why, remedy if dtype in NUMBERS else f"{remedy}, or dtype float32")
         return backend
     if backend != "triton":
         raise BackendError(f"backend {backend!r} is unknown", "use torch, triton or numba")

@@ -116,13 +116,21 @@ class Vectors:
         sign = write.shl(write.and_(value, self.const(I32, 0x8000)), self.const(I32, 16))
         return self.floats(write.or_(self.bits(sized), sign))
 
+    def _any_half(self, value: Any) -> Any:
+        """Return the float32 of any float16, whose bits are int32."""
+        write, found = self.builder, self.bits(self.half(value))
+        exponent = self.const(I32, 0x7C00)
+        is_finite = write.icmp_signed("!=", write.and_(value, exponent), exponent)
+        endless = write.or_(found, self.const(I32, 0x7F800000))
+        return self.floats(write.select(is_finite, found, endless))
+
     def read(self, address: Any, number: int) -> Any:
         """Read values that lie in memory as float32, bfloat16 or float16."""
         if number == FLOAT32:
             return self.load(address, F32, 4)
         raised = self.builder.zext(self.load(address, I16), self.of(I32))
         if number == FLOAT16:
-            return self.half(raised)
+            return self._any_half(raised)
         return self.floats(self.builder.shl(raised, self.const(I32, 16)))
 
     def sum(self, vector: Any) -> Any:
