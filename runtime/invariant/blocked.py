@@ -113,7 +113,7 @@ class Arena:
     """Memory for the weights of one model, taken in large pieces."""
 
     def __init__(self) -> None:
-        self._free = torch.empty(0, dtype=torch.uint8)
+        self._free = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def take(self, size: int) -> Tensor:
         """Return so many bytes, which begin at a whole line."""

@@ -431,3 +431,19 @@ def test_a_row_behind_others_that_is_no_number_changes_only_those_that_see_it(
     assert whole[0, 33:].isnan().all()
     assert torch.equal(torch.cat(logits(decoder, tokens, (33,)), 1), whole[:, :33])
     assert logits(decoder, tokens, (34, 1))[1].isnan().all()
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_what_torch_makes_where_nobody_says_it_changes_nothing(
+    model: Path, default: torch.dtype
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 9, "eos": ()}
+    decoder = Ar.from_checkpoint(model, device="cpu")
+    want = decoder.generate([[5, 9, 2]], **options).tokens
+    torch.set_default_dtype(default)
+    try:
+        assert decoder.generate([[5, 9, 2]], **options).tokens == want
+        loaded = Ar.from_checkpoint(model, device="cpu")
+        assert loaded.generate([[5, 9, 2]], **options).tokens == want
+    finally:
+        torch.set_default_dtype(torch.float32)
