@@ -148,7 +148,10 @@ def _ahead(decoder: Decoder, *, only: bool) -> tuple[str, ...]:
     """Let a decoder use the kernels that its artifact carries; see `ahead.use`."""
     if decoder.backend != "triton":
         if only:
-            raise BackendError("the decoder computes with torch, not with kernels", AHEAD_ONLY)
+            raise BackendError(
+                f"the decoder computes with {decoder.backend}, not with kernels for a GPU",
+                AHEAD_ONLY,
+            )
         return ()
     from nldc.runtime.ahead import use
     from nldc.runtime.kernels.device import current_target

@@ -67,7 +67,8 @@ def _kept(signature: Any, function: Callable[..., None], options: dict[str, Any]
     try:
         return numba.cfunc(signature, cache=True, **options)(function)
     except Exception:
-        FunctionCache(function).flush()
+        files: Any = FunctionCache  # numba tells no types
+        files(function).flush()
         return numba.cfunc(signature, cache=True, **options)(function)
 
 

@@ -133,7 +133,7 @@ class Arena:
         """
         if isinstance(weight, Quantised):
             return self._quantised(weight)
-        if weight.dtype == torch.float16 and not weight.isfinite().all():
+        if weight.dtype == torch.float16 and not _is_finite(weight):
             return replace(self.blocked(weight.float()), dtype=weight.dtype)
         form = PLAIN[weight.dtype]
         out, width = weight.shape
@@ -175,6 +175,11 @@ class Arena:
         blocks = -(-out // OUTPUTS)
         taken = self.take(blocks * groups * size)
         return taken[: blocks * groups * size].view(blocks, groups, size)
+
+
+def _is_finite(weight: Tensor) -> bool:
+    parts = torch.split(weight, max(1, CHUNK // weight.shape[1]))
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def _chunks(out: int, width: int, data: Tensor) -> list[tuple[slice, Tensor]]:

@@ -71,6 +71,13 @@ def test_numba_may_be_broken(
     )
 
 
+def test_numba_may_be_told_not_to_compile(
+    model: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert "NUMBA_DISABLE_JIT" in said(model, caplog)
+
+
 def test_float64_and_plain_weights_are_left_to_torch(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
