@@ -149,7 +149,8 @@ def _ahead(decoder: Decoder, *, only: bool) -> tuple[str, ...]:
     if decoder.backend != "triton":
         if only:
             raise BackendError(
-                f"the decoder computes with {decoder.backend}, not with triton", AHEAD_ONLY
+                f"the decoder computes with {decoder.backend}, not with kernels for a GPU",
+                AHEAD_ONLY,
             )
         return ()
     from nldc.runtime.ahead import use
@@ -252,7 +253,8 @@ def _backend(
             raise BackendError(f"numba has no kernels for {device}", "use device cpu, or triton")
         why = _why_not_numba(dtype, config)
         if why is not None:
-            raise BackendError(why, "use backend torch")
+            remedy = "use backend torch"
+            raise BackendError(why, remedy if dtype in NUMBERS else f"{remedy}, or dtype float32")
         return backend
     if backend != "triton":
         raise BackendError(f"backend {backend!r} is unknown", "use torch, triton or numba")

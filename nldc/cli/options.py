@@ -132,7 +132,10 @@ loading = together(
         help="cpu, cuda or cuda:N (default: a GPU if there is one).",
     ),
     click.option(
-        "--backend", type=click.Choice(["torch", "triton", "numba"]), help="Who computes layers."
+        "--backend",
+        type=click.Choice(["torch", "triton", "numba"]),
+        help="Who computes layers: torch, or kernels of triton on a GPU, of numba on a CPU "
+        "(default: kernels, where there are some for the weights).",
     ),
     click.option(
         "--kv-memory",

@@ -20,7 +20,7 @@ from numba import types
 from nldc.runtime.cpu import job as at
 from nldc.runtime.cpu.compiled import Entry, digest, entry, has_room, helper, written
 from nldc.runtime.cpu.exponent import exp_of
-from nldc.runtime.cpu.memory import byte, get, put, put_word, word
+from nldc.runtime.cpu.memory import byte, fma, get, load, put, put_word, word
 from nldc.runtime.cpu.numbers import BYTES
 from nldc.runtime.cpu.vectors import F32, I32, I64, Vectors, in_cases, loop
 from nldc.runtime.invariant.line_tiles import KEY_TILE
@@ -185,6 +185,32 @@ def hide(scores: int, first: int, end: int, seen: int) -> None:
             put(scores, first + key, MINUS)
 
 
+@helper
+def is_finite(values: int, count: int) -> bool:
+    """Whether all float32 values are numbers and have an end."""
+    sum_ = NONE
+    for place in range(count):
+        value = get(values, place)
+        sum_ += value - value
+    found: bool = sum_ == NONE
+    return found
+
+
+@helper
+def add_seen(number: int, dim: int, weights: int, values: int, count: int, totals: int) -> None:
+    """Do for one line what `add_page` does, but leave out values without a weight.
+
+    Times zero these are added as zero, unless they are no numbers or have no end.
+    """
+    for key in range(count):
+        weight = get(weights, key)
+        if weight != NONE:
+            for place in range(dim):
+                value = load(values, key * dim + place, number)
+                put(totals, place, fma(weight, value, get(totals, place)))
+            put(totals, dim, get(totals, dim) + weight)
+
+
 def _attention(number: int, dim: int, much: int, source: str) -> Any:
     """Return the attention of heads of `dim` features over a cache of such numbers.
 
@@ -238,6 +264,14 @@ def _attention(number: int, dim: int, much: int, source: str) -> Any:
                         add_page(number, dim, much, count, own, stride, held, some, totals, page)
                     for line in range(count):
                         own, out = totals + 4 * line * (dim + 1), word(room, TOGETHER + line)
+                        if not is_finite(own, dim):
+                            for place in range(dim + 1):
+                                put(own, place, NONE)
+                            for tile in range(tiles):
+                                held = word(job, at.VALUES) + within + word(pages, tile) * page
+                                its = scores + line * stride + 4 * KEY_TILE * tile
+                                some = min(KEY_TILE, most - tile * KEY_TILE)
+                                add_seen(number, dim, its, held, some, own)
                         whole = get(own, dim)
                         whole = whole if whole != NONE else ONE
                         for place in range(dim):

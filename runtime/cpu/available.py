@@ -28,6 +28,10 @@ def why_not(number: int | None = None, dim: int | None = None) -> str | None:
         return f"numba is not installed ({EXTRA})"
     began = time.perf_counter()
     try:
+        import numba
+
+        if getattr(numba.config, "DISABLE_JIT", 0):
+            return "numba is told not to compile, by NUMBA_DISABLE_JIT"
         from nldc.runtime.cpu.attention import attention
         from nldc.runtime.cpu.layer import layer
         from nldc.runtime.cpu.product import product

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from llvmlite.binding import get_host_cpu_features
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from nldc.runtime.invariant import blocked, line_tiles
@@ -47,15 +48,44 @@ def entry(function: Callable[..., None], arguments: int) -> Entry:
 
     What is compiled is kept on disk for the next process, where numba finds a place to write it.
     `function` is made by another one, to which it was told `digest()` beside numbers: numba looks
-    at such values, but not at the functions that are called, to know what it kept.
+    at such values, but not at the functions that are called, to know what it kept. It numbers the
+    files of functions of one name, and of two processes that write at once, or of one that dies
+    meanwhile, a file may then hold another function than the index says. So each gets a name.
     """
     signature = numba.void(*([numba.int64] * arguments))
     options: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+    function.__qualname__ = f"{function.__name__}_{_identity(function)}"
     try:
-        made = numba.cfunc(signature, cache=True, **options)(function)
-    except (OSError, RuntimeError):  # no place, or no room there
+        made = _kept(signature, function, options)
+    except Exception:  # no place, no room there, or whatever reading a damaged file comes to
         made = numba.cfunc(signature, **options)(function)
     return Entry(made.address or 0, made.ctypes, made)
+
+
+def _kept(signature: Any, function: Callable[..., None], options: dict[str, Any]) -> Any:
+    """Compile a function, or read what was kept; what cannot be read is made and kept anew."""
+    try:
+        return numba.cfunc(signature, cache=True, **options)(function)
+    except Exception:
+        files: Any = FunctionCache  # numba tells no types
+        files(function).flush()
+        return numba.cfunc(signature, cache=True, **options)(function)
+
+
+def _identity(function: Callable[..., None]) -> str:
+    """Return what stands for a function's values and the machine that it is compiled for."""
+    told = [each.cell_contents for each in function.__closure__ or ()]
+    machine = [getattr(numba.config, name, None) for name in ("CPU_NAME", "CPU_FEATURES")]
+    if None in machine:
+        machine += [get_host_cpu_name(), _features()]
+    return hashlib.sha256(repr((told, machine)).encode()).hexdigest()[:16]
+
+
+def _features() -> str:
+    try:
+        return str(get_host_cpu_features().flatten())
+    except RuntimeError:  # LLVM does not know this machine
+        return ""
 
 
 @cache

@@ -117,14 +117,12 @@ class Vectors:
         return self.floats(write.or_(self.bits(sized), sign))
 
     def _any_half(self, value: Any) -> Any:
-        """Return what `half` does, and infinity and NaN of what is none."""
-        write = self.builder
-        found = self.bits(self.half(value))
-        odd = write.and_(value, self.const(I32, 0x7C00))
-        is_odd = write.icmp_unsigned("==", odd, self.const(I32, 0x7C00))
-        return self.floats(
-            write.select(is_odd, write.or_(found, self.const(I32, 0x7F800000)), found)
-        )
+        """Return the float32 of any float16, whose bits are int32."""
+        write, found = self.builder, self.bits(self.half(value))
+        exponent = self.const(I32, 0x7C00)
+        is_finite = write.icmp_signed("!=", write.and_(value, exponent), exponent)
+        endless = write.or_(found, self.const(I32, 0x7F800000))
+        return self.floats(write.select(is_finite, found, endless))
 
     def float8(self, value: Any) -> Any:
         """Return the float32 of floats of 8 bits (E4M3), the highest of an int32, but for NaN."""

@@ -8,7 +8,7 @@ lie behind one another in large pieces of memory. A processor fetches such a str
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ CHUNK = 1 << 22
 """Values that are brought into form at a time."""
 HIGHEST = 14
 """The power of two that the largest scale is brought near to in float16."""
+MOST = 2.0**64
+"""The most that scales are multiplied with or divided by: so is a row in turn, which is to keep its
+digits.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +116,7 @@ class Arena:
     """Memory for the weights of one model, taken in large pieces."""
 
     def __init__(self) -> None:
-        self._free = torch.empty(0, dtype=torch.uint8)
+        self._free = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def take(self, size: int) -> Tensor:
         """Return so many bytes, which begin at a whole line."""
@@ -127,10 +131,13 @@ class Arena:
     def blocked(self, weight: Tensor | Quantised) -> Blocked:
         """Return a weight [out, in] on the CPU in blocks.
 
-        A plain one has a dtype of `PLAIN`.
+        A plain one has a dtype of `PLAIN`; one of float16 that is not finite is kept in float32,
+        since products read float16 without a look at that.
         """
         if isinstance(weight, Quantised):
             return self._quantised(weight)
+        if weight.dtype == torch.float16 and not _is_finite(weight):
+            return replace(self.blocked(weight.float()), dtype=weight.dtype)
         form = PLAIN[weight.dtype]
         out, width = weight.shape
         words = -(-width // (WORD // BITS[form]))
@@ -171,6 +178,11 @@ class Arena:
         blocks = -(-out // OUTPUTS)
         taken = self.take(blocks * groups * size)
         return taken[: blocks * groups * size].view(blocks, groups, size)
+
+
+def _is_finite(weight: Tensor) -> bool:
+    parts = torch.split(weight, max(1, CHUNK // weight.shape[1]))
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def _chunks(out: int, width: int, data: Tensor) -> list[tuple[slice, Tensor]]:
@@ -230,7 +242,7 @@ def _stored(factors: list[Tensor]) -> tuple[np.dtype[Any], float]:
     largest = max(float(np.abs(each).max()) for each in values)
     if math.isfinite(largest) and largest > 0:
         power = 2.0 ** (HIGHEST - math.frexp(largest)[1])
-        if all(_holds(each * power) for each in values):
+        if 1 / MOST <= power <= MOST and all(_holds(each * power) for each in values):
             return np.dtype(np.float16), power
     return np.dtype(np.float32), 1.0
 

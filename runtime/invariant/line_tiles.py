@@ -108,8 +108,8 @@ def _by_hand(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _filled(matrices: Tensor, count: int) -> Tensor:
-    """Return [count, n, m], zeros behind, laid out in memory as the matrices are."""
-    if not matrices.is_contiguous():
+    """Return [count, n, m], zeros behind, each laid out in memory as the matrices are."""
+    if matrices.stride(2) > matrices.stride(1):
         return _filled(matrices.mT, count).mT
     found = matrices.new_zeros(count, *matrices.shape[1:])
     found[: matrices.shape[0]] = matrices

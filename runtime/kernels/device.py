@@ -22,7 +22,7 @@ def check_device(device: torch.device) -> None:
     if device.type != "cuda" and not interpreted():
         raise BackendError(
             f"triton kernels cannot run on {device.type}",
-            "use backend torch, or set TRITON_INTERPRET=1 to interpret them slowly",
+            "use backend torch or numba, or set TRITON_INTERPRET=1 to interpret them slowly",
         )
     if interpreted() and not can_interpret():
         raise BackendError(

@@ -143,8 +143,8 @@ class NumbaBackend(ThroughLogits):
         qkv = _rows(count, (heads + 2 * kv_heads) * dim)
         added, gate = _rows(count, config.hidden_size), _rows(count, config.intermediate_size)
         up = torch.empty_like(gate)
-        x = torch.empty((count, config.hidden_size))
-        attended = torch.empty((count, heads * dim))
+        x = _floats(count, config.hidden_size)
+        attended = _floats(count, heads * dim)
         job, kept, threads = self._job(count, room_of(dim, max(ends)))
         data = cache.data
         job[at.X] = x.data_ptr()
@@ -250,7 +250,7 @@ class NumbaBackend(ThroughLogits):
         """
         threads = 1 if self._team is None else torch.get_num_threads()
         size = -(-max(min(rows, TILE) * self._widest, least) // LINE) * LINE
-        room = torch.empty(size * threads, dtype=torch.uint8)
+        room = torch.empty(size * threads, dtype=torch.uint8, device="cpu")
         job = np.zeros(at.JOB_WORDS, np.int64)
         config = self._backbone.config
         job[at.ROWS], job[at.NUMBER] = rows, self._number
@@ -266,7 +266,7 @@ class NumbaBackend(ThroughLogits):
         config = self._backbone.config
         count, states = len(states), states.contiguous()
         logits = _rows(count, config.vocab_size)
-        x = torch.empty((count, config.hidden_size))
+        x = _floats(count, config.hidden_size)
         job, kept, threads = self._job(count, 0)
         job[at.STATES], job[at.X] = states.data_ptr(), x.data_ptr()
         job[at.QKV], job[at.QKV_STRIDE] = logits.data_ptr(), 4 * logits.stride(0)
@@ -332,7 +332,8 @@ class _Looking:
         """Return which of the rows and of the cached ones are seen, uint8, and the limits."""
         plan = self._plan
         if self._ordered:
-            return None, None, torch.arange(part.start, part.stop) + (length + 1)
+            seen = torch.arange(part.start, part.stop, device="cpu") + (length + 1)
+            return None, None, seen
         if plan.pattern.sees_prefix:
             if plan.layout.size > QUERY_TILE:
                 own, last = _own(visible(plan.layout, plan.pattern, 0, part)[1])
@@ -347,18 +348,24 @@ class _Looking:
             prompt = self._places.prompts[number]
         cached, sees = visible(plan.layout, plan.pattern, length, part, prompt)
         own, last = _own(sees)
-        return own, cached.to(torch.uint8).contiguous(), last + length
+        return own, cached.to("cpu", torch.uint8).contiguous(), last + length
 
 
 def _own(sees: Tensor) -> tuple[Tensor, Tensor]:
     """Return bool [n, R] as uint8, and for each row how many come up to the last that is seen."""
-    places = torch.arange(1, sees.shape[1] + 1)
+    sees = sees.cpu()
+    places = torch.arange(1, sees.shape[1] + 1, device="cpu")
     return sees.to(torch.uint8).contiguous(), (sees * places).amax(1)
 
 
 def _rows(count: int, width: int) -> Tensor:
     """Return float32 rows, as wide as the products that are written there."""
-    return torch.empty((count, -(-width // OUTPUTS) * OUTPUTS))
+    return _floats(count, -(-width // OUTPUTS) * OUTPUTS)
+
+
+def _floats(count: int, width: int) -> Tensor:
+    """Return float32 [count, width] on the CPU, whatever torch makes where nobody says it."""
+    return torch.empty((count, width), dtype=torch.float32, device="cpu")
 
 
 def _bits(value: float) -> int:

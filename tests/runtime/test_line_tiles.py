@@ -153,3 +153,13 @@ def test_keys_are_tried_as_a_view_and_values_as_they_lie_whatever_the_dimension(
 def test_a_trial_has_digits_to_spare_in_float64() -> None:
     left, _, _ = line_tiles._Trial(2, 48, torch.float64, CPU, 0, LEAST).cases[0]
     assert not torch.equal(left, left.float().double())
+
+
+def test_matrices_may_lie_apart_where_batches_are_filled_up() -> None:
+    """As of keys and values in every second page."""
+    left, pages = torch.randn(2, 16, 20), torch.randn(4, 64, 20)
+    apart, together = pages[::2], pages[::2].contiguous()
+    want = products(left, together.mT, 8)
+    assert torch.equal(products(left, apart.mT, 8), want)
+    weights = torch.randn(2, 16, 64)
+    assert torch.equal(products(weights, apart, 8), products(weights, together, 8))

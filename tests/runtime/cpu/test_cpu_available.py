@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,22 @@ def test_numba_may_be_broken(
     )
 
 
+def test_numba_may_be_told_not_to_compile(
+    model: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert "NUMBA_DISABLE_JIT" in said(model, caplog)
+
+
 def test_float64_and_plain_weights_are_left_to_torch(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert "do not compute in float64" in said(model, caplog, dtype="float64")
     caplog.clear()
     assert "for weights of 8 and 4 bits" in said(CHECKPOINTS[0], caplog)
-    with pytest.raises(BackendError, match="float64"):
+    with pytest.raises(BackendError, match="float64") as caught:
         Ar.from_checkpoint(model, dtype="float64", device="cpu", backend="numba")
+    assert caught.value.hint == "use backend torch, or dtype float32"
 
 
 def test_torch_may_be_asked_for(model: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -100,13 +108,50 @@ def test_kernels_are_compiled_where_no_place_is_found_to_keep_them(
 
     monkeypatch.setattr(numba, "cfunc", nowhere)
 
-    def nothing(value: int) -> None:
-        _ = value + 1
-
-    made = compiled.entry(nothing, 1)
-    assert asked == [True, False]
+    made = compiled.entry(_nothing(1, ""), 1)
+    assert asked[0]
+    assert not asked[-1]
     assert made.address
     made.call(3)
+
+
+def _nothing(more: int, source: str) -> Callable[[int], None]:
+    def nothing(value: int) -> None:
+        _ = source
+        _ = value + more
+
+    return nothing
+
+
+def _kept_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.nb[ic]"))
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_kernels_whose_files_are_damaged_are_compiled_and_kept_anew(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    compiled.entry(_nothing(1, "a"), 1)
+    whole = {path: path.stat().st_size for path in _kept_in(tmp_path)}
+    assert len(whole) == 2
+    (damaged,) = (path for path in whole if path.suffix == f".{kind}")
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    assert compiled.entry(_nothing(1, "a"), 1).keeps.cache_hits == 0
+    assert {path: path.stat().st_size for path in _kept_in(tmp_path)} == whole
+    assert compiled.entry(_nothing(1, "a"), 1).keeps.cache_hits == 1
+
+
+def test_no_two_kernels_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's name says what is in it, whatever of several processes writes it when."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for number, (more, source) in enumerate(((1, "a"), (2, "a"), (1, "b")), 1):
+        compiled.entry(_nothing(more, source), 1)
+        assert len(_kept_in(tmp_path)) == 2 * number
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", "+avx2,+fma")
+    function = _nothing(1, "a")
+    compiled.entry(function, 1)
+    assert len(_kept_in(tmp_path)) == 8
 
 
 def test_what_is_kept_is_another_for_another_source(

@@ -426,3 +426,38 @@ def test_rows_that_are_no_numbers_stay_so_and_touch_no_other(model: Path) -> Non
     assert found[1].isnan().all()
     assert torch.equal(found[[0, 2]], want[[0, 2]])
     assert backend.head(states[:0]).shape == (0, decoder.config.vocab_size)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_row_behind_others_that_is_no_number_changes_only_those_that_see_it(
+    dtype: str, value: float, tmp_path: Path
+) -> None:
+    folder = random_checkpoint(tmp_path / "model", 3)
+    decoder = Ar.from_checkpoint(folder, dtype=dtype, device="cpu", backend="numba")
+    embedding = decoder.model.backbone.weights.embedding
+    assert isinstance(embedding, torch.Tensor)
+    embedding[7] = value
+    tokens = torch.arange(8, 48).view(1, -1)
+    tokens[0, 33] = 7
+    (whole,) = logits(decoder, tokens, (40,))
+    assert torch.isfinite(whole[0, :33]).all()
+    assert whole[0, 33:].isnan().all()
+    assert torch.equal(torch.cat(logits(decoder, tokens, (33,)), 1), whole[:, :33])
+    assert logits(decoder, tokens, (34, 1))[1].isnan().all()
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_what_torch_makes_where_nobody_says_it_changes_nothing(
+    model: Path, default: torch.dtype
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 9, "eos": ()}
+    decoder = Ar.from_checkpoint(model, device="cpu")
+    want = decoder.generate([[5, 9, 2]], **options).tokens
+    torch.set_default_dtype(default)
+    try:
+        assert decoder.generate([[5, 9, 2]], **options).tokens == want
+        loaded = Ar.from_checkpoint(model, device="cpu")
+        assert loaded.generate([[5, 9, 2]], **options).tokens == want
+    finally:
+        torch.set_default_dtype(torch.float32)
