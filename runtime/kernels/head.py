@@ -102,7 +102,8 @@ def head_tile(rows: int, shape: Shape, target: Target, asked: Asked) -> Tile:
     """Return what a program takes of so many rows: never a segment alone."""
     if (asked.noisy or asked.measures) and not target.upcast:
         # their arithmetic is long: few values a thread, or a compiler takes minutes and spills
-        most = 32 if asked.measures and shape.dtype == torch.float32 else 64
+        tight = shape.dtype == torch.float32 or target.blackwell
+        most = 32 if asked.measures and tight else 64
         few = tile_of(min(rows, most), shape, target)
         warps = 8 if few.rows > 16 else few.warps if target.dependent else 4
         return replace(few, apart=False, features=MEASURED_FEATURES, warps=warps)

@@ -55,6 +55,11 @@ class Target:
         """Whether a kernel may begin before the one it follows has ended, and waits for it."""
         return self.arch is not None and self.arch >= DEPENDENT
 
+    @property
+    def blackwell(self) -> bool:
+        """Whether tensor cores leave sums in memory of their own (compute capability 10)."""
+        return self.arch is not None and 100 <= self.arch < 120
+
     @staticmethod
     def of(device: torch.device) -> Target:
         """Return the target that a device is."""

@@ -240,6 +240,8 @@ def _tile_of_numbers(rows: int, shape: Shape, target: Target, weights: int) -> T
         features, warps = 128, 8
     if tight and not roomy and rows > FEW and few > 16:
         warps = 8  # where segments come one after another, more is kept in registers
+    if shifted and target.blackwell and few == 32:
+        warps = 8  # or a compiler spills, to have more programs at once
     words = shape.numbers.lanes * 2
     stage = features * weights * words + (few + more) * shape.block * shape.dtype.itemsize
     beside = -(-(-(-shape.out // features) * parts * row_tiles) // FULL)  # of one processor
