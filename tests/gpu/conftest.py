@@ -16,6 +16,7 @@ import torch
 
 from nldc import api
 from nldc.runtime import Decoder
+from tests.runtime.products_in_order import add_in_order
 
 Compiled = Callable[..., type[Decoder]]
 
@@ -27,6 +28,13 @@ def device() -> torch.device:
     if place.type == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA device; NLDC_TEST_DEVICE=cpu runs these tests on the CPU")
     return place
+
+
+@pytest.fixture(autouse=True)
+def _terms_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let products have the same bits for every number of rows where they are interpreted."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        add_in_order(monkeypatch)
 
 
 @pytest.fixture(params=["triton", "torch"])

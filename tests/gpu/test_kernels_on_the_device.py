@@ -382,7 +382,7 @@ def test_products_of_numbers_of_a_row_have_the_same_bits(
     shifted: bool | str,
 ) -> None:  # fmt: skip
     if device.type != "cuda":
-        pytest.skip("interpreted products are numpy's; tests/runtime/kernels has its own")
+        pytest.skip("another target's tiles are not interpreted; tests/runtime/kernels has its own")
     some, most = counts(device)
     weight, rows = cancelling_numbers(
         640, 4096, bits, 4096 // (group or 4096), dtype, device,

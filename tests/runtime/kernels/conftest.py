@@ -42,16 +42,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a product add its terms one after another, as tensor cores do.
+    """Let a product add its terms one after another, as tensor cores do."""
+    from products_in_order import add_in_order
 
-    The interpreter's own product is numpy's, whose order depends on the shape of a tile.
-    """
-    from triton.runtime import interpreter
-
-    def create_dot(_self: Any, a: Any, b: Any, d: Any, *_options: Any) -> Any:
-        total = d.data.copy()
-        for term in range(a.data.shape[1]):
-            total += a.data[:, term : term + 1] * b.data[term : term + 1]
-        return interpreter.TensorHandle(total, d.dtype.scalar)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+    add_in_order(monkeypatch)
