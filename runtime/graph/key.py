@@ -33,16 +33,16 @@ class Kind:
     @staticmethod
     def of(lineup: Lineup, size: int, *, by_groups: bool) -> Kind:
         """Return the kind of a lineup in a graph of so many sequences, which its last one fills."""
-        thoughts, groups = lineup.thoughts, lineup.rules.groups
+        thoughts, rules = lineup.thoughts, lineup.rules
         count = len(lineup.members)
         filling = tuple(range(count, size))
         return Kind(
             size=size,
-            drawn=any(group.sampling.temperature for group in groups),
-            filters=any(group.sampling.filters for group in groups),
+            drawn=rules.drawn,
+            filters=rules.filters,
             groups=tuple(
                 (kind_of(each.sampling), each.members + filling * (count - 1 in each.members))
-                for each in groups
+                for each in rules.groups
                 if by_groups
             ),
             budgets=thoughts is not None,

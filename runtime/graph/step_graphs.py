@@ -367,7 +367,7 @@ def _kind_of(lineup: Lineup, *, routes: bool, by_groups: bool) -> Kind | str:
     A step that goes by the number of sequences has a graph for each (`routes`), and one for which
     the host reads how sequences are sampled a graph for each way of it (`by_groups`).
     """
-    if any(group.sampling.processors for group in lineup.rules.groups):
+    if lineup.rules.processed:
         return "a processor looks at the logits"
     if lineup.embedded_in_steps:
         return "rows of a prompt that is given as embeddings may be computed again"

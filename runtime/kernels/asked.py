@@ -31,6 +31,7 @@ from nldc.runtime.kernels.launchable import Launchable, Target, options_of, powe
 from nldc.runtime.kernels.noise import (
     APART,
     KEYS,
+    LOWEST_TEMPERATURE,
     NO_NUMBER,
     NOTHING_ALLOWED,
     Noise,
@@ -107,7 +108,7 @@ def noised(  # type: ignore[no-untyped-def]
         position_ptr, sequence_ptr, seed_ptr, temperature_ptr, sequence_step, seed_step, heat_step,
         row, rows, own_rows,
     )  # fmt: skip
-    greedy = temperature < 1e-6
+    greedy = temperature < LOWEST_TEMPERATURE
     heated = values.to(tl.float64) / tl.where(greedy, 1.0, temperature)[None, :]
     noised = heated + gumbel(token[:, None], first[None, :], second[None, :])
     return tl.where(greedy[None, :], heated, noised)

@@ -27,6 +27,7 @@ from nldc.runtime.kernels.launchable import TYPES, Launchable, Target, options_o
 from nldc.runtime.kernels.noise import (
     APART,
     KEYS,
+    LOWEST_TEMPERATURE,
     NO_NUMBER,
     NOTHING_ALLOWED,
     Noise,
@@ -175,7 +176,7 @@ def filtered_kernel(  # type: ignore[no-untyped-def]
         row, rows, own_rows,
     )  # fmt: skip
     temperature = tl.max(temperatures)
-    greedy = temperature < 1e-6
+    greedy = temperature < LOWEST_TEMPERATURE
     temperature = tl.where(greedy, 1.0, temperature)
     top_k = tl.load(top_k_ptr + owner * top_k_step)
     top_p = tl.load(top_p_ptr + owner * top_p_step)

@@ -12,6 +12,8 @@ KEYS = ("position_ptr", "sequence_ptr", "seed_ptr", "temperature_ptr")
 """What keys the noise: these may begin anywhere, and one compiled kernel serves all places."""
 APART = ("sequence_step", "seed_step", "heat_step")
 """How far the keys of two sequences lie apart."""
+LOWEST_TEMPERATURE = tl.constexpr(1e-6)
+"""Below it a drafter is greedy, see `step.sampling`."""
 NO_NUMBER, NOTHING_ALLOWED = -1, -2
 """In place of a token, see `step.sampling`."""
 

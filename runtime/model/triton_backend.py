@@ -7,7 +7,7 @@ product, sum and norm; the last of these norms for the layer behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -42,6 +42,7 @@ from nldc.runtime.model.triton_attention import TritonAttention
 from nldc.runtime.model.triton_weights import KernelLayer, matrix_of
 from nldc.runtime.rows.plan import Plan
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -264,19 +265,19 @@ class TritonBackend:
 
     def adapter_of(self, adapter: Adapter) -> KernelAdapter:
         """Return an adapter as kernels take it, made when it is first used."""
-        known = self._adapters.get(id(adapter))
-        if known is None:
-            known = (adapter, KernelAdapter.of(adapter, self._backbone.config))
-            self._adapters[id(adapter)] = known
-        return known[1]
+        config = self._backbone.config
+        return _kept(self._adapters, adapter, lambda: KernelAdapter.of(adapter, config))
 
     def _network_of(self, sampler: Sampler) -> Network:
         """Return a sampler's network as the kernel takes it, made when it is first used."""
-        known = self._networks.get(id(sampler))
-        if known is None:
-            known = (sampler, Network.of(sampler.weights))
-            self._networks[id(sampler)] = known
-        return known[1]
+        return _kept(self._networks, sampler, lambda: Network.of(sampler.weights))
+
+
+def _kept(known: dict[int, tuple[S, T]], of: S, make: Callable[[], T]) -> T:
+    """Return what was made of an object, which is held with it, so that no other has its id."""
+    if id(of) not in known:
+        known[id(of)] = of, make()
+    return known[id(of)][1]
 
 
 def _noise_of(choice: Choice) -> Noise | None:

@@ -58,6 +58,21 @@ class Rules:
     thought_ends: Tensor
     mask_token_id: int
 
+    @property
+    def drawn(self) -> bool:
+        """Whether somebody is sampled."""
+        return any(group.sampling.temperature for group in self.groups)
+
+    @property
+    def filters(self) -> bool:
+        """Whether something may go of what somebody is drawn of."""
+        return any(group.sampling.filters for group in self.groups)
+
+    @property
+    def processed(self) -> bool:
+        """Whether a processor looks at the logits of somebody."""
+        return any(group.sampling.processors for group in self.groups)
+
 
 def grouped(members: Sequence[Member], device: torch.device) -> tuple[Group, ...]:
     """Return the groups of members that are sampled alike but for their seeds."""
@@ -120,7 +135,7 @@ def at(rules: Rules, temperature: float) -> Rules:
     """
     groups = rules.groups
     if temperature < LOWEST_TEMPERATURE:
-        if len(groups) > 1 and not any(group.sampling.processors for group in groups):
+        if len(groups) > 1 and not rules.processed:
             everyone = tuple(sorted(number for group in groups for number in group.members))
             groups = (Group(Sampling(), everyone, None),)
         temperature = 0.0
@@ -144,11 +159,9 @@ def choice_of(
 
     None where a processor must see them, or a thinking budget.
     """
-    if rows.due is not None or any(group.sampling.processors for group in rules.groups):
+    if rows.due is not None or rules.processed:
         return None
-    positions, own = rows.positions, rules.drawing
-    samplings = [group.sampling for group in rules.groups]
-    is_drawn = any(each.temperature for each in samplings)
+    positions, own, is_drawn = rows.positions, rules.drawing, rules.drawn
     if isinstance(temperature, Tensor):
         is_drawn, own = True, replace(own, temperature=temperature.squeeze(1))
     elif temperature is not None:
@@ -164,7 +177,7 @@ def choice_of(
         keys=rules.keys,
         seeds=rules.seeds,
         drawing=own if is_drawn else None,
-        filters=is_drawn and any(each.filters for each in samplings),
+        filters=is_drawn and rules.filters,
         barred=rules.mask_token_id if mask_token == "forbidden" else None,
         of=of,
     )

@@ -57,14 +57,9 @@ def logits(
     return found
 
 
-@pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
-@pytest.mark.parametrize("model", MODELS)
-def test_a_row_has_the_same_logits_in_any_company(model: str, dtype: str, tmp_path: Path) -> None:
-    folder = random_checkpoint(tmp_path / "model", 3, mask_token_id=5, **MODELS[model])
-    decoder = Ar.from_checkpoint(folder, dtype=dtype, device="cpu", backend="torch")
+def check_rows_alone_and_together(decoder: Decoder, vocabulary: int) -> None:
+    """Hold rows against themselves among others: fewer, one by one, in parts, in a batch."""
     generator = torch.Generator().manual_seed(0)
-    vocabulary = MODELS[model]["vocab_size"]
     tokens = torch.randint(0, vocabulary, (3, PREFIX + ROWS), generator=generator)
     first = tokens[:1]
     _, whole = logits(decoder, first, (PREFIX, ROWS))
@@ -78,6 +73,15 @@ def test_a_row_has_the_same_logits_in_any_company(model: str, dtype: str, tmp_pa
     assert torch.equal(in_parts[:, PREFIX:], whole)
     among_others = logits(decoder, tokens, (PREFIX, 7))[1]
     assert torch.equal(among_others[0], whole[0, :7])
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_row_has_the_same_logits_in_any_company(model: str, dtype: str, tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "model", 3, mask_token_id=5, **MODELS[model])
+    decoder = Ar.from_checkpoint(folder, dtype=dtype, device="cpu", backend="torch")
+    check_rows_alone_and_together(decoder, MODELS[model]["vocab_size"])
 
 
 @pytest.mark.usefixtures("_threads")

@@ -29,7 +29,7 @@ from paged import IN_ORDER, cache_for, forward, scatter_pages
 from random_model import decoders_on, random_checkpoint
 from safetensors.torch import load_file
 from test_attention import PROMPTLESS, WINDOW
-from test_row_invariance import logits
+from test_row_invariance import check_rows_alone_and_together, logits
 
 from nldc.runtime import Decoder
 from nldc.runtime.cache.kv_cache import KVCache, Places
@@ -49,7 +49,6 @@ from nldc.runtime.step.batch import Batch
 from nldc.runtime.step.member import Member
 from tests.library import exact
 
-ROWS, PREFIX = 272, 30
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "dtype": "bfloat16"}
 DTYPES = ("float32", "bfloat16", "float16")
 Forward = tuple[Layout, Pattern]
@@ -210,20 +209,7 @@ def test_a_row_has_the_same_logits_in_any_company(
     if shape in SHAPES:
         folder = random_checkpoint(tmp_path / "model", 3, mask_token_id=5, **SHAPES[shape])
     decoder = Ar.from_checkpoint(folder, dtype=dtype, device="cpu", backend="numba")
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 130, (3, PREFIX + ROWS), generator=generator)
-    first = tokens[:1]
-    _, whole = logits(decoder, first, (PREFIX, ROWS))
-    assert torch.isfinite(whole).all()
-    for count in (1, 2, 7, 32):
-        found = logits(decoder, first, (PREFIX, count))[1]
-        assert torch.equal(found, whole[:, :count]), count
-    one_by_one = torch.cat(logits(decoder, first, (PREFIX, 34, *[1] * 8))[2:], 1)
-    assert torch.equal(one_by_one, whole[:, 34:42])
-    in_parts = torch.cat(logits(decoder, first, (7, 25, 64, 2, 204)), 1)
-    assert torch.equal(in_parts[:, PREFIX:], whole)
-    among_others = logits(decoder, tokens, (PREFIX, 7))[1]
-    assert torch.equal(among_others[0], whole[0, :7])
+    check_rows_alone_and_together(decoder, 130)
 
 
 @pytest.mark.usefixtures("_two_threads")

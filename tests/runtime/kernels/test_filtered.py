@@ -142,5 +142,6 @@ def test_no_rows_have_no_choice() -> None:
 
 def test_numbers_are_those_of_torchs_sampling() -> None:
     assert kernels.UNIT == sampling.UNIT
+    assert noise.LOWEST_TEMPERATURE.value == sampling.LOWEST_TEMPERATURE
     assert noise.NO_NUMBER == sampling.NO_NUMBER
     assert noise.NOTHING_ALLOWED == sampling.NOTHING_ALLOWED
